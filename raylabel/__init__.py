@@ -1,0 +1,1 @@
+"""raylabel: calibrated pseudo-labels for long-tailed instance segmentation."""

@@ -1,0 +1,127 @@
+"""Masks as COCO run-length encodings: conversion, areas, overlap.
+
+A mask is kept as compressed RLE everywhere outside of a model, `{"size": [height, width], "counts": bytes}`, and is
+decoded only where pixels are needed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+
+class Rle(TypedDict):
+    """COCO's compressed run-length encoding of one mask (column-major runs)."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode_masks(masks_NHW: NDArray[Any]) -> list[Rle]:
+    """Encode binary masks of shape (N, H, W)."""
+    if len(masks_NHW) == 0:
+        return []
+    columns_HWN = np.asfortranarray(masks_NHW.astype(np.uint8).transpose(1, 2, 0))
+    return coco_mask.encode(columns_HWN)
+
+
+def decode_masks(masks: Sequence[Rle], image_size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode to a boolean array of shape (N, H, W); (0, H, W) for no mask."""
+    if not masks:
+        return np.zeros((0, *image_size_hw), dtype=bool)
+    return coco_mask.decode(list(masks)).transpose(2, 0, 1).astype(bool)
+
+
+def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int]) -> Rle:
+    """Read a COCO `segmentation`: polygons, uncompressed RLE or compressed RLE.
+
+    Args:
+        segmentation: list of polygons `[x0, y0, x1, y1, ...]`, or a dict with `size` and `counts`.
+        image_size_hw: size of the image, which an RLE must have.
+
+    Raises:
+        ValueError: no polygon, one of fewer than 3 points, an RLE of another size, or neither of them.
+    """
+    height, width = image_size_hw
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("segmentation has no polygon")
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                num_values = len(polygon) if isinstance(polygon, list) else 0
+                raise ValueError(f"polygon must have at least 3 points (6 numbers), got {num_values} numbers")
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"RLE size must be {[height, width]} like its image, got {segmentation['size']}")
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            if any(not isinstance(run, int) or run < 0 for run in counts) or sum(counts) != height * width:
+                raise ValueError(f"RLE counts must be runs that sum to {height * width}, got {sum(counts)}")
+            return coco_mask.frPyObjects(segmentation, height, width)
+        rle: Rle = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+        check_rle(rle)
+        return rle
+    raise ValueError(f"segmentation must be polygons or RLE, got {type(segmentation).__name__}")
+
+
+def check_rle(rle: Rle) -> None:
+    """Check that the runs of a compressed RLE fill its mask exactly: pycocotools trusts them and would read outside.
+
+    Raises:
+        ValueError: the runs do not decode, or do not sum to height * width.
+    """
+    total, previous, position, counts = 0, [0, 0], 0, rle["counts"]
+    num_runs = 0
+    while position < len(counts):
+        value, shift, more = 0, 0, True
+        while more:
+            if position >= len(counts):
+                raise ValueError("RLE counts end within a run")
+            char = counts[position] - 48
+            if not 0 <= char < 64:
+                raise ValueError(f"RLE counts have a byte that is not of the encoding: {counts[position]}")
+            value |= (char & 0x1F) << (5 * shift)
+            more = bool(char & 0x20)
+            position += 1
+            shift += 1
+            if not more and char & 0x10:
+                value |= -1 << (5 * shift)
+        if num_runs > 2:
+            value += previous[0]
+        if value < 0:
+            raise ValueError("RLE counts have a run of negative length")
+        previous = [previous[1], value]
+        num_runs += 1
+        total += value
+    height, width = rle["size"]
+    if total != height * width:
+        raise ValueError(f"RLE counts must sum to {height * width} ({height} x {width}), got {total}")
+
+
+def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int32]:
+    """Number of pixels of each mask, shape (N,)."""
+    if not masks:
+        return np.zeros(0, dtype=np.int32)
+    return np.asarray(coco_mask.area(list(masks)), dtype=np.int32)
+
+
+def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
+    """Tight boxes around masks as x0, y0, x1, y1 in pixels, shape (N, 4); zeros for an empty mask."""
+    if not masks:
+        return np.zeros((0, 4), dtype=np.float32)
+    boxes_xywh = np.asarray(coco_mask.toBbox(list(masks)), dtype=np.float32).reshape(-1, 4)
+    boxes_xywh[:, 2:] += boxes_xywh[:, :2]
+    return boxes_xywh
+
+
+def mask_iou(masks: Sequence[Rle], others: Sequence[Rle], others_are_crowd: Sequence[bool]) -> NDArray[np.float64]:
+    """Intersection over union of every pair, shape (len(masks), len(others)).
+
+    Against a crowd region it is the intersection over the area of the mask itself, as in COCO's evaluation.
+    """
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)))
+    return np.asarray(coco_mask.iou(list(masks), list(others), [int(crowd) for crowd in others_are_crowd]))

@@ -1,0 +1,83 @@
+"""Arrow schemas of the files in a run folder: the contract between stages and with users' own tools."""
+
+import pyarrow as pa
+
+INSTANCE = pa.struct(
+    [
+        ("class_index", pa.int32()),
+        ("raw_score", pa.float32()),
+        ("calibrated_score", pa.float32()),
+        ("box_xyxy", pa.list_(pa.float32(), 4)),
+        ("mask_counts", pa.binary()),
+        ("mask_area", pa.int32()),
+        ("mask_quality", pa.float32()),
+        ("soft_classes", pa.list_(pa.int32())),
+        ("soft_probs", pa.list_(pa.float32())),
+    ]
+)
+"""One stored prediction. `soft_classes`/`soft_probs` are the top k of the raw soft vector (background as index
+`num_classes`); the remainder is 1 - sum. Only `calibrated_score` depends on the corrector."""
+
+LABELS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("status", pa.string()),
+        ("instances", pa.list_(INSTANCE)),
+    ]
+)
+"""labels/shard-*.parquet: one row an image of the pool; `status` is "ok", or why the image is quarantined."""
+
+ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
+"""labels/errors.parquet: quarantined images."""
+
+PROTOTYPES = pa.schema(
+    [("class_index", pa.int32()), ("num_instances", pa.int64()), ("embedding", pa.list_(pa.float32()))]
+)
+"""prototypes/prototypes.parquet: one row a class; the unit-length mean, zeros for a class without an instance."""
+
+DETECTIONS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("class_index", pa.int32()),
+        ("raw_score", pa.float32()),
+        ("calibrated_score", pa.float32()),
+        ("outcome", pa.int8()),
+        ("weight", pa.float32()),
+    ]
+)
+"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number."""
+
+BINS = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("bin", pa.int32()),
+        ("num", pa.float64()),
+        ("sum_confidence", pa.float64()),
+        ("num_correct", pa.float64()),
+        ("num_ignored", pa.float64()),
+    ]
+)
+"""calibration/bins.parquet: weighted counts per class and confidence bin; empty bins are left out."""
+
+CLASSES = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("category_id", pa.int64()),
+        ("name", pa.string()),
+        ("frequency_group", pa.string()),
+        ("num_train_images", pa.int64()),
+        ("num_detections", pa.int64()),
+        ("num_effective", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("accuracy_low", pa.float64()),
+        ("accuracy_high", pa.float64()),
+        ("bias", pa.float64()),
+        ("ccece", pa.float64()),
+        ("ccece_calibrated", pa.float64()),
+    ]
+)
+"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % credible interval, figures of a class
+without a detection are null."""
