@@ -1,0 +1,207 @@
+"""An annotated set in memory: images, classes, and the annotations of each image, indexed by row."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.masks import Rle, mask_boxes, rle_from_segmentation
+
+FrequencyName = Literal["r", "c", "f"]
+
+MAX_RARE_IMAGES = 10
+MAX_COMMON_IMAGES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """A class as its file names it.
+
+    Attributes:
+        category_id: the file's id, any integer.
+        name: the file's name.
+        frequency: LVIS's group in *LVIS's* training set, where the file gives it; `frequency_groups` counts anew.
+    """
+
+    category_id: int
+    name: str
+    frequency: FrequencyName | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """An image of an annotated set.
+
+    Attributes:
+        image_id: the file's id.
+        file_name: name below the images' root.
+        uri: where the image can be read.
+        height, width: pixels.
+        negative_classes: class indices verified to be absent (LVIS `neg_category_ids`).
+        not_exhaustive_classes: class indices of which some instances are not annotated.
+    """
+
+    image_id: int | str
+    file_name: str
+    uri: str
+    height: int
+    width: int
+    negative_classes: frozenset[int] = frozenset()
+    not_exhaustive_classes: frozenset[int] = frozenset()
+
+    @property
+    def image_size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundTruth:
+    """Annotated objects of one image, all fields indexed together.
+
+    Attributes:
+        image_size_hw: height and width of the image in pixels.
+        boxes_xyxy: (N, 4) float32, pixels; the file's boxes, or the masks' where it gives none.
+        masks: N compressed RLEs of the image's size.
+        class_indices: (N,) int32, 0-based.
+        is_crowd: (N,) bool; regions of many objects, never to be learnt or matched one-to-one.
+    """
+
+    image_size_hw: tuple[int, int]
+    boxes_xyxy: NDArray[np.float32]
+    masks: tuple[Rle, ...]
+    class_indices: NDArray[np.int32]
+    is_crowd: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedSet:
+    """Images, classes and annotations, checked. The class index of a category is its place in `categories`.
+
+    Attributes:
+        images: images in the file's order; a *row* is an index into them.
+        categories: classes sorted by category id.
+        annotations: for each row the file's annotation objects; masks are converted where they are asked for.
+        is_federated: each image is annotated for some classes only (LVIS), not for all (COCO).
+    """
+
+    images: tuple[ImageRecord, ...]
+    categories: tuple[Category, ...]
+    annotations: tuple[tuple[Mapping[str, Any], ...], ...]
+    is_federated: bool
+
+    def __post_init__(self) -> None:
+        assert len(self.images) == len(self.annotations), "annotations must be grouped by image"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of foreground classes."""
+        return len(self.categories)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class index."""
+        return tuple(category.name for category in self.categories)
+
+    @cached_property
+    def category_ids(self) -> NDArray[np.int64]:
+        """(num_classes,) category id by class index."""
+        return np.array([category.category_id for category in self.categories], dtype=np.int64)
+
+    @cached_property
+    def class_index_of(self) -> dict[int, int]:
+        """Class index by category id."""
+        return {category.category_id: index for index, category in enumerate(self.categories)}
+
+    def ground_truth(self, row: int) -> GroundTruth:
+        """Annotations of one image, masks as RLE (polygons are rasterised here, at each call)."""
+        image, annotations = self.images[row], self.annotations[row]
+        masks = tuple(rle_from_segmentation(one["segmentation"], image.image_size_hw) for one in annotations)
+        boxes_xyxy = mask_boxes([]) if not masks else np.zeros((len(masks), 4), dtype=np.float32)
+        for index, one in enumerate(annotations):
+            if one.get("bbox") is None:
+                boxes_xyxy[index] = mask_boxes([masks[index]])[0]
+            else:
+                x, y, width, height = one["bbox"]
+                boxes_xyxy[index] = x, y, x + width, y + height
+        return GroundTruth(
+            image_size_hw=image.image_size_hw,
+            boxes_xyxy=boxes_xyxy,
+            masks=masks,
+            class_indices=np.array([self.class_index_of[one["category_id"]] for one in annotations], dtype=np.int32),
+            is_crowd=np.array([bool(one.get("iscrowd")) for one in annotations], dtype=bool),
+        )
+
+    def annotated_classes(self, row: int) -> NDArray[np.int32]:
+        """Class indices with an annotation in the image, sorted, each once; crowd regions do not count."""
+        annotations = self.annotations[row]
+        found = {self.class_index_of[one["category_id"]] for one in annotations if not one.get("iscrowd")}
+        return np.array(sorted(found), dtype=np.int32)
+
+    def class_image_counts(self) -> NDArray[np.int64]:
+        """(num_classes,) images in which a class is annotated; crowd regions do not count."""
+        counts = np.zeros(self.num_classes, dtype=np.int64)
+        for row in range(len(self)):
+            counts[self.annotated_classes(row)] += 1
+        return counts
+
+    def class_instance_counts(self) -> NDArray[np.int64]:
+        """(num_classes,) annotations of a class; crowd regions do not count."""
+        counts = np.zeros(self.num_classes, dtype=np.int64)
+        for annotations in self.annotations:
+            for one in annotations:
+                counts[self.class_index_of[one["category_id"]]] += not one.get("iscrowd")
+        return counts
+
+    def frequency_groups(self) -> NDArray[np.str_]:
+        """(num_classes,) of "r" (at most 10 images), "c" (11 to 100) and "f" (more), by this set's own image counts.
+
+        LVIS's thresholds; they mean something on a training set. A class without annotation is "r".
+        """
+        return frequency_groups(self.class_image_counts())
+
+    def subset(self, rows: Iterable[int]) -> "AnnotatedSet":
+        """The chosen images, in the order of `rows`, with the same classes."""
+        chosen = list(rows)
+        return AnnotatedSet(
+            images=tuple(self.images[row] for row in chosen),
+            categories=self.categories,
+            annotations=tuple(self.annotations[row] for row in chosen),
+            is_federated=self.is_federated,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """COCO form (LVIS form for a federated set); annotations keep every field that they were read with."""
+        images: list[dict[str, Any]] = []
+        for image in self.images:
+            fields: dict[str, Any] = {
+                "id": image.image_id,
+                "file_name": image.file_name,
+                "height": image.height,
+                "width": image.width,
+            }
+            if self.is_federated:
+                fields["neg_category_ids"] = self.category_ids[sorted(image.negative_classes)].tolist()
+                fields["not_exhaustive_category_ids"] = self.category_ids[sorted(image.not_exhaustive_classes)].tolist()
+            images.append(fields)
+        categories: list[dict[str, Any]] = [
+            {"id": one.category_id, "name": one.name} | ({"frequency": one.frequency} if one.frequency else {})
+            for one in self.categories
+        ]
+        annotations = [dict(one) for of_image in self.annotations for one in of_image]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def frequency_groups(image_counts: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Frequency group of each class by its number of training images, shape (num_classes,)."""
+    is_rare, is_common = image_counts <= MAX_RARE_IMAGES, image_counts <= MAX_COMMON_IMAGES
+    return np.where(is_rare, "r", np.where(is_common, "c", "f"))

@@ -1,0 +1,266 @@
+"""The strict reader of LVIS and COCO annotation files.
+
+What a stage would stumble over later is refused here, with the file and the id: afterwards the set is trusted.
+"""
+
+import math
+import posixpath
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from raylabel import storage
+from raylabel.dataset.annotated_set import (
+    AnnotatedSet,
+    Category,
+    GroundTruth,
+    ImageRecord,
+    frequency_groups,
+)
+from raylabel.errors import InputError
+from raylabel.masks import check_rle
+
+__all__ = [
+    "AnnotatedSet",
+    "Category",
+    "GroundTruth",
+    "ImageRecord",
+    "frequency_groups",
+    "read_annotations",
+    "validate_same_categories",
+]
+
+_MAX_PIXELS = 2**31
+# Polygons may leave the image a little; far outside, rasterising would take memory without bound.
+_MAX_OUTSIDE = 10
+_Id = TypeVar("_Id", bound=Hashable)
+
+
+def read_annotations(path: str, images_root: str | None = None) -> AnnotatedSet:
+    """Read and check an LVIS or COCO annotation file.
+
+    A file is federated (LVIS) where an image has `neg_category_ids`. `null` for a list counts as an empty list;
+    categories without annotations are allowed. An image without `file_name` (LVIS v1) takes the last two parts of its
+    `coco_url` where that folder exists below the root, else the last.
+
+    Args:
+        path: local path or URI of the JSON file.
+        images_root: folder or URI prefix of the images; by default the folder of the file.
+
+    Raises:
+        InputError: the file is missing or not JSON, a list or a field is missing or of the wrong kind, an id is given
+            twice or unknown, a number is not finite, a polygon has fewer than three points, an RLE is not of its
+            image's size. The message names the file and the image, annotation or category.
+    """
+    content = storage.read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be an object with images, annotations and categories")
+    rows = {name: _rows(content, name, path) for name in ("images", "annotations", "categories")}
+    if not rows["images"]:
+        raise InputError(f"{path}: has no images")
+    if not rows["categories"]:
+        raise InputError(f"{path}: has no categories")
+
+    by_id = {
+        category_id: _category(one, category_id, path)
+        for category_id, one in _by_id(rows["categories"], "category", path, _integer_id).items()
+    }
+    categories = tuple(by_id[category_id] for category_id in sorted(by_id))
+    class_index_of = {category.category_id: index for index, category in enumerate(categories)}
+    folders = _Folders(images_root if images_root is not None else posixpath.dirname(path))
+    images = tuple(
+        _image(one, image_id, folders, class_index_of, path)
+        for image_id, one in _by_id(rows["images"], "image", path, _image_id).items()
+    )
+    row_of = {image.image_id: row for row, image in enumerate(images)}
+    grouped: list[list[dict[str, Any]]] = [[] for _ in images]
+    for annotation_id, one in _by_id(rows["annotations"], "annotation", path, _image_id).items():
+        where = f"{path}: annotation {annotation_id}"
+        row = row_of.get(one["image_id"]) if isinstance(one.get("image_id"), int | str) else None
+        if row is None:
+            raise InputError(f"{where}: unknown image {one.get('image_id')!r}")
+        if not isinstance(one.get("category_id"), int) or one["category_id"] not in class_index_of:
+            raise InputError(f"{where}: unknown category {one.get('category_id')!r}")
+        _check_annotation(one, images[row].image_size_hw, where)
+        grouped[row].append(one)
+    return AnnotatedSet(
+        images=images,
+        categories=categories,
+        annotations=tuple(tuple(of_image) for of_image in grouped),
+        is_federated=any("neg_category_ids" in one for one in rows["images"]),
+    )
+
+
+def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet) -> None:
+    """Check that two sets have the same classes, by id and name.
+
+    Raises:
+        InputError: they differ; the message names the first category that does.
+    """
+    names, others = ({one.category_id: one.name for one in each.categories} for each in (first, second))
+    for category_id in sorted(names.keys() | others.keys()):
+        if names.get(category_id) != others.get(category_id):
+            raise InputError(
+                f"categories must be the same in every annotation file, got for id {category_id}: "
+                f"{names.get(category_id, 'none')!r} and {others.get(category_id, 'none')!r}"
+            )
+
+
+def _rows(content: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    if name not in content:
+        raise InputError(f"{where}: has no list {name!r}")
+    rows = content[name] if content[name] is not None else []
+    if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):
+        raise InputError(f"{where}: {name!r} must be a list of objects")
+    return rows
+
+
+def _by_id(
+    rows: list[dict[str, Any]], kind: str, path: str, read_id: Callable[[Any, str], _Id]
+) -> dict[_Id, dict[str, Any]]:
+    found: dict[_Id, dict[str, Any]] = {}
+    for index, one in enumerate(rows):
+        one_id = read_id(one.get("id"), f"{path}: {kind} number {index}")
+        if one_id in found:
+            raise InputError(f"{path}: {kind} id {one_id} is given twice")
+        found[one_id] = one
+    return found
+
+
+def _integer_id(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: id must be an integer, got {value!r}")
+    return value
+
+
+def _image_id(value: Any, where: str) -> int | str:
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise InputError(f"{where}: id must be an integer or a string, got {value!r}")
+    return value
+
+
+def _category(one: dict[str, Any], category_id: int, path: str) -> Category:
+    if not isinstance(one.get("name"), str):
+        raise InputError(f"{path}: category {category_id}: name must be a string, got {one.get('name')!r}")
+    frequency = one.get("frequency")
+    if frequency not in ("r", "c", "f", None):
+        raise InputError(f"{path}: category {category_id}: frequency must be r, c or f, got {frequency!r}")
+    return Category(category_id=category_id, name=one["name"], frequency=frequency)
+
+
+def _image(
+    one: dict[str, Any], image_id: int | str, folders: "_Folders", class_index_of: dict[int, int], path: str
+) -> ImageRecord:
+    where = f"{path}: image {image_id}"
+    height, width = _size(one, "height", where), _size(one, "width", where)
+    if height * width >= _MAX_PIXELS:
+        raise InputError(f"{where}: height * width must be below {_MAX_PIXELS}, got {height} x {width}")
+    classes: dict[str, frozenset[int]] = {}
+    for name in ("neg_category_ids", "not_exhaustive_category_ids"):
+        listed = one.get(name) or []
+        if not isinstance(listed, list):
+            raise InputError(f"{where}: {name} must be a list, got {listed!r}")
+        unknown = [value for value in listed if not isinstance(value, int) or value not in class_index_of]
+        if unknown:
+            raise InputError(f"{where}: {name} has an unknown category {unknown[0]!r}")
+        classes[name] = frozenset(class_index_of[value] for value in listed)
+    file_name = _file_name(one, folders, where)
+    return ImageRecord(
+        image_id=image_id,
+        file_name=file_name,
+        uri=storage.join(folders.root, file_name),
+        height=height,
+        width=width,
+        negative_classes=classes["neg_category_ids"],
+        not_exhaustive_classes=classes["not_exhaustive_category_ids"],
+    )
+
+
+def _size(one: dict[str, Any], name: str, where: str) -> int:
+    value = one.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{where}: {name} must be a positive integer, got {value!r}")
+    return value
+
+
+def _file_name(one: dict[str, Any], folders: "_Folders", where: str) -> str:
+    for name in ("file_name", "coco_url"):
+        if isinstance(one.get(name), str) and one[name]:
+            break
+    else:
+        raise InputError(f"{where}: has neither file_name nor coco_url")
+    if name == "file_name":
+        return one[name]
+    parent, last = posixpath.split(one[name])
+    folder = posixpath.basename(parent)
+    return posixpath.join(folder, last) if folders.has(folder) else last
+
+
+class _Folders:
+    """Which folders the images' root has: asked once each, as an object store answers in milliseconds."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._known: dict[str, bool] = {}
+
+    def has(self, name: str) -> bool:
+        if name not in self._known:
+            self._known[name] = bool(name) and storage.exists(storage.join(self.root, name))
+        return self._known[name]
+
+
+def _check_annotation(one: dict[str, Any], image_size_hw: tuple[int, int], where: str) -> None:
+    if one.get("iscrowd") not in (None, 0, 1):
+        raise InputError(f"{where}: iscrowd must be 0 or 1, got {one['iscrowd']!r}")
+    box = one.get("bbox")
+    if box is not None and (not _are_finite(box, 4) or box[2] < 0 or box[3] < 0):
+        raise InputError(f"{where}: bbox must be 4 finite numbers x, y, width >= 0, height >= 0, got {box}")
+    if one.get("area") is not None and not _are_finite([one["area"]], 1):
+        raise InputError(f"{where}: area must be a finite number, got {one['area']!r}")
+    segmentation = one.get("segmentation")
+    if isinstance(segmentation, list):
+        _check_polygons(segmentation, image_size_hw, where)
+    elif isinstance(segmentation, dict):
+        _check_rle(segmentation, image_size_hw, where)
+    else:
+        raise InputError(f"{where}: segmentation must be polygons or RLE, got {type(segmentation).__name__}")
+
+
+def _check_polygons(polygons: list[Any], image_size_hw: tuple[int, int], where: str) -> None:
+    limit = _MAX_OUTSIDE * max(image_size_hw)
+    if not polygons:
+        raise InputError(f"{where}: segmentation has no polygon")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            length = len(polygon) if isinstance(polygon, list) else 0
+            raise InputError(f"{where}: a polygon must have at least 3 points (6 numbers), got {length} numbers")
+        if not _are_finite(polygon, len(polygon)):
+            raise InputError(f"{where}: a polygon has a value that is not a finite number")
+        if max(polygon) > limit or min(polygon) < -limit:
+            raise InputError(f"{where}: a polygon lies far outside of its image of {image_size_hw} pixels")
+
+
+def _check_rle(rle: dict[str, Any], image_size_hw: tuple[int, int], where: str) -> None:
+    if rle.get("size") != list(image_size_hw):
+        raise InputError(f"{where}: RLE size must be {list(image_size_hw)} like its image, got {rle.get('size')}")
+    counts = rle.get("counts")
+    if isinstance(counts, list):
+        num_pixels = image_size_hw[0] * image_size_hw[1]
+        if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != num_pixels:
+            raise InputError(f"{where}: RLE counts must be runs >= 0 that sum to {num_pixels}")
+    elif isinstance(counts, str):
+        try:
+            check_rle({"size": list(image_size_hw), "counts": counts.encode()})
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from None
+    else:
+        raise InputError(f"{where}: RLE counts must be a list or a string, got {type(counts).__name__}")
+
+
+def _are_finite(values: Any, length: int) -> bool:
+    """Whether it is a list of so many finite numbers. One sum shows a NaN or an infinity anywhere in it."""
+    if not isinstance(values, list) or len(values) != length:
+        return False
+    try:
+        return math.isfinite(math.fsum(values))
+    except (TypeError, OverflowError, ValueError):
+        return False
