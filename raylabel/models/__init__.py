@@ -1,0 +1,66 @@
+"""Segmenters by name: a dict of builders, and users' own classes."""
+
+import difflib
+import importlib
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import nn
+
+from raylabel.errors import InputError
+from raylabel.models.protocols import Segmenter
+from raylabel.models.resnet50 import build_resnet50
+from raylabel.models.tiny_maskrcnn import build_tiny_maskrcnn
+from raylabel.models.weights import load_weights
+
+_logger = logging.getLogger(__name__)
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "tiny_maskrcnn": build_tiny_maskrcnn,
+    "maskrcnn_resnet50_fpn_v2": build_resnet50,
+}
+"""Name in the config -> function of `num_classes` and `min_size`."""
+
+
+def build_segmenter(
+    model: str, *, num_classes: int, weights: str | None = None, min_size: int | None = None
+) -> Segmenter:
+    """Build a model, at random from torch's generator or from local weights. Nothing is downloaded.
+
+    Args:
+        model: a name of BUILDERS, or a user's own `module:Class`.
+        num_classes: number of foreground classes.
+        weights: local file; tensors are loaded by name and shape, what stays at random is logged as a warning.
+        min_size: length of the short side that images are resized to inside of the model; None keeps their size.
+
+    Raises:
+        InputError: the model is unknown or not a segmenter, or the weights are missing or don't fit.
+    """
+    builder = BUILDERS[model] if model in BUILDERS else _users_class(model)
+    segmenter = builder(num_classes=num_classes, min_size=min_size)
+    missing = [name for name in ("num_classes", "losses", "predict", "embed") if not hasattr(segmenter, name)]
+    if not isinstance(segmenter, nn.Module) or missing:
+        lacks = f"lacks {', '.join(missing)}" if missing else "is not a torch.nn.Module"
+        raise InputError(f"model {model}: {lacks}; see raylabel.models.protocols.Segmenter")
+    if weights is not None:
+        report = load_weights(segmenter, weights)
+        _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
+        if report.left_at_init:
+            _logger.warning("%s: left at random in %s: %s", weights, model, ", ".join(report.left_at_init))
+    return cast(Segmenter, segmenter)
+
+
+def _users_class(model: str) -> Callable[..., Any]:
+    module_name, colon, class_name = model.partition(":")
+    if not colon or not module_name or not class_name:
+        near = difflib.get_close_matches(model, BUILDERS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown model {model!r}; {hint}valid: {', '.join(BUILDERS)}, or your own module:Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"model {model}: no module {error.name}; it must be on PYTHONPATH") from error
+    if not hasattr(module, class_name):
+        raise InputError(f"model {model}: module {module_name} has no {class_name}")
+    return getattr(module, class_name)

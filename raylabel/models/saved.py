@@ -1,0 +1,55 @@
+"""Saved models: a folder with model.safetensors and model.json."""
+
+import json
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from raylabel.errors import InputError
+from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter
+from raylabel.storage import commit_bytes, commit_json, join, read_bytes, read_json
+
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.json"
+
+
+def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str, Any]) -> None:
+    """Write a model into a folder or URI; the description last, so that it stands for a whole model.
+
+    Args:
+        segmenter: its weights are saved as they are.
+        folder_uri: made where it is absent.
+        description: JSON-able; must have `model` (as of build_segmenter) and may have `min_size`. `num_classes` is set.
+    """
+    assert "model" in description, "description must name the model"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
+    full = {"min_size": None, **description, "num_classes": segmenter.num_classes}
+    commit_bytes(join(folder_uri, WEIGHTS_FILE), save(tensors))
+    commit_json(join(folder_uri, DESCRIPTION_FILE), full)
+
+
+def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
+    """A saved model in eval mode on the CPU, and its description.
+
+    Raises:
+        InputError: the folder has no saved model, or its weights don't fit the model that it names.
+    """
+    description = read_json(join(folder_uri, DESCRIPTION_FILE))
+    missing = [key for key in ("model", "num_classes") if key not in description]
+    if missing:
+        raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: {', '.join(missing)} is required")
+    segmenter = build_segmenter(
+        description["model"], num_classes=description["num_classes"], min_size=description.get("min_size")
+    )
+    path = join(folder_uri, WEIGHTS_FILE)
+    try:
+        segmenter.load_state_dict(load(read_bytes(path)))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: doesn't fit {json.dumps(description['model'])}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return segmenter.eval(), description

@@ -1,0 +1,202 @@
+"""A Mask R-CNN with soft class vectors: the Segmenter that the two families build."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+
+from raylabel.instances import Instances
+from raylabel.masks import Rle, encode_masks
+from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
+from raylabel.models.soft_roi_heads import Detections, SoftRoIHeads
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+LONG_TO_SHORT_SIDE = 5 / 3
+MASK_THRESHOLD = 0.5
+
+
+class ResizeAndNormalise(GeneralizedRCNNTransform):
+    """torchvision's transform; `min_size` None keeps the images' sizes.
+
+    Args:
+        min_size: length of the short side in pixels; the long one is at most 5/3 of it.
+        size_divisible: the batch is padded to a multiple of it.
+    """
+
+    def __init__(self, min_size: int | None, *, size_divisible: int) -> None:
+        longest = round((min_size or 0) * LONG_TO_SHORT_SIDE)
+        super().__init__(min_size or 0, longest, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=size_divisible)
+        self._keeps_size = min_size is None
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """As of torchvision, but that it may keep the size."""
+        return (image, target) if self._keeps_size else super().resize(image, target)
+
+
+class SoftMaskRCNN(nn.Module):
+    """Implements raylabel.models.protocols.Segmenter from torchvision's parts.
+
+    Args:
+        num_classes: number of foreground classes.
+        transform: resizing and normalisation, a part of the model.
+        backbone: image batch -> dict of feature maps.
+        rpn: region proposals.
+        roi_heads: box and mask heads.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        transform: ResizeAndNormalise,
+        backbone: nn.Module,
+        rpn: RegionProposalNetwork,
+        roi_heads: SoftRoIHeads,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.transform = transform
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+
+    def forward(
+        self, images: list[Tensor], targets: Sequence[Target], terms: frozenset[LossTerm] = LOSS_TERMS
+    ) -> dict[str, Tensor]:
+        """As `losses`."""
+        return self.losses(images, targets, terms=terms)
+
+    def losses(
+        self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
+    ) -> dict[str, Tensor]:
+        """See Segmenter; `boxes` is the sum of the proposals' and the box head's loss."""
+        with _mode(self, training=True):
+            batch, resized = self.transform(images, [_to_dict(target) for target in targets])
+            features = self.backbone(batch.tensors)
+            proposals, rpn_losses = self.rpn(batch, features, resized)
+            losses = self.roi_heads(features, proposals, batch.image_sizes, resized, terms)
+        if "objectness" in terms:
+            losses["objectness"] = rpn_losses["loss_objectness"]
+        if "boxes" in terms:
+            losses["boxes"] = losses["boxes"] + rpn_losses["loss_rpn_box_reg"]
+        return losses
+
+    @torch.no_grad()
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+        """See Segmenter."""
+        with _mode(self, training=False):
+            batch, features = self._features(images)
+            proposals, _ = self.rpn(batch, features)
+            found = self.roi_heads.detect(
+                features,
+                proposals,
+                batch.image_sizes,
+                score_threshold=score_threshold,
+                max_per_image=max_per_image,
+            )
+        return [
+            _instances(one, seen_size, (image.shape[-2], image.shape[-1]))
+            for one, seen_size, image in zip(found, batch.image_sizes, images, strict=True)
+        ]
+
+    @torch.no_grad()
+    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
+        """See Segmenter; the box head's features of the targets' boxes."""
+        with _mode(self, training=False):
+            batch, features = self._features(images)
+            boxes = [
+                resize_boxes(target.boxes_xyxy, image.shape[-2:], size)
+                for image, target, size in zip(images, targets, batch.image_sizes, strict=True)
+            ]
+            return F.normalize(self.roi_heads.box_features(features, boxes, batch.image_sizes).float(), dim=1)
+
+    def _features(self, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
+        batch, _ = self.transform(images)
+        return batch, self.backbone(batch.tensors)
+
+
+def paste_mask(
+    mask_probs: Tensor, box_xyxy: Sequence[float], image_size_hw: tuple[int, int]
+) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+    """Resize a mask to its box: the probabilities inside the image, and where they belong (rows, columns).
+
+    Only the box is made, not the image, so that many masks of a large image stay cheap. The values are those of
+    torchvision's `paste_masks_in_image`, whose border of one cell is kept.
+
+    Args:
+        mask_probs: (M, M) over the box.
+        box_xyxy: in pixels of the image.
+        image_size_hw: size of the image.
+    """
+    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
+    side = mask_probs.shape[-1]
+    scale = (side + 2) / side
+    half_w, half_h = (x1 - x0) / 2 * scale, (y1 - y0) / 2 * scale
+    left, right = math.trunc((x0 + x1) / 2 - half_w), math.trunc((x0 + x1) / 2 + half_w)
+    top, bottom = math.trunc((y0 + y1) / 2 - half_h), math.trunc((y0 + y1) / 2 + half_h)
+    height, width = max(bottom - top + 1, 1), max(right - left + 1, 1)
+    padded = F.pad(mask_probs[None, None], (1, 1, 1, 1))
+    resized = F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+    rows = slice(max(top, 0), max(min(top + height, image_size_hw[0]), 0))
+    columns = slice(max(left, 0), max(min(left + width, image_size_hw[1]), 0))
+    inside = resized[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return inside.cpu().numpy(), (rows, columns)
+
+
+def _instances(found: Detections, seen_size_hw: tuple[int, int], image_size_hw: tuple[int, int]) -> Instances:
+    boxes = resize_boxes(found.boxes_xyxy, seen_size_hw, image_size_hw).cpu()
+    mask_probs, probs = found.mask_probs.cpu(), found.class_probs.cpu().numpy().astype(np.float32)
+    kept: list[int] = []
+    masks: list[Rle] = []
+    quality: list[float] = []
+    for row in range(len(boxes)):
+        inside, place = paste_mask(mask_probs[row], boxes[row].tolist(), image_size_hw)
+        is_mask = inside >= MASK_THRESHOLD
+        if not is_mask.any():
+            continue
+        full = np.zeros((1, *image_size_hw), np.uint8)
+        full[0][place] = is_mask
+        kept.append(row)
+        masks += encode_masks(full)
+        quality.append(float(inside[is_mask].mean()))
+    chosen = probs[kept].reshape(len(kept), probs.shape[1])
+    return Instances(
+        image_size_hw=image_size_hw,
+        boxes_xyxy=boxes.numpy()[kept].reshape(-1, 4).astype(np.float32),
+        masks=tuple(masks),
+        class_indices=chosen[:, :-1].argmax(axis=1).astype(np.int32),
+        raw_scores=chosen[:, :-1].max(axis=1, initial=0.0),
+        soft_vectors=chosen,
+        mask_quality=np.array(quality, np.float32),
+    )
+
+
+def _to_dict(target: Target) -> dict[str, Tensor]:
+    return {
+        "boxes": target.boxes_xyxy,
+        "masks": target.masks_NHW.to(torch.uint8),
+        "class_probs": target.class_probs,
+        "weights": target.weights,
+    }
+
+
+@contextmanager
+def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put a module into a mode for a while: torchvision's parts do different things in each."""
+    before = module.training
+    if before != training:
+        module.train(training)
+    try:
+        yield
+    finally:
+        if before != training:
+            module.train(before)

@@ -1,0 +1,90 @@
+"""Loading local weights into a model, by name and shape."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import BadZipFile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raylabel.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What became of a weights file.
+
+    Attributes:
+        loaded: names of the model's tensors that were set.
+        left_at_init: names of the model's tensors that the file lacks or has in another shape, such as class layers.
+        unused: names in the file that the model has no place for.
+    """
+
+    loaded: tuple[str, ...]
+    left_at_init: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
+    """Set every tensor of a model that the file has under the same name and in the same shape.
+
+    Names in the file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
+
+    Args:
+        model: is changed.
+        path: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects.
+
+    Raises:
+        InputError: the file is missing or not a state dict, or nothing in it fits.
+    """
+    tensors = _read_tensors(Path(path))
+    state = model.state_dict()
+    prefix = next(
+        (
+            prefix
+            for prefix in ("", "backbone.", "backbone.body.")
+            if any(_fits(state, prefix + name, tensor) for name, tensor in tensors.items())
+        ),
+        None,
+    )
+    if prefix is None:
+        raise InputError(
+            f"{path}: no weight fits {type(model).__name__} by name and shape;"
+            f" it has {_example(tensors)}, the model has {_example(state)}"
+        )
+    fitting = {prefix + name: tensor for name, tensor in tensors.items() if _fits(state, prefix + name, tensor)}
+    model.load_state_dict(fitting, strict=False)
+    return WeightsReport(
+        loaded=tuple(fitting),
+        left_at_init=tuple(name for name in state if name not in fitting),
+        unused=tuple(name for name in tensors if prefix + name not in fitting),
+    )
+
+
+def _fits(state: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
+    return name in state and state[name].shape == tensor.shape
+
+
+def _example(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:2]) or "nothing"
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, BadZipFile, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a weights file: {' '.join(str(error).split())[:200]}") from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path}: must hold a state dict of tensors, got {type(content).__name__}")
+    return content
