@@ -1,0 +1,1 @@
+"""Training of teacher and student: examples, augmentation, losses, moving average, checkpoints. Knows no Ray."""

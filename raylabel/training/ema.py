@@ -1,0 +1,39 @@
+"""Exponential moving average of a model's weights."""
+
+import torch
+from torch import Tensor
+
+from raylabel.models.protocols import Segmenter
+
+
+def ramped_decay(decay: float, num_updates: int) -> float:
+    """Decay at the n-th update, `min(decay, (1 + n) / (10 + n))`, so that the first weights are soon forgotten."""
+    return min(decay, (1 + num_updates) / (10 + num_updates))
+
+
+class MovingAverage:
+    """Average of every floating-point tensor of a model's state; other tensors are copied.
+
+    Args:
+        segmenter: its current state is the first average.
+        decay: share of the old average that an update keeps, in [0, 1); it is ramped up.
+    """
+
+    def __init__(self, segmenter: Segmenter, decay: float) -> None:
+        self.decay = decay
+        self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in segmenter.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, segmenter: Segmenter, num_updates: int) -> None:
+        """Take in the current weights: `average <- d * average + (1 - d) * weights`.
+
+        Args:
+            segmenter: the model in training.
+            num_updates: updates before this one.
+        """
+        decay = ramped_decay(self.decay, num_updates)
+        for name, value in segmenter.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)

@@ -1,0 +1,205 @@
+"""Training examples: images with their targets, from an annotated set or from pseudo-labels."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylabel.calibration.soft import correct_soft_vectors
+from raylabel.config import SelectionConfig
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.images import ImageError, read_image
+from raylabel.errors import InputError
+from raylabel.labels import PseudoLabels
+from raylabel.masks import Rle, decode_masks
+from raylabel.models.protocols import Target
+from raylabel.selection import select
+from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
+
+MIN_BOX_SIDE = 1.0
+
+
+class Examples(Protocol):
+    """Images with targets, by index.
+
+    Attributes:
+        num_classes: number of foreground classes.
+    """
+
+    num_classes: int
+
+    def __len__(self) -> int: ...
+
+    def image_classes(self) -> list[NDArray[np.int32]]:
+        """Class indices that are in each image, for repeat-factor sampling."""
+        ...
+
+    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """An image (3, H, W) float32 in [0, 1] and its target, augmented.
+
+        Raises:
+            InputError: the image can't be read; the message names it.
+        """
+        ...
+
+
+class LabelledExamples:
+    """Annotated images. Crowd regions and objects smaller than a pixel are left out.
+
+    Args:
+        annotated: images and annotations.
+        class_targets: (num_classes, num_classes + 1) soft target of each class, as of smoothing.soft_targets.
+        max_pixels: larger images are refused.
+        augment: weak by default.
+    """
+
+    def __init__(
+        self,
+        annotated: AnnotatedSet,
+        class_targets: NDArray[np.float32],
+        *,
+        max_pixels: int,
+        augment: Augment = weak_augmentation,
+    ) -> None:
+        shape = (annotated.num_classes, annotated.num_classes + 1)
+        assert class_targets.shape == shape, f"class_targets must be {shape}, got {class_targets.shape}"
+        self.num_classes = annotated.num_classes
+        self.annotated = annotated
+        self._class_targets = class_targets
+        self._max_pixels = max_pixels
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return len(self.annotated.images)
+
+    def image_classes(self) -> list[NDArray[np.int32]]:
+        """See Examples."""
+        return [self.annotated.annotated_classes(row) for row in range(len(self))]
+
+    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """See Examples."""
+        truth = self.annotated.ground_truth(index)
+        image = _read(self.annotated.images[index].uri, truth.image_size_hw, self._max_pixels)
+        rows = np.flatnonzero(~truth.is_crowd)
+        target = _target(
+            truth.image_size_hw,
+            truth.boxes_xyxy[rows],
+            [truth.masks[row] for row in rows],
+            self._class_targets[truth.class_indices[rows]],
+            np.ones(len(rows), np.float32),
+        )
+        return self._augment(image, target, rng)
+
+
+class PoolExamples:
+    """Pseudo-labelled images: what selection keeps, with soft vectors corrected by the calibrated score.
+
+    Args:
+        labels: the run's committed labels; quarantined images are left out.
+        selection: which predictions are kept.
+        frequency_groups: (num_classes,) "r", "c" or "f".
+        max_pixels: larger images are refused.
+        weight_by_score: weigh each object's class loss by its calibrated score.
+        augment: strong by default.
+    """
+
+    def __init__(
+        self,
+        labels: PseudoLabels,
+        selection: SelectionConfig,
+        frequency_groups: NDArray[np.str_],
+        *,
+        max_pixels: int,
+        weight_by_score: bool = False,
+        augment: Augment = strong_augmentation,
+    ) -> None:
+        self.num_classes = labels.num_classes
+        self._labels = labels
+        self._positions = labels.usable
+        self._max_pixels = max_pixels
+        self._weight_by_score = weight_by_score
+        self._augment = augment
+        self._kept, self._classes = _select_all(labels, self._positions, selection, frequency_groups)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def image_classes(self) -> list[NDArray[np.int32]]:
+        """See Examples; the classes of the kept pseudo-labels."""
+        return self._classes
+
+    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """See Examples."""
+        labelled = self._labels[int(self._positions[index])]
+        instances = labelled.instances[self._kept[index]]
+        scores = labelled.calibrated_scores[self._kept[index]]
+        image = _read(labelled.uri, instances.image_size_hw, self._max_pixels)
+        target = _target(
+            instances.image_size_hw,
+            instances.boxes_xyxy,
+            instances.masks,
+            correct_soft_vectors(instances.soft_vectors, instances.class_indices, scores),
+            scores if self._weight_by_score else np.ones(len(scores), np.float32),
+        )
+        return self._augment(image, target, rng)
+
+
+def _select_all(
+    labels: PseudoLabels,
+    positions: NDArray[np.int64],
+    selection: SelectionConfig,
+    frequency_groups: NDArray[np.str_],
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int32]]]:
+    """Rows that are kept and their classes, of each image; read by column, as the pool can be large."""
+    lists = labels.table["instances"].combine_chunks()
+    columns = {
+        name: lists.values.field(name).to_numpy(zero_copy_only=False)
+        for name in ("calibrated_score", "class_index", "mask_quality", "mask_area")
+    }
+    offsets = lists.offsets.to_numpy()
+    kept, classes = [], []
+    for position in positions:
+        of_image = slice(offsets[position], offsets[position + 1])
+        keep = select(
+            calibrated_scores=columns["calibrated_score"][of_image],
+            class_indices=columns["class_index"][of_image],
+            mask_quality=columns["mask_quality"][of_image],
+            mask_areas=columns["mask_area"][of_image],
+            config=selection,
+            frequency_groups=frequency_groups,
+        ).keep
+        kept.append(np.flatnonzero(keep))
+        classes.append(np.unique(columns["class_index"][of_image][keep]))
+    return kept, classes
+
+
+def _read(uri: str, image_size_hw: tuple[int, int], max_pixels: int) -> Tensor:
+    try:
+        pixels_HWC = read_image(uri, max_pixels=max_pixels)
+    except ImageError as error:
+        raise InputError(f"{uri}: can't be read for training: {error}") from error
+    if pixels_HWC.shape[:2] != tuple(image_size_hw):
+        raise InputError(f"{uri}: must be {image_size_hw} (height, width) as labelled, got {pixels_HWC.shape[:2]}")
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255
+
+
+def _target(
+    image_size_hw: tuple[int, int],
+    boxes_xyxy: NDArray[np.float32],
+    masks: Sequence[Rle],
+    class_probs: NDArray[np.floating],
+    weights: NDArray[np.float32],
+) -> Target:
+    """Boxes are clipped to the image; those of no width or height would make infinite regression targets."""
+    height, width = image_size_hw
+    boxes = boxes_xyxy.clip(0, np.array([width, height, width, height], np.float32)).reshape(-1, 4)
+    rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)).tolist()
+    return Target(
+        boxes_xyxy=torch.from_numpy(boxes[rows].astype(np.float32)),
+        masks_NHW=torch.from_numpy(decode_masks([masks[row] for row in rows], image_size_hw)),
+        class_probs=torch.from_numpy(class_probs[rows].astype(np.float32)),
+        weights=torch.from_numpy(weights[rows].astype(np.float32)),
+    )
