@@ -8,6 +8,8 @@ import posixpath
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from pyarrow import fs
+
 from raylabel import storage
 from raylabel.dataset.annotated_set import (
     AnnotatedSet,
@@ -51,6 +53,9 @@ def read_annotations(path: str, images_root: str | None = None) -> AnnotatedSet:
             twice or unknown, a number is not finite, a polygon has fewer than three points, an RLE is not of its
             image's size. The message names the file and the image, annotation or category.
     """
+    file_system, local_path = storage.open_uri(path)
+    if file_system.get_file_info(local_path).type == fs.FileType.Directory:
+        raise InputError(f"{path}: must be a JSON file, is a folder")
     content = storage.read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be an object with images, annotations and categories")

@@ -1,0 +1,54 @@
+"""Splitting an annotated set by a hash of the image id."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from raylabel.dataset.annotated_set import AnnotatedSet
+from raylabel.errors import InputError
+
+REST = "labelled"
+
+
+def split_by_hash(annotated: AnnotatedSet, fractions: Mapping[str, float], seed: int) -> dict[str, AnnotatedSet]:
+    """Split into named parts; an image's part depends on its id and the seed only, so adding images moves none.
+
+    Args:
+        annotated: the whole set.
+        fractions: name -> expected share in (0, 1) of each part, in order; "labelled" gets the rest.
+        seed: another seed gives another split.
+
+    Returns:
+        The parts by name, "labelled" first, images in the set's order.
+
+    Raises:
+        InputError: a fraction is out of its range, they do not sum to less than 1, or a part got no image.
+    """
+    if (
+        REST in fractions
+        or not all(0 < fraction < 1 for fraction in fractions.values())
+        or sum(fractions.values()) >= 1
+    ):
+        raise InputError(f"fractions must be in (0, 1) and sum to < 1, without {REST!r}, got {dict(fractions)}")
+    rows: dict[str, list[int]] = {name: [] for name in (REST, *fractions)}
+    for row, image in enumerate(annotated.images):
+        rows[_part(_unit_hash(image.image_id, seed), fractions)].append(row)
+    for name, of_part in rows.items():
+        if not of_part:
+            raise InputError(f"split of {len(annotated)} images by {dict(fractions)}: {name!r} got no image")
+    return {name: annotated.subset(of_part) for name, of_part in rows.items()}
+
+
+def _unit_hash(image_id: int | str, seed: int) -> float:
+    """A number in [0, 1), the same on every machine."""
+    text = json.dumps([seed, image_id]).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / 2**48
+
+
+def _part(position: float, fractions: Mapping[str, float]) -> str:
+    end = 0.0
+    for name, fraction in fractions.items():
+        end += fraction
+        if position < end:
+            return name
+    return REST
