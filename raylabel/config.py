@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from raylabel.errors import InputError
+from raylabel.storage import RunFolder, exists, read_bytes
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -252,15 +253,31 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such config file")
+    return resolve_paths(_config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
+
+
+def load_run_config(run: RunFolder, overrides: dict[str, str] | None = None) -> Config:
+    """The resolved config that a run keeps in its folder.
+
+    Raises:
+        InputError: the folder is not a run, or as of `load_config`.
+    """
+    uri = run.path("config.yaml")
+    if not exists(uri):
+        raise InputError(f"{run.uri}: not a run folder: it has no config.yaml")
+    return _config_from_yaml(read_bytes(uri), uri, overrides)
+
+
+def _config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None) -> Config:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        settings = yaml.safe_load(content.decode("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: must be a mapping of settings, got {type(settings).__name__}")
+        raise InputError(f"{source}: must be a mapping of settings, got {type(settings).__name__}")
     for dotted, text in (overrides or {}).items():
         _set(settings, dotted, text)
-    return resolve_paths(parse_config(settings, source=str(path)), base=path.parent.absolute())
+    return parse_config(settings, source=source)
 
 
 def parse_config(settings: dict[str, Any], *, source: str = "config") -> Config:

@@ -102,6 +102,19 @@ def remove(uri: str) -> None:
         file_system.delete_file(path)
 
 
+def move_folder(source: str, target: str) -> None:
+    """Move every file below a folder; on object stores, which know no folders, file by file."""
+    file_system, source_path = open_uri(source)
+    _, target_path = open_uri(target)
+    if isinstance(file_system, fs.LocalFileSystem):
+        file_system.create_dir(posixpath.dirname(target_path), recursive=True)
+        file_system.move(source_path, target_path)
+        return
+    for info in file_system.get_file_info(fs.FileSelector(source_path, recursive=True)):
+        if info.type == fs.FileType.File:
+            file_system.move(info.path, target_path + info.path.removeprefix(source_path))
+
+
 def commit_json(uri: str, content: Any) -> None:
     """Commit as indented JSON."""
     commit_bytes(uri, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

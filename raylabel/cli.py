@@ -1,0 +1,271 @@
+"""The command line. Exit codes: 0 done, 2 bad input (one line naming what and where), 1 anything else."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from raylabel.config import CorrectorKind, load_config, load_run_config
+from raylabel.errors import InputError
+from raylabel.storage import RunFolder
+
+STAGE_COMMANDS = {
+    "prototypes": "embed labelled instances and average them by class",
+    "teacher": "train the teacher with similarity-smoothed targets",
+    "calibrate": "match held-out predictions, fit the corrector; or of any detector's results file",
+    "label": "run the teacher over the pool, shard by shard",
+    "distill": "train the student on labelled images and soft corrected pseudo-labels",
+    "evaluate": "AP of every model, calibration of the pool's labels",
+    "report": "write the report page",
+}
+
+EXIT_BAD_INPUT = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog.removeprefix('raylabel ')}: {message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    # Users' own `module:Class` models are found where the command is called, as with `python -m`.
+    sys.path.insert(0, os.getcwd())
+    try:
+        arguments, overrides = _parse(list(sys.argv[1:] if argv is None else argv))
+        arguments.command(arguments, overrides)
+    except InputError as error:
+        print(f"raylabel: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("raylabel: stopped; what was committed stays, the same command goes on from there", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    parser = _build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not getattr(arguments, "config", None):
+        raise InputError(f"{argv[0]}: unknown argument {rest[0]}; see raylabel {argv[0]} --help")
+    return arguments, _overrides(rest)
+
+
+def _overrides(rest: list[str]) -> dict[str, str]:
+    """`--a.b VALUE` and `--a.b=VALUE` -> {"a.b": "VALUE"}."""
+    found, words = {}, iter(rest)
+    for word in words:
+        if not word.startswith("--"):
+            raise InputError(f"{word}: expected --key VALUE, such as --teacher.steps 100")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            following = next(words, None)
+            if following is None:
+                raise InputError(f"--{key}: needs a value")
+            value = following
+        found[key] = value
+    return found
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="raylabel", description="Calibrated pseudo-labels for long-tailed instance segmentation.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, about: str, run: Callable[[argparse.Namespace, dict[str, str]], None]
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        command.set_defaults(command=run)
+        return command
+
+    demo = add("demo", "run everything on the generated long-tail set", _demo)
+    demo.add_argument("--out", default="runs/demo", help="run folder (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+
+    generated = add("generate", "write the generated long-tail set", _generate)
+    generated.add_argument("--out", required=True, help="folder to write")
+    generated.add_argument("--images", type=int, default=1200, help="in all splits (default: %(default)s)")
+    generated.add_argument("--classes", type=int, default=24, help="(default: %(default)s)")
+    generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+
+    _add_config(add("check", "validate config and data, say what would run, spend nothing", _check))
+    _add_config(add("run", "run all stages, skipping finished ones", _run))
+    for stage, about in STAGE_COMMANDS.items():
+        command = add(stage, about, _stage)
+        command.set_defaults(stage=stage)
+        _add_config(command, is_optional=stage == "calibrate")
+        if stage in ("calibrate", "evaluate"):
+            command.add_argument("--json", action="store_true", help="print one JSON object")
+        if stage == "calibrate":
+            command.add_argument("--predictions", help="COCO/LVIS results JSON of any detector")
+            command.add_argument("--annotations", help="its ground truth")
+            command.add_argument("--corrector", help="kind, with --predictions (default: auto)")
+
+    correct = add("correct", "apply a fitted corrector to a results file", _correct)
+    correct.add_argument("--corrector", required=True, help="corrector.json of calibrate")
+    correct.add_argument("--predictions", required=True, help="COCO/LVIS results JSON")
+    correct.add_argument("--out", required=True, help="results JSON to write")
+
+    recalibrated = add("recalibrate", "new calibrated scores on stored labels, without a model", _recalibrate)
+    recalibrated.add_argument("run", help="run folder or URI")
+    recalibrated.add_argument("--corrector", required=True, help="kind of the new corrector")
+
+    exported = add("export", "pseudo-labels for other tools", _export)
+    exported.add_argument("run", help="run folder or URI")
+    exported.add_argument("--format", required=True, choices=("coco", "lvis", "yolo"))
+    exported.add_argument("--out", required=True, help="file (coco, lvis) or folder (yolo) to write")
+
+    state = add("status", "stages, shards done, images/s, quarantined images", _status)
+    state.add_argument("run", help="run folder or URI")
+    state.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
+    command.add_argument("config", nargs="?" if is_optional else None, help="YAML file")
+    command.add_argument("--out", help="run folder or URI (default: `out` of the config)")
+    command.epilog = "Any setting can be given as --a.b VALUE, such as --teacher.steps 100."
+
+
+def _load(arguments: argparse.Namespace, overrides: dict[str, str]) -> tuple[Any, RunFolder]:
+    config = load_config(arguments.config, overrides)
+    out = arguments.out or config.out
+    return config, RunFolder(out if "://" in out else str(Path(out).expanduser().absolute()))
+
+
+def _run_folder(text: str) -> RunFolder:
+    return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+
+# Commands import what they need themselves: torch and Ray take seconds that `--help` and bad input needn't wait for.
+
+
+def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.demo import format_metrics, run_demo
+
+    if arguments.seed < 0:
+        raise InputError(f"--seed must be >= 0, got {arguments.seed}")
+    metrics = run_demo(Path(arguments.out), arguments.seed)
+    print(f"\n{format_metrics(metrics)}\n\nreport: {Path(arguments.out) / 'report' / 'index.html'}")
+
+
+def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.dataset.synthetic import generate
+    from raylabel.progress import Progress
+
+    with Progress("generate", arguments.images) as progress:
+        sizes = generate(
+            arguments.out,
+            num_images=arguments.images,
+            num_classes=arguments.classes,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    print(f"{arguments.out}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))
+
+
+def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.pipeline.check import check_run, format_check
+
+    print(format_check(check_run(*_load(arguments, overrides))))
+
+
+def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.demo import format_metrics
+    from raylabel.pipeline.run import run_pipeline
+
+    config, run = _load(arguments, overrides)
+    artifacts = run_pipeline(config, run)
+    print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {run.path('report', 'index.html')}")
+
+
+def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    if arguments.config is None:
+        _calibrate_results(arguments)
+        return
+    if arguments.stage == "calibrate" and (arguments.predictions or arguments.annotations):
+        raise InputError("calibrate: give either a config or --predictions and --annotations, not both")
+    if getattr(arguments, "corrector", None):
+        overrides = overrides | {"calibration.corrector": arguments.corrector}
+    from raylabel.demo import format_metrics
+    from raylabel.pipeline.run import run_one
+
+    is_json = getattr(arguments, "json", False)
+    config, run = _load(arguments, overrides)
+    artifact = (
+        _quietly(lambda: run_one(arguments.stage, config, run)) if is_json else run_one(arguments.stage, config, run)
+    )
+    if is_json:
+        print(json.dumps(artifact))
+    elif arguments.stage == "evaluate":
+        print(format_metrics(artifact["metrics"]))
+
+
+def _quietly(work: Callable[[], Any]) -> Any:
+    """Standard output belongs to the JSON object."""
+    import contextlib
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return work()
+
+
+def _calibrate_results(arguments: argparse.Namespace) -> None:
+    from raylabel.external import calibrate_results
+
+    missing = [f"--{name}" for name in ("predictions", "annotations", "out") if not getattr(arguments, name)]
+    if missing:
+        raise InputError(f"calibrate: needs a config, or --predictions, --annotations and --out; missing {missing[0]}")
+    summary = calibrate_results(
+        arguments.predictions, arguments.annotations, arguments.out, corrector=_kind(arguments.corrector or "auto")
+    )
+    if arguments.json:
+        print(json.dumps(summary))
+    else:
+        print(json.dumps(summary, indent=1))
+
+
+def _kind(text: str) -> Any:
+    kinds = CorrectorKind.__args__  # type: ignore[attr-defined]
+    if text not in kinds:
+        raise InputError(f"--corrector must be one of {', '.join(kinds)}, got {text}")
+    return text
+
+
+def _correct(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.external import correct_results
+
+    summary = correct_results(arguments.corrector, arguments.predictions, arguments.out)
+    print(f"{arguments.out}: " + ", ".join(f"{name} {value}" for name, value in summary.items()))
+
+
+def _recalibrate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.pipeline.recalibrate import recalibrate
+
+    recalibrate(_run_folder(arguments.run), _kind(arguments.corrector))
+
+
+def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.export import export_labels
+
+    run = _run_folder(arguments.run)
+    load_run_config(run)
+    summary = export_labels(run, arguments.format, arguments.out)
+    print(f"{arguments.out}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
+
+
+def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.pipeline.status import format_status, run_status
+
+    status = run_status(_run_folder(arguments.run))
+    print(json.dumps(status) if arguments.json else format_status(status))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,257 @@
+"""Stage 3: the teacher's detections on held-out images, matched to the truth; reliability bins; the corrector."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import (
+    Corrector,
+    Detections,
+    FitContext,
+    ImagePredictions,
+    ReliabilityBins,
+    calibration_tables,
+    corrector_from_json,
+    fit_corrector,
+    match_image,
+)
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.images import ImageError
+from raylabel.errors import InputError
+from raylabel.matching import verification_weights
+from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.session import connect, live_progress
+from raylabel.pipeline.similarity import load_similarity
+from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.training_jobs import describe_model, fold_rows, fold_teacher_job
+from raylabel.schema import DETECTIONS
+from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_json, read_table
+
+FOLDER = stage_folder("calibrate")
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Predict the calibration split, match, and fit the corrector.
+
+    With `calibration.folds` k >= 2, k teachers on k - 1 folds of the labelled set each predict their held-out fold.
+    Another corrector or number of bins is fitted on the stored detections, without a model.
+
+    Raises:
+        InputError: an image of the calibration split can't be read, or no detection was made on it.
+    """
+    data = RunData(config)
+    inputs = {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
+        "folds": config.calibration.folds,
+        "iou_threshold": config.calibration.iou_threshold,
+        "score_threshold": config.label.score_threshold,
+        "max_per_image": config.label.max_per_image,
+        "seed": config.seed,
+    }
+
+    def work() -> dict[str, Any]:
+        detections, image_ids = _gather_detections(config, run, data)
+        return fit_and_commit(config, run, detections, image_ids)
+
+    artifact = execute_stage(run, "calibrate", inputs, work)
+    return artifact if artifact["settings"] == _settings(config) else refit(config, run)
+
+
+def refit(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Fit the configured corrector on the stored detections; only the tables, the corrector and the artifact change.
+
+    Raises:
+        InputError: nothing was calibrated yet.
+    """
+    artifact = finished(run, "calibrate")
+    detections, image_ids = load_detections(run)
+    artifact |= fit_and_commit(config, run, detections, image_ids)
+    run.commit_artifact(FOLDER, artifact)
+    print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
+    return artifact
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {"corrector": config.calibration.corrector, "num_bins": config.calibration.num_bins, "seed": config.seed}
+
+
+def load_corrector(run: RunFolder) -> Corrector:
+    """The corrector that calibrate or recalibrate fitted.
+
+    Raises:
+        InputError: there is none yet.
+    """
+    return corrector_from_json(read_json(run.path(FOLDER, "corrector.json")))
+
+
+def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
+    """Stored detections of the calibration split, and the image ids that their image indices number."""
+    return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
+
+
+def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
+    """Read rows of schema.DETECTIONS."""
+    image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
+    detections = Detections(
+        num_classes=num_classes,
+        class_indices=table["class_index"].to_numpy(),
+        raw_scores=table["raw_score"].to_numpy().astype(np.float64),
+        image_indices=image_indices.astype(np.int64),
+        outcomes=table["outcome"].to_numpy(),
+        weights=table["weight"].to_numpy().astype(np.float64),
+    )
+    return detections, image_ids.tolist()
+
+
+def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image_ids: list[str]) -> dict[str, Any]:
+    """Fit the configured corrector and write its tables; returns what the artifact says."""
+    classes = load_classes(run)
+    context = FitContext(
+        num_bins=config.calibration.num_bins,
+        frequency_groups=classes.frequency_groups,
+        similarity=load_similarity(run),
+        seed=config.seed,
+    )
+    corrector = fit_corrector(config.calibration.corrector, detections, context=context)
+    tables = calibration_tables(
+        detections,
+        image_ids=image_ids,
+        corrector=corrector,
+        context=context,
+        class_names=classes.names,
+        category_ids=classes.category_ids,
+        num_train_images=classes.num_train_images,
+    )
+    commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
+    commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
+    commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
+    commit_json(run.path(FOLDER, "corrector.json"), corrector.to_json())
+    return tables.summary | {"settings": _settings(config), "corrector_digest": digest(corrector.to_json())}
+
+
+def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str]]:
+    connect()
+    num_folds = config.calibration.folds
+    if not num_folds:
+        tables = list(_match_on_ray(config, run, data.calibration, model_uri=run.path("teacher"), split="calibration"))
+    else:
+        tables = []
+        for fold in range(num_folds):
+            model_uri = _train_fold_teacher(config, run, fold)
+            rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
+            tables += _match_on_ray(config, run, data.labelled, model_uri=model_uri, split="labelled", rows=rows)
+    table = pa.concat_tables(tables).sort_by([("image_id", "ascending"), ("raw_score", "descending")])
+    if table.num_rows == 0:
+        raise InputError("calibrate: the teacher made no detection on the calibration split; train it longer")
+    return detections_from_table(table, data.labelled.num_classes)
+
+
+def _train_fold_teacher(config: Config, run: RunFolder, fold: int) -> str:
+    folder = f"{FOLDER}/fold-{fold}"
+    train_on_ray(
+        partial(fold_teacher_job, config_dict(config), run.uri, fold),
+        run=run,
+        folder=folder,
+        settings=config.teacher,
+        num_steps=config.teacher.steps,
+        identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
+        label=f"teacher without fold {fold + 1}/{config.calibration.folds}",
+        description=describe_model(config.teacher, f"teacher without fold {fold}"),
+    )
+    return run.path(folder)
+
+
+def _match_on_ray(
+    config: Config,
+    run: RunFolder,
+    annotated: AnnotatedSet,
+    *,
+    model_uri: str,
+    split: str,
+    rows: list[int] | None = None,
+) -> Iterator[pa.Table]:
+    rows = list(range(len(annotated))) if rows is None else rows
+    size = config.label.shard_size
+    shards = [{"shard_id": start // size, "rows": rows[start : start + size]} for start in range(0, len(rows), size)]
+    actor = start_calibration_actor(
+        run, "calibrate", num_classes=annotated.num_classes, num_bins=config.calibration.num_bins
+    )
+    with live_progress("calibrate", len(rows), unit="images") as counter:
+        yield from map_shards(
+            MatchShard,
+            worker_args={
+                "config": config_dict(config),
+                "model_uri": model_uri,
+                "split": split,
+                "counter": counter,
+                "calibration_actor": actor,
+            },
+            shards=shards,
+            key="label.num_workers",
+            num_workers=config.label.num_workers,
+            num_cpus=config.label.num_cpus,
+            num_gpus=config.label.num_gpus,
+        )
+
+
+class MatchShard:
+    """Predicts and matches shards of an annotated split, inside an actor."""
+
+    def __init__(
+        self, *, config: dict[str, Any], model_uri: str, split: str, counter: Any, calibration_actor: Any
+    ) -> None:
+        self._config = parse_config(config)
+        self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
+        self._class_weights = verification_weights(self._annotated)
+        label = self._config.label
+        self._predictor = Predictor(
+            model_uri,
+            use_gpu=label.num_gpus > 0,
+            batch_size=label.batch_size,
+            score_threshold=label.score_threshold,
+            max_per_image=label.max_per_image,
+            max_pixels=self._config.data.max_image_pixels,
+        )
+        self._counter, self._calibration_actor = counter, calibration_actor
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        rows = shard["rows"]
+        parts, image_ids = [Detections.empty(self._annotated.num_classes)], []
+        for done, (row, found) in enumerate(zip(rows, self._predictor([self._uri(row) for row in rows]), strict=True)):
+            if isinstance(found, ImageError):
+                raise InputError(f"{self._uri(row)}: an annotated image that can't be read: {found}")
+            detections = match_image(
+                self._annotated,
+                row,
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
+                class_weights=self._class_weights,
+                iou_threshold=self._config.calibration.iou_threshold,
+            )
+            parts.append(detections)
+            image_ids += [str(self._annotated.images[row].image_id)] * len(detections)
+            self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
+        detections = Detections.concat(parts)
+        bins = ReliabilityBins.from_detections(detections, self._config.calibration.num_bins)
+        self._calibration_actor.add.remote(shard["shard_id"], bins.to_table())
+        return pa.table(
+            {
+                "image_id": image_ids,
+                "class_index": detections.class_indices,
+                "raw_score": detections.raw_scores.astype(np.float32),
+                "calibrated_score": np.full(len(detections), np.nan, np.float32),
+                "outcome": detections.known_outcomes,
+                "weight": detections.weights.astype(np.float32),
+            },
+            schema=DETECTIONS,
+        )
+
+    def _uri(self, row: int) -> str:
+        return self._annotated.images[row].uri

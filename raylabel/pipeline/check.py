@@ -1,0 +1,70 @@
+"""What a config would run, checked and counted, before anything is spent."""
+
+from typing import Any
+
+from raylabel.config import Config, TrainingConfig
+from raylabel.models import build_segmenter
+from raylabel.pipeline.data import RunData
+from raylabel.pipeline.stage import STAGES, stage_folder
+from raylabel.storage import RunFolder
+
+
+def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Read all data, build both models, and say what would run; starts no Ray and writes nothing.
+
+    Raises:
+        InputError: anything that would stop the run.
+    """
+    data = RunData(config)
+    splits = {}
+    for name in ("labelled", "calibration", "validation"):
+        if name == "calibration" and config.calibration.folds:
+            continue
+        part = getattr(data, name)
+        counts = part.class_image_counts()
+        splits[name] = {
+            "num_images": len(part),
+            "num_instances": int(part.class_instance_counts().sum()),
+            "num_classes": part.num_classes,
+            "num_classes_absent": int((counts == 0).sum()),
+            "is_federated": part.is_federated,
+        }
+    groups = data.frequency_groups.tolist()
+    for settings in (config.teacher, config.student):
+        _build(settings, data.labelled.num_classes)
+    num_images, size = len(data.pool), config.label.shard_size
+    return {
+        "run": run.uri,
+        "splits": splits,
+        "frequency_groups": {group: groups.count(group) for group in ("r", "c", "f")},
+        "pool": {
+            "num_images": num_images,
+            "num_shards": -(-num_images // size),
+            "truth_known": data.pool_truth is not None,
+        },
+        "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},
+    }
+
+
+def _build(settings: TrainingConfig, num_classes: int) -> None:
+    build_segmenter(settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size)
+
+
+def format_check(found: dict[str, Any]) -> str:
+    """As text for people."""
+    lines = []
+    for name, split in found["splits"].items():
+        absent = f", {split['num_classes_absent']} classes absent" if split["num_classes_absent"] else ""
+        kind = "federated" if split["is_federated"] else "fully annotated"
+        lines.append(
+            f"{name:<12} {split['num_images']} images, {split['num_instances']} instances, "
+            f"{split['num_classes']} classes ({kind}){absent}"
+        )
+    groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
+    lines.append(f"{'classes':<12} {groups} by training images")
+    pool = found["pool"]
+    truth = ", truth known" if pool["truth_known"] else ""
+    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")
+    lines.append(f"{'run':<12} {found['run']}")
+    lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
+    return "\n".join(lines)

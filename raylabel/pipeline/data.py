@@ -1,0 +1,167 @@
+"""The data of a run: its splits and its pool, as the config names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.config import Config, SplitFraction
+from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
+from raylabel.dataset.pool import PoolImage, list_pool
+from raylabel.dataset.splits import split_by_hash
+from raylabel.errors import InputError
+from raylabel.storage import RunFolder, commit_json, digest, file_digest, read_json
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of one run; parts are read when they are first asked for.
+
+    Attributes:
+        config: the run's config.
+    """
+
+    config: Config
+
+    @cached_property
+    def _parts(self) -> dict[str, AnnotatedSet]:
+        data = self.config.data
+        annotated = read_annotations(data.labelled, images_root=data.images)
+        fractions = {
+            name: part.fraction
+            for name in ("calibration", "validation", "pool")
+            if isinstance(part := getattr(data, name), SplitFraction)
+        }
+        parts = split_by_hash(annotated, fractions, self.config.seed) if fractions else {"labelled": annotated}
+        for name, part in parts.items():
+            if not part.images:
+                raise InputError(f"data.{name}: no image of {data.labelled} fell into it; give a larger fraction")
+        return parts
+
+    def _part(self, name: str) -> AnnotatedSet:
+        source = getattr(self.config.data, name)
+        if isinstance(source, SplitFraction):
+            return self._parts[name]
+        annotated = read_annotations(source, images_root=self.config.data.images)
+        validate_same_categories(self.labelled, annotated)
+        return annotated
+
+    @property
+    def labelled(self) -> AnnotatedSet:
+        """The training split."""
+        return self._parts["labelled"]
+
+    @cached_property
+    def calibration(self) -> AnnotatedSet:
+        """The held-out split on which correctness is measured."""
+        return self._part("calibration")
+
+    @cached_property
+    def validation(self) -> AnnotatedSet:
+        """The split that is evaluated at the end."""
+        return self._part("validation")
+
+    @cached_property
+    def pool(self) -> Sequence[PoolImage]:
+        """The unlabelled images, sorted by id."""
+        source = self.config.data.pool
+        if isinstance(source, SplitFraction):
+            images = [PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images]
+            return sorted(images, key=lambda image: image.image_id)
+        return list_pool(source)
+
+    @cached_property
+    def pool_truth(self) -> AnnotatedSet | None:
+        """The pool's true annotations, where they are at hand for measuring; images match by file name."""
+        if isinstance(self.config.data.pool, SplitFraction):
+            return self._parts["pool"]
+        if self.config.data.pool_truth is None:
+            return None
+        truth = read_annotations(self.config.data.pool_truth)
+        validate_same_categories(self.labelled, truth)
+        return truth
+
+    @cached_property
+    def frequency_groups(self) -> NDArray[np.str_]:
+        """(num_classes,) "r", "c" or "f", by training images."""
+        return self.labelled.frequency_groups()
+
+    @cached_property
+    def labelled_digest(self) -> str:
+        """Changes with the content of the labelled file and the way in which it is split."""
+        data = self.config.data
+        fractions = [
+            getattr(data, name).fraction if isinstance(getattr(data, name), SplitFraction) else None
+            for name in ("calibration", "validation", "pool")
+        ]
+        seed = self.config.seed if any(fractions) else None
+        return digest([file_digest(data.labelled), data.images, fractions, seed])
+
+    def part_digest(self, name: str) -> str:
+        """Changes with the content of `calibration`, `validation`, `pool` or `pool_truth`."""
+        source = getattr(self.config.data, name)
+        if name == "pool" and not isinstance(source, SplitFraction):
+            return digest([[image.image_id, image.uri] for image in self.pool])
+        if isinstance(source, SplitFraction):
+            return digest([self.labelled_digest, name])
+        return file_digest(source) if source else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunClasses:
+    """The classes of a run in the order of their index, as RUN/classes.json keeps them.
+
+    Attributes:
+        category_ids: (num_classes,) int64, the data set's own.
+        names: their names.
+        frequency_groups: (num_classes,) "r", "c" or "f", by training images.
+        num_train_images: (num_classes,) int64.
+        is_federated: whether the labelled set is annotated as LVIS is.
+    """
+
+    category_ids: NDArray[np.int64]
+    names: tuple[str, ...]
+    frequency_groups: NDArray[np.str_]
+    num_train_images: NDArray[np.int64]
+    is_federated: bool
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without background."""
+        return len(self.names)
+
+
+def commit_classes(run: RunFolder, data: RunData) -> None:
+    """Write RUN/classes.json: the classes in the order of their index, for `export`, the report and users' tools."""
+    labelled = data.labelled
+    counts = labelled.class_image_counts()
+    categories: list[dict[str, Any]] = [
+        {
+            "category_id": int(labelled.category_ids[index]),
+            "name": labelled.class_names[index],
+            "frequency_group": str(data.frequency_groups[index]),
+            "num_train_images": int(counts[index]),
+        }
+        for index in range(labelled.num_classes)
+    ]
+    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": labelled.is_federated})
+
+
+def load_classes(run: RunFolder) -> RunClasses:
+    """Read RUN/classes.json.
+
+    Raises:
+        InputError: it is missing.
+    """
+    content = read_json(run.path("classes.json"))
+    categories = content["categories"]
+    return RunClasses(
+        category_ids=np.array([one["category_id"] for one in categories], np.int64),
+        names=tuple(one["name"] for one in categories),
+        frequency_groups=np.array([one["frequency_group"] for one in categories]),
+        num_train_images=np.array([one["num_train_images"] for one in categories], np.int64),
+        is_federated=content["is_federated"],
+    )

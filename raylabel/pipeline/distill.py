@@ -1,0 +1,69 @@
+"""Stage 5: the student, from labelled images and soft corrected pseudo-labels; and its supervised baseline."""
+
+from functools import partial
+from typing import Any
+
+from raylabel.config import Config, config_dict
+from raylabel.errors import InputError
+from raylabel.pipeline.data import RunData
+from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.training_jobs import describe_model, student_job, training_inputs
+from raylabel.storage import RunFolder
+
+FOLDER = stage_folder("distill")
+BASELINE = f"{FOLDER}/supervised"
+"""Folder of the supervised baseline: the same start, steps and images a step, all of them labelled."""
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the student and, for comparison, the supervised baseline.
+
+    Raises:
+        InputError: the pool is not labelled yet, selection kept nothing, or the models don't fit.
+    """
+    if config.student.init == "teacher" and config.student.model != config.teacher.model:
+        raise InputError(
+            f"student.init: teacher needs the same model, got student {config.student.model}, "
+            f"teacher {config.teacher.model}; set student.init: weights"
+        )
+    data, labels = RunData(config), finished(run, "label")
+    inputs = {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "labels": labels["fingerprint"],
+        "corrector": labels["corrector_digest"],
+        "selection": labels["selection_settings"],
+        "labelled": data.labelled_digest,
+        "training": training_inputs(config.student),
+        "seed": config.seed,
+    }
+
+    def train(folder: str, label: str, *, with_pool: bool) -> None:
+        train_on_ray(
+            partial(student_job, config_dict(config), run.uri, with_pool),
+            run=run,
+            folder=folder,
+            settings=config.student,
+            num_steps=config.student.steps,
+            identity=[inputs, label],
+            label=label,
+            description=describe_model(config.student, label),
+        )
+
+    def work() -> dict[str, Any]:
+        if not labels["selection"]["kept"]:
+            raise InputError(
+                f"selection kept none of {labels['num_instances']} predictions; lower selection.min_score "
+                f"({config.selection.min_score:g}) or train the teacher longer"
+            )
+        train(FOLDER, "student", with_pool=True)
+        if config.student.supervised_baseline:
+            train(BASELINE, "supervised", with_pool=False)
+        return {
+            "steps": config.student.steps,
+            "images_per_step": config.student.labelled_per_batch + config.student.unlabelled_per_batch,
+            "num_labelled_images": len(data.labelled),
+            "num_pool_images": labels["num_images"] - labels["num_quarantined"],
+        }
+
+    return execute_stage(run, "distill", inputs, work)

@@ -1,0 +1,161 @@
+"""Stage 6: AP of every model on the validation split, and how good the pseudo-labels are where their truth is known."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import Corrector, Detections
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.images import ImageError
+from raylabel.errors import InputError
+from raylabel.evaluation import evaluate_results, to_results
+from raylabel.labels import instances_from_structs, instances_to_structs
+from raylabel.pipeline.calibrate import load_corrector
+from raylabel.pipeline.data import RunClasses, RunData, load_classes
+from raylabel.pipeline.distill import BASELINE
+from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.pool_quality import measure_pool
+from raylabel.pipeline.session import connect, live_progress
+from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.schema import INSTANCE
+from raylabel.storage import RunFolder, commit_json, exists
+
+FOLDER = stage_folder("evaluate")
+
+EVALUATION_SCORE_THRESHOLD = 0.01
+"""Low, since AP looks at the whole ranking."""
+
+PREDICTIONS = pa.schema(
+    [("row", pa.int64()), ("height", pa.int32()), ("width", pa.int32()), ("instances", pa.list_(INSTANCE))]
+)
+"""What workers send back: the predictions of one image of the split."""
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Evaluate teacher, student and supervised baseline, each with raw and the student also with corrected scores.
+
+    Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data), and for pools whose
+    truth is known the calibration, precision and recall of the pseudo-labels.
+
+    Raises:
+        InputError: a model is not trained yet, or a validation image can't be read.
+    """
+    data = RunData(config)
+    labels = finished(run, "label")
+    inputs = {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "student": finished(run, "distill")["fingerprint"],
+        "labels": labels["fingerprint"],
+        "corrector": labels["corrector_digest"],
+        "selection": labels["selection_settings"],
+        "validation": data.part_digest("validation"),
+        "pool_truth": data.part_digest("pool_truth"),
+        "max_per_image": config.label.max_per_image,
+    }
+
+    def work() -> dict[str, Any]:
+        metrics = {
+            "validation": _evaluate_models(config, run, data),
+            "pool": measure_pool(config, run, data.pool_truth),
+        }
+        commit_json(run.path(FOLDER, "metrics.json"), metrics)
+        return {"num_images": len(data.validation), "metrics": metrics}
+
+    return execute_stage(run, "evaluate", inputs, work)
+
+
+def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, dict[str, float | None]]:
+    connect()
+    classes, corrector = load_classes(run), load_corrector(run)
+    annotations = data.validation.to_json()
+    groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
+    metrics = {}
+    for name, folder in (("teacher", "teacher"), ("student", "student"), ("supervised", BASELINE)):
+        if not exists(run.path(folder, "model.json")):
+            continue
+        raw, corrected = _results(config, run, data.validation, classes, corrector, folder=folder, name=name)
+        metrics[name] = evaluate_results(annotations, raw, frequency_groups=groups)
+        if name == "student":
+            metrics["student+corrector"] = evaluate_results(annotations, corrected, frequency_groups=groups)
+    return metrics
+
+
+def _results(
+    config: Config,
+    run: RunFolder,
+    annotated: AnnotatedSet,
+    classes: RunClasses,
+    corrector: Corrector,
+    *,
+    folder: str,
+    name: str,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Results rows of a model on a split, with raw and with corrected scores."""
+    raw: list[dict[str, Any]] = []
+    corrected: list[dict[str, Any]] = []
+    for row, structs, image_size_hw in _predict(config, run, len(annotated), folder=folder, name=name):
+        found, _ = instances_from_structs(structs, image_size_hw, classes.num_classes)
+        detections = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=classes.num_classes)
+        for rows, scores in ((raw, found.raw_scores), (corrected, corrector(detections))):
+            rows += to_results(
+                annotated.images[row].image_id,
+                class_indices=found.class_indices,
+                scores=scores,
+                masks=found.masks,
+                category_ids=classes.category_ids,
+            )
+    return raw, corrected
+
+
+def _predict(
+    config: Config, run: RunFolder, num_images: int, *, folder: str, name: str
+) -> Iterator[tuple[int, list[dict[str, Any]], tuple[int, int]]]:
+    size = config.label.shard_size
+    shards = [
+        {"shard_id": start // size, "rows": list(range(start, min(start + size, num_images)))}
+        for start in range(0, num_images, size)
+    ]
+    with live_progress(f"evaluate {name}", num_images, unit="images") as counter:
+        for table in map_shards(
+            PredictShard,
+            worker_args={"config": config_dict(config), "model_uri": run.path(folder), "counter": counter},
+            shards=shards,
+            key="label.num_workers",
+            num_workers=config.label.num_workers,
+            num_cpus=config.label.num_cpus,
+            num_gpus=config.label.num_gpus,
+        ):
+            for one in table.to_pylist():
+                yield one["row"], one["instances"], (one["height"], one["width"])
+
+
+class PredictShard:
+    """Predicts shards of the validation split, inside an actor."""
+
+    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
+        parsed = parse_config(config)
+        self._annotated = RunData(parsed).validation
+        self._predictor = Predictor(
+            model_uri,
+            use_gpu=parsed.label.num_gpus > 0,
+            batch_size=parsed.label.batch_size,
+            score_threshold=EVALUATION_SCORE_THRESHOLD,
+            max_per_image=parsed.label.max_per_image,
+            max_pixels=parsed.data.max_image_pixels,
+        )
+        self._counter = counter
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        uris = [self._annotated.images[row].uri for row in shard["rows"]]
+        rows = []
+        for row, found in zip(shard["rows"], self._predictor(uris), strict=True):
+            if isinstance(found, ImageError):
+                raise InputError(f"{self._annotated.images[row].uri}: a validation image that can't be read: {found}")
+            height, width = found.image_size_hw
+            structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=1)
+            rows.append({"row": row, "height": height, "width": width, "instances": structs})
+            self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
+        return pa.Table.from_pylist(rows, schema=PREDICTIONS)

@@ -1,0 +1,281 @@
+"""Stage 4: the teacher over the pool; shard after shard of soft pseudo-labels, each committed exactly once."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.dataset.images import ImageError
+from raylabel.dataset.pool import PoolImage, pool_shards
+from raylabel.errors import InputError
+from raylabel.instances import Instances
+from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
+from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.pipeline.calibrate import load_corrector
+from raylabel.pipeline.corrected_shards import apply_corrector
+from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.session import connect, live_progress
+from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.schema import BINS, ERRORS, LABELS
+from raylabel.selection import select
+from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_table, read_table_metadata, remove
+
+FOLDER = stage_folder("label")
+
+HISTOGRAM_BINS = 50
+"""Bins of the pool's confidence histograms: finer than reliability bins, and the same for every setting of those."""
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Label the pool: only shards that are not committed yet are worked on.
+
+    Another corrector or selection is applied to the stored labels, without the teacher.
+
+    Raises:
+        InputError: the pool is empty, the cluster too small, or more than `label.max_bad_fraction` of the images are
+            quarantined (the labels of the others stay committed).
+    """
+    data = RunData(config)
+    inputs = {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "pool": data.part_digest("pool"),
+        "label": {
+            name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
+        },
+        "max_image_pixels": config.data.max_image_pixels,
+    }
+    load_corrector(run)
+    execute_stage(run, "label", inputs, lambda: _label_pool(config, run, data.pool, digest(inputs)))
+    return refresh(config, run)
+
+
+def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Bring stored labels and their artifact up to the run's corrector and the config's selection.
+
+    Raises:
+        InputError: nothing was labelled yet.
+    """
+    artifact = finished(run, "label")
+    corrector, classes = load_corrector(run), load_classes(run)
+    apply_corrector(run, corrector, num_classes=classes.num_classes)
+    current = {"corrector_digest": digest(corrector.to_json()), "selection_settings": config_dict(config.selection)}
+    if any(artifact.get(name) != value for name, value in current.items()):
+        artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config, run)}
+        run.commit_artifact(FOLDER, artifact)
+    kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
+    by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
+    print(f"label: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    return artifact
+
+
+def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
+    """How many stored predictions the selection keeps, by frequency group, and why the others are dropped."""
+    groups = load_classes(run).frequency_groups
+    kept: Counter[str] = Counter({"r": 0, "c": 0, "f": 0})
+    dropped: Counter[str] = Counter()
+    for uri in committed_shards(run).values():
+        for instances in read_table(uri)["instances"].to_pylist():
+            columns = {
+                name: np.array([one[name] for one in instances or []])
+                for name in ("calibrated_score", "class_index", "mask_quality", "mask_area")
+            }
+            class_indices = columns["class_index"].astype(np.int32)
+            selection = select(
+                calibrated_scores=columns["calibrated_score"],
+                class_indices=class_indices,
+                mask_quality=columns["mask_quality"],
+                mask_areas=columns["mask_area"],
+                config=config.selection,
+                frequency_groups=groups,
+            )
+            kept.update(groups[class_indices[selection.keep]].tolist())
+            dropped.update(selection.dropped)
+    return {"kept": sum(kept.values()), "kept_by_group": dict(kept), "dropped": dict(dropped)}
+
+
+def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> dict[str, Any]:
+    connect()
+    classes, corrector = load_classes(run), load_corrector(run)
+    shards = pool_shards(pool, config.label.shard_size)
+    commit_json(
+        run.path(FOLDER, "plan.json"),
+        {"num_shards": len(shards), "num_images": len(pool), "fingerprint": fingerprint, "started": time.time()},
+    )
+    committed = committed_shards(run)
+    missing = [shard for shard in shards if shard.shard_id not in committed]
+    num_images_before = sum(len(shard.images) for shard in shards if shard.shard_id in committed)
+    actor = start_calibration_actor(run, "label", num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS)
+    for shard_id, uri in committed.items():
+        actor.add.remote(shard_id, histogram_from_json(read_table_metadata(uri)["histogram"]))
+    with live_progress("label", len(pool), unit="images", done=num_images_before) as counter:
+        for _ in map_shards(
+            LabelShard,
+            worker_args={
+                "config": config_dict(config),
+                "run": run.uri,
+                "corrector": corrector.to_json(),
+                "fingerprint": fingerprint,
+                "driver_id": uuid.uuid4().hex[:12],
+                "counter": counter,
+                "calibration_actor": actor,
+            },
+            shards=[
+                {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
+                for shard in missing
+            ],
+            key="label.num_workers",
+            num_workers=config.label.num_workers,
+            num_cpus=config.label.num_cpus,
+            num_gpus=config.label.num_gpus,
+        ):
+            pass
+    remove(run.path(FOLDER, "attempts"))
+    return _summarise(config, run, num_images=len(pool), num_shards=len(shards))
+
+
+def _summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: int) -> dict[str, Any]:
+    """Totals, always from committed shards; quarantined images go into errors.parquet."""
+    totals: Counter[str] = Counter()
+    errors: list[pa.Table] = [ERRORS.empty_table()]
+    histogram = ReliabilityBins.zeros(load_classes(run).num_classes, HISTOGRAM_BINS)
+    for uri in committed_shards(run).values():
+        metadata = read_table_metadata(uri)
+        totals.update({name: int(metadata[name]) for name in ("num_images", "num_instances", "num_quarantined")})
+        histogram += ReliabilityBins.from_table(histogram_from_json(metadata["histogram"]))
+        if int(metadata["num_quarantined"]):
+            rows = read_table(uri).select(["image_id", "uri", "status"]).to_pylist()
+            bad = [{"reason": row.pop("status"), **row} for row in rows if row["status"] != STATUS_OK]
+            errors.append(pa.Table.from_pylist(bad, schema=ERRORS))
+    quarantined = pa.concat_tables(errors)
+    commit_table(run.path(FOLDER, "errors.parquet"), quarantined)
+    commit_table(run.path(FOLDER, "histogram.parquet"), histogram.to_table())
+    if totals["num_images"] != num_images:
+        raise RuntimeError(f"{totals['num_images']} images are committed, the pool has {num_images}")
+    if totals["num_quarantined"] > config.label.max_bad_fraction * num_images:
+        [first] = quarantined.slice(0, 1).to_pylist()
+        raise InputError(
+            f"{totals['num_quarantined']} of {num_images} images of the pool are quarantined, more than "
+            f"label.max_bad_fraction {config.label.max_bad_fraction:g}; the first is {first['uri']} "
+            f"({first['reason']}), all are in {run.path(FOLDER, 'errors.parquet')}"
+        )
+    reasons = Counter(quarantined["reason"].to_pylist())
+    return {
+        "num_shards": num_shards,
+        **{name: totals[name] for name in ("num_images", "num_instances", "num_quarantined")},
+        "quarantined_by_reason": dict(reasons),
+    }
+
+
+class LabelShard:
+    """Labels and commits shards, inside an actor."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        run: str,
+        corrector: dict[str, Any],
+        fingerprint: str,
+        driver_id: str,
+        counter: Any,
+        calibration_actor: Any,
+    ) -> None:
+        self._config = parse_config(config)
+        self._run = RunFolder(run)
+        self._corrector = corrector_from_json(corrector)
+        self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
+        self._driver_id = driver_id
+        self._counter, self._calibration_actor = counter, calibration_actor
+        label = self._config.label
+        self._predictor = Predictor(
+            self._run.path("teacher"),
+            use_gpu=label.num_gpus > 0,
+            batch_size=label.batch_size,
+            score_threshold=label.score_threshold,
+            max_per_image=label.max_per_image,
+            max_pixels=self._config.data.max_image_pixels,
+        )
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        shard_id: int = shard["shard_id"]
+        images = [PoolImage(image_id=image_id, uri=uri) for image_id, uri in shard["images"]]
+        start = time.monotonic()
+        attempt = begin_attempt(self._run, shard_id, self._driver_id)
+        rows: list[dict[str, Any]] = []
+        detections = Detections.empty(self._predictor.num_classes)
+        for image, found in self._predictions(images, attempt):
+            rows.append(self._row(image, found))
+            if isinstance(found, Instances):
+                detections = Detections.concat([detections, self._detections(found)])
+            self._counter.report.remote(f"shard-{shard_id}", len(rows))
+        histogram = ReliabilityBins.from_detections(detections, HISTOGRAM_BINS).to_table()
+        counts = {
+            "num_images": len(rows),
+            "num_instances": len(detections),
+            "num_quarantined": sum(row["status"] != STATUS_OK for row in rows),
+        }
+        metadata = {
+            **self._metadata,
+            "shard_id": shard_id,
+            **counts,
+            "seconds": round(time.monotonic() - start, 3),
+            "histogram": histogram_to_json(histogram),
+        }
+        schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
+        commit_table(shard_uri(self._run, shard_id), pa.Table.from_pylist(rows, schema=schema))
+        self._calibration_actor.add.remote(shard_id, histogram)
+        attempt.forget()
+        return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
+
+    def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Any:
+        if not attempt.is_careful:
+            yield from zip(images, self._predictor([image.uri for image in images]), strict=True)
+            return
+        for position, image in enumerate(images):
+            if position in attempt.killers:
+                yield image, ImageError(KILLED_ITS_WORKER)
+                continue
+            attempt.mark_image(position)
+            [found] = self._predictor([image.uri])
+            yield image, found
+
+    def _row(self, image: PoolImage, found: Instances | ImageError) -> dict[str, Any]:
+        row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
+        if isinstance(found, ImageError):
+            return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
+        calibrated_scores = self._corrector(self._detections(found)).astype(np.float32)
+        height, width = found.image_size_hw
+        return row | {
+            "height": height,
+            "width": width,
+            "status": STATUS_OK,
+            "instances": instances_to_structs(found, calibrated_scores, top_k=self._config.label.top_k),
+        }
+
+    def _detections(self, found: Instances) -> Detections:
+        # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
+        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=self._predictor.num_classes)
+        return replace(scores, outcomes=np.zeros(len(found), np.int8))
+
+
+def histogram_to_json(histogram: pa.Table) -> str:
+    """A sparse histogram of raw scores as text, for a shard's metadata."""
+    shape = {key.decode(): value.decode() for key, value in histogram.schema.metadata.items()}
+    return json.dumps({"shape": shape, **histogram.select(["class_index", "bin", "num", "sum_confidence"]).to_pydict()})
+
+
+def histogram_from_json(text: str) -> pa.Table:
+    """Back to a table of schema.BINS; what is right is not known, so `num_correct` and `num_ignored` are 0."""
+    content = json.loads(text)
+    shape = content.pop("shape")
+    zeros = [0.0] * len(content["bin"])
+    return pa.table({**content, "num_correct": zeros, "num_ignored": zeros}, schema=BINS.with_metadata(shape))

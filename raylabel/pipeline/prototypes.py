@@ -1,0 +1,165 @@
+"""Stage 1: class prototypes, one Ray Data pass over the labelled images; from scratch, after a warm-up training."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.data import RunData, commit_classes
+from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.session import connect, live_progress
+from raylabel.pipeline.stage import execute_stage, stage_folder
+from raylabel.pipeline.training_jobs import (
+    EMBEDDER,
+    class_targets,
+    describe_model,
+    labelled_examples,
+    new_segmenter,
+    training_inputs,
+    warmup_job,
+    warmup_steps,
+)
+from raylabel.schema import PROTOTYPES
+from raylabel.smoothing import PrototypeSums
+from raylabel.storage import RunFolder, commit_table, exists, file_digest
+from raylabel.training.augment import no_augmentation
+
+FOLDER = stage_folder("prototypes")
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Embed every labelled instance, and average by class.
+
+    The embedder is `smoothing.embedder`, else the teacher's model with its weights; without weights it is first
+    trained for `smoothing.warmup_steps`, without smoothing.
+
+    Raises:
+        InputError: the labelled set can't be read.
+    """
+    data = RunData(config)
+    commit_classes(run, data)
+    embedder = config.smoothing.embedder
+    inputs = {
+        "labelled": data.labelled_digest,
+        "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
+        "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
+        "schedule_steps": 0 if embedder else config.teacher.steps,
+        "seed": config.seed,
+    }
+    return execute_stage(run, "prototypes", inputs, lambda: _embed_classes(config, run, data))
+
+
+def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
+    """Folder of the embedder's model, which is trained or saved first where it is not there."""
+    if config.smoothing.embedder:
+        return config.smoothing.embedder
+    if num_steps := warmup_steps(config):
+        train_on_ray(
+            partial(warmup_job, config_dict(config)),
+            run=run,
+            folder=EMBEDDER,
+            settings=config.teacher,
+            num_steps=num_steps,
+            identity=[
+                data.labelled_digest,
+                training_inputs(config.teacher),
+                num_steps,
+                config.teacher.steps,
+                config.seed,
+            ],
+            label="warm-up",
+            description=describe_model(config.teacher, "embedder"),
+        )
+    elif not exists(run.path(EMBEDDER, "model.json")):
+        segmenter = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
+        save_segmenter(segmenter, run.path(EMBEDDER), describe_model(config.teacher, "embedder"))
+    return run.path(EMBEDDER)
+
+
+def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    connect()
+    model_uri = _prepare_embedder(config, run, data)
+    num_images, size = len(data.labelled), config.label.shard_size
+    shards = [
+        {"shard_id": start // size, "rows": list(range(start, min(start + size, num_images)))}
+        for start in range(0, num_images, size)
+    ]
+    sums: PrototypeSums | None = None
+    with live_progress("prototypes", num_images, unit="images") as counter:
+        for table in map_shards(
+            EmbedShard,
+            worker_args={"config": config_dict(config), "model_uri": model_uri, "counter": counter},
+            shards=shards,
+            key="label.num_workers",
+            num_workers=config.label.num_workers,
+            num_cpus=config.label.num_cpus,
+            num_gpus=config.label.num_gpus,
+        ):
+            for counts, vectors in zip(table["counts"].to_pylist(), table["sums"].to_pylist(), strict=True):
+                part = PrototypeSums(
+                    counts=np.array(counts), sums=np.array(vectors, np.float64).reshape(len(counts), -1)
+                )
+                sums = part if sums is None else sums + part
+    assert sums is not None, "a labelled set has images"
+    embeddings = sums.prototypes()
+    commit_table(
+        run.path(FOLDER, "prototypes.parquet"),
+        pa.table(
+            {
+                "class_index": np.arange(len(sums.counts), dtype=np.int32),
+                "num_instances": sums.counts.astype(np.int64),
+                "embedding": embeddings.astype(np.float32).tolist(),
+            },
+            schema=PROTOTYPES,
+        ),
+    )
+    return {
+        "num_images": num_images,
+        "num_instances": int(sums.counts.sum()),
+        "num_classes_without_instance": int((sums.counts == 0).sum()),
+        "embedding_size": int(embeddings.shape[1]),
+    }
+
+
+class EmbedShard:
+    """Embeds the annotated instances of shards, inside an actor."""
+
+    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
+        parsed = parse_config(config)
+        annotated = RunData(parsed).labelled
+        one_hot = class_targets(parsed, annotated, None, kind="none")
+        self._examples = labelled_examples(parsed, annotated, one_hot, augment=no_augmentation)
+        self._unused_rng = np.random.default_rng(0)
+        self._num_classes, self._counter = annotated.num_classes, counter
+        self._predictor = Predictor(
+            model_uri,
+            use_gpu=parsed.label.num_gpus > 0,
+            batch_size=parsed.label.batch_size,
+            score_threshold=0.0,
+            max_per_image=1,
+            max_pixels=parsed.data.max_image_pixels,
+        )
+        self._batch_size = parsed.label.batch_size
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        rows: list[int] = shard["rows"]
+        total: PrototypeSums | None = None
+        for start in range(0, len(rows), self._batch_size):
+            examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
+            device = self._predictor.device
+            embeddings = self._predictor.segmenter.embed(
+                [image.to(device) for image, _ in examples], [target.to(device) for _, target in examples]
+            )
+            class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
+            part = PrototypeSums.of_instances(
+                embeddings.cpu().numpy(), class_indices.numpy(), num_classes=self._num_classes
+            )
+            total = part if total is None else total + part
+            self._counter.report.remote(f"shard-{shard['shard_id']}", start + len(examples))
+        assert total is not None, "a shard has images"
+        return pa.table({"counts": [total.counts.tolist()], "sums": [total.sums.ravel().tolist()]})

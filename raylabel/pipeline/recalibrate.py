@@ -1,0 +1,21 @@
+"""New calibrated scores on stored labels, without the teacher: the raw soft vectors stay as they are."""
+
+from typing import Any
+
+from raylabel.config import dump_config, load_run_config
+from raylabel.pipeline.calibrate import refit
+from raylabel.pipeline.label import refresh
+from raylabel.storage import RunFolder, commit_bytes
+
+
+def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
+    """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
+
+    Raises:
+        InputError: the run has no detections or labels, or the kind is unknown.
+    """
+    config = load_run_config(run, {"calibration.corrector": corrector})
+    refit(config, run)
+    artifact = refresh(config, run)
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    return artifact

@@ -1,0 +1,24 @@
+"""Stage 7: the report, one HTML file of what the run's folder says."""
+
+from typing import Any
+
+from raylabel.config import Config
+from raylabel.pipeline.stage import execute_stage, finished
+from raylabel.report import build_report
+from raylabel.storage import RunFolder, commit_bytes
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Write report/index.html from the files in the run; stages that are not finished are named as such."""
+    stages = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
+    inputs = {stage: finished(run, stage)["fingerprint"] for stage in stages}
+    inputs["corrector"] = finished(run, "label")["corrector_digest"]
+
+    def work() -> dict[str, Any]:
+        page = build_report(run).encode()
+        commit_bytes(run.path("report", "index.html"), page)
+        return {"num_bytes": len(page)}
+
+    artifact = execute_stage(run, "report", inputs, work)
+    print(f"report: {run.path('report', 'index.html')}", flush=True)
+    return artifact

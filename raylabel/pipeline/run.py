@@ -1,0 +1,27 @@
+"""A run from end to end: every stage in order, skipping what is finished."""
+
+from collections.abc import Callable
+from typing import Any
+
+from raylabel.config import Config, dump_config
+from raylabel.pipeline import calibrate, distill, evaluate, label, prototypes, report, teacher
+from raylabel.pipeline.stage import STAGES
+from raylabel.storage import RunFolder, commit_bytes
+
+Stage = Callable[[Config, RunFolder], dict[str, Any]]
+
+_MODULES = (prototypes, teacher, calibrate, label, distill, evaluate, report)
+
+RUN_STAGE: dict[str, Stage] = {name: module.run_stage for name, module in zip(STAGES, _MODULES, strict=True)}
+"""Name of a stage -> its function."""
+
+
+def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
+    """Run one stage; the stages before it must be finished. The config is kept in the run."""
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    return RUN_STAGE[stage](config, run)
+
+
+def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Run all stages; returns the artifact of each."""
+    return {stage: run_one(stage, config, run) for stage in STAGES}

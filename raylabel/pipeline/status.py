@@ -1,0 +1,68 @@
+"""How far a run is, from the files in its folder; it asks no cluster, so it is right after any crash."""
+
+from typing import Any
+
+from raylabel.config import load_run_config
+from raylabel.labels import committed_shards
+from raylabel.pipeline.stage import STAGES, stage_folder
+from raylabel.storage import RunFolder, exists, read_json, read_table_metadata
+
+
+def run_status(run: RunFolder) -> dict[str, Any]:
+    """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
+    all, images/s, quarantined images.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    load_run_config(run)
+    stages = []
+    for stage in STAGES:
+        artifact = run.artifact(stage_folder(stage))
+        started = exists(run.path(stage_folder(stage), "started.json"))
+        stages.append(
+            {
+                "stage": stage,
+                "state": "finished" if artifact else "started" if started else "not started",
+                "seconds": artifact["seconds"] if artifact else None,
+                "fingerprint": artifact["fingerprint"][:12] if artifact else None,
+            }
+        )
+    return {"run": run.uri, "stages": stages, "labels": _label_status(run)}
+
+
+def _label_status(run: RunFolder) -> dict[str, Any] | None:
+    plan_uri = run.path(stage_folder("label"), "plan.json")
+    if not exists(plan_uri):
+        return None
+    plan = read_json(plan_uri)
+    metadata = [read_table_metadata(uri) for uri in committed_shards(run).values()]
+    num_images = sum(int(one["num_images"]) for one in metadata)
+    busy_seconds = sum(float(one["seconds"]) for one in metadata)
+    return {
+        "shards_done": len(metadata),
+        "shards_total": plan["num_shards"],
+        "images_done": num_images,
+        "images_total": plan["num_images"],
+        "num_instances": sum(int(one["num_instances"]) for one in metadata),
+        "num_quarantined": sum(int(one["num_quarantined"]) for one in metadata),
+        "images_per_second_per_worker": round(num_images / busy_seconds, 2) if busy_seconds else None,
+    }
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """As text for people."""
+    lines = [f"run {status['run']}"]
+    for one in status["stages"]:
+        seconds = f"{one['seconds']:.0f} s" if one["seconds"] is not None else ""
+        lines.append(f"  {one['stage']:<11} {one['state']:<12} {seconds:>7}  {one['fingerprint'] or ''}".rstrip())
+    labels = status["labels"]
+    if labels:
+        rate = labels["images_per_second_per_worker"]
+        lines.append(
+            f"  labels: {labels['shards_done']}/{labels['shards_total']} shards, "
+            f"{labels['images_done']}/{labels['images_total']} images"
+            + (f", {rate:g} images/s a worker" if rate else "")
+            + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
+        )
+    return "\n".join(lines)

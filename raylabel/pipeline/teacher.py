@@ -1,0 +1,43 @@
+"""Stage 2: the teacher, trained with similarity-smoothed targets."""
+
+from functools import partial
+from typing import Any
+
+from raylabel.config import Config, config_dict
+from raylabel.pipeline.data import RunData
+from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.training_jobs import describe_model, teacher_job, training_inputs, warmup_steps
+from raylabel.storage import RunFolder
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the teacher; an interrupted training goes on from its last checkpoint.
+
+    Raises:
+        InputError: prototypes are not made yet, or the cluster is too small.
+    """
+    data = RunData(config)
+    smoothing = {name: getattr(config.smoothing, name) for name in ("kind", "eps_min", "eps_max", "tau")}
+    inputs = {
+        "prototypes": finished(run, "prototypes")["fingerprint"],
+        "labelled": data.labelled_digest,
+        "smoothing": smoothing,
+        "training": training_inputs(config.teacher),
+        "seed": config.seed,
+    }
+
+    def work() -> dict[str, Any]:
+        train_on_ray(
+            partial(teacher_job, config_dict(config), run.uri),
+            run=run,
+            folder=stage_folder("teacher"),
+            settings=config.teacher,
+            num_steps=config.teacher.steps - warmup_steps(config),
+            identity=inputs,
+            label="teacher",
+            description=describe_model(config.teacher, "teacher"),
+        )
+        return {"steps": config.teacher.steps, "num_images": len(data.labelled)}
+
+    return execute_stage(run, "teacher", inputs, work)

@@ -1,0 +1,168 @@
+"""What each training trains: the jobs of warm-up, teacher, fold teachers, student and supervised baseline.
+
+Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raylabel.config import Config, TrainingConfig, config_dict, parse_config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.labels import PseudoLabels
+from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter
+from raylabel.models.saved import load_segmenter
+from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.similarity import load_similarity
+from raylabel.smoothing import soft_targets
+from raylabel.storage import RunFolder, file_digest
+from raylabel.training.augment import Augment, weak_augmentation
+from raylabel.training.examples import LabelledExamples, PoolExamples
+from raylabel.training.loop import TrainJob
+
+EMBEDDER = "prototypes/embedder"
+"""Folder in the run of the model that made the prototypes, where it was trained or built here."""
+
+RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every")
+"""Training settings that change where and how fast a model is trained, not which."""
+
+
+def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
+    """What of the settings a trained model depends on, for fingerprints; the weights file by its content."""
+    inputs = {name: value for name, value in config_dict(settings).items() if name not in RESOURCES}
+    return inputs | {"weights": file_digest(settings.weights) if settings.weights else None}
+
+
+def warmup_steps(config: Config) -> int:
+    """Steps of the warm-up that this config asks for: none where weights or an embedder are given."""
+    return 0 if config.smoothing.embedder or config.teacher.weights else config.smoothing.warmup_steps
+
+
+def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> Segmenter:
+    """The configured model, at random from the seed or with its pretrained weights."""
+    torch.manual_seed(seed)
+    return build_segmenter(
+        settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size
+    )
+
+
+def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
+    """What model.json says of a model that these settings make."""
+    return {"model": settings.model, "min_size": settings.min_size, "role": role}
+
+
+def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Rows of the labelled set that are held out of one fold's teacher; every row is in just one fold."""
+    return np.sort(np.random.default_rng(seed).permutation(num_images)[fold::num_folds])
+
+
+def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
+    """The embedder's job: the first steps of the teacher's schedule, without smoothing."""
+    config = parse_config(settings)
+    labelled = RunData(config).labelled
+    job = _supervised_job(
+        config, config.teacher, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
+    )
+    return new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
+
+
+def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, TrainJob]:
+    """The teacher's job: it goes on from the embedder, with smoothed targets."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    labelled = RunData(config).labelled
+    targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
+    if config.smoothing.embedder:
+        segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    else:
+        segmenter, _ = load_segmenter(run.path(EMBEDDER))
+    return segmenter, _supervised_job(config, config.teacher, labelled, targets, start=warmup_steps(config))
+
+
+def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
+    """The job of the teacher that doesn't see a fold: from scratch, as the embedder has seen every fold."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    everything = RunData(config).labelled
+    held_out = fold_rows(len(everything), fold, config.calibration.folds, config.seed)
+    labelled = everything.subset(np.setdiff1d(np.arange(len(everything)), held_out))
+    targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
+    segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    return segmenter, _supervised_job(config, config.teacher, labelled, targets)
+
+
+def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
+    """The student's job, or without the pool its supervised baseline's: as many labelled images instead."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    student = config.student
+    labelled = RunData(config).labelled
+    if student.init == "teacher":
+        segmenter, _ = load_segmenter(run.path("teacher"))
+    else:
+        segmenter = new_segmenter(student, num_classes=labelled.num_classes, seed=config.seed)
+    job = TrainJob(
+        settings=student,
+        steps=student.steps,
+        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none")),
+        labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
+        pool=pool_examples(config, run) if with_pool and student.unlabelled_per_batch else None,
+        unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
+        unlabelled_weight=student.unlabelled_weight,
+        pool_losses=student.pool_losses,
+        seed=config.seed + 1,
+    )
+    return segmenter, job
+
+
+def class_targets(
+    config: Config, labelled: AnnotatedSet, similarity: NDArray[np.float64] | None, *, kind: str
+) -> NDArray[np.float32]:
+    """(num_classes, num_classes + 1) soft target of each class."""
+    return soft_targets(
+        kind=kind,
+        counts=labelled.class_image_counts(),
+        eps_min=config.smoothing.eps_min,
+        eps_max=config.smoothing.eps_max,
+        tau=config.smoothing.tau,
+        similarity=similarity,
+    )
+
+
+def labelled_examples(
+    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], *, augment: Augment = weak_augmentation
+) -> LabelledExamples:
+    """Training examples of an annotated set."""
+    return LabelledExamples(labelled, targets, max_pixels=config.data.max_image_pixels, augment=augment)
+
+
+def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
+    """Training examples of the run's selected pseudo-labels."""
+    classes = load_classes(run)
+    return PoolExamples(
+        PseudoLabels(run, classes.num_classes),
+        config.selection,
+        classes.frequency_groups,
+        weight_by_score=config.student.weight_by_score,
+        max_pixels=config.data.max_image_pixels,
+    )
+
+
+def _supervised_job(
+    config: Config,
+    settings: TrainingConfig,
+    labelled: AnnotatedSet,
+    targets: NDArray[np.float32],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+) -> TrainJob:
+    return TrainJob(
+        settings=settings,
+        start_step=start,
+        stop_step=stop,
+        steps=config.teacher.steps,
+        labelled=labelled_examples(config, labelled, targets),
+        labelled_per_batch=config.teacher.batch_size,
+        seed=config.seed,
+    )
