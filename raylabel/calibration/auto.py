@@ -1,0 +1,96 @@
+"""The corrector `auto`: whichever family helps out of fold, or none."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.corrector import Corrector, FitContext
+from raylabel.calibration.detections import Detections
+from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.identity import IdentityCorrector
+from raylabel.calibration.metrics import pointwise_nll
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a family did out of fold.
+
+    Attributes:
+        nll: weighted mean NLL.
+        gain: NLL of `none` less this one; > 0 is better.
+        gain_error: standard error of `gain` over images.
+    """
+
+    nll: float
+    gain: float
+    gain_error: float
+
+
+@dataclass(frozen=True)
+class AutoCorrector:
+    """The family with the lowest cross-validated NLL among those that beat `none` by more than a standard error.
+
+    Attributes:
+        chosen: that family, fitted to all detections; `none` where no family qualifies.
+        trials: by kind; empty where there was nothing to try on.
+    """
+
+    chosen: Corrector
+    trials: Mapping[str, Trial]
+    kind: ClassVar[str] = "auto"
+
+    @classmethod
+    def fit(
+        cls,
+        detections: Detections,
+        context: FitContext,
+        families: Mapping[str, Callable[..., Corrector]],
+    ) -> "AutoCorrector":
+        """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
+        scored = detections.scored()
+        if not len(scored):
+            return cls(IdentityCorrector(), {})
+        folds = image_folds(scored.image_indices, seed=context.seed)
+        raw_losses = pointwise_nll(scored.raw_scores, scored.is_correct)
+        trials = {}
+        for kind, fit in families.items():
+            scores = out_of_fold_scores(scored, folds, partial(fit, context=context))
+            trials[kind] = _compare(scored, pointwise_nll(scores, scored.is_correct), raw_losses)
+        better = [kind for kind, trial in trials.items() if trial.gain > trial.gain_error]
+        best = min(better, key=lambda kind: trials[kind].nll) if better else IdentityCorrector.kind
+        return cls(families[best](detections, context), trials)
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        return self.chosen(detections)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "chosen": self.chosen.to_json(),
+            "cross_validation": {kind: vars(trial) for kind, trial in self.trials.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], read: Callable[[dict[str, Any]], Corrector]) -> "AutoCorrector":
+        """Read what `to_json` gave; `read` reads the chosen corrector."""
+        trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
+        return cls(read(content["chosen"]), trials)
+
+
+def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:
+    """Gain as a ratio of sums over images, with the linearised standard error of a ratio; infinite for one image."""
+    _, images = np.unique(scored.image_indices, return_inverse=True)
+    weights = np.bincount(images, scored.weights)
+    gains = np.bincount(images, scored.weights * (raw_losses - losses))
+    gain = gains.sum() / weights.sum()
+    num = len(weights)
+    error = (
+        np.sqrt(num / (num - 1) * ((gains - gain * weights) ** 2).sum()) / weights.sum()
+        if num > 1
+        else np.finfo(float).max
+    )
+    return Trial(float(np.average(losses, weights=scored.weights)), float(gain), float(error))

@@ -1,0 +1,158 @@
+"""Reliability bins: mergeable counts per class and confidence bin."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.calibration.detections import Detections
+from raylabel.schema import BINS
+
+
+def bin_edges(num_bins: int) -> NDArray[np.float32]:
+    """The `num_bins + 1` edges of bins of equal width over (0, 1], in single precision as scores are stored."""
+    return (np.arange(num_bins + 1) / num_bins).astype(np.float32)
+
+
+def bin_of(scores: NDArray[np.floating], num_bins: int) -> NDArray[np.int64]:
+    """Bin of each score, 0 to `num_bins - 1`. A score on an edge belongs to the bin below it, 0 to the first bin.
+
+    Scores are compared in single precision: a table that was stored and read again gives the same bins.
+    """
+    places = np.searchsorted(bin_edges(num_bins), np.asarray(scores).astype(np.float32), side="left") - 1
+    return np.clip(places, 0, num_bins - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBins:
+    """Weighted counts per class and bin, each of shape (num_classes, num_bins), float64.
+
+    They merge by `+`; any partition of the detections gives the same bins.
+
+    Attributes:
+        num: weight of the scored (correct or incorrect) detections.
+        sum_confidence: their weighted scores, summed.
+        num_correct: weight of the correct ones.
+        num_ignored: weight of the ignored detections, which are in no other count.
+    """
+
+    num: NDArray[np.float64]
+    sum_confidence: NDArray[np.float64]
+    num_correct: NDArray[np.float64]
+    num_ignored: NDArray[np.float64]
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.num.shape[0])
+
+    @property
+    def num_bins(self) -> int:
+        return int(self.num.shape[1])
+
+    @staticmethod
+    def zeros(num_classes: int, num_bins: int) -> "ReliabilityBins":
+        """Bins of no detection: the identity of `+`."""
+        shape = (num_classes, num_bins)
+        return ReliabilityBins(
+            num=np.zeros(shape),
+            sum_confidence=np.zeros(shape),
+            num_correct=np.zeros(shape),
+            num_ignored=np.zeros(shape),
+        )
+
+    @staticmethod
+    def from_detections(
+        detections: Detections, num_bins: int, scores: NDArray[np.floating] | None = None
+    ) -> "ReliabilityBins":
+        """Count detections.
+
+        Args:
+            detections: with known outcomes.
+            num_bins: bins over (0, 1].
+            scores: (N,) confidences to bin by, such as calibrated ones; the raw scores where None.
+
+        Raises:
+            ValueError: the outcomes are unknown.
+        """
+        confidences = detections.raw_scores if scores is None else np.asarray(scores, dtype=np.float64)
+        shape = (detections.num_classes, num_bins)
+        cells = detections.class_indices.astype(np.int64) * num_bins + bin_of(confidences, num_bins)
+        is_scored, is_correct, weights = detections.is_scored, detections.is_correct, detections.weights
+
+        def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(cells, values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
+
+        return ReliabilityBins(
+            num=total(weights * is_scored),
+            sum_confidence=total(weights * is_scored * confidences),
+            num_correct=total(weights * is_correct),
+            num_ignored=total(weights * ~is_scored),
+        )
+
+    def __add__(self, other: "ReliabilityBins") -> "ReliabilityBins":
+        if self.num.shape != other.num.shape:
+            raise ValueError(f"bins to add must have the same shape, got {self.num.shape} and {other.num.shape}")
+        return ReliabilityBins(
+            num=self.num + other.num,
+            sum_confidence=self.sum_confidence + other.sum_confidence,
+            num_correct=self.num_correct + other.num_correct,
+            num_ignored=self.num_ignored + other.num_ignored,
+        )
+
+    def of_classes(self, classes: NDArray[np.bool_]) -> "ReliabilityBins":
+        """The bins of some classes, by a mask of shape (num_classes,) or their indices."""
+        return ReliabilityBins(
+            num=self.num[classes],
+            sum_confidence=self.sum_confidence[classes],
+            num_correct=self.num_correct[classes],
+            num_ignored=self.num_ignored[classes],
+        )
+
+    def pooled(self) -> "ReliabilityBins":
+        """All classes taken as one: shape (1, num_bins)."""
+        return ReliabilityBins(
+            num=self.num.sum(axis=0, keepdims=True),
+            sum_confidence=self.sum_confidence.sum(axis=0, keepdims=True),
+            num_correct=self.num_correct.sum(axis=0, keepdims=True),
+            num_ignored=self.num_ignored.sum(axis=0, keepdims=True),
+        )
+
+    def confidence(self) -> NDArray[np.float64]:
+        """Mean confidence per class and bin; NaN for an empty bin."""
+        return _ratio(self.sum_confidence, self.num)
+
+    def accuracy(self) -> NDArray[np.float64]:
+        """Share of correct detections per class and bin; NaN for an empty bin."""
+        return _ratio(self.num_correct, self.num)
+
+    def to_table(self) -> pa.Table:
+        """As a table of `schema.BINS`, a row for each bin that is not empty, by class and bin. The metadata keeps the
+        shape."""
+        classes, bins = np.nonzero((self.num > 0) | (self.num_ignored > 0))
+        columns = {
+            "class_index": classes.astype(np.int32),
+            "bin": bins.astype(np.int32),
+            "num": self.num[classes, bins],
+            "sum_confidence": self.sum_confidence[classes, bins],
+            "num_correct": self.num_correct[classes, bins],
+            "num_ignored": self.num_ignored[classes, bins],
+        }
+        shape = {"num_classes": str(self.num_classes), "num_bins": str(self.num_bins)}
+        return pa.table(columns, schema=BINS.with_metadata(shape))
+
+    @staticmethod
+    def from_table(table: pa.Table) -> "ReliabilityBins":
+        """Read what `to_table` wrote."""
+        metadata = table.schema.metadata or {}
+        bins = ReliabilityBins.zeros(int(metadata[b"num_classes"]), int(metadata[b"num_bins"]))
+        cells = table["class_index"].to_numpy(), table["bin"].to_numpy()
+        bins.num[cells] = table["num"].to_numpy()
+        bins.sum_confidence[cells] = table["sum_confidence"].to_numpy()
+        bins.num_correct[cells] = table["num_correct"].to_numpy()
+        bins.num_ignored[cells] = table["num_ignored"].to_numpy()
+        return bins
+
+
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)

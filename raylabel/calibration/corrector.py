@@ -1,0 +1,61 @@
+"""What a corrector is, and what its fit may know."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.detections import Detections
+
+SCORE_FLOOR = 1e-6
+"""Scores are kept this far from 0 and 1 where a logit is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitContext:
+    """What a fit may use besides the detections.
+
+    Attributes:
+        num_bins: confidence bins over (0, 1].
+        frequency_groups: (num_classes,) "r", "c" or "f".
+        similarity: (num_classes, num_classes) in [-1, 1] (`smoothing.class_similarity`), or None where unknown.
+        seed: of the folds of cross-validation.
+    """
+
+    num_bins: int
+    frequency_groups: NDArray[np.str_]
+    similarity: NDArray[np.float64] | None = None
+    seed: int = 0
+
+
+class Corrector(Protocol):
+    """Maps detections to calibrated scores of their predicted classes."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the family, a key of `correctors.FAMILIES` or "auto"."""
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        """Calibrated scores, (N,) in [0, 1], never NaN; continuous in the raw score, and never falling with it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Kind and parameters as plain numbers, lists and strings; `corrector_from_json` reads it back."""
+
+
+def logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log odds of scores, which are kept `SCORE_FLOOR` from 0 and 1."""
+    clipped = np.clip(scores, SCORE_FLOOR, 1 - SCORE_FLOOR)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def require_classes(detections: Detections, num_classes: int) -> None:
+    """Check that detections are of as many classes as the corrector was fitted on.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if detections.num_classes != num_classes:
+        raise ValueError(
+            f"the corrector was fitted on {num_classes} classes, the detections are of {detections.num_classes}"
+        )

@@ -1,0 +1,193 @@
+"""How far confidences are from accuracies: CCECE, bias, ECE, proper scores, intervals.
+
+Weights count everywhere: a detection of weight 3 stands for three.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, norm
+
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.detections import Detections
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are kept this far from 0 and 1 in the log likelihood, so that one certain mistake costs 13.8."""
+
+
+def class_bias(bins: ReliabilityBins) -> NDArray[np.float64]:
+    """Signed bias of each class, (num_classes,) in [-1, 1]: > 0 is overconfident, NaN for a class without a detection.
+
+        bias_c = sum_b num_cb / num_c * (confidence_cb - accuracy_cb) = mean confidence - accuracy
+
+    Source: Porcher et al. 2024 (arXiv 2403.11675).
+    """
+    num = bins.num.sum(axis=1)
+    gap = (bins.sum_confidence - bins.num_correct).sum(axis=1)
+    return np.divide(gap, num, out=np.full(num.shape, np.nan), where=num > 0)
+
+
+def class_ccece(bins: ReliabilityBins) -> NDArray[np.float64]:
+    """Expected calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+
+        CCECE_c = sum_b num_cb / num_c * |confidence_cb - accuracy_cb|
+
+    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/design.md.
+    """
+    num = bins.num.sum(axis=1)
+    gap = np.abs(bins.sum_confidence - bins.num_correct).sum(axis=1)
+    return np.divide(gap, num, out=np.full(num.shape, np.nan), where=num > 0)
+
+
+def class_ccece_debiased(bins: ReliabilityBins) -> NDArray[np.float64]:
+    """`class_ccece` less what chance alone adds to it, (num_classes,) in [0, 1]; NaN for a class without a detection.
+
+    Binned absolute errors of few samples are too high: a perfectly calibrated class of one detection has an error of
+    min(p, 1 - p) at least. As an estimate of that excess, each bin's gap d is taken for the truth and the absolute
+    value of d plus Gaussian noise of the accuracy's standard error s is averaged over the noise (a folded normal):
+
+        debiased_c = max(0, sum_b num_cb / num_c * (2 |d_cb| - E|d_cb + s_cb z|)),   z ~ N(0, 1)
+        s_cb^2 = p (1 - p) / num_cb,   p = (num_correct_cb + 1/2) / (num_cb + 1)
+
+    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155), who draw the noise where this integrates it in closed form;
+    p is Jeffreys-smoothed, so that a bin of all (or none) correct has an error too, which is ours.
+    """
+    num = np.maximum(bins.num, 1e-300)
+    smoothed = (bins.num_correct + 0.5) / (bins.num + 1)
+    error = np.sqrt(smoothed * (1 - smoothed) / num)
+    gap = np.abs(bins.sum_confidence - bins.num_correct) / num
+    noisy_gap = error * np.sqrt(2 / np.pi) * np.exp(-((gap / error) ** 2) / 2) + gap * (1 - 2 * norm.cdf(-gap / error))
+    excess = np.where(bins.num > 0, noisy_gap - gap, 0.0)
+    per_bin = np.where(bins.num > 0, gap - excess, 0.0)
+    total = bins.num.sum(axis=1)
+    means = np.divide((bins.num * per_bin).sum(axis=1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.maximum(means, 0.0)
+
+
+def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False) -> float:
+    """Class-conditional expected calibration error, in [0, 1].
+
+    Every class weighs the same, so that rare classes are not hidden by frequent ones.
+
+    Args:
+        bins: counts of shape (num_classes, num_bins).
+        min_count: classes with fewer (weighted) detections are left out.
+        debiased: take `class_ccece_debiased` per class.
+
+    Raises:
+        ValueError: no class reaches `min_count`.
+
+    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/design.md.
+    """
+    per_class = class_ccece_debiased(bins) if debiased else class_ccece(bins)
+    return float(per_class[_counted(bins, min_count)].mean())
+
+
+def mean_bias(bins: ReliabilityBins, *, min_count: float = 1) -> float:
+    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections.
+
+    Raises:
+        ValueError: no class reaches `min_count`.
+    """
+    return float(class_bias(bins)[_counted(bins, min_count)].mean())
+
+
+def ece(bins: ReliabilityBins) -> float:
+    """Expected calibration error over all detections, whatever their class, in [0, 1].
+
+        ECE = sum_b num_b / num * |confidence_b - accuracy_b|
+
+    Raises:
+        ValueError: no detection.
+
+    Source: Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017 (arXiv 1706.04599).
+    """
+    return ccece(bins.pooled(), min_count=np.finfo(float).tiny)
+
+
+def nll(
+    probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Weighted mean negative log likelihood of the outcomes, >= 0, natural logarithm.
+
+        -sum_i w_i (y_i log p_i + (1 - y_i) log(1 - p_i)) / sum_i w_i,   p clipped to [PROBABILITY_FLOOR, 1 - floor]
+
+    Raises:
+        ValueError: no detection.
+    """
+    return _mean(pointwise_nll(probabilities, is_correct), weights)
+
+
+def pointwise_nll(probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Each detection's part of `nll`, (N,), unweighted."""
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -np.log(np.where(is_correct, clipped, 1 - clipped))
+
+
+def brier(
+    probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Weighted mean squared difference of probability and outcome, in [0, 1].
+
+    Raises:
+        ValueError: no detection.
+
+    Source: Brier 1950.
+    """
+    return _mean((np.asarray(probabilities, dtype=np.float64) - is_correct) ** 2, weights)
+
+
+def effective_count(detections: Detections) -> NDArray[np.float64]:
+    """Effective number of scored detections of each class, (num_classes,): (sum w)^2 / sum w^2; 0 without any.
+
+    Source: Kish 1965.
+    """
+    scored = detections.scored()
+    sums = np.bincount(scored.class_indices, scored.weights, scored.num_classes)
+    squares = np.bincount(scored.class_indices, scored.weights**2, scored.num_classes)
+    return np.divide(sums**2, squares, out=np.zeros(scored.num_classes), where=squares > 0)
+
+
+def credible_interval(
+    accuracy: NDArray[np.float64], num: NDArray[np.float64], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Central credible interval of an accuracy under Jeffreys' prior Beta(1/2, 1/2).
+
+    Args:
+        accuracy: observed shares of correct detections; NaN gives NaN.
+        num: effective numbers of detections.
+        level: posterior probability of the interval.
+
+    Returns:
+        Lower and upper ends; the end is 0 where nothing, and 1 where everything, was correct.
+
+    Source: Brown, Cai and DasGupta 2001.
+    """
+    num_correct = accuracy * num
+    num_wrong = num - num_correct
+    tail = (1 - level) / 2
+    low = beta.ppf(tail, num_correct + 0.5, num_wrong + 0.5)
+    high = beta.ppf(1 - tail, num_correct + 0.5, num_wrong + 0.5)
+    return np.where(accuracy == 0, 0.0, low), np.where(accuracy == 1, 1.0, high)
+
+
+def group_masks(frequency_groups: NDArray[np.str_]) -> Mapping[str, NDArray[np.bool_]]:
+    """Masks over classes, (num_classes,): "all" and each of "r", "c", "f" that has a class."""
+    groups = {"all": np.ones(len(frequency_groups), dtype=bool)}
+    groups |= {letter: frequency_groups == letter for letter in ("r", "c", "f")}
+    return {name: mask for name, mask in groups.items() if mask.any()}
+
+
+def _counted(bins: ReliabilityBins, min_count: float) -> NDArray[np.bool_]:
+    num = bins.num.sum(axis=1)
+    counted = (num >= min_count) & (num > 0)
+    if not counted.any():
+        raise ValueError(f"no class has at least {min_count:g} detections")
+    return counted
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
+    if len(values) == 0:
+        raise ValueError("no detection")
+    return float(np.average(values, weights=weights))
