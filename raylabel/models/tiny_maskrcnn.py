@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
@@ -13,7 +14,8 @@ from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
 STAGE_CHANNELS = (32, 64, 96)
 STAGE_STRIDES = (4, 8, 16)
 PYRAMID_CHANNELS = 48
-ANCHOR_SIZES = ((16, 24), (32, 48), (64, 96))
+PROPOSAL_LEVELS = ("1", "2")
+ANCHOR_SIZES = ((16, 24, 36), (48, 72, 108))
 GROUPS = 8
 
 
@@ -29,7 +31,7 @@ def build_tiny_maskrcnn(*, num_classes: int, min_size: int | None = None) -> Sof
     backbone = TinyBackbone()
     levels = [str(level) for level in range(len(STAGE_CHANNELS))]
     anchors = AnchorGenerator(ANCHOR_SIZES, ((0.5, 1.0, 2.0),) * len(ANCHOR_SIZES))
-    rpn = RegionProposalNetwork(
+    rpn = CoarseProposalNetwork(
         anchors,
         RPNHead(PYRAMID_CHANNELS, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.6,
@@ -54,7 +56,7 @@ def build_tiny_maskrcnn(*, num_classes: int, min_size: int | None = None) -> Sof
         score_thresh=0.05,
         nms_thresh=0.5,
         detections_per_img=100,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=1),
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
         mask_head=nn.Sequential(_conv(PYRAMID_CHANNELS, 32), _conv(32, 32)),
         mask_predictor=nn.Sequential(nn.ConvTranspose2d(32, 32, 2, stride=2), nn.ReLU(), nn.Conv2d(32, 1, 1)),
     )
@@ -65,6 +67,16 @@ def build_tiny_maskrcnn(*, num_classes: int, min_size: int | None = None) -> Sof
         rpn=rpn,
         roi_heads=roi_heads,
     )
+
+
+class CoarseProposalNetwork(RegionProposalNetwork):
+    """Proposals from strides 8 and 16 alone: stride 4 would take most of the time and find hardly more."""
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As of RegionProposalNetwork."""
+        return super().forward(images, {level: features[level] for level in PROPOSAL_LEVELS}, targets)
 
 
 class TinyBackbone(nn.Module):
