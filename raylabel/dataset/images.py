@@ -75,8 +75,8 @@ class ImageReader:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: "missing", "no permission", "is a folder", or as of `decode_image`. A failing disk or network is raised as
-                OSError: it says nothing of the image.
+            ImageError: "missing", "no permission", "is a folder", or as of `decode_image`.
+            OSError: the disk or the network failed, which says nothing of the image.
         """
         return decode_image(self.read_bytes(uri), max_pixels=self.max_pixels)
 
