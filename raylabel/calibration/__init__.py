@@ -2,7 +2,7 @@
 
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
 from raylabel.calibration.corrector import Corrector, FitContext
-from raylabel.calibration.correctors import corrector_from_json, fit_corrector
+from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image, match_set
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
 from raylabel.calibration.metrics import (
@@ -14,13 +14,17 @@ from raylabel.calibration.metrics import (
     credible_interval,
     ece,
     effective_count,
+    group_masks,
     mean_bias,
     nll,
     pointwise_nll,
 )
 from raylabel.calibration.soft import correct_soft_vectors
+from raylabel.calibration.tables import CalibrationTables, calibration_tables
 
 __all__ = [
+    "CORRECTOR_KINDS",
+    "CalibrationTables",
     "Corrector",
     "Detections",
     "FitContext",
@@ -29,6 +33,7 @@ __all__ = [
     "bin_edges",
     "bin_of",
     "brier",
+    "calibration_tables",
     "ccece",
     "class_bias",
     "class_ccece",
@@ -39,6 +44,7 @@ __all__ = [
     "ece",
     "effective_count",
     "fit_corrector",
+    "group_masks",
     "image_folds",
     "match_image",
     "match_set",

@@ -30,6 +30,9 @@ _READERS: Mapping[str, Callable[[dict[str, Any]], Corrector]] = {
     "auto": lambda content: AutoCorrector.from_json(content, corrector_from_json),
 }
 
+CORRECTOR_KINDS = tuple(_READERS)
+"""Every kind that can be asked for."""
+
 
 def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> Corrector:
     """Fit a corrector.
@@ -45,7 +48,7 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
     if kind == AutoCorrector.kind:
         return AutoCorrector.fit(detections, context, FAMILIES)
     if kind not in FAMILIES:
-        raise ValueError(f"corrector must be one of {', '.join(_READERS)}, got {kind!r}")
+        raise ValueError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {kind!r}")
     return FAMILIES[kind](detections, context)
 
 

@@ -1,0 +1,189 @@
+"""The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.calibration.auto import AutoCorrector
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.corrector import Corrector, FitContext
+from raylabel.calibration.correctors import fit_corrector
+from raylabel.calibration.detections import Detections
+from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.metrics import (
+    brier,
+    ccece,
+    class_bias,
+    class_ccece,
+    credible_interval,
+    ece,
+    effective_count,
+    group_masks,
+    mean_bias,
+    nll,
+)
+from raylabel.matching import Outcome
+from raylabel.schema import CLASSES, DETECTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationTables:
+    """What a calibration leaves behind.
+
+    Attributes:
+        detections: schema.DETECTIONS; `calibrated_score` is by the corrector fitted on all, these detections included.
+        bins: schema.BINS, of the raw scores.
+        classes: schema.CLASSES; `ccece_calibrated` is cross-validated.
+        summary: plain numbers; what is judged after correction is cross-validated by image, and its key says so.
+            None stands for a figure that no detection gives.
+        raw_bins: the bins of the raw scores.
+        cross_validated_bins: the bins of calibrated scores, each by a corrector fitted without the image's fold.
+    """
+
+    detections: pa.Table
+    bins: pa.Table
+    classes: pa.Table
+    summary: dict[str, Any]
+    raw_bins: ReliabilityBins
+    cross_validated_bins: ReliabilityBins
+
+
+def calibration_tables(
+    detections: Detections,
+    *,
+    corrector: Corrector,
+    context: FitContext,
+    image_ids: Sequence[str],
+    class_names: Sequence[str],
+    category_ids: NDArray[np.int64] | Sequence[int],
+    num_train_images: NDArray[np.int64] | Sequence[int],
+) -> CalibrationTables:
+    """Build tables and figures.
+
+    Args:
+        detections: matched; `image_indices` number `image_ids`.
+        corrector: fitted to `detections`; its kind is fitted again without each fold for the cross-validated figures.
+        context: what the corrector was fitted with.
+        image_ids: id by image index.
+        class_names: (num_classes,).
+        category_ids: (num_classes,).
+        num_train_images: (num_classes,) images of the training set with the class.
+    """
+    folds = image_folds(detections.image_indices, seed=context.seed)
+    held_out_scores = out_of_fold_scores(detections, folds, partial(fit_corrector, corrector.kind, context=context))
+    raw_bins = ReliabilityBins.from_detections(detections, context.num_bins)
+    held_out_bins = ReliabilityBins.from_detections(detections, context.num_bins, held_out_scores)
+    return CalibrationTables(
+        detections=_detections_table(detections, corrector, image_ids),
+        bins=raw_bins.to_table(),
+        classes=pa.table(
+            {
+                "class_index": np.arange(detections.num_classes, dtype=np.int32),
+                "category_id": np.asarray(category_ids, dtype=np.int64),
+                "name": list(class_names),
+                "frequency_group": [str(letter) for letter in context.frequency_groups],
+                "num_train_images": np.asarray(num_train_images, dtype=np.int64),
+                **_class_figures(detections, raw_bins),
+                "ccece_calibrated": _nullable(class_ccece(held_out_bins)),
+            },
+            schema=CLASSES,
+        ),
+        summary=_summary(detections, corrector, context, raw_bins, held_out_bins, held_out_scores),
+        raw_bins=raw_bins,
+        cross_validated_bins=held_out_bins,
+    )
+
+
+def _detections_table(detections: Detections, corrector: Corrector, image_ids: Sequence[str]) -> pa.Table:
+    return pa.table(
+        {
+            "image_id": pa.array(np.asarray(image_ids, dtype=object)[detections.image_indices], pa.string()),
+            "class_index": detections.class_indices,
+            "raw_score": detections.raw_scores.astype(np.float32),
+            "calibrated_score": corrector(detections).astype(np.float32),
+            "outcome": detections.known_outcomes,
+            "weight": detections.weights.astype(np.float32),
+        },
+        schema=DETECTIONS,
+    )
+
+
+def _class_figures(detections: Detections, bins: ReliabilityBins) -> dict[str, Any]:
+    scored = detections.scored()
+    num_effective = effective_count(detections)
+    weight = bins.num.sum(axis=1)
+    correct = bins.num_correct.sum(axis=1)
+    accuracy = np.divide(correct, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
+    low, high = credible_interval(accuracy, num_effective)
+    return {
+        "num_detections": np.bincount(scored.class_indices, minlength=detections.num_classes),
+        "num_effective": num_effective,
+        "accuracy": _nullable(accuracy),
+        "accuracy_low": _nullable(low),
+        "accuracy_high": _nullable(high),
+        "bias": _nullable(class_bias(bins)),
+        "ccece": _nullable(class_ccece(bins)),
+    }
+
+
+def _summary(
+    detections: Detections,
+    corrector: Corrector,
+    context: FitContext,
+    raw_bins: ReliabilityBins,
+    held_out_bins: ReliabilityBins,
+    held_out_scores: NDArray[np.float64],
+) -> dict[str, Any]:
+    outcomes = detections.known_outcomes
+    is_scored = detections.is_scored
+    num_scored = np.bincount(detections.class_indices[is_scored], minlength=detections.num_classes)
+    groups = group_masks(context.frequency_groups)
+    return {
+        "num_images": len(np.unique(detections.image_indices)),
+        "num_detections": len(detections),
+        "num_correct": int((outcomes == Outcome.CORRECT).sum()),
+        "num_incorrect": int((outcomes == Outcome.INCORRECT).sum()),
+        "num_ignored": int((outcomes == Outcome.IGNORED).sum()),
+        "corrector": corrector.kind,
+        "corrector_chosen": corrector.chosen.kind if isinstance(corrector, AutoCorrector) else corrector.kind,
+        "groups": {
+            name: {
+                "num_classes": int(mask.sum()),
+                "num_classes_with_detections": int((num_scored[mask] > 0).sum()),
+                "num_detections": int(num_scored[mask].sum()),
+            }
+            for name, mask in groups.items()
+        },
+        "raw": _figures(detections, context, raw_bins, detections.raw_scores),
+        "calibrated_cross_validated": _figures(detections, context, held_out_bins, held_out_scores),
+    }
+
+
+def _figures(
+    detections: Detections, context: FitContext, bins: ReliabilityBins, scores: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Figures over all classes, and CCECE per frequency group as well; None where there is no detection."""
+    rows = detections.is_scored
+    is_correct, weights = detections.is_correct[rows], detections.weights[rows]
+    by_group = {name: bins.of_classes(mask) for name, mask in group_masks(context.frequency_groups).items()}
+    is_empty = not rows.any()
+    return {
+        "nll": None if is_empty else nll(scores[rows], is_correct, weights),
+        "brier": None if is_empty else brier(scores[rows], is_correct, weights),
+        "ece": None if is_empty else ece(bins),
+        "mean_class_bias": None if is_empty else mean_bias(bins),
+        "ccece": {name: ccece(part) if part.num.any() else None for name, part in by_group.items()},
+        "ccece_debiased": {
+            name: ccece(part, debiased=True) if part.num.any() else None for name, part in by_group.items()
+        },
+    }
+
+
+def _nullable(values: NDArray[np.float64]) -> pa.Array:
+    """NaN to null."""
+    return pa.array(values, pa.float64(), mask=np.isnan(values))

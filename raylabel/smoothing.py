@@ -1,0 +1,144 @@
+"""Class similarity and the soft class targets that the teacher is trained on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeSums:
+    """Sums of unit-length instance embeddings per class; they merge by `+`, so any partition gives the same prototypes.
+
+    Attributes:
+        sums: (num_classes, D) float64.
+        counts: (num_classes,) int64 instances.
+    """
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @staticmethod
+    def zeros(num_classes: int, num_dimensions: int) -> "PrototypeSums":
+        """No instance: the identity of `+`."""
+        return PrototypeSums(sums=np.zeros((num_classes, num_dimensions)), counts=np.zeros(num_classes, dtype=np.int64))
+
+    @staticmethod
+    def of_instances(
+        embeddings: NDArray[np.floating], class_indices: NDArray[np.integer], *, num_classes: int
+    ) -> "PrototypeSums":
+        """Sum embeddings of shape (N, D), each brought to unit length (zeros stay zeros), by their (N,) classes."""
+        sums = np.zeros((num_classes, embeddings.shape[1]))
+        np.add.at(sums, class_indices, _unit_length(np.asarray(embeddings, dtype=np.float64)))
+        return PrototypeSums(sums=sums, counts=np.bincount(class_indices, minlength=num_classes).astype(np.int64))
+
+    def __add__(self, other: "PrototypeSums") -> "PrototypeSums":
+        if self.sums.shape != other.sums.shape:
+            raise ValueError(f"sums to add must have the same shape, got {self.sums.shape} and {other.sums.shape}")
+        return PrototypeSums(sums=self.sums + other.sums, counts=self.counts + other.counts)
+
+    def prototypes(self) -> NDArray[np.float64]:
+        """Unit-length means, (num_classes, D); zeros for a class without an instance."""
+        return _unit_length(self.sums)
+
+
+def class_similarity(prototypes: NDArray[np.floating], counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Centred cosine similarity of classes, (C, C) in [-1, 1], symmetric, 1 on the diagonal.
+
+    Raw cosines of embeddings bunch together, so the mean of the class prototypes is taken off first; each class counts
+    once. A class without an instance is 0 to every other.
+
+    Args:
+        prototypes: (C, D) unit-length means.
+        counts: (C,) instances a class.
+    """
+    is_seen = counts > 0
+    centred = np.zeros(prototypes.shape)
+    if is_seen.any():
+        seen = np.asarray(prototypes, dtype=np.float64)[is_seen]
+        centred[is_seen] = _unit_length(seen - seen.mean(axis=0))
+    similarity = np.clip(centred @ centred.T, -1.0, 1.0)
+    np.fill_diagonal(similarity, 1.0)
+    return similarity
+
+
+def rarity(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """How rare each class is, (C,) in [0, 1]: 0 for the most frequent class, 1 for the rarest.
+
+        clip(log(n_max / n_c) / log(n_max / n_min), 0, 1)
+
+    over classes with an image; a class without one is 1. Where all classes have as many, all are 0.
+
+    Args:
+        counts: (C,) training images with the class.
+    """
+    is_seen = counts > 0
+    if not is_seen.any():
+        return np.ones(len(counts))
+    logs = np.log(np.maximum(counts, 1).astype(np.float64))
+    most, least = logs[is_seen].max(), logs[is_seen].min()
+    relative = (most - logs) / (most - least) if most > least else np.zeros(len(counts))
+    return np.where(is_seen, np.clip(relative, 0.0, 1.0), 1.0)
+
+
+def smoothing_mass(counts: NDArray[np.integer], eps_min: float, eps_max: float) -> NDArray[np.float64]:
+    """Mass that each class's target gives to other classes, (C,): from `eps_min` (most frequent) to `eps_max` (rarest).
+
+    Args:
+        counts: (C,) training images with the class.
+        eps_min: in [0, 1].
+        eps_max: in [eps_min, 1].
+    """
+    return eps_min + (eps_max - eps_min) * rarity(counts)
+
+
+def soft_targets(
+    *,
+    kind: Literal["none", "uniform", "similarity"],
+    counts: NDArray[np.integer],
+    eps_min: float,
+    eps_max: float,
+    tau: float,
+    similarity: NDArray[np.floating] | None = None,
+) -> NDArray[np.float32]:
+    """Class targets of each true class, (C, C + 1) float32; rows sum to 1 and the background, last, has none.
+
+        (1 - eps_c) * onehot_c + eps_c * q_c
+
+    with q_c zero at c itself and, over the other classes, even (`uniform`) or softmax(S_ck / tau) (`similarity`).
+    `none`, and a single class, give one-hot rows.
+
+    Args:
+        kind: where the smoothed mass goes.
+        counts: (C,) training images with the class.
+        eps_min: mass of the most frequent class.
+        eps_max: mass of the rarest class.
+        tau: temperature of the softmax, > 0.
+        similarity: (C, C) of `class_similarity`; needed for `similarity` only.
+
+    Raises:
+        ValueError: kind is unknown, or `similarity` without a similarity.
+
+    Source: Porcher et al. 2024 (arXiv 2403.11675); rarity and softmax are ours, see docs/design.md.
+    """
+    num_classes = len(counts)
+    targets = np.eye(num_classes, num_classes + 1)
+    if kind not in ("none", "uniform", "similarity"):
+        raise ValueError(f"smoothing.kind must be none, uniform or similarity, got {kind!r}")
+    if kind == "none" or num_classes == 1:
+        return targets.astype(np.float32)
+    if kind == "similarity" and similarity is None:
+        raise ValueError("smoothing.kind similarity needs the classes' similarity")
+    exponents = np.zeros((num_classes, num_classes)) if kind == "uniform" else np.array(similarity, np.float64) / tau
+    np.fill_diagonal(exponents, -np.inf)
+    shares = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    eps = smoothing_mass(counts, eps_min, eps_max)[:, None]
+    targets[:, :num_classes] = (1 - eps) * np.eye(num_classes) + eps * shares
+    return targets.astype(np.float32)
+
+
+def _unit_length(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
