@@ -15,6 +15,8 @@ from raylabel.dataset.image_errors import ImageError
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 
+# Not all of Pillow's: some formats start other programs (EPS) or are decoded by rarely tested code.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # What Pillow's decoders raise on damaged content.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
             OverflowError)  # fmt: skip
@@ -26,7 +28,7 @@ def decode_image(content: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     The pixels stay as they are stored: EXIF orientation is not applied, as COCO and LVIS annotate stored pixels.
 
     Args:
-        content: a file in any of Pillow's formats.
+        content: a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file.
         max_pixels: larger images are refused by their header, before they are decoded; Pillow itself refuses more
             than about 179 million.
 
@@ -37,7 +39,7 @@ def decode_image(content: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     if not content:
         raise ImageError("zero bytes")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"too large: {width} x {height} pixels")
