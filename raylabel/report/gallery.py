@@ -1,0 +1,155 @@
+"""Pseudo-labelled images with their masks, as small JPEGs to be embedded in the page."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from raylabel.config import Config
+from raylabel.dataset.images import ImageError, read_image
+from raylabel.kept_labels import KeptImage, kept_images
+from raylabel.labels import committed_shards
+from raylabel.masks import Rle, decode_masks
+from raylabel.storage import RunFolder
+
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF")
+"""Okabe and Ito's palette: one an instance, in turn."""
+
+_MAX_SHARDS = 16
+_SIDE = 420
+_LISTED = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryImage:
+    """One picture of the gallery.
+
+    Attributes:
+        image_id: as in the pool.
+        jpeg: the picture with masks and instance numbers drawn in; empty where the image can't be read.
+        problem: why it can't be read, or "".
+        labels: a row an instance drawn: number, colour, name, group, raw_score, calibrated_score.
+        num_more: pseudo-labels that are drawn but not listed.
+        num_dropped: predictions that selection dropped.
+    """
+
+    image_id: str
+    jpeg: bytes
+    problem: str
+    labels: list[dict[str, Any]]
+    num_more: int
+    num_dropped: int
+
+
+def choose_images(
+    run: RunFolder, config: Config, categories: Sequence[dict[str, Any]], size: int
+) -> tuple[list[KeptImage], str]:
+    """Images for the gallery, and a sentence that says how they were chosen.
+
+    Not the best ones: half are images with a pseudo-label of the rarest classes, half are drawn at random by the run's
+    seed from the others that have a pseudo-label. Of a large pool, at most 16 evenly spaced shards are looked at.
+    """
+    shards = list(committed_shards(run).values())
+    looked_at = [
+        shards[index] for index in np.unique(np.linspace(0, len(shards) - 1, min(len(shards), _MAX_SHARDS)).astype(int))
+    ]
+    groups = np.array([one["frequency_group"] for one in categories])
+    num_train = np.array([one["num_train_images"] for one in categories])
+    labelled = [
+        image for uri in looked_at for image in kept_images(uri, config.selection, groups) if len(image.structs) > 0
+    ]
+    order = np.random.default_rng(config.seed).permutation(len(labelled))
+    rarest = [min(int(num_train[one["class_index"]]) for one in image.structs) for image in labelled]
+    of_rare_classes = sorted(order, key=lambda index: rarest[index])[: size // 2]
+    others = [index for index in order if index not in set(of_rare_classes)][: size - len(of_rare_classes)]
+    rule = (
+        f"{len(of_rare_classes)} images with pseudo-labels of the rarest classes, then {len(others)} at random "
+        f"(seed {config.seed}), from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
+        f"{len(shards)} shards. None was chosen by its looks."
+    )
+    return [labelled[index] for index in [*of_rare_classes, *others]], rule
+
+
+def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: int) -> GalleryImage:
+    """Read one image and draw its pseudo-labels."""
+    structs = sorted(image.structs, key=lambda one: -one["calibrated_score"])
+    labels = [
+        {
+            "number": number,
+            "colour": COLOURS[(number - 1) % len(COLOURS)],
+            "name": categories[one["class_index"]]["name"],
+            "group": categories[one["class_index"]]["frequency_group"],
+            "raw_score": one["raw_score"],
+            "calibrated_score": one["calibrated_score"],
+        }
+        for number, one in enumerate(structs[:_LISTED], start=1)
+    ]
+    jpeg, problem = b"", ""
+    try:
+        pixels = read_image(image.uri, max_pixels=max_pixels)
+        if pixels.shape[:2] == image.image_size_hw:
+            rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in structs]
+            jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
+        else:
+            problem = (
+                f"the image is now {pixels.shape[0]} x {pixels.shape[1]} pixels, labels are of {image.image_size_hw}"
+            )
+    except ImageError as error:
+        problem = str(error)
+    return GalleryImage(
+        image_id=image.image_id,
+        jpeg=jpeg,
+        problem=problem,
+        labels=labels,
+        num_more=max(0, len(structs) - _LISTED),
+        num_dropped=sum(image.dropped.values()),
+    )
+
+
+def _overlay(pixels: NDArray[np.uint8], masks_NHW: NDArray[np.bool_]) -> bytes:
+    height, width = pixels.shape[:2]
+    scale = _SIDE / max(height, width)
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    canvas = np.asarray(Image.fromarray(pixels).resize(size_wh, resampling)).astype(np.float32)
+    places = []
+    for index, mask in enumerate(masks_NHW):
+        scaled = np.asarray(Image.fromarray(mask).resize(size_wh, Image.Resampling.NEAREST))
+        colour = np.array([int(COLOURS[index % len(COLOURS)][at : at + 2], 16) for at in (1, 3, 5)], np.float32)
+        canvas[scaled] = 0.62 * canvas[scaled] + 0.38 * colour
+        canvas[_edge(scaled)] = colour
+        places.append(_inner_point(scaled))
+    picture = Image.fromarray(canvas.astype(np.uint8))
+    drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for index, place in enumerate(places):
+        if place is None:
+            continue
+        text = str(index + 1)
+        left, top, right, bottom = drawing.textbbox(place, text, font=font, anchor="mm")
+        drawing.rounded_rectangle((left - 4, top - 3, right + 4, bottom + 3), 4, fill="#111111")
+        drawing.text(place, text, font=font, anchor="mm", fill=COLOURS[index % len(COLOURS)])
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=84)
+    return buffer.getvalue()
+
+
+def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of the mask within 2 of its border."""
+    inner = mask
+    for _ in range(2):
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def _inner_point(mask: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """x, y of the mask's pixel that is nearest to its centroid."""
+    ys, xs = np.nonzero(mask)
+    if not len(ys):
+        return None
+    nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
+    return float(xs[nearest]), float(ys[nearest])

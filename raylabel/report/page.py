@@ -1,0 +1,143 @@
+"""The report: one self-contained HTML page of what a run's folder says."""
+
+import base64
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from raylabel.config import Config, load_run_config
+from raylabel.labels import committed_shards
+from raylabel.report.gallery import GalleryImage, choose_images, draw
+from raylabel.report.sections import (
+    calibration_section,
+    class_rows,
+    lineage,
+    precision_table,
+    quarantined,
+    read_categories,
+    training_curves,
+)
+from raylabel.storage import RunFolder, exists, read_bytes, read_json
+
+
+def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
+    """One HTML page without outside resources, from the files of the run; sections of stages that have not run say so.
+
+    Args:
+        run: a run folder with at least its config.yaml.
+        gallery_size: pseudo-labelled images to show.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    config = load_run_config(run)
+    categories = read_categories(run)
+    metrics_uri = run.path("evaluation", "metrics.json")
+    metrics = read_json(metrics_uri) if exists(metrics_uri) else None
+    calibration = calibration_section(run, categories)
+    images, rule = _gallery(run, config, categories, gallery_size)
+    stages = lineage(run)
+    content = {
+        "run": run.uri,
+        "version": version("raylabel"),
+        "config_text": read_bytes(run.path("config.yaml")).decode(),
+        "config": config,
+        "categories": categories,
+        "tiles": _tiles(metrics, calibration, run.artifact("labels")),
+        "precision": precision_table(metrics),
+        "pool": (metrics or {}).get("pool"),
+        "calibration": calibration,
+        "class_rows": class_rows(run),
+        "labels": run.artifact("labels"),
+        "gallery": images,
+        "gallery_rule": rule,
+        "quarantined": quarantined(run),
+        "curves_png": training_curves(run),
+        "stages": stages,
+        "seconds": sum(stage["artifact"].get("seconds", 0) for stage in stages if stage["artifact"]),
+        "created": max((stage["artifact"].get("created", "") for stage in stages if stage["artifact"]), default=""),
+    }
+    return _environment().get_template("page.html").render(content)
+
+
+def _gallery(
+    run: RunFolder, config: Config, categories: list[dict[str, Any]], size: int
+) -> tuple[list[GalleryImage] | None, str]:
+    if not categories or not committed_shards(run):
+        return None, ""
+    chosen, rule = choose_images(run, config, categories, size)
+    return [draw(image, categories, max_pixels=config.data.max_image_pixels) for image in chosen], rule
+
+
+def _tiles(
+    metrics: dict[str, Any] | None, calibration: dict[str, Any] | None, labels: dict[str, Any] | None
+) -> list[dict[str, str]]:
+    """The headline figures: name, figure, and what it is to be compared with."""
+    tiles = []
+    arms = (metrics or {}).get("validation") or {}
+    for name, about in (("AP", "mask AP"), ("APr", "mask AP, rare classes")):
+        figures = {arm: values.get(name) for arm, values in arms.items()}
+        if figures.get("student") is None:
+            continue
+        others = [f"{arm} {_hundredfold(figures[arm])}" for arm in ("supervised", "teacher") if arm in figures]
+        tiles.append(
+            {"name": f"student {about}", "figure": _hundredfold(figures["student"]), "note": ", ".join(others)}
+        )
+    pool = (metrics or {}).get("pool") or {}
+    where, compared = "on the pool, against its hidden truth", pool
+    if "raw" not in pool:
+        where, compared = "on the calibration split, cross-validated", calibration or {}
+    for name in ("ece", "nll"):
+        raw, calibrated = ((compared.get(kind) or {}).get(name) for kind in ("raw", "calibrated"))
+        if raw is not None and calibrated is not None:
+            figure = f"{_decimal(raw)} → {_decimal(calibrated)}"
+            tiles.append({"name": f"{name.upper()}, raw → calibrated", "figure": figure, "note": where})
+    selection = (labels or {}).get("selection")
+    if selection:
+        selected = pool.get("selected")
+        note = f"of {labels['num_instances']:,} predictions" if labels and "num_instances" in labels else ""
+        if selected:
+            note += f"; precision {_decimal(selected['precision'])}, recall {_decimal(selected['recall'])}"
+        tiles.append({"name": "pseudo-labels kept", "figure": f"{selection['kept']:,}", "note": note})
+    return tiles
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "hundredfold": _hundredfold,
+        "decimal": _decimal,
+        "signed": lambda value: _decimal(value, "+.3f"),
+        "base64": lambda content: base64.b64encode(content).decode(),
+        "duration": _duration,
+    }
+    return environment
+
+
+def _hundredfold(value: float | None) -> str:
+    return "–" if _is_missing(value) else f"{100 * value:.1f}"  # type: ignore[operator]
+
+
+def _decimal(value: float | None, form: str = ".3f") -> str:
+    return "–" if _is_missing(value) else format(value, form)
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

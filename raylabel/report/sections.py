@@ -1,0 +1,165 @@
+"""What each section of the report says, read from a run's files; None where the stage has not run."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.detections import Detections
+from raylabel.calibration.metrics import group_masks
+from raylabel.report.plots import bars_png, curves_png, reliability_png
+from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_table
+
+STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
+"""Folders of the stages that the report tells of, in the order of the stages."""
+
+GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
+
+ARMS = {
+    "teacher": "trained on the labelled images; it labelled the pool",
+    "supervised": "baseline: labelled images only, as many optimizer steps and images as the student",
+    "student": "distilled from labelled images and pseudo-labels",
+    "student+corrector": "the student with the teacher's corrector on its scores",
+}
+"""Models that are compared, with what they are."""
+
+_MAX_QUARANTINED = 200
+_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "APs", "APm", "APl", "AR@300", "AR100")
+
+
+def read_categories(run: RunFolder) -> list[dict[str, Any]]:
+    """The run's classes in the order of their index: category_id, name, frequency_group, num_train_images."""
+    uri = run.path("classes.json")
+    return read_json(uri)["categories"] if exists(uri) else []
+
+
+def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """AP of every model on the validation split, as measured; the best of each column is marked."""
+    arms: dict[str, dict[str, float | None]] = (metrics or {}).get("validation") or {}
+    if not arms:
+        return None
+    names = [name for name in _METRICS if any(name in figures for figures in arms.values())]
+    best = {
+        name: max((value for figures in arms.values() if (value := figures.get(name)) is not None), default=None)
+        for name in names
+    }
+    rows = []
+    for arm in sorted(arms, key=lambda arm: list(ARMS).index(arm) if arm in ARMS else len(ARMS)):
+        cells = [
+            {"value": value, "is_best": len(arms) > 1 and value is not None and value == best[name]}
+            for name, value in ((name, arms[arm].get(name)) for name in names)
+        ]
+        rows.append({"arm": arm, "about": ARMS.get(arm, ""), "cells": cells})
+    return {"names": names, "rows": rows}
+
+
+def calibration_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Reliability diagrams and CCECE per frequency group on the calibration split."""
+    artifact = run.artifact("calibration")
+    if artifact is None or not categories:
+        return None
+    before = ReliabilityBins.from_table(read_table(run.path("calibration", "bins.parquet")))
+    held_out_uri = run.path("calibration", "bins_cross_validated.parquet")
+    is_held_out = exists(held_out_uri)
+    after = ReliabilityBins.from_table(read_table(held_out_uri)) if is_held_out else _fitted_bins(run, before)
+    masks = group_masks(np.array([one["frequency_group"] for one in categories]))
+    raw, calibrated = artifact["raw"], artifact["calibrated_cross_validated"]
+    rows = [
+        {
+            "letter": letter,
+            **artifact["groups"][letter],
+            "num_ignored": before.num_ignored[mask].sum(),
+            "raw": raw["ccece"][letter],
+            "raw_debiased": raw["ccece_debiased"][letter],
+            "calibrated": calibrated["ccece"][letter],
+            "calibrated_debiased": calibrated["ccece_debiased"][letter],
+        }
+        for letter, mask in masks.items()
+    ]
+    bars = {
+        "raw": [row["raw"] for row in rows],
+        "calibrated, cross-validated": [row["calibrated"] for row in rows],
+    }
+    return {
+        "artifact": artifact,
+        "raw": raw,
+        "calibrated": calibrated,
+        "num_bins": before.num_bins,
+        "is_held_out": is_held_out,
+        "groups": rows,
+        "reliability_png": reliability_png(before, after, groups=masks),
+        "ccece_png": bars_png(bars, [GROUP_NAMES[row["letter"]] for row in rows], x_label="CCECE (lower is better)"),
+    }
+
+
+def _fitted_bins(run: RunFolder, before: ReliabilityBins) -> ReliabilityBins:
+    """Bins of the scores of the corrector as it is applied, on the detections that it was fitted to."""
+    table = read_table(run.path("calibration", "detections.parquet"))
+    detections = Detections(
+        num_classes=before.num_classes,
+        class_indices=table["class_index"].to_numpy(),
+        raw_scores=table["raw_score"].to_numpy().astype(np.float64),
+        image_indices=np.zeros(table.num_rows, np.int64),
+        outcomes=table["outcome"].to_numpy(),
+        weights=table["weight"].to_numpy().astype(np.float64),
+    )
+    scores = table["calibrated_score"].to_numpy().astype(np.float64)
+    return ReliabilityBins.from_detections(detections, before.num_bins, scores=scores)
+
+
+def class_rows(run: RunFolder) -> list[dict[str, Any]] | None:
+    """A row a class, the rarest first."""
+    uri = run.path("calibration", "classes.parquet")
+    if not exists(uri):
+        return None
+    return sorted(read_table(uri).to_pylist(), key=lambda row: (row["num_train_images"], row["class_index"]))
+
+
+def quarantined(run: RunFolder) -> dict[str, Any] | None:
+    """Images that could not be labelled, counted by reason; the first 200 by name."""
+    uri = run.path("labels", "errors.parquet")
+    if not exists(uri):
+        return None
+    rows = read_table(uri).to_pylist()
+    reasons = Counter(row["reason"] for row in rows).most_common()
+    return {"num": len(rows), "reasons": reasons, "rows": rows[:_MAX_QUARANTINED]}
+
+
+def training_curves(run: RunFolder) -> bytes | None:
+    """Training loss over the optimizer steps of every model that left a metrics.jsonl; smoothed over 20 steps."""
+    curves = {}
+    folders = {"teacher": "teacher", "student": "student", "supervised": "student/supervised"}
+    for name, folder in folders.items():
+        uri = run.path(folder, "metrics.jsonl")
+        rows = [json.loads(line) for line in read_bytes(uri).decode().splitlines()] if exists(uri) else []
+        points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        if len(points) > 1:
+            steps, losses = np.array(points, dtype=float).T
+            width = min(20, len(losses))
+            means = np.convolve(losses, np.ones(width) / width, mode="valid")
+            curves[name] = (steps[width - 1 :].tolist(), means.tolist())
+    return curves_png(curves, x_label="optimizer step", y_label="training loss") if curves else None
+
+
+def lineage(run: RunFolder) -> list[dict[str, Any]]:
+    """What every stage said of itself, or that it has not run."""
+    rows = []
+    for folder in STAGE_FOLDERS:
+        artifact = run.artifact(folder)
+        row: dict[str, Any] = {"folder": folder, "artifact": artifact}
+        if artifact is not None:
+            inputs = artifact.get("inputs") or {}
+            row["inputs"] = [(name, _short(value)) for name, value in inputs.items()]
+            row["json"] = json.dumps(artifact, indent=1)
+        rows.append(row)
+    return rows
+
+
+def _short(value: Any) -> str:
+    """Digests cut to 12 digits, settings as compact JSON."""
+    if isinstance(value, str):
+        return value[:12] if len(value) == 64 else value
+    return json.dumps(value)
