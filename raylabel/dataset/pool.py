@@ -52,7 +52,7 @@ def list_pool(uri: str) -> list[PoolImage]:
 
     The pool is one of:
 
-    - a folder or URI prefix: its images by suffix, recursively; the id is the relative path. Tar and Parquet files in
+    - a folder or URI prefix: its images by suffix, recursively, but nothing hidden; the id is the relative path. Tar and Parquet files in
       it are listed too, their ids with the file's relative path and "/" before them.
     - a manifest: `.txt` with a URI a line (which is also the id), `.jsonl` or `.csv` with `uri` and optional
       `image_id`. Relative URIs are relative to the manifest.
@@ -103,6 +103,8 @@ def _lister(uri: str) -> Callable[[str], Iterator[PoolImage]]:
 def _of_folder(uri: str, path: str) -> Iterator[PoolImage]:
     for info in storage.list_files(uri, recursive=True):
         relative = info.path[len(path.rstrip("/")) + 1 :]
+        if any(part.startswith(".") for part in relative.split("/")):
+            continue
         if relative.lower().endswith(IMAGE_SUFFIXES):
             yield PoolImage(relative, storage.join(uri, relative))
         elif relative.endswith((".tar", ".parquet")):
@@ -166,7 +168,7 @@ def _of_tar(uri: str) -> Iterator[PoolImage]:
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
     for member in members:
-        if member.name.lower().endswith(IMAGE_SUFFIXES):
+        if member.name.lower().endswith(IMAGE_SUFFIXES) and not posixpath.basename(member.name).startswith("."):
             yield PoolImage(member.name, f"{uri}#{member.name}")
 
 

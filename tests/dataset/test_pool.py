@@ -37,6 +37,8 @@ def folder(tmp_path):
         (root / name).write_bytes(png(value))
     (root / "notes.txt").write_text("not an image")
     (root / ".hidden.png").write_bytes(png(9))
+    (root / ".cache").mkdir()
+    (root / ".cache" / "a.png").write_bytes(png(9))
     return root
 
 
@@ -64,6 +66,7 @@ def test_tar(folder, tmp_path):
         for value, name in enumerate(reversed(NAMES)):
             add_member(tar, name, png(3 - value))
         add_member(tar, "labels.json", b"{}")
+        add_member(tar, "sub/._a.png", b"what a Mac adds")
     images = list_pool(str(path))
     assert ids(images) == NAMES
     assert images[0].uri == f"{path}#a.png"
