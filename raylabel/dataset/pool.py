@@ -52,8 +52,8 @@ def list_pool(uri: str) -> list[PoolImage]:
 
     The pool is one of:
 
-    - a folder or URI prefix: its images by suffix, recursively, but nothing hidden; the id is the relative path. Tar and Parquet files in
-      it are listed too, their ids with the file's relative path and "/" before them.
+    - a folder or URI prefix: its images by suffix, recursively, but nothing hidden; the id is the relative path. Tar
+      and Parquet files in it are listed too, their ids with the file's relative path and "/" before them.
     - a manifest: `.txt` with a URI a line (which is also the id), `.jsonl` or `.csv` with `uri` and optional
       `image_id`. Relative URIs are relative to the manifest.
     - `.parquet` with a column `bytes` of encoded images (the id defaults to the row number, 9 digits), or else `uri` as

@@ -117,7 +117,7 @@ def test_size_at_the_limit_is_decoded():
 SOUND = {kind: encoded(picture(), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP")}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @given(st.sampled_from(sorted(SOUND)), st.data())
 @settings(max_examples=400, deadline=None)
 def test_damaged_files_give_an_image_or_a_reason(kind, data):
