@@ -1,6 +1,5 @@
 """A Mask R-CNN with soft class vectors: the Segmenter that the two families build."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -137,12 +136,13 @@ def paste_mask(
         box_xyxy: in pixels of the image.
         image_size_hw: size of the image.
     """
-    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
+    # Single precision as in torchvision: the pixel on which an edge falls depends on it.
+    x0, y0, x1, y1 = (np.float32(value) for value in box_xyxy)
     side = mask_probs.shape[-1]
-    scale = (side + 2) / side
-    half_w, half_h = (x1 - x0) / 2 * scale, (y1 - y0) / 2 * scale
-    left, right = math.trunc((x0 + x1) / 2 - half_w), math.trunc((x0 + x1) / 2 + half_w)
-    top, bottom = math.trunc((y0 + y1) / 2 - half_h), math.trunc((y0 + y1) / 2 + half_h)
+    half, scale = np.float32(0.5), np.float32((side + 2) / side)
+    half_width, half_height = (x1 - x0) * half * scale, (y1 - y0) * half * scale
+    left, right = (int((x0 + x1) * half + sign * half_width) for sign in (-1, 1))
+    top, bottom = (int((y0 + y1) * half + sign * half_height) for sign in (-1, 1))
     height, width = max(bottom - top + 1, 1), max(right - left + 1, 1)
     padded = F.pad(mask_probs[None, None], (1, 1, 1, 1))
     resized = F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=False)[0, 0]

@@ -1,0 +1,93 @@
+"""Saved models and local weights: round trips, and files that don't fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from raylabel.errors import InputError
+from raylabel.models import build_segmenter
+from raylabel.models.saved import load_segmenter, save_segmenter
+from raylabel.models.weights import load_weights
+
+
+def test_a_saved_model_predicts_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    segmenter = build_segmenter("tiny_maskrcnn", num_classes=4, min_size=48)
+    torch.nn.init.ones_(dict(segmenter.named_parameters())["roi_heads.mask_predictor.2.bias"])  # masks are not empty
+    save_segmenter(segmenter, str(tmp_path / "teacher"), {"model": "tiny_maskrcnn", "min_size": 48, "note": "x"})
+    loaded, description = load_segmenter(str(tmp_path / "teacher"))
+    assert description == {"model": "tiny_maskrcnn", "num_classes": 4, "min_size": 48, "note": "x"}
+    assert not loaded.training
+    images = [torch.rand(3, 60, 70)]
+    [before] = segmenter.predict(images, score_threshold=0.0, max_per_image=5)
+    [after] = loaded.predict(images, score_threshold=0.0, max_per_image=5)
+    assert len(before) > 0
+    assert before.masks == after.masks
+    np.testing.assert_array_equal(before.soft_vectors, after.soft_vectors)
+
+
+def test_damaged_saved_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.json: no such file"):
+        load_segmenter(str(tmp_path / "nothing"))
+    folder = tmp_path / "teacher"
+    save_segmenter(build_segmenter("tiny_maskrcnn", num_classes=4), str(folder), {"model": "tiny_maskrcnn"})
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**description, "num_classes": 5}))
+    with pytest.raises(InputError, match=r"model\.safetensors: doesn't fit"):
+        load_segmenter(str(folder))
+    (folder / "model.json").write_text(json.dumps(description))
+    (folder / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(InputError, match=r"model\.safetensors: doesn't fit"):
+        load_segmenter(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors: no such file"):
+        load_segmenter(str(folder))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_weights_of_other_classes_leave_the_class_layer_at_random(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source, path = build_segmenter("tiny_maskrcnn", num_classes=4), tmp_path / name
+    tensors = {**source.state_dict(), "spare.weight": torch.zeros(3)}
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save({"model": tensors}, path)
+    model = build_segmenter("tiny_maskrcnn", num_classes=7)
+    report = load_weights(model, path)
+    assert report.left_at_init == (
+        "roi_heads.box_predictor.class_logits.weight",
+        "roi_heads.box_predictor.class_logits.bias",
+    )
+    assert "spare.weight" in report.unused
+    for key in report.loaded:
+        torch.testing.assert_close(model.state_dict()[key], source.state_dict()[key])
+
+
+def test_a_backbones_own_file_is_found_its_place(tmp_path: Path) -> None:
+    source = build_segmenter("tiny_maskrcnn", num_classes=4)
+    path = tmp_path / "backbone.safetensors"
+    below = {key.removeprefix("backbone."): value for key, value in source.state_dict().items() if "backbone." in key}
+    save_file(below, path)
+    model = build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(path))
+    for key, value in below.items():
+        torch.testing.assert_close(model.state_dict()[f"backbone.{key}"], value)
+
+
+def test_weights_that_cannot_serve_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such weights file"):
+        build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / "none.pth"))
+    save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no weight fits SoftMaskRCNN"):
+        build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / "other.safetensors"))
+    for name in ("broken.safetensors", "broken.pth"):
+        (tmp_path / name).write_bytes(b"no")
+        with pytest.raises(InputError, match="not a weights file"):
+            build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / name))
+
+
+def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
+    torch.save({"model": Path("x")}, tmp_path / "objects.pth")
+    with pytest.raises(InputError, match="not a weights file"):
+        build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / "objects.pth"))

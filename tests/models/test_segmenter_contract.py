@@ -1,0 +1,81 @@
+"""One contract for every segmenter, real, fake or a user's own; and what breaks it is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raylabel.errors import InputError
+from raylabel.instances import Instances
+from raylabel.models import build_segmenter
+from raylabel.models.contract import check_segmenter
+from raylabel.models.protocols import Segmenter
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def build_small(model: str) -> Segmenter:
+    """A segmenter that looks at few regions, so that the large one stays quick."""
+    torch.manual_seed(0)
+    segmenter = build_segmenter(model, num_classes=5)
+    if model == "maskrcnn_resnet50_fpn_v2":
+        segmenter.roi_heads.fg_bg_sampler.batch_size_per_image = 4
+        segmenter.rpn._post_nms_top_n = {"training": 8, "testing": 8}
+    return segmenter
+
+
+@pytest.mark.parametrize("model", ["tiny_maskrcnn", "maskrcnn_resnet50_fpn_v2", "fakes:FakeSegmenter"])
+def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TESTS))
+    sizes = ((32, 32), (32, 40)) if model == "maskrcnn_resnet50_fpn_v2" else ((64, 64), (48, 80))
+    check_segmenter(build_small(model), image_sizes_hw=sizes)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("losses", "losses must have the terms"),
+        ("predict", "soft_vectors must sum to 1"),
+        ("embed", "unit-length"),
+    ],
+)
+def test_a_broken_promise_is_named(broken: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = build_small("tiny_maskrcnn")
+    right = getattr(segmenter, broken)
+
+    def wrong(*args: object, **kwargs: object) -> object:
+        got = right(*args, **kwargs)
+        if broken == "losses":
+            return {**got, "surprise": torch.zeros(())}
+        if broken == "embed":
+            return got * 2
+        return [
+            Instances(**{**{name: getattr(one, name) for name in one.__dataclass_fields__}, "soft_vectors": vectors})
+            for one in got
+            for vectors in [np.ones_like(one.soft_vectors)]
+        ]
+
+    monkeypatch.setattr(segmenter, broken, wrong)
+    with pytest.raises(InputError, match=message):
+        check_segmenter(segmenter)
+
+
+def test_unknown_models_are_refused_with_the_valid_names() -> None:
+    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn.*maskrcnn_resnet50_fpn_v2.*module:Class"):
+        build_segmenter("tiny_maskrcn", num_classes=3)
+    with pytest.raises(InputError, match="no module no_such_module_at_all"):
+        build_segmenter("no_such_module_at_all:Model", num_classes=3)
+    with pytest.raises(InputError, match="json has no Model"):
+        build_segmenter("json:Model", num_classes=3)
+
+
+def test_a_class_that_is_no_segmenter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NotOne(nn.Module):
+        def __init__(self, num_classes: int, min_size: int | None) -> None:
+            super().__init__()
+
+    monkeypatch.setattr("fractions.NotOne", NotOne, raising=False)
+    with pytest.raises(InputError, match="lacks num_classes, losses, predict, embed"):
+        build_segmenter("fractions:NotOne", num_classes=3)

@@ -1,0 +1,125 @@
+"""Soft heads against hand-computed figures and torchvision's own losses."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
+
+from raylabel.models import build_segmenter
+from raylabel.models.protocols import LOSS_TERMS, Target
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
+from raylabel.models.soft_roi_heads import SoftRoIHeads, soft_cross_entropy
+
+NUM_CLASSES = 3
+SIZE = (64, 64)
+
+
+@pytest.fixture
+def segmenter() -> SoftMaskRCNN:
+    torch.manual_seed(1)
+    segmenter = build_segmenter("tiny_maskrcnn", num_classes=NUM_CLASSES)
+    assert isinstance(segmenter, SoftMaskRCNN)
+    return segmenter
+
+
+def one_target(class_probs: list[list[float]], weights: list[float] | None = None) -> dict[str, torch.Tensor]:
+    boxes = torch.tensor([[4.0, 4, 28, 28], [30, 30, 60, 60]])[: len(class_probs)]
+    masks = torch.zeros(len(boxes), *SIZE, dtype=torch.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y0:y1, x0:x1] = 1
+    return {
+        "boxes": boxes,
+        "masks": masks,
+        "class_probs": torch.tensor(class_probs),
+        "weights": torch.tensor(weights or [1.0] * len(boxes)),
+    }
+
+
+def features() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {str(level): torch.rand(1, 48, side, side, generator=generator) for level, side in enumerate((16, 8, 4))}
+
+
+def test_soft_cross_entropy_by_hand() -> None:
+    # logits (0, ln 3): probabilities 1/4 and 3/4. Target (.5, .5): (ln 4 + ln 4/3) / 2; target (0, 1): ln 4/3.
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    targets = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    first, second = (math.log(4) + math.log(4 / 3)) / 2, math.log(4 / 3)
+    got = soft_cross_entropy(logits, targets, torch.tensor([1.0, 1.0]))
+    assert got.item() == pytest.approx((first + second) / 2)
+    weighted = soft_cross_entropy(logits, targets, torch.tensor([0.5, 2.0]))
+    assert weighted.item() == pytest.approx((0.5 * first + 2 * second) / 2)
+    assert soft_cross_entropy(logits[:0], targets[:0], torch.zeros(0)).item() == 0
+
+
+def test_hard_targets_give_torchvisions_own_losses(segmenter: SoftMaskRCNN) -> None:
+    """One-hot targets: the three losses equal those of torchvision for the same regions."""
+    heads = segmenter.roi_heads.train()
+    target = one_target([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
+    proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60], [40, 2, 60, 20]])]
+    torch.manual_seed(3)
+    got = heads(features(), list(proposals), [SIZE], [target], LOSS_TERMS)
+
+    torch.manual_seed(3)
+    regions, rows, is_object, box_targets = heads.select_training_samples(list(proposals), [target])
+    box_features = heads.box_features(features(), regions, [SIZE])
+    logits, deltas = heads.box_predictor.class_logits(box_features), heads.box_predictor.box_deltas(box_features)
+    # torchvision counts background as 0 and classes from 1, and has a box for each: the same one here.
+    labels = [torch.where(is_object[0] > 0, target["class_probs"].argmax(1)[rows[0]] + 1, 0)]
+    classes, boxes = fastrcnn_loss(logits.roll(1, dims=1), deltas.repeat(1, NUM_CLASSES + 1), labels, box_targets)
+    assert (is_object[0] > 0).sum() >= 2, "both objects must be among the regions"
+    assert (is_object[0] == 0).any(), "background must be among the regions"
+    torch.testing.assert_close(got["classes"], classes)
+    torch.testing.assert_close(got["boxes"], boxes)
+
+    positive = [regions[0][is_object[0] > 0]]
+    mask_logits = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features(), positive, [SIZE])))
+    zeros = [torch.zeros(2, dtype=torch.int64)]
+    masks = maskrcnn_loss(mask_logits, positive, [target["masks"]], zeros, [rows[0][is_object[0] > 0]])
+    torch.testing.assert_close(got["masks"], masks)
+
+
+def test_a_region_gets_the_soft_vector_of_its_object_and_background_its_own(segmenter: SoftMaskRCNN) -> None:
+    target = one_target([[0.7, 0.2, 0.0, 0.1], [0.0, 0.0, 0.6, 0.4]], weights=[0.25, 0.5])
+    probs, weights = segmenter.roi_heads._class_targets([target], [torch.tensor([1, 0, 0])], [torch.tensor([1, 1, 0])])
+    expected = torch.stack([target["class_probs"][1], target["class_probs"][0], torch.tensor([0.0, 0, 0, 1])])
+    torch.testing.assert_close(probs, expected)
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.25, 1.0]))
+
+
+def test_heads_of_other_terms_are_not_run(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("must not be run")
+
+    target = Target(
+        boxes_xyxy=torch.tensor([[4.0, 4, 40, 40]]),
+        masks_NHW=torch.ones(1, *SIZE, dtype=torch.bool),
+        class_probs=F.one_hot(torch.tensor([0]), NUM_CLASSES + 1).float(),
+        weights=torch.ones(1),
+    )
+    images = [torch.rand(3, *SIZE)]
+    monkeypatch.setattr(segmenter.roi_heads.mask_head, "forward", refuse)
+    monkeypatch.setattr(segmenter.roi_heads.box_predictor.box_deltas, "forward", refuse)
+    losses = segmenter.losses(images, [target], terms=frozenset({"classes", "objectness"}))
+    assert set(losses) == {"classes", "objectness"}
+    with pytest.raises(AssertionError, match="must not be run"):
+        segmenter.losses(images, [target], terms=frozenset({"masks"}))
+
+
+def test_suppression_looks_at_boxes_not_at_classes(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three regions, two of them nearly the same with different classes: the better one and the lone one are left."""
+    heads: SoftRoIHeads = segmenter.roi_heads.eval()
+    logits = torch.tensor([[0.0, 4, 0, 0], [5.0, 0, 0, 0], [0.0, 0, 3, 2]])
+    monkeypatch.setattr(heads.box_predictor.class_logits, "forward", lambda features: logits)
+    monkeypatch.setattr(heads.box_predictor.box_deltas, "forward", lambda features: torch.zeros(3, 4))
+    boxes = torch.tensor([[4.0, 4, 28, 28], [5, 4, 28, 28], [32, 32, 60, 60]])
+    [found] = heads.detect(features(), [boxes], [SIZE], score_threshold=0.0, max_per_image=10)
+    torch.testing.assert_close(found.boxes_xyxy, boxes[[1, 2]])
+    torch.testing.assert_close(found.class_probs, logits.softmax(1)[[1, 2]])
+    assert len(found.mask_probs) == 2
+    [best] = heads.detect(features(), [boxes], [SIZE], score_threshold=0.0, max_per_image=1)
+    assert len(best.boxes_xyxy) == 1
+    [certain] = heads.detect(features(), [boxes], [SIZE], score_threshold=0.9, max_per_image=10)
+    torch.testing.assert_close(certain.boxes_xyxy, boxes[[1]])
