@@ -67,7 +67,7 @@ def choose_images(
     of_rare_classes = sorted(order, key=lambda index: rarest[index])[: size // 2]
     others = [index for index in order if index not in set(of_rare_classes)][: size - len(of_rare_classes)]
     rule = (
-        f"{len(of_rare_classes)} images with pseudo-labels of the rarest classes, then {len(others)} at random "
+        f"First {len(of_rare_classes)} images with pseudo-labels of the rarest classes, then {len(others)} at random "
         f"(seed {config.seed}), from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
         f"{len(shards)} shards. None was chosen by its looks."
     )
@@ -124,13 +124,13 @@ def _overlay(pixels: NDArray[np.uint8], masks_NHW: NDArray[np.bool_]) -> bytes:
         canvas[_edge(scaled)] = colour
         places.append(_inner_point(scaled))
     picture = Image.fromarray(canvas.astype(np.uint8))
-    drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(19)
     for index, place in enumerate(places):
         if place is None:
             continue
         text = str(index + 1)
         left, top, right, bottom = drawing.textbbox(place, text, font=font, anchor="mm")
-        drawing.rounded_rectangle((left - 4, top - 3, right + 4, bottom + 3), 4, fill="#111111")
+        drawing.rounded_rectangle((left - 5, top - 4, right + 5, bottom + 4), 5, fill="#111111")
         drawing.text(place, text, font=font, anchor="mm", fill=COLOURS[index % len(COLOURS)])
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=84)

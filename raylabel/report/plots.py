@@ -32,8 +32,8 @@ def reliability_png(
     """Reliability diagrams, one panel for all classes and one for each frequency group: PNG bytes.
 
     Above, the accuracy of each confidence bin over its mean confidence, with the 95 % credible interval under Jeffreys'
-    prior (the bins' weighted counts taken for counts); on the diagonal confidence is right, below it too high. Below,
-    how many detections each bin holds.
+    prior (the bins' weighted counts taken for counts) and points larger where a bin holds more; on the diagonal
+    confidence is right, below it too high. Below, how many detections each bin holds.
 
     Args:
         bins_before: of raw scores.
@@ -84,7 +84,9 @@ def bars_png(values: Mapping[str, Sequence[float | None]], labels: Sequence[str]
     axes.margins(x=0.12)
     axes.set_xlabel(x_label, color=_INK)
     axes.grid(axis="x", color=_FAINT, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.legend(
+        frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(values), borderaxespad=0.2
+    )
     _plain(axes)
     return _png(figure)
 
@@ -123,11 +125,16 @@ def _draw_curves(axes: Axes, before: ReliabilityBins, after: ReliabilityBins | N
         low, high = credible_interval(accuracy, num)
         axes.vlines(confidence, low, high, color=colour, linewidth=1.3, alpha=0.45, zorder=2)
         label = f"{name}, ECE {ece(bins):.3f}"
-        axes.plot(confidence, accuracy, color=colour, marker=marker, markersize=4, linewidth=1.4, label=label, zorder=3)
+        axes.plot(confidence, accuracy, color=colour, linewidth=1.2, alpha=0.75, zorder=3)
+        # A point's area goes with its count: bins of a few detections swing, and should not draw the eye.
+        axes.scatter(
+            confidence, accuracy, 6 + 34 * num / num.max(), color=colour, marker=marker, linewidths=0, zorder=4
+        )
+        axes.plot([], [], color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
     if before.num.sum() == 0:
         axes.text(0.5, 0.5, "no detection", ha="center", va="center", color="#57606a", fontsize=10)
     else:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", borderpad=0.2)
+        axes.legend(fontsize=8, loc="upper left", borderpad=0.3, framealpha=0.85, edgecolor="none").set_zorder(5)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))

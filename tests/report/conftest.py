@@ -23,11 +23,6 @@ SIDE = 96
 
 
 @pytest.fixture(scope="session")
-def make_run() -> Any:
-    return build_run
-
-
-@pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return build_run(tmp_path_factory.mktemp("run"))
 
@@ -94,6 +89,8 @@ def _calibrate(run: RunFolder) -> None:
     )
     for name in ("detections", "bins", "classes"):
         commit_table(run.path("calibration", f"{name}.parquet"), getattr(tables, name))
+    held_out_bins = tables.cross_validated_bins.to_table()
+    commit_table(run.path("calibration", "bins_cross_validated.parquet"), held_out_bins)
     commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
     _stage(run, "calibration", tables.summary, teacher="teacher")
 

@@ -1,0 +1,172 @@
+"""The page: complete, self-contained, escaped, honest about the best, and whole where stages are missing."""
+
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raylabel.config import load_run_config
+from raylabel.errors import InputError
+from raylabel.report import build_report
+from raylabel.report.gallery import choose_images, draw
+from raylabel.report.sections import precision_table, read_categories
+from raylabel.storage import RunFolder, commit_json, read_json, remove
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Outline(HTMLParser):
+    """Tags that are not closed, texts, and where resources are taken from."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "srcset", "href", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def page(full_run: RunFolder) -> str:
+    return build_report(full_run)
+
+
+@pytest.fixture
+def copied_run(full_run: RunFolder, tmp_path: Path) -> RunFolder:
+    shutil.copytree(full_run.uri, tmp_path / "run")
+    return RunFolder(str(tmp_path / "run"))
+
+
+def test_self_contained_and_well_formed(page: str) -> None:
+    outline = Outline(page)
+    assert outline.open == []
+    assert outline.tags.count("html") == 1
+    assert all(source.startswith(("data:image/", "#")) for source in outline.sources)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_class_names_and_image_ids_are_escaped(page: str) -> None:
+    assert "script" not in Outline(page).tags
+    assert "<b>3</b>.png" not in page
+    assert "<script>alert('x')</script>" in Outline(page).text
+    assert "grey & brown disc" in Outline(page).text
+
+
+def test_figures_of_every_section(page: str) -> None:
+    text = Outline(page).text
+    for expected in (
+        "student mask AP 37.2 supervised 38.1, teacher 35.0",
+        "0.141 → 0.042",
+        "pseudo-labels kept 12 of 18 predictions; precision 0.750, recall 0.450",
+        "calibrated score below selection.min_score (0.5)",
+        "cross-validated: each image is corrected by a corrector fitted on the others",
+        "5 classes: 2 rare , 1 common , 2 frequent",
+        "(zero bytes: 1)",
+        "can't be shown: missing",
+        "min_mask_quality: 0.0",
+        "dropped predictions: 1",
+    ):
+        assert expected in text, expected
+    assert text.count("0.97 → 0.90") == 6
+
+
+def test_pictures_decode(page: str) -> None:
+    found = re.findall(r'src="data:image/(png|jpeg);base64,([^"]+)"', page)
+    formats = [Image.open(io.BytesIO(base64.b64decode(content))).format for _, content in found]
+    assert formats.count("PNG") == 3
+    assert formats.count("JPEG") == 5
+
+
+def test_same_files_give_the_same_page(page: str, full_run: RunFolder) -> None:
+    assert build_report(full_run) == page
+
+
+def test_only_a_config_is_needed(full_run: RunFolder, tmp_path: Path) -> None:
+    shutil.copy(Path(full_run.uri) / "config.yaml", tmp_path)
+    outline = Outline(build_report(RunFolder(str(tmp_path))))
+    assert outline.open == []
+    assert outline.text.count("Not run:") == 5
+    assert outline.text.count(" not run ") == 6
+
+
+@pytest.mark.parametrize("folder", ["calibration", "labels", "evaluation"])
+def test_any_stage_may_be_absent(copied_run: RunFolder, folder: str) -> None:
+    remove(copied_run.path(folder))
+    assert Outline(build_report(copied_run, gallery_size=1)).open == []
+
+
+def test_page_says_on_what_its_figures_were_measured(copied_run: RunFolder) -> None:
+    metrics = read_json(copied_run.path("evaluation", "metrics.json"))
+    commit_json(copied_run.path("evaluation", "metrics.json"), metrics | {"pool": None})
+    remove(copied_run.path("calibration", "bins_cross_validated.parquet"))
+    text = Outline(build_report(copied_run, gallery_size=1)).text
+    assert "on the calibration split, cross-validated" in text
+    assert "The pool's truth is not known in this run." in text
+    assert "on the very images that it was fitted to" in text
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
+        build_report(RunFolder(str(tmp_path)))
+
+
+def test_best_is_marked_whoever_it_is() -> None:
+    arms = {"student": {"AP": 0.3, "APl": None}, "supervised": {"AP": 0.4, "APl": None}, "teacher": {"AP": 0.4}}
+    table = precision_table({"validation": arms})
+    assert table is not None
+    assert table["names"] == ["AP", "APl"]
+    assert [row["arm"] for row in table["rows"]] == ["teacher", "supervised", "student"]
+    assert [row["cells"][0]["is_best"] for row in table["rows"]] == [True, True, False]
+    assert not any(row["cells"][1]["is_best"] for row in table["rows"])
+    assert precision_table({"validation": {}}) is None
+
+
+def test_gallery_takes_rare_classes_first_and_draws_masks(full_run: RunFolder) -> None:
+    config, categories = load_run_config(full_run), read_categories(full_run)
+    chosen, rule = choose_images(full_run, config, categories, size=4)
+    rarest = [min(categories[one["class_index"]]["num_train_images"] for one in image.structs) for image in chosen]
+    everything, _ = choose_images(full_run, config, categories, size=100)
+    assert len(everything) == 6
+    assert rarest[:2] == [2, 2]
+    assert len({image.image_id for image in chosen}) == 4
+    assert "2 images with pseudo-labels of the rarest classes, then 2 at random" in rule
+
+    image = next(image for image in everything if image.image_id != "<b>1</b>.png")
+    drawn = draw(image, categories, max_pixels=10**6)
+    unlabelled = draw(
+        type(image)(**{**vars(image), "structs": []}),
+        categories,
+        max_pixels=10**6,
+    )
+    difference = np.abs(_pixels(drawn.jpeg) - _pixels(unlabelled.jpeg)).sum(axis=2) > 60
+    assert 0.02 < difference.mean() < 0.6
+    assert [label["number"] for label in drawn.labels] == [1, 2]
+    assert draw(image, categories, max_pixels=10).problem.startswith("too large")
+
+
+def _pixels(jpeg: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
