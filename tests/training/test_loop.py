@@ -1,0 +1,216 @@
+"""The loop: resuming, ranks, the loss's sum, the schedule, and what stops it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylabel.config import PoolLosses, TrainingConfig
+from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter, Target
+from raylabel.training.batches import BatchSource
+from raylabel.training.job import TrainContext, TrainJob
+from raylabel.training.loop import BatchLosses, build_optimizer, learning_rate, train
+
+NUM_CLASSES = 2
+
+
+class ToyExamples:
+    """Squares whose colour is their class; the image's index is written into its first pixel."""
+
+    num_classes = NUM_CLASSES
+
+    def __init__(self, num: int = 7, side: int = 48, with_objects: bool = True) -> None:
+        self.num, self.side, self.with_objects = num, side, with_objects
+        self.loaded: list[int] = []
+
+    def __len__(self) -> int:
+        return self.num
+
+    def image_classes(self) -> list[NDArray[np.int32]]:
+        return [np.array([index % 2] if self.with_objects else [], np.int32) for index in range(self.num)]
+
+    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        self.loaded.append(index)
+        image = torch.from_numpy(rng.random((3, self.side, self.side), dtype=np.float32)) * 0.2
+        image[0, 0, 0] = index / 100
+        if not self.with_objects:
+            return image, Target.empty((self.side, self.side), NUM_CLASSES)
+        x = int(rng.integers(0, self.side - 24))
+        image[index % 2, x : x + 24, x : x + 24] += 0.7
+        mask = torch.zeros(1, self.side, self.side, dtype=torch.bool)
+        mask[0, x : x + 24, x : x + 24] = True
+        probs = torch.eye(NUM_CLASSES, NUM_CLASSES + 1)[[index % 2]]
+        box = torch.tensor([[x, x, x + 24, x + 24]], dtype=torch.float32)
+        return image, Target(boxes_xyxy=box, masks_NHW=mask, class_probs=probs, weights=torch.ones(1))
+
+
+def new_segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    return build_segmenter("tiny_maskrcnn", num_classes=NUM_CLASSES)
+
+
+def a_job(**changes: object) -> TrainJob:
+    job = TrainJob(
+        settings=TrainingConfig(checkpoint_every=3),
+        steps=6,
+        labelled=ToyExamples(),
+        labelled_per_batch=3,
+        pool=ToyExamples(num=5),
+        unlabelled_per_batch=2,
+        seed=5,
+    )
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def assert_same_weights(first: Segmenter, second: Segmenter) -> None:
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), f"{name} differs"
+
+
+def test_a_restored_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    """Bit by bit, from the checkpoint at step 3 of 6 into a model that was made with another seed."""
+    reported: list[int] = []
+
+    def report(step: int, metrics: dict[str, float], write: Callable[[Path], None] | None) -> None:
+        reported.append(step)
+        assert write is not None, "with so few steps only checkpoints are reported"
+        assert math.isfinite(metrics["loss"])
+        (tmp_path / str(step)).mkdir()
+        write(tmp_path / str(step))
+
+    undisturbed = train(new_segmenter(), a_job(), TrainContext(report=report))
+    assert reported == [3, 6]
+    assert not undisturbed.training
+    torch.manual_seed(99)
+    restored = build_segmenter("tiny_maskrcnn", num_classes=NUM_CLASSES)
+    assert_same_weights(train(restored, a_job(), TrainContext(restore=tmp_path / "3")), undisturbed)
+    # A checkpoint of the end holds the result.
+    finished = train(new_segmenter(), a_job(), TrainContext(restore=tmp_path / "6"))
+    assert_same_weights(finished, undisturbed)
+    assert not any(file.suffix in (".pt", ".pkl", ".pth") for file in tmp_path.rglob("*"))
+
+
+def test_a_job_that_stops_early_is_the_first_part_of_the_schedule(tmp_path: Path) -> None:
+    steps: list[int] = []
+    train(new_segmenter(), a_job(stop_step=2), TrainContext(report=lambda step, *_: steps.append(step)))
+    train(new_segmenter(), a_job(start_step=2), TrainContext(report=lambda step, *_: steps.append(step)))
+    assert steps == [2, 3, 6]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_the_ranks_parts_make_up_the_batch(world_size: int) -> None:
+    """For sizes that don't divide, and with more ranks than images; pixels included, as augmentation goes by place."""
+    job = a_job()
+    for step in (0, 4):
+        whole = BatchSource(job, 0, 1).batch(step)
+        parts = [BatchSource(job, rank, world_size).batch(step) for rank in range(world_size)]
+        for name in ("labelled_images", "pool_images"):
+            together = [image for part in parts for image in getattr(part, name)]
+            assert len(together) == len(getattr(whole, name))
+            for image, expected in zip(together, getattr(whole, name), strict=True):
+                assert torch.equal(image, expected)
+            sizes = [len(getattr(part, name)) for part in parts]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_batches_change_from_step_to_step_and_come_back() -> None:
+    source = BatchSource(a_job(), 0, 1)
+    first, second, again = (source.batch(step).labelled_images[0] for step in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+class CountedLosses(torch.nn.Module):
+    """Losses that are known numbers, and what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_classes = NUM_CLASSES
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.unused = torch.nn.Parameter(torch.ones(3))
+
+    def losses(self, images: list[Tensor], targets: list[Target], *, terms: frozenset[str] = frozenset()) -> dict:
+        values = {"classes": 1.0, "objectness": 10.0, "boxes": 100.0, "masks": 1000.0}
+        wanted = terms or values.keys()
+        return {name: self.scale * value for name, value in values.items() if name in wanted}
+
+
+def test_the_loss_by_hand() -> None:
+    # labelled 1 + 10 + 100 + 1000; pool 0.5 * (2 * 1 + 0.25 * 10) = 2.25
+    job = a_job(unlabelled_weight=0.5, pool_losses=PoolLosses(classes=2.0, objectness=0.25, boxes=0.0, masks=0.0))
+    module = BatchLosses(CountedLosses(), job, world_size=1)  # type: ignore[arg-type]
+    losses = module(BatchSource(job, 0, 1).batch(0))
+    assert losses["loss"].item() == pytest.approx(1111 + 2.25)
+    assert losses["pool_objectness"].item() == 10
+    assert "pool_boxes" not in losses
+    losses["loss"].backward()
+    assert all(one.grad is not None for one in module.parameters()), "DDP waits for every gradient"
+
+
+def test_the_mean_over_ranks_is_the_loss_of_the_batch() -> None:
+    """DDP averages gradients: ranks with more images weigh more, one without images adds nothing."""
+    job = a_job(labelled_per_batch=3, unlabelled_per_batch=2)
+    whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 0, 1).batch(0))["loss"]  # type: ignore[arg-type]
+    parts = [
+        BatchLosses(CountedLosses(), job, 4)(BatchSource(job, rank, 4).batch(0))["loss"]  # type: ignore[arg-type]
+        for rank in range(4)
+    ]
+    assert torch.stack(parts).mean().item() == pytest.approx(whole.item())
+
+
+def test_images_without_objects_can_be_trained_on() -> None:
+    job = a_job(labelled=ToyExamples(with_objects=False), pool=None, unlabelled_per_batch=0, steps=2)
+    metrics: list[dict[str, float]] = []
+    segmenter = train(new_segmenter(), job, TrainContext(report=lambda step, values, _: metrics.append(values)))
+    assert all(math.isfinite(value) for value in metrics[-1].values())
+    assert all(bool(torch.isfinite(value).all()) for value in segmenter.state_dict().values())
+
+
+def test_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
+    job = a_job(steps=1000, settings=TrainingConfig(learning_rate=1.0))
+    rates = [learning_rate(step, job) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 50, rel=1e-3)
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates[500] == pytest.approx(0.505, abs=1e-6)  # halfway down from 1 to .01
+    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
+    assert learning_rate(400, replace(job, start_step=400)) == pytest.approx(rates[400] / 50)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    segmenter = new_segmenter()
+    decayed, kept = build_optimizer(segmenter, TrainingConfig(weight_decay=0.3)).param_groups
+    assert decayed["weight_decay"] == 0.3
+    assert kept["weight_decay"] == 0
+    assert all(one.ndim > 1 for one in decayed["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(segmenter.named_parameters()))
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
+    segmenter = new_segmenter()
+    with torch.no_grad():
+        dict(segmenter.named_parameters())["roi_heads.box_predictor.class_logits.bias"].fill_(math.nan)
+    with pytest.raises(RuntimeError, match=r"not finite at step 1 .*labelled_classes nan"):
+        train(segmenter, a_job(), TrainContext())
+
+
+def test_an_unreadable_image_reaches_the_caller() -> None:
+    class Unreadable(ToyExamples):
+        def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+            raise ValueError("cat.jpg: truncated")
+
+    with pytest.raises(ValueError, match=r"cat\.jpg"):
+        train(new_segmenter(), a_job(labelled=Unreadable()), TrainContext())
+
+
+def test_mixed_precision_trains() -> None:
+    metrics: list[dict[str, float]] = []
+    context = TrainContext(amp=True, report=lambda step, values, _: metrics.append(values))
+    train(new_segmenter(), a_job(steps=2), context)
+    assert math.isfinite(metrics[-1]["loss"])
