@@ -1,0 +1,206 @@
+"""Exported pseudo-labels are read by other readers, say what they are, and refuse what can't be written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from hotcoco import COCO
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from raylabel.config import Config, DataConfig, SelectionConfig, dump_config
+from raylabel.dataset.annotations import read_annotations
+from raylabel.errors import InputError
+from raylabel.evaluation import evaluate_results
+from raylabel.export import export_labels
+from raylabel.labels import shard_uri
+from raylabel.masks import encode_masks
+from raylabel.schema import LABELS
+from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table
+
+HEIGHT, WIDTH = 40, 60
+CATEGORY_IDS = [3, 7, 20]
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def instance(class_index: int, box: tuple[int, int, int, int], score: float) -> dict[str, Any]:
+    mask = rectangle(*box)
+    return {
+        "class_index": class_index,
+        "raw_score": 0.99,
+        "calibrated_score": score,
+        "box_xyxy": [float(value) for value in box],
+        "mask_counts": encode_masks(mask[None])[0]["counts"],
+        "mask_area": int(mask.sum()),
+        "mask_quality": 0.9,
+        "soft_classes": [class_index],
+        "soft_probs": [0.99],
+    }
+
+
+def label_row(image_id: str, uri: str, instances: list[dict[str, Any]], status: str = "ok") -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "uri": uri,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "status": status,
+        "instances": instances,
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """Two shards: three images, one of them with nothing kept, and a quarantined one."""
+    pool = tmp_path / "pool"
+    (pool / "sub").mkdir(parents=True)
+    for name in ("sub/a.png", "b.png", "c.png"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(pool / name)
+    run = RunFolder(str(tmp_path / "run"))
+    data = DataConfig(labelled="l.json", images="i", calibration="c.json", validation="v.json", pool=str(pool))
+    config = Config(data=data, selection=SelectionConfig(min_score=0.5))
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    categories = [
+        {"category_id": category_id, "name": name, "frequency_group": group, "num_train_images": count}
+        for category_id, name, group, count in zip(
+            CATEGORY_IDS, ["cat: tabby", "dog", "öx"], "rcf", [4, 40, 400], strict=True
+        )
+    ]
+    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": True})
+    first = [instance(0, (5, 5, 25, 30), 0.9), instance(2, (30, 10, 50, 20), 0.6), instance(1, (0, 0, 9, 9), 0.4)]
+    shards = [
+        [
+            label_row("sub/a.png", str(pool / "sub" / "a.png"), first),
+            label_row("bad.png", "bad.png", [], status="truncated"),
+        ],
+        [
+            label_row("b.png", str(pool / "b.png"), [instance(1, (0, 0, 60, 40), 0.5)]),
+            label_row("c.png", str(pool / "c.png"), [instance(1, (0, 0, 9, 9), 0.49)]),
+        ],
+    ]
+    for shard_id, rows in enumerate(shards):
+        commit_table(shard_uri(run, shard_id), pa.Table.from_pylist(rows, schema=LABELS))
+    run.commit_artifact("labels", {"fingerprint": "f" * 64, "corrector": "isotonic", "corrector_digest": "d" * 64})
+    return run
+
+
+@pytest.mark.parametrize("form", ["coco", "lvis"])
+def test_read_by_our_reader_and_by_hotcoco(run: RunFolder, tmp_path: Path, form: Any) -> None:
+    out = str(tmp_path / "labels.json")
+    assert export_labels(run, form, out) == {"images": 2, "annotations": 3, "images_left_out": 1}
+
+    annotated = read_annotations(out, images_root=str(tmp_path / "pool"))
+    assert [image.uri for image in annotated.images] == [
+        str(tmp_path / "pool" / name) for name in ("sub/a.png", "b.png")
+    ]
+    assert annotated.is_federated == (form == "lvis")
+    assert annotated.category_ids.tolist() == CATEGORY_IDS
+    truth = annotated.ground_truth(0)
+    assert truth.class_indices.tolist() == [0, 2]
+    assert truth.boxes_xyxy.tolist() == [[5, 5, 25, 30], [30, 10, 50, 20]]
+    assert (coco_mask.decode(truth.masks[0]).astype(bool) == rectangle(5, 5, 25, 30)).all()
+
+    loaded = COCO(out)
+    assert loaded.healthcheck()["errors"] == []
+    [annotation] = loaded.load_anns(loaded.get_ann_ids(cat_ids=[20]))
+    assert annotation["area"] == 200
+    rows = json.loads(Path(out).read_text())["annotations"]
+    assert [round(row["score"], 4) for row in rows] == [0.9, 0.6, 0.5]
+    assert {round(row["raw_score"], 4) for row in rows} == {0.99}
+    assert evaluate_results(out, rows)["AP"] == pytest.approx(1)
+
+
+def test_lineage_says_what_made_the_labels(run: RunFolder, tmp_path: Path) -> None:
+    export_labels(run, "coco", str(tmp_path / "labels.json"))
+    lineage = json.loads((tmp_path / "labels.json").read_text())["info"]["raylabel"]
+    assert lineage["fingerprint"] == "f" * 64
+    assert lineage["corrector"] == "isotonic"
+    assert lineage["selection"]["min_score"] == 0.5
+
+
+def test_lvis_claims_nothing_that_was_not_verified(run: RunFolder, tmp_path: Path) -> None:
+    export_labels(run, "lvis", str(tmp_path / "labels.json"))
+    content = json.loads((tmp_path / "labels.json").read_text())
+    assert [image["neg_category_ids"] for image in content["images"]] == [[], []]
+    assert [image["not_exhaustive_category_ids"] for image in content["images"]] == [[3, 20], [7]]
+    assert [one["frequency"] for one in content["categories"]] == ["r", "c", "f"]
+    assert [one["image_count"] for one in content["categories"]] == [1, 1, 1]
+
+
+def test_lvis_api_reads_it(run: RunFolder, tmp_path: Path) -> None:
+    lvis = pytest.importorskip("lvis")
+    out = tmp_path / "labels.json"
+    export_labels(run, "lvis", str(out))
+    loaded = lvis.LVIS(str(out))
+    assert (loaded.ann_to_mask(loaded.load_anns([1])[0]).astype(bool) == rectangle(5, 5, 25, 30)).all()
+
+
+def test_yolo_folder_mirrors_images_and_polygons_cover_the_masks(run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "yolo"
+    assert export_labels(run, "yolo", str(out))["annotations"] == 3
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
+        "data.yaml",
+        "images/b.png",
+        "images/sub/a.png",
+        "labels/b.txt",
+        "labels/sub/a.txt",
+    ]
+    assert Image.open(out / "images/sub/a.png").size == (WIDTH, HEIGHT)
+    settings = yaml.safe_load((out / "data.yaml").read_text(encoding="utf-8"))
+    assert settings == {"train": "images", "val": None, "names": {0: "cat: tabby", 1: "dog", 2: "öx"}}
+
+    lines = [line.split() for line in (out / "labels/sub/a.txt").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["0", "2"]
+    for line, expected in zip(lines, (rectangle(5, 5, 25, 30), rectangle(30, 10, 50, 20)), strict=True):
+        points = np.array(line[1:], float).reshape(-1, 2)
+        assert points.min() >= 0
+        assert points.max() <= 1
+        polygon = (points * (WIDTH, HEIGHT)).ravel().tolist()
+        mask = coco_mask.decode(coco_mask.frPyObjects([polygon], HEIGHT, WIDTH)[0]).astype(bool)
+        assert (mask & expected).sum() / (mask | expected).sum() > 0.97
+
+
+def test_a_full_folder_is_not_mixed_with(run: RunFolder, tmp_path: Path) -> None:
+    export_labels(run, "yolo", str(tmp_path / "yolo"))
+    with pytest.raises(InputError, match="yolo: the folder is not empty"):
+        export_labels(run, "yolo", str(tmp_path / "yolo"))
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "message"),
+    [(("../a.png", "b.png"), r"image id '\.\./a\.png' leads out"), (("a.png", "a.jpg"), "would share a.txt")],
+)
+def test_yolo_names_that_cannot_be_written(
+    run: RunFolder, tmp_path: Path, image_ids: tuple[str, str], message: str
+) -> None:
+    rows = [label_row(image_id, "somewhere", [instance(0, (5, 5, 25, 30), 0.9)]) for image_id in image_ids]
+    commit_table(shard_uri(run, 0), pa.Table.from_pylist(rows, schema=LABELS))
+    with pytest.raises(InputError, match=message):
+        export_labels(run, "yolo", str(tmp_path / "yolo"))
+
+
+def test_pools_whose_ids_are_not_paths_keep_their_uri(run: RunFolder, tmp_path: Path) -> None:
+    rows = [label_row("17", "s3://bucket/pool.tar#17.jpg", [instance(0, (5, 5, 25, 30), 0.9)])]
+    commit_table(shard_uri(run, 0), pa.Table.from_pylist(rows, schema=LABELS))
+    export_labels(run, "coco", str(tmp_path / "labels.json"))
+    [first, _] = json.loads((tmp_path / "labels.json").read_text())["images"]
+    assert first["file_name"] == first["uri"] == "s3://bucket/pool.tar#17.jpg"
+
+
+def test_what_is_not_there(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="format must be coco, lvis or yolo, got 'voc'"):
+        export_labels(run, "voc", str(tmp_path / "x"))  # type: ignore[arg-type]
+    Path(run.path("labels", "artifact.json")).unlink()
+    with pytest.raises(InputError, match="the pool is not labelled yet"):
+        export_labels(run, "coco", str(tmp_path / "x.json"))
+    with pytest.raises(InputError, match="not a run folder"):
+        export_labels(RunFolder(str(tmp_path / "nothing")), "coco", str(tmp_path / "x.json"))
