@@ -148,7 +148,8 @@ def _run_folder(text: str) -> RunFolder:
 
 
 def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.demo import format_metrics, run_demo
+    from raylabel.demo import run_demo
+    from raylabel.pipeline.evaluate import format_metrics
 
     if arguments.seed < 0:
         raise InputError(f"--seed must be >= 0, got {arguments.seed}")
@@ -178,7 +179,7 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.demo import format_metrics
+    from raylabel.pipeline.evaluate import format_metrics
     from raylabel.pipeline.run import run_pipeline
 
     config, run = _load(arguments, overrides)
@@ -194,7 +195,7 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise InputError("calibrate: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
-    from raylabel.demo import format_metrics
+    from raylabel.pipeline.evaluate import format_metrics
     from raylabel.pipeline.run import run_one
 
     is_json = getattr(arguments, "json", False)

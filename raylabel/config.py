@@ -21,6 +21,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
+SmoothingKind = Literal["none", "uniform", "similarity"]
 CorrectorKind = Literal["none", "ccece", "hierarchical", "temperature", "isotonic", "auto"]
 
 
@@ -57,7 +58,7 @@ class DataConfig:
 class SmoothingConfig:
     """Label smoothing of the teacher's class targets (docs/design.md, "Similarity label smoothing")."""
 
-    kind: Literal["none", "uniform", "similarity"] = "similarity"
+    kind: SmoothingKind = "similarity"
     """Where the smoothed mass goes: nowhere, evenly to the other classes, or by class similarity."""
     eps_min: Probability = 0.02
     """Mass taken from the true class for the most frequent class."""
@@ -119,7 +120,7 @@ class CalibrationConfig:
     num_bins: Annotated[int, Field(ge=2)] = 15
     """Confidence bins of equal width over (0, 1]."""
     folds: NonNegativeInt = 0
-    """k >= 2: k teachers on k - 1 folds of `labelled` each predict their held-out fold, instead of `data.calibration`."""
+    """k >= 2: k teachers on k - 1 folds of `labelled` each predict their held-out fold; `data.calibration` is not used."""
     iou_threshold: Probability = 0.5
     """Mask IoU from which a detection can be correct."""
 
@@ -221,11 +222,11 @@ class Config:
             raise InputError("calibration.folds must be 0 or >= 2, got 1")
         if self.smoothing.eps_min > self.smoothing.eps_max:
             raise InputError(
-                f"smoothing.eps_min must be <= smoothing.eps_max, got {self.smoothing.eps_min} > {self.smoothing.eps_max}"
+                f"smoothing.eps_min must be <= smoothing.eps_max {self.smoothing.eps_max:g}, got {self.smoothing.eps_min:g}"
             )
         if self.smoothing.warmup_steps > self.teacher.steps:
             raise InputError(
-                f"smoothing.warmup_steps must be <= teacher.steps, got {self.smoothing.warmup_steps} > {self.teacher.steps}"
+                f"smoothing.warmup_steps must be <= teacher.steps {self.teacher.steps}, got {self.smoothing.warmup_steps}"
             )
         fractions = [
             part.fraction

@@ -8,7 +8,7 @@ from typing import TextIO
 class Progress:
     """Prints how far a stage is.
 
-    On a terminal one line is rewritten; elsewhere a plain line is printed at most every `plain_seconds`, and at the end.
+    On a terminal one line is rewritten; elsewhere a plain line is printed every `plain_seconds`, and at the end.
 
     Args:
         label: name of the stage.

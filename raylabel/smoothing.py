@@ -1,10 +1,11 @@
 """Class similarity and the soft class targets that the teacher is trained on."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from raylabel.config import SmoothingKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def smoothing_mass(counts: NDArray[np.integer], eps_min: float, eps_max: float) 
 
 def soft_targets(
     *,
-    kind: Literal["none", "uniform", "similarity"],
+    kind: SmoothingKind,
     counts: NDArray[np.integer],
     eps_min: float,
     eps_max: float,

@@ -1,7 +1,6 @@
 """Distributed training: a training job as a Ray Train run with checkpoints that an interrupted run goes on from."""
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError
@@ -87,13 +85,9 @@ def train_on_ray(
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            for cause in _causes(error):
-                if isinstance(cause, InputError):
-                    raise InputError(str(cause)) from error
-            raise
+        trainer.fit()
+        if refusal := ray.get(counter.refusal.remote()):
+            raise InputError(refusal)
     remove(checkpoints)
 
 
@@ -112,18 +106,19 @@ def _check_workers_fit(label: str, settings: TrainingConfig) -> None:
             )
 
 
-def _causes(error: TrainingFailedError) -> list[BaseException]:
-    causes: list[BaseException] = []
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            causes += [cause, getattr(cause, "cause", None) or cause]
-            cause = cause.__cause__
-    return causes
-
-
 def _train_worker(loop: dict[str, Any]) -> None:
-    """Runs in every DDP worker."""
+    """Runs in every DDP worker. Ray starts failed workers again; after bad input they end at once, and the driver says
+    what it was."""
+    if ray.get(loop["counter"].refusal.remote()):
+        return
+    try:
+        _train_and_save(loop)
+    except InputError as error:
+        ray.get(loop["counter"].refuse.remote(str(error)))
+        raise
+
+
+def _train_and_save(loop: dict[str, Any]) -> None:
     torch.set_num_threads(loop["threads"])
     rank = ray.train.get_context().get_world_rank()
     run, folder = RunFolder(loop["run"]), loop["folder"]
@@ -170,4 +165,4 @@ def _train_worker(loop: dict[str, Any]) -> None:
         with checkpoint.as_directory() as restored:
             trained = fit(Path(restored))
     if rank == 0:
-        save_segmenter(trained, run.path(folder), {**loop["description"], "num_workers": os.environ.get("WORLD_SIZE")})
+        save_segmenter(trained, run.path(folder), loop["description"])

@@ -11,8 +11,10 @@ import pyarrow as pa
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from raylabel.dataset.images import ImageError, read_image
+from raylabel.errors import InputError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.session import check_pool_fits
@@ -58,7 +60,23 @@ def map_shards(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    except RayError as error:
+        if (refusal := _input_error(error)) is not None:
+            raise refusal from error
+        raise
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """Bad input that a worker met, within what Ray makes of it."""
+    while error is not None:
+        cause = getattr(error, "cause", None)
+        for one in (error, cause):
+            if isinstance(one, InputError):
+                return InputError(str(one.args[0] if one is cause else cause or one))
+        error = error.__cause__ if error.__cause__ is not None else cause
+    return None
 
 
 class _ShardActor:

@@ -47,11 +47,12 @@ def check_pool_fits(key: str, *, num_workers: int, num_cpus: float, num_gpus: fl
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
-    """Takes counts from workers anywhere on the cluster, for the driver's progress line only."""
+    """Takes counts from workers anywhere on the cluster for the driver's progress line, and bad input that they met."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
         self._note = ""
+        self._refusal: str | None = None
 
     def report(self, key: str, done: int, note: str = "") -> None:
         """Worker `key` has done so much in all."""
@@ -61,6 +62,14 @@ class LiveCounter:
     def total(self) -> tuple[int, str]:
         """Sum over workers, and the last note."""
         return sum(self._done.values()), self._note
+
+    def refuse(self, message: str) -> None:
+        """A worker met bad input: trying again would not help."""
+        self._refusal = self._refusal or message
+
+    def refusal(self) -> str | None:
+        """What was refused first, if anything."""
+        return self._refusal
 
 
 @contextmanager

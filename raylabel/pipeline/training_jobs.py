@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raylabel.config import Config, TrainingConfig, config_dict, parse_config
+from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.labels import PseudoLabels
 from raylabel.models import build_segmenter
@@ -116,7 +116,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
 
 
 def class_targets(
-    config: Config, labelled: AnnotatedSet, similarity: NDArray[np.float64] | None, *, kind: str
+    config: Config, labelled: AnnotatedSet, similarity: NDArray[np.float64] | None, *, kind: SmoothingKind
 ) -> NDArray[np.float32]:
     """(num_classes, num_classes + 1) soft target of each class."""
     return soft_targets(
