@@ -16,12 +16,12 @@ from raylabel.labels import committed_shards
 from raylabel.masks import Rle, decode_masks
 from raylabel.storage import RunFolder
 
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF")
-"""Okabe and Ito's palette: one an instance, in turn."""
+COLOURS = ("#E69F00", "#56B4E9", "#1FBF8F", "#F0E442", "#B79CFF", "#FF7F3F", "#E58FBF", "#FFFFFF")
+"""One an instance, in turn: Okabe and Ito's palette, made lighter where numbers in it would be hard to read on black."""
 
 _MAX_SHARDS = 16
 _SIDE = 420
-_LISTED = 12
+_DRAWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ class GalleryImage:
 
     Attributes:
         image_id: as in the pool.
-        jpeg: the picture with masks and instance numbers drawn in; empty where the image can't be read.
+        jpeg: the picture with the best 12 masks and their numbers drawn in; empty where the image can't be read.
         problem: why it can't be read, or "".
-        labels: a row an instance drawn: number, colour, name, group, raw_score, calibrated_score.
-        num_more: pseudo-labels that are drawn but not listed.
+        labels: a row for each of them: number, colour, name, group, raw_score, calibrated_score.
+        num_more: further pseudo-labels, neither drawn nor listed.
         num_dropped: predictions that selection dropped.
     """
 
@@ -77,6 +77,7 @@ def choose_images(
 def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: int) -> GalleryImage:
     """Read one image and draw its pseudo-labels."""
     structs = sorted(image.structs, key=lambda one: -one["calibrated_score"])
+    drawn = structs[:_DRAWN]
     labels = [
         {
             "number": number,
@@ -86,13 +87,13 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
             "raw_score": one["raw_score"],
             "calibrated_score": one["calibrated_score"],
         }
-        for number, one in enumerate(structs[:_LISTED], start=1)
+        for number, one in enumerate(drawn, start=1)
     ]
     jpeg, problem = b"", ""
     try:
         pixels = read_image(image.uri, max_pixels=max_pixels)
         if pixels.shape[:2] == image.image_size_hw:
-            rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in structs]
+            rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
             jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
         else:
             problem = (
@@ -105,7 +106,7 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
         jpeg=jpeg,
         problem=problem,
         labels=labels,
-        num_more=max(0, len(structs) - _LISTED),
+        num_more=max(0, len(structs) - len(drawn)),
         num_dropped=sum(image.dropped.values()),
     )
 

@@ -37,23 +37,27 @@ def read_categories(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """AP of every model on the validation split, as measured; the best of each column is marked."""
+    """AP of every model on the validation split, as measured; the best of each column is marked unless all
+    are equal."""
     arms: dict[str, dict[str, float | None]] = (metrics or {}).get("validation") or {}
     if not arms:
         return None
     names = [name for name in _METRICS if any(name in figures for figures in arms.values())]
-    best = {
-        name: max((value for figures in arms.values() if (value := figures.get(name)) is not None), default=None)
-        for name in names
-    }
+    best = {name: _best([figures.get(name) for figures in arms.values()]) for name in names}
     rows = []
     for arm in sorted(arms, key=lambda arm: list(ARMS).index(arm) if arm in ARMS else len(ARMS)):
         cells = [
-            {"value": value, "is_best": len(arms) > 1 and value is not None and value == best[name]}
+            {"value": value, "is_best": value is not None and value == best[name]}
             for name, value in ((name, arms[arm].get(name)) for name in names)
         ]
         rows.append({"arm": arm, "about": ARMS.get(arm, ""), "cells": cells})
     return {"names": names, "rows": rows}
+
+
+def _best(values: Sequence[float | None]) -> float | None:
+    """The highest, unless all are equal."""
+    known = {value for value in values if value is not None}
+    return max(known) if len(known) > 1 else None
 
 
 def calibration_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
