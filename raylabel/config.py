@@ -120,7 +120,7 @@ class CalibrationConfig:
     num_bins: Annotated[int, Field(ge=2)] = 15
     """Confidence bins of equal width over (0, 1]."""
     folds: NonNegativeInt = 0
-    """k >= 2: k teachers on k - 1 folds of `labelled` each predict their held-out fold; `data.calibration` is not used."""
+    """k >= 2: k teachers on k - 1 folds of `labelled` each predict their held-out fold, in place of a split."""
     iou_threshold: Probability = 0.5
     """Mask IoU from which a detection can be correct."""
 
@@ -221,13 +221,11 @@ class Config:
         if self.calibration.folds == 1:
             raise InputError("calibration.folds must be 0 or >= 2, got 1")
         if self.smoothing.eps_min > self.smoothing.eps_max:
-            raise InputError(
-                f"smoothing.eps_min must be <= smoothing.eps_max {self.smoothing.eps_max:g}, got {self.smoothing.eps_min:g}"
-            )
+            low, high = self.smoothing.eps_min, self.smoothing.eps_max
+            raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
         if self.smoothing.warmup_steps > self.teacher.steps:
-            raise InputError(
-                f"smoothing.warmup_steps must be <= teacher.steps {self.teacher.steps}, got {self.smoothing.warmup_steps}"
-            )
+            warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
+            raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

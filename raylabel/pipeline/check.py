@@ -3,10 +3,12 @@
 from typing import Any
 
 from raylabel.config import Config, TrainingConfig
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.errors import InputError
 from raylabel.models import build_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.stage import STAGES, stage_folder
-from raylabel.storage import RunFolder
+from raylabel.storage import RunFolder, list_files
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -21,6 +23,7 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         if name == "calibration" and config.calibration.folds:
             continue
         part = getattr(data, name)
+        _check_images_exist(name, part)
         counts = part.class_image_counts()
         splits[name] = {
             "num_images": len(part),
@@ -44,6 +47,22 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},
     }
+
+
+def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
+    """One listing a folder, not one question an image: object stores are slow to answer."""
+    by_folder: dict[str, list[str]] = {}
+    for image in annotated.images:
+        folder, _, file_name = image.uri.rpartition("/")
+        by_folder.setdefault(folder, []).append(file_name)
+    for folder, file_names in by_folder.items():
+        there = {info.base_name for info in list_files(folder)}
+        missing = [file_name for file_name in file_names if file_name not in there]
+        if missing:
+            raise InputError(
+                f"data.{name}: {folder}/{missing[0]}: no such image"
+                + (f", and {len(missing) - 1} more of that folder" if len(missing) > 1 else "")
+            )
 
 
 def _build(settings: TrainingConfig, num_classes: int) -> None:

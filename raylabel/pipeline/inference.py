@@ -69,13 +69,13 @@ def map_shards(
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
-    """Bad input that a worker met, within what Ray makes of it."""
+    """Bad input that a worker met, inside of what Ray wraps around it."""
     while error is not None:
-        cause = getattr(error, "cause", None)
-        for one in (error, cause):
-            if isinstance(one, InputError):
-                return InputError(str(one.args[0] if one is cause else cause or one))
-        error = error.__cause__ if error.__cause__ is not None else cause
+        # Ray's own subclass of InputError holds the worker's traceback as its text, and the original as its cause.
+        original = getattr(error, "cause", None)
+        if type(error) is InputError:
+            return error
+        error = original or error.__cause__
     return None
 
 

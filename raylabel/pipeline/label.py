@@ -16,6 +16,7 @@ from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool import PoolImage, pool_shards
 from raylabel.errors import InputError
 from raylabel.instances import Instances
+from raylabel.kept_labels import kept_images
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.pipeline.calibrate import load_corrector
@@ -26,7 +27,6 @@ from raylabel.pipeline.live_calibration import start_calibration_actor
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.schema import BINS, ERRORS, LABELS
-from raylabel.selection import select
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_table, read_table_metadata, remove
 
 FOLDER = stage_folder("label")
@@ -83,22 +83,9 @@ def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
     kept: Counter[str] = Counter({"r": 0, "c": 0, "f": 0})
     dropped: Counter[str] = Counter()
     for uri in committed_shards(run).values():
-        for instances in read_table(uri)["instances"].to_pylist():
-            columns = {
-                name: np.array([one[name] for one in instances or []])
-                for name in ("calibrated_score", "class_index", "mask_quality", "mask_area")
-            }
-            class_indices = columns["class_index"].astype(np.int32)
-            selection = select(
-                calibrated_scores=columns["calibrated_score"],
-                class_indices=class_indices,
-                mask_quality=columns["mask_quality"],
-                mask_areas=columns["mask_area"],
-                config=config.selection,
-                frequency_groups=groups,
-            )
-            kept.update(groups[class_indices[selection.keep]].tolist())
-            dropped.update(selection.dropped)
+        for image in kept_images(uri, config.selection, groups):
+            kept.update(str(groups[struct["class_index"]]) for struct in image.structs)
+            dropped.update(image.dropped)
     return {"kept": sum(kept.values()), "kept_by_group": dict(kept), "dropped": dict(dropped)}
 
 

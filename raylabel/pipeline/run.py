@@ -5,6 +5,7 @@ from typing import Any
 
 from raylabel.config import Config, dump_config
 from raylabel.pipeline import calibrate, distill, evaluate, label, prototypes, report, teacher
+from raylabel.pipeline.check import check_run
 from raylabel.pipeline.stage import STAGES
 from raylabel.storage import RunFolder, commit_bytes
 
@@ -23,5 +24,10 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Run all stages; returns the artifact of each."""
+    """Run all stages; returns the artifact of each.
+
+    Raises:
+        InputError: anything that `check_run` finds, before the first stage starts.
+    """
+    check_run(config, run)
     return {stage: run_one(stage, config, run) for stage in STAGES}

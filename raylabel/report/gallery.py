@@ -17,7 +17,7 @@ from raylabel.masks import Rle, decode_masks
 from raylabel.storage import RunFolder
 
 COLOURS = ("#E69F00", "#56B4E9", "#1FBF8F", "#F0E442", "#B79CFF", "#FF7F3F", "#E58FBF", "#FFFFFF")
-"""One an instance, in turn: Okabe and Ito's palette, made lighter where numbers in it would be hard to read on black."""
+"""One an instance, in turn: Okabe and Ito's palette, lighter where numbers in it would be hard to read on black."""
 
 _MAX_SHARDS = 16
 _SIDE = 420

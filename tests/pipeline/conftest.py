@@ -1,0 +1,85 @@
+"""One small generated set, one local Ray cluster a session, and runs that were prepared up to the labels."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raylabel.calibration import Detections, FitContext, fit_corrector
+from raylabel.config import Config, load_config
+from raylabel.dataset.synthetic import generate
+from raylabel.models import build_segmenter
+from raylabel.models.saved import save_segmenter
+from raylabel.storage import RunFolder, commit_json, digest
+
+TESTS = Path(__file__).resolve().parents[1]
+
+CONFIG = """
+data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool,
+       pool_truth: pool_truth.json}
+smoothing: {warmup_steps: 2}
+teacher: {model: "fakes:FakeSegmenter", steps: 4, batch_size: 4, num_workers: 1}
+label: {shard_size: 8, score_threshold: 0.1}
+selection: {min_score: 0.1}
+student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabelled_per_batch: 2, num_workers: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local cluster that is only ours."""
+    ray = pytest.importorskip("ray")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    sys.path.insert(0, str(TESTS))
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, address="local")
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = 120
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of 6 classes, with config.yaml."""
+    folder = tmp_path_factory.mktemp("generated")
+    generate(folder, num_images=60, num_classes=6, image_size=64)
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def config(generated: Path) -> Config:
+    return load_config(generated / "config.yaml")
+
+
+Prepare = Callable[[Config, Path], RunFolder]
+
+
+@pytest.fixture
+def prepare() -> Prepare:
+    """Makes a run whose teacher is untrained and whose corrector changes nothing, ready to label."""
+    return prepared_run
+
+
+def prepared_run(config: Config, folder: Path) -> RunFolder:
+    from raylabel.pipeline.data import RunData, commit_classes
+
+    run = RunFolder(str(folder))
+    data = RunData(config)
+    commit_classes(run, data)
+    torch.manual_seed(0)
+    num_classes = data.labelled.num_classes
+    segmenter = build_segmenter(config.teacher.model, num_classes=num_classes)
+    save_segmenter(segmenter, run.path("teacher"), {"model": config.teacher.model})
+    corrector = fit_corrector(
+        "none",
+        Detections.empty(num_classes),
+        context=FitContext(num_bins=5, frequency_groups=np.array(["r"] * num_classes), similarity=None, seed=0),
+    )
+    commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
+    for folder_name in ("teacher", "calibration"):
+        run.commit_artifact(folder_name, {"fingerprint": digest(folder_name), "seconds": 0.0})
+    return run

@@ -1,0 +1,119 @@
+"""The whole pipeline on Ray: every stage leaves what the contract says, and nothing is done twice."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylabel.config import Config, load_run_config
+from raylabel.models.saved import load_segmenter
+from raylabel.pipeline.calibrate import load_detections
+from raylabel.pipeline.recalibrate import recalibrate
+from raylabel.pipeline.run import run_pipeline
+from raylabel.pipeline.stage import STAGES
+from raylabel.pipeline.status import format_status, run_status
+from raylabel.schema import BINS, CLASSES, DETECTIONS, PROTOTYPES
+from raylabel.storage import RunFolder, read_json, read_table
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def modified(run: RunFolder, pattern: str) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(Path(run.uri).glob(pattern))}
+
+
+@pytest.fixture(scope="module")
+def finished_run(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Any:
+    from raylabel.config import load_config
+
+    config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("run")))
+    return config, run, run_pipeline(config, run)
+
+
+def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    config, run, artifacts = finished_run
+    assert tuple(artifacts) == STAGES
+    assert load_run_config(run) == config
+    tables = {
+        "prototypes/prototypes.parquet": PROTOTYPES,
+        "calibration/detections.parquet": DETECTIONS,
+        "calibration/bins.parquet": BINS,
+        "calibration/classes.parquet": CLASSES,
+    }
+    for name, schema in tables.items():
+        assert read_table(run.path(name)).schema.equals(schema), name
+    for folder in ("prototypes/embedder", "teacher", "student", "student/supervised"):
+        _, description = load_segmenter(run.path(folder))
+        assert description["num_classes"] == 6
+        assert Path(run.path(folder, "metrics.jsonl")).read_text()
+        assert not Path(run.path(folder, "checkpoints")).exists()
+    metrics = read_json(run.path("evaluation", "metrics.json"))
+    assert set(metrics["validation"]) == {"teacher", "student", "student+corrector", "supervised"}
+    assert metrics["pool"]["num_images"] == 35
+    assert "<html" in Path(run.path("report", "index.html")).read_text()
+
+
+def test_bins_are_those_of_the_detections(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    _, run, artifacts = finished_run
+    detections, image_ids = load_detections(run)
+    bins = read_table(run.path("calibration", "bins.parquet"))
+    assert sum(bins["num"].to_pylist()) == pytest.approx(detections.scored().weights.sum(), rel=1e-6)
+    assert len(image_ids) <= 3
+    counts = artifacts["calibrate"]["counts"]
+    assert counts["correct"] + counts["incorrect"] + counts["ignored"] == len(detections)
+
+
+def test_a_second_run_does_nothing_again(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    config, run, artifacts = finished_run
+    before = modified(run, "**/*.parquet") | modified(run, "**/*.safetensors")
+    again = run_pipeline(config, run)
+    assert modified(run, "**/*.parquet") | modified(run, "**/*.safetensors") == before
+    assert {name: one["fingerprint"] for name, one in again.items()} == {
+        name: one["fingerprint"] for name, one in artifacts.items()
+    }
+
+
+def test_status_reads_the_folder(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    _, run, _ = finished_run
+    status = run_status(run)
+    assert {one["state"] for one in status["stages"]} == {"finished"}
+    assert (status["labels"]["shards_done"], status["labels"]["shards_total"]) == (5, 5)
+    assert status["labels"]["images_done"] == status["labels"]["images_total"] == 35
+    assert "5/5 shards, 35/35 images" in format_status(status)
+
+
+def test_recalibrate_keeps_teacher_and_raw_labels(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    _, run, _ = finished_run
+    models = modified(run, "**/*.safetensors")
+    before = read_table(run.path("labels", "shard-00000000.parquet")).to_pylist()
+    artifact = recalibrate(run, "isotonic")
+    after = read_table(run.path("labels", "shard-00000000.parquet")).to_pylist()
+    assert modified(run, "**/*.safetensors") == models
+    assert artifact["corrector"] == "isotonic"
+    assert read_json(run.path("calibration", "corrector.json"))["kind"] == "isotonic"
+    assert load_run_config(run).calibration.corrector == "isotonic"
+    changed = 0
+    for old, new in zip(before, after, strict=True):
+        for old_one, new_one in zip(old["instances"], new["instances"], strict=True):
+            changed += old_one.pop("calibrated_score") != new_one.pop("calibrated_score")
+            assert old_one == new_one
+    assert changed
+
+
+def test_folds_predict_every_labelled_image_once(
+    finished_run: tuple[Config, RunFolder, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from raylabel.pipeline import calibrate
+    from raylabel.pipeline.data import RunData
+
+    config, run, _ = finished_run
+    folded = replace(
+        config, calibration=replace(config.calibration, folds=2), label=replace(config.label, shard_size=4)
+    )
+    calibrate.run_stage(folded, run)
+    _, image_ids = load_detections(run)
+    labelled = {str(image.image_id) for image in RunData(folded).labelled.images}
+    assert set(image_ids) <= labelled
+    assert len(image_ids) > len(labelled) / 2
+    assert "moved to" in capsys.readouterr().out
