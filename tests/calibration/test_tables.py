@@ -1,0 +1,101 @@
+"""The stored tables agree with the detections, and an unseen class is a normal case."""
+
+import json
+
+import numpy as np
+import pytest
+
+from raylabel.calibration import (
+    CalibrationTables,
+    Detections,
+    FitContext,
+    ReliabilityBins,
+    calibration_tables,
+    fit_corrector,
+)
+from raylabel.schema import BINS, CLASSES, DETECTIONS
+
+CONTEXT = FitContext(num_bins=10, frequency_groups=np.array(["r", "c", "f"]))
+
+
+def made(num: int) -> Detections:
+    """Class 0 is never detected."""
+    rng = np.random.default_rng(0)
+    return Detections(
+        num_classes=3,
+        class_indices=rng.integers(1, 3, num).astype(np.int32),
+        raw_scores=rng.random(num),
+        image_indices=rng.integers(0, 20, num),
+        outcomes=rng.integers(0, 3, num).astype(np.int8),
+        weights=rng.choice([1.0, 4.0], num),
+    )
+
+
+def tables_of(detections: Detections, kind: str = "hierarchical") -> CalibrationTables:
+    return calibration_tables(
+        detections,
+        corrector=fit_corrector(kind, detections, context=CONTEXT),
+        context=CONTEXT,
+        image_ids=[f"image {index}" for index in range(20)],
+        class_names=["a", "b", "c"],
+        category_ids=[7, 8, 9],
+        num_train_images=[0, 50, 200],
+    )
+
+
+def test_tables_follow_the_schemas_and_agree() -> None:
+    detections = made(300)
+    tables = tables_of(detections)
+    for table, schema in ((tables.detections, DETECTIONS), (tables.bins, BINS), (tables.classes, CLASSES)):
+        assert table.schema.equals(schema)
+    assert tables.detections["image_id"][0].as_py() == f"image {detections.image_indices[0]}"
+    stored = Detections(
+        num_classes=3,
+        class_indices=tables.detections["class_index"].to_numpy(),
+        raw_scores=tables.detections["raw_score"].to_numpy().astype(np.float64),
+        image_indices=detections.image_indices,
+        outcomes=tables.detections["outcome"].to_numpy(),
+        weights=tables.detections["weight"].to_numpy().astype(np.float64),
+    )
+    again, bins = ReliabilityBins.from_detections(stored, 10), ReliabilityBins.from_table(tables.bins)
+    np.testing.assert_allclose(again.num, bins.num, err_msg="bins made again from the stored table")
+    np.testing.assert_allclose(again.sum_confidence, bins.sum_confidence, rtol=1e-5)
+
+
+def test_a_class_without_detections_is_null() -> None:
+    rows = tables_of(made(300)).classes.to_pylist()
+    assert rows[0] == {
+        "class_index": 0,
+        "category_id": 7,
+        "name": "a",
+        "frequency_group": "r",
+        "num_train_images": 0,
+        "num_detections": 0,
+        "num_effective": 0.0,
+    } | dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high", "bias", "ccece", "ccece_calibrated"])
+    for row in rows[1:]:
+        assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+        assert abs(row["bias"]) <= row["ccece"] + 1e-12
+        assert row["num_effective"] < row["num_detections"], "weights differ"
+
+
+@pytest.mark.parametrize("kind", ["auto", "ccece"])
+def test_summary_is_plain_and_counts_add_up(kind: str) -> None:
+    summary = tables_of(made(300), kind).summary
+    json.dumps(summary, allow_nan=False)
+    assert (
+        summary["num_correct"] + summary["num_incorrect"] + summary["num_ignored"] == summary["num_detections"] == 300
+    )
+    assert summary["groups"]["all"]["num_classes_with_detections"] == 2
+    assert summary["raw"]["ccece"]["r"] is None
+    assert summary["raw"]["ccece"]["all"] == pytest.approx(
+        (summary["raw"]["ccece"]["c"] + summary["raw"]["ccece"]["f"]) / 2
+    )
+
+
+def test_no_detection_is_no_error() -> None:
+    tables = tables_of(Detections.empty(3), "auto")
+    assert tables.detections.num_rows == tables.bins.num_rows == 0
+    assert tables.summary["raw"]["nll"] is None
+    assert tables.summary["corrector_chosen"] == "none"
+    json.dumps(tables.summary, allow_nan=False)

@@ -1,0 +1,212 @@
+"""Calibration of results files: real ones whole, and damaged ones refused with one clear line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylabel.calibration import ReliabilityBins
+from raylabel.errors import InputError
+from raylabel.external import calibrate_results, correct_results
+from raylabel.masks import encode_masks
+from raylabel.schema import CLASSES, DETECTIONS
+from raylabel.storage import read_json, read_table
+
+SIZE = 16
+Files = tuple[str, str, list[dict[str, Any]]]
+
+
+def rle(row: int, column: int, side: int, size: int = SIZE) -> dict[str, Any]:
+    mask = np.zeros((1, size, size), dtype=bool)
+    mask[0, row : row + side, column : column + side] = True
+    encoded = encode_masks(mask)[0]
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+def write_files(folder: Path) -> Files:
+    """12 images with one object of class 3 each; the detector finds it with .9, and beside it nothing with .4."""
+    truth = {
+        "images": [{"id": image, "file_name": f"{image}.jpg", "height": SIZE, "width": SIZE} for image in range(12)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
+        "annotations": [
+            {"id": image + 1, "image_id": image, "category_id": 3, "iscrowd": 0, "area": 36}
+            | {"bbox": [0, 0, 6, 6], "segmentation": rle(0, 0, 6)}
+            for image in range(12)
+        ],
+    }
+    results = [
+        {
+            "image_id": image,
+            "category_id": 3,
+            "score": score,
+            "bbox": [0, 0, 6, 6],
+            "segmentation": rle(place, place, 6),
+        }
+        | {"note": f"{image}/{place}"}
+        for image in range(12)
+        for place, score in ((0, 0.9), (9, 0.4))
+    ]
+    annotations, predictions = folder / "truth.json", folder / "results.json"
+    annotations.write_text(json.dumps(truth))
+    predictions.write_text(json.dumps(results))
+    return str(predictions), str(annotations), results
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return write_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Folder and artifact of a calibration of those files."""
+    folder = tmp_path_factory.mktemp("calibration")
+    predictions, annotations, _ = write_files(folder)
+    artifact = calibrate_results(predictions, annotations, str(folder / "out"), corrector="hierarchical", num_bins=10)
+    return folder / "out", artifact
+
+
+def test_writes_everything_that_it_says(calibration: tuple[Path, dict[str, Any]]) -> None:
+    out, artifact = calibration
+    assert sorted(path.name for path in out.iterdir()) == [
+        "artifact.json",
+        "bins.parquet",
+        "classes.parquet",
+        "corrector.json",
+        "detections.parquet",
+        "reliability.png",
+    ]
+    assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert read_json(str(out / "artifact.json")) == artifact
+    assert (artifact["num_correct"], artifact["num_incorrect"], artifact["num_ignored"]) == (12, 12, 0)
+    # Two bins: |.9 - 1| and |.4 - 0|, each half of the detections.
+    assert artifact["raw"]["ccece"]["all"] == pytest.approx(0.25)
+    assert artifact["calibrated_cross_validated"]["nll"] < artifact["raw"]["nll"]
+    detections = read_table(str(out / "detections.parquet"))
+    assert detections.schema.equals(DETECTIONS)
+    assert detections["outcome"].to_pylist() == [1, 0] * 12, "in the file's order"
+    classes = read_table(str(out / "classes.parquet"))
+    assert classes.schema.equals(CLASSES)
+    assert classes["category_id"].to_pylist() == [3, 5]
+    assert classes["ccece"].to_pylist()[1] is None, "dogs are neither annotated nor detected"
+    bins = ReliabilityBins.from_table(read_table(str(out / "bins.parquet")))
+    assert bins.num.sum() == 24
+    assert read_json(str(out / "corrector.json"))["category_ids"] == [3, 5]
+
+
+def test_correct_keeps_everything_but_the_score(
+    calibration: tuple[Path, dict[str, Any]], files: Files, tmp_path: Path
+) -> None:
+    predictions, _, results = files
+    corrector, out = str(calibration[0] / "corrector.json"), str(tmp_path / "corrected.json")
+    summary = correct_results(corrector, predictions, out)
+    corrected = read_json(out)
+    assert summary["num_detections"] == 24
+    assert summary["mean_calibrated_score"] == pytest.approx(np.mean([one["score"] for one in corrected]))
+    for before, after in zip(results, corrected, strict=True):
+        assert after["raw_score"] == before["score"]
+        assert after["score"] > 0.9 if before["score"] == 0.9 else after["score"] < 0.4
+        assert list(after) == [*before, "raw_score"]
+        assert all(after[name] == value for name, value in before.items() if name != "score")
+    with pytest.raises(InputError, match=r"entry 0 already has a raw_score"):
+        correct_results(corrector, out, out)
+
+
+def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    dogs = tmp_path / "dogs.json"
+    dogs.write_text(json.dumps([{"image_id": 1, "category_id": 5, "score": 0.4}]))
+    correct_results(str(calibration[0] / "corrector.json"), str(dogs), str(tmp_path / "dogs_corrected.json"))
+    assert read_json(str(tmp_path / "dogs_corrected.json"))[0]["score"] < 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks"),
+        ({"image_id": 99}, "entry 7: unknown image_id 99"),
+        ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
+        ({"category_id": 4}, "entry 7: unknown category_id 4"),
+        ({"score": float("nan")}, r"entry 7: score must be a number in \[0, 1\], got nan"),
+        ({"score": 1.5}, r"entry 7: score must be a number in \[0, 1\], got 1.5"),
+        ({"score": "high"}, r"entry 7: score must be a number in \[0, 1\], got 'high'"),
+        ({"score": True}, r"entry 7: score must be a number in \[0, 1\], got True"),
+        ({"segmentation": rle(0, 0, 6, size=20)}, r"entry 7 \(image 3\): RLE size must be \[16, 16\]"),
+        ({"segmentation": {"size": [SIZE, SIZE], "counts": "0"}}, r"entry 7 \(image 3\): RLE counts must sum to 256"),
+        ({"segmentation": {"size": 16, "counts": "0"}}, r"entry 7 \(image 3\)"),
+        ({"segmentation": {"size": [SIZE, SIZE], "counts": "é"}}, r"entry 7 \(image 3\): RLE counts"),
+        ({"segmentation": [[0, 0, 5, 5]]}, r"entry 7 \(image 3\): polygon must have at least 3 points"),
+    ],
+)
+def test_damaged_entries_are_named(files: Files, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    predictions, annotations, results = files
+    results[7] |= change
+    Path(predictions).write_text(json.dumps(results))
+    with pytest.raises(InputError, match=r"results\.json: " + message) as raised:
+        calibrate_results(predictions, annotations, str(tmp_path / "out"))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists(), "nothing is written before everything is read"
+
+
+@pytest.mark.parametrize("name", ["image_id", "category_id", "score"])
+def test_missing_fields_are_named(files: Files, tmp_path: Path, name: str) -> None:
+    predictions, annotations, results = files
+    del results[3][name]
+    Path(predictions).write_text(json.dumps(results))
+    with pytest.raises(InputError, match=f"entry 3 has no {name}"):
+        calibrate_results(predictions, annotations, str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "hold no detection"),
+        ("{}", "must be a list of detections, got dict"),
+        ("[", "not JSON"),
+        ("[1]", "entry 0"),
+    ],
+)
+def test_damaged_files_are_named(files: Files, tmp_path: Path, text: str, message: str) -> None:
+    predictions, annotations, _ = files
+    Path(predictions).write_text(text)
+    with pytest.raises(InputError, match=message):
+        calibrate_results(predictions, annotations, str(tmp_path / "out"))
+
+
+def test_bad_arguments_and_correctors_are_refused(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, _ = files
+    for arguments, message in (
+        ({"corrector": "platt"}, "corrector must be one of none"),
+        ({"num_bins": 1}, "num_bins must be >= 2, got 1"),
+        ({"iou_threshold": 1.5}, "iou_threshold must be in"),
+    ):
+        with pytest.raises(InputError, match=message):
+            calibrate_results(predictions, annotations, str(tmp_path), **arguments)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"absent\.json: no such file"):
+        calibrate_results(str(tmp_path / "absent.json"), annotations, str(tmp_path))
+    corrector = tmp_path / "corrector.json"
+    for content, message in (
+        ({"kind": "none"}, "not a corrector of results files"),
+        ({"kind": "platt", "category_ids": [3]}, r"corrector\.json: corrector kind must be one of"),
+        ({"kind": "ccece", "category_ids": [3]}, r"corrector\.json: corrector 'ccece' lacks"),
+        ({"kind": "none", "category_ids": [4]}, "entry 0: unknown category_id 3"),
+    ):
+        corrector.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            correct_results(str(corrector), predictions, str(tmp_path / "corrected.json"))
+
+
+def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shared_data("external_detector")
+    predictions, annotations = str(folder / "results.json"), str(folder / "instances.json")
+    artifact = calibrate_results(predictions, annotations, str(tmp_path / "out"))
+    assert (artifact["num_correct"], artifact["num_incorrect"], artifact["num_ignored"]) == (1782, 10294, 488)
+    assert artifact["corrector_chosen"] != "none"
+    raw, calibrated = artifact["raw"], artifact["calibrated_cross_validated"]
+    assert calibrated["nll"] < raw["nll"] - 0.008
+    assert calibrated["ece"] < 0.4 * raw["ece"]
+    assert all(calibrated["ccece"][group] < raw["ccece"][group] for group in ("all", "r", "c", "f"))
+    correct_results(str(tmp_path / "out" / "corrector.json"), predictions, str(tmp_path / "corrected.json"))
+    assert len(read_json(str(tmp_path / "corrected.json"))) == 12_564
