@@ -164,5 +164,6 @@ class _Means:
 
     def take(self) -> dict[str, float]:
         means = {name: total / self._nums[name] for name, total in self._sums.items()}
-        self.__init__()  # type: ignore[misc]
+        self._sums.clear()
+        self._nums.clear()
         return means

@@ -1,7 +1,7 @@
 """The loop: resuming, ranks, the loss's sum, the schedule, and what stops it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.config import PoolLosses, TrainingConfig
 from raylabel.models import build_segmenter
@@ -171,6 +172,23 @@ def test_images_without_objects_can_be_trained_on() -> None:
     segmenter = train(new_segmenter(), job, TrainContext(report=lambda step, values, _: metrics.append(values)))
     assert all(math.isfinite(value) for value in metrics[-1].values())
     assert all(bool(torch.isfinite(value).all()) for value in segmenter.state_dict().values())
+
+
+@pytest.fixture
+def one_process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process_group")
+@pytest.mark.parametrize("with_objects", [True, False])
+def test_distributed_training_is_the_same(with_objects: bool) -> None:
+    """Also where no image has an object, so that heads are not run whose gradients DDP waits for."""
+    job = a_job(labelled=ToyExamples(with_objects=with_objects), pool=ToyExamples(with_objects=False), steps=3)
+    alone = train(new_segmenter(), job, TrainContext())
+    distributed = train(new_segmenter(), job, TrainContext(wrap=DistributedDataParallel))
+    assert_same_weights(alone, distributed)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
