@@ -91,32 +91,38 @@ class SoftMaskRCNN(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """See Segmenter."""
+        """See Segmenter; what is said of an image doesn't depend on the others of the batch."""
+        predictions: dict[int, Instances] = {}
         with _mode(self, training=False):
-            batch, features = self._features(images)
-            proposals, _ = self.rpn(batch, features)
-            found = self.roi_heads.detect(
-                features,
-                proposals,
-                batch.image_sizes,
-                score_threshold=score_threshold,
-                max_per_image=max_per_image,
-            )
-        return [
-            _instances(one, seen_size, (image.shape[-2], image.shape[-1]))
-            for one, seen_size, image in zip(found, batch.image_sizes, images, strict=True)
-        ]
+            for rows in _rows_by_size(images):
+                batch, features = self._features([images[row] for row in rows])
+                proposals, _ = self.rpn(batch, features)
+                found = self.roi_heads.detect(
+                    features,
+                    proposals,
+                    batch.image_sizes,
+                    score_threshold=score_threshold,
+                    max_per_image=max_per_image,
+                )
+                for row, one, seen_size in zip(rows, found, batch.image_sizes, strict=True):
+                    predictions[row] = _instances(one, seen_size, (images[row].shape[-2], images[row].shape[-1]))
+        return [predictions[row] for row in range(len(images))]
 
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
         """See Segmenter; the box head's features of the targets' boxes."""
+        embeddings: dict[int, Tensor] = {}
         with _mode(self, training=False):
-            batch, features = self._features(images)
-            boxes = [
-                resize_boxes(target.boxes_xyxy, image.shape[-2:], size)
-                for image, target, size in zip(images, targets, batch.image_sizes, strict=True)
-            ]
-            return F.normalize(self.roi_heads.box_features(features, boxes, batch.image_sizes).float(), dim=1)
+            for rows in _rows_by_size(images):
+                batch, features = self._features([images[row] for row in rows])
+                boxes = [
+                    resize_boxes(targets[row].boxes_xyxy, images[row].shape[-2:], size)
+                    for row, size in zip(rows, batch.image_sizes, strict=True)
+                ]
+                together = self.roi_heads.box_features(features, boxes, batch.image_sizes).float()
+                parts = F.normalize(together, dim=1).split([len(image_boxes) for image_boxes in boxes])
+                embeddings |= dict(zip(rows, parts, strict=True))
+        return torch.cat([embeddings[row] for row in range(len(images))])
 
     def _features(self, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
         batch, _ = self.transform(images)
@@ -178,6 +184,14 @@ def _instances(found: Detections, seen_size_hw: tuple[int, int], image_size_hw: 
         soft_vectors=chosen,
         mask_quality=np.array(quality, np.float32),
     )
+
+
+def _rows_by_size(images: list[Tensor]) -> list[list[int]]:
+    """Rows of images of equal size: padding to a common size would change what norms see of the smaller ones."""
+    groups: dict[torch.Size, list[int]] = {}
+    for row, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(row)
+    return list(groups.values())
 
 
 def _to_dict(target: Target) -> dict[str, Tensor]:

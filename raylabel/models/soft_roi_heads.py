@@ -63,12 +63,7 @@ class SoftRoIHeads(RoIHeads):
 
     Sampling of regions, box coding and pooling are torchvision's; losses and post-processing are ours. `box_predictor`
     must be a SoftBoxPredictor, `mask_predictor` must give one channel.
-
-    Attributes:
-        max_mask_regions: at most so many object regions of an image, drawn at random, teach the mask head; None for all.
     """
-
-    max_mask_regions: int | None = None
 
     def select_training_samples(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
@@ -176,12 +171,6 @@ class SoftRoIHeads(RoIHeads):
             return boxes[0].new_zeros(0, 1, 1)
         return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_sizes)))[:, 0]
 
-    def _mask_regions(self, objects: Tensor) -> Tensor:
-        positive = torch.where(objects > 0)[0]
-        if self.max_mask_regions is None or len(positive) <= self.max_mask_regions:
-            return positive
-        return positive[torch.randperm(len(positive), device=positive.device)[: self.max_mask_regions]]
-
     def _mask_loss(
         self,
         features: dict[str, Tensor],
@@ -191,9 +180,8 @@ class SoftRoIHeads(RoIHeads):
         matched_rows: list[Tensor],
         is_object: list[Tensor],
     ) -> Tensor:
-        chosen = [self._mask_regions(objects) for objects in is_object]
-        boxes = [image[picks] for image, picks in zip(regions, chosen, strict=True)]
-        rows = [image[picks] for image, picks in zip(matched_rows, chosen, strict=True)]
+        boxes = [image[objects > 0] for image, objects in zip(regions, is_object, strict=True)]
+        rows = [image[objects > 0] for image, objects in zip(matched_rows, is_object, strict=True)]
         logits = self._mask_logits(features, boxes, image_sizes).float()
         if len(logits) == 0:
             return next(iter(features.values())).sum() * 0.0

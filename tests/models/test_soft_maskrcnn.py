@@ -97,13 +97,20 @@ def test_predictions_come_back_in_the_images_own_size(min_size: int | None) -> N
         assert (found.boxes_xyxy <= np.array([image.shape[2], image.shape[1]] * 2)).all()
 
 
-def test_an_image_is_seen_the_same_alone_and_beside_a_larger_one() -> None:
+def test_what_is_said_of_an_image_does_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=2)
     image, target = square_image(0)
-    alone = segmenter.embed([image], [target])
-    [beside, _] = segmenter.embed([image, torch.rand(3, 64, 64)], [target, square_image(1)[1]])
-    torch.testing.assert_close(alone[0], beside, atol=1e-5, rtol=1e-4)
+    other, other_target = torch.rand(3, 90, 120), Target.empty((90, 120), 2)
+    batch, batch_targets = [other, image, square_image(1)[0]], [other_target, target, square_image(1)[1]]
+    [alone] = segmenter.predict([image], score_threshold=0.0, max_per_image=8)
+    [first, beside, _] = segmenter.predict(batch, score_threshold=0.0, max_per_image=8)
+    assert first.image_size_hw == (90, 120)
+    np.testing.assert_allclose(beside.soft_vectors, alone.soft_vectors, atol=1e-4)
+    np.testing.assert_allclose(beside.boxes_xyxy, alone.boxes_xyxy, atol=1e-2)
+    embeddings = segmenter.embed(batch, batch_targets)
+    torch.testing.assert_close(segmenter.embed([image], [target])[0], embeddings[0], atol=1e-5, rtol=1e-4)
+    assert embeddings.shape[0] == 2
 
 
 def test_mixed_precision_gives_finite_losses_and_predictions() -> None:
