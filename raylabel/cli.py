@@ -218,6 +218,7 @@ def _quietly(work: Callable[[], Any]) -> Any:
 
 
 def _calibrate_results(arguments: argparse.Namespace) -> None:
+    from raylabel.calibration import format_summary
     from raylabel.external import calibrate_results
 
     missing = [f"--{name}" for name in ("predictions", "annotations", "out") if not getattr(arguments, name)]
@@ -226,10 +227,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
     summary = calibrate_results(
         arguments.predictions, arguments.annotations, arguments.out, corrector=_kind(arguments.corrector or "auto")
     )
-    if arguments.json:
-        print(json.dumps(summary))
-    else:
-        print(json.dumps(summary, indent=1))
+    print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {arguments.out}")
 
 
 def _kind(text: str) -> Any:

@@ -4,11 +4,14 @@ import sys
 import time
 from typing import TextIO
 
+QUIET_SECONDS = 60.0
+
 
 class Progress:
     """Prints how far a stage is.
 
-    On a terminal one line is rewritten; elsewhere a plain line is printed every `plain_seconds`, and at the end.
+    On a terminal one line is rewritten; elsewhere a plain line is printed at most every `plain_seconds` where something
+    was done since the last, once a minute where nothing was, and at the end.
 
     Args:
         label: name of the stage.
@@ -34,12 +37,14 @@ class Progress:
         self._start = self._last_plain = time.monotonic()
         self._is_live = self._stream.isatty()
         self._line_length = 0
+        self._plain_done = done
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.finish()
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None or self.done > self._done_before:
+            self.finish()
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` units are finished in all; `note` is appended (such as a loss)."""
@@ -47,8 +52,8 @@ class Progress:
         now = time.monotonic()
         if self._is_live:
             self._rewrite(self.text(note))
-        elif now - self._last_plain >= self._plain_seconds:
-            self._last_plain = now
+        elif now - self._last_plain >= (self._plain_seconds if done != self._plain_done else QUIET_SECONDS):
+            self._last_plain, self._plain_done = now, done
             print(self.text(note), file=self._stream, flush=True)
 
     def finish(self) -> None:

@@ -20,7 +20,7 @@ from raylabel.calibration.metrics import (
     pointwise_nll,
 )
 from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.calibration.tables import CalibrationTables, calibration_tables
+from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
 
 __all__ = [
     "CORRECTOR_KINDS",
@@ -44,6 +44,7 @@ __all__ = [
     "ece",
     "effective_count",
     "fit_corrector",
+    "format_summary",
     "group_masks",
     "image_folds",
     "match_image",

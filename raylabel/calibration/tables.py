@@ -1,6 +1,6 @@
 """The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -187,3 +187,26 @@ def _figures(
 def _nullable(values: NDArray[np.float64]) -> pa.Array:
     """NaN to null."""
     return pa.array(values, pa.float64(), mask=np.isnan(values))
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """The summary as text for people: counts, and each figure raw and calibrated."""
+    chosen = summary["corrector_chosen"]
+    choice = summary["corrector"] if chosen == summary["corrector"] else f"{summary['corrector']} chose {chosen}"
+    raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]
+    figures = [(name, raw[key], calibrated[key]) for name, key in (("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))]
+    for group, counts in summary["groups"].items():
+        label = (
+            f"CCECE {group} ({counts['num_classes_with_detections']} classes, {counts['num_detections']} detections)"
+        )
+        figures.append((label, raw["ccece"][group], calibrated["ccece"][group]))
+    lines = [
+        f"{summary['num_detections']} detections on {summary['num_images']} images: {summary['num_correct']} correct, "
+        f"{summary['num_incorrect']} incorrect, {summary['num_ignored']} ignored",
+        f"corrector: {choice}",
+        f"{'':<44}{'raw':>8}{'calibrated':>12} (cross-validated by image)",
+    ]
+    for name, before, after in figures:
+        cells = ["–" if value is None else f"{value:.4f}" for value in (before, after)]
+        lines.append(f"  {name:<42}{cells[0]:>8}{cells[1]:>12}")
+    return "\n".join(lines)

@@ -132,8 +132,12 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
     )
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
+    commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())
     commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
-    commit_json(run.path(FOLDER, "corrector.json"), corrector.to_json())
+    # `raylabel correct` applies it to results files, which name categories.
+    commit_json(
+        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
+    )
     return tables.summary | {"settings": _settings(config), "corrector_digest": digest(corrector.to_json())}
 
 

@@ -32,9 +32,7 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -
 
 def with_calibrated_scores(table: pa.Table, corrector: Corrector, *, num_classes: int) -> pa.Table:
     """The same rows of schema.LABELS with `calibrated_score` as the corrector gives it; all else untouched."""
-    [lists] = table["instances"].combine_chunks().chunks if table.num_rows else [None]
-    if lists is None:
-        return table
+    lists = table["instances"].combine_chunks()
     structs = lists.flatten()
     columns = {field.name: structs.field(field.name) for field in structs.type}
     detections = Detections(

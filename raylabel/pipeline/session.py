@@ -17,6 +17,8 @@ from raylabel.progress import Progress
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one; once a process."""
     if not ray.is_initialized():
+        # Ray's C++ core reports a known remark on every actor pool as an error; real failures come as exceptions.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
             # A machine of one CPU still needs one for the pool and one for everything else.
@@ -26,6 +28,7 @@ def connect() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 

@@ -1,7 +1,5 @@
 """One small generated set, one local Ray cluster a session, and runs that were prepared up to the labels."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from raylabel.dataset.synthetic import generate
 from raylabel.models import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.storage import RunFolder, commit_json, digest
-
-TESTS = Path(__file__).resolve().parents[1]
 
 CONFIG = """
 data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool,
@@ -33,8 +29,6 @@ student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabel
 def ray_session() -> Iterator[None]:
     """A local cluster that is only ours."""
     ray = pytest.importorskip("ray")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    sys.path.insert(0, str(TESTS))
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, address="local")
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 120
     yield

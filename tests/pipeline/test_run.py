@@ -60,8 +60,8 @@ def test_bins_are_those_of_the_detections(finished_run: tuple[Config, RunFolder,
     bins = read_table(run.path("calibration", "bins.parquet"))
     assert sum(bins["num"].to_pylist()) == pytest.approx(detections.scored().weights.sum(), rel=1e-6)
     assert len(image_ids) <= 3
-    counts = artifacts["calibrate"]["counts"]
-    assert counts["correct"] + counts["incorrect"] + counts["ignored"] == len(detections)
+    artifact = artifacts["calibrate"]
+    assert sum(artifact[f"num_{outcome}"] for outcome in ("correct", "incorrect", "ignored")) == len(detections)
 
 
 def test_a_second_run_does_nothing_again(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
