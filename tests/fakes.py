@@ -1,5 +1,7 @@
 """Hand-written fakes, importable as a user's own class would be: `fakes:FakeSegmenter` with tests/ on the path."""
 
+import os
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,3 +71,12 @@ class FakeSegmenter(nn.Module):
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
         return F.normalize(torch.cat([target.class_probs for target in targets]), dim=1)
+
+
+class LethalSegmenter(FakeSegmenter):
+    """Ends its process at an image that is all white, as a crash in a decoder or driver would."""
+
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+        if any(bool((image == 1).all()) for image in images):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(images, score_threshold=score_threshold, max_per_image=max_per_image)

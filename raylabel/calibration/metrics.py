@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtr
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
@@ -57,7 +57,7 @@ def class_ccece_debiased(bins: ReliabilityBins) -> NDArray[np.float64]:
     smoothed = (bins.num_correct + 0.5) / (bins.num + 1)
     error = np.sqrt(smoothed * (1 - smoothed) / num)
     gap = np.abs(bins.sum_confidence - bins.num_correct) / num
-    noisy_gap = error * np.sqrt(2 / np.pi) * np.exp(-((gap / error) ** 2) / 2) + gap * (1 - 2 * norm.cdf(-gap / error))
+    noisy_gap = error * np.sqrt(2 / np.pi) * np.exp(-((gap / error) ** 2) / 2) + gap * (1 - 2 * ndtr(-gap / error))
     excess = np.where(bins.num > 0, noisy_gap - gap, 0.0)
     per_bin = np.where(bins.num > 0, gap - excess, 0.0)
     total = bins.num.sum(axis=1)
@@ -167,8 +167,8 @@ def credible_interval(
     num_correct = accuracy * num
     num_wrong = num - num_correct
     tail = (1 - level) / 2
-    low = beta.ppf(tail, num_correct + 0.5, num_wrong + 0.5)
-    high = beta.ppf(1 - tail, num_correct + 0.5, num_wrong + 0.5)
+    low = betaincinv(num_correct + 0.5, num_wrong + 0.5, tail)
+    high = betaincinv(num_correct + 0.5, num_wrong + 0.5, 1 - tail)
     return np.where(accuracy == 0, 0.0, low), np.where(accuracy == 1, 1.0, high)
 
 

@@ -24,7 +24,7 @@ from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
-from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.inference import Predictor, map_shards
 from raylabel.pipeline.live_calibration import start_calibration_actor
 from raylabel.pipeline.session import connect, live_progress
@@ -147,9 +147,10 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     if not num_folds:
         tables = list(_match_on_ray(config, run, data.calibration, model_uri=run.path("teacher"), split="calibration"))
     else:
+        _train_fold_teachers(config, run)
         tables = []
         for fold in range(num_folds):
-            model_uri = _train_fold_teacher(config, run, fold)
+            model_uri = run.path(_fold_folder(fold))
             rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
             tables += _match_on_ray(config, run, data.labelled, model_uri=model_uri, split="labelled", rows=rows)
     table = pa.concat_tables(tables).sort_by([("image_id", "ascending"), ("raw_score", "descending")])
@@ -158,19 +159,22 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     return detections_from_table(table, data.labelled.num_classes)
 
 
-def _train_fold_teacher(config: Config, run: RunFolder, fold: int) -> str:
-    folder = f"{FOLDER}/fold-{fold}"
-    train_on_ray(
-        partial(fold_teacher_job, config_dict(config), run.uri, fold),
-        run=run,
-        folder=folder,
-        settings=config.teacher,
-        num_steps=config.teacher.steps,
-        identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
-        label=f"teacher without fold {fold + 1}/{config.calibration.folds}",
-        description=describe_model(config.teacher, f"teacher without fold {fold}"),
-    )
-    return run.path(folder)
+def _fold_folder(fold: int) -> str:
+    return f"{FOLDER}/fold-{fold}"
+
+
+def _train_fold_teachers(config: Config, run: RunFolder) -> None:
+    trainings = [
+        Training(
+            build=partial(fold_teacher_job, config_dict(config), run.uri, fold),
+            folder=_fold_folder(fold),
+            num_steps=config.teacher.steps,
+            identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
+            description=describe_model(config.teacher, f"teacher without fold {fold}"),
+        )
+        for fold in range(config.calibration.folds)
+    ]
+    train_on_ray(trainings, run=run, folder=FOLDER, settings=config.teacher, label="fold teachers")
 
 
 def _match_on_ray(

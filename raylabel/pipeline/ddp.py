@@ -3,7 +3,9 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from raylabel.errors import InputError
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.session import connect, live_progress
-from raylabel.storage import RunFolder, commit_bytes, digest, exists, open_uri, read_bytes, remove
+from raylabel.storage import RunFolder, commit_bytes, digest, exists, open_uri, read_bytes, read_json, remove
 from raylabel.training.loop import TrainContext, TrainJob, train
 
 JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
@@ -26,50 +28,66 @@ JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
 
 MAX_FAILURES = 3
 REPORT_SECONDS = 1.0
+TRAINING_FILE = "training.json"
+"""In a checkpoint: which training it is of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One model to train.
+
+    Attributes:
+        build: makes the segmenter and the job in each worker.
+        folder: where in the run the model and metrics.jsonl go.
+        num_steps: steps that the job has, for the progress line.
+        identity: JSON-able; a saved model or checkpoint of another identity is not taken for this one.
+        description: goes into model.json.
+    """
+
+    build: JobBuilder
+    folder: str
+    num_steps: int
+    identity: Any
+    description: dict[str, Any]
+
+    def is_saved(self, run: RunFolder) -> bool:
+        """Whether the model is in the run."""
+        uri = run.path(self.folder, "model.json")
+        return exists(uri) and read_json(uri).get("identity") == digest(self.identity)
 
 
 def train_on_ray(
-    build: JobBuilder,
-    *,
-    run: RunFolder,
-    folder: str,
-    settings: TrainingConfig,
-    num_steps: int,
-    identity: Any,
-    label: str,
-    description: dict[str, Any],
+    trainings: Sequence[Training], *, run: RunFolder, folder: str, settings: TrainingConfig, label: str
 ) -> None:
-    """Train with DDP and save the moving average of the weights in the run; nothing is done where it is there already.
+    """Train models one after the other with DDP, and save the moving average of their weights in the run.
+
+    They share one Ray Train run, since starting its processes costs as much as many steps. Models that are saved are
+    not trained again, and an interrupted training goes on from its last checkpoint.
 
     Args:
-        build: makes the segmenter and the job in each worker.
+        trainings: what to train.
         run: the run folder.
-        folder: where in the run the model, metrics.jsonl and checkpoints go.
+        folder: where in the run `checkpoints/` are while it lasts.
         settings: workers and their resources.
-        num_steps: steps that the job has, for the progress line.
-        identity: JSON-able; checkpoints of another identity are not gone on from.
         label: name on the progress line.
-        description: goes into model.json.
 
     Raises:
         InputError: a worker met bad input, or the cluster has too few CPUs or GPUs.
     """
-    model_json = run.path(folder, "model.json")
-    if exists(model_json) and json.loads(read_bytes(model_json)).get("identity") == digest(identity):
+    missing = [training for training in trainings if not training.is_saved(run)]
+    if not missing:
         return
     connect()
     _check_workers_fit(label, settings)
     checkpoints = run.path(folder, "checkpoints")
-    with live_progress(label, num_steps, unit="steps") as counter:
+    with live_progress(label, sum(training.num_steps for training in missing), unit="steps") as counter:
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={
-                "build": build,
+                "trainings": missing,
                 "run": run.uri,
-                "folder": folder,
                 "amp": settings.gpus_per_worker > 0,
                 "threads": max(1, int(settings.cpus_per_worker)),
-                "description": {**description, "identity": digest(identity)},
                 "counter": counter,
             },
             scaling_config=ScalingConfig(
@@ -79,7 +97,7 @@ def train_on_ray(
                 | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
             ),
             run_config=RunConfig(
-                name=digest(identity)[:16],
+                name=digest([training.identity for training in trainings])[:16],
                 storage_path=_train_storage(checkpoints),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -111,19 +129,22 @@ def _train_worker(loop: dict[str, Any]) -> None:
     what it was."""
     if ray.get(loop["counter"].refusal.remote()):
         return
+    torch.set_num_threads(loop["threads"])
+    run = RunFolder(loop["run"])
+    # Decided before any rank saves anything, so that all ranks decide the same.
+    missing = [training for training in loop["trainings"] if not training.is_saved(run)]
     try:
-        _train_and_save(loop)
+        for training in missing:
+            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"])
     except InputError as error:
         ray.get(loop["counter"].refuse.remote(str(error)))
         raise
 
 
-def _train_and_save(loop: dict[str, Any]) -> None:
-    torch.set_num_threads(loop["threads"])
+def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool) -> None:
     rank = ray.train.get_context().get_world_rank()
-    run, folder = RunFolder(loop["run"]), loop["folder"]
-    metrics_uri = run.path(folder, "metrics.jsonl")
-    segmenter, job = loop["build"]()
+    metrics_uri = run.path(training.folder, "metrics.jsonl")
+    segmenter, job = training.build()
     rows: list[dict[str, float]] = []
     last_report = 0.0
 
@@ -133,7 +154,7 @@ def _train_and_save(loop: dict[str, Any]) -> None:
             rows.append({"step": step, **{name: round(value, 5) for name, value in metrics.items()}})
             if time.monotonic() - last_report > REPORT_SECONDS or write_checkpoint:
                 last_report = time.monotonic()
-                loop["counter"].report.remote(folder, step - job.start_step, f"loss {metrics['loss']:.3f}")
+                counter.report.remote(training.folder, step - job.start_step, f"loss {metrics['loss']:.3f}")
         if write_checkpoint is None:
             return
         if rank != 0:
@@ -142,9 +163,12 @@ def _train_and_save(loop: dict[str, Any]) -> None:
         commit_bytes(metrics_uri, "".join(json.dumps(row) + "\n" for row in rows).encode())
         with tempfile.TemporaryDirectory() as scratch:
             write_checkpoint(Path(scratch))
+            Path(scratch, TRAINING_FILE).write_text(json.dumps(digest(training.identity)))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
-    def fit(restore: Path | None) -> Segmenter:
+    with _own_checkpoint(training) as restore:
+        if restore is not None and rank == 0 and exists(metrics_uri):
+            rows += [json.loads(line) for line in read_bytes(metrics_uri).decode().splitlines()]
         context = TrainContext(
             rank=rank,
             world_size=ray.train.get_context().get_world_size(),
@@ -152,17 +176,21 @@ def _train_and_save(loop: dict[str, Any]) -> None:
             wrap=prepare_model,
             report=report,
             restore=restore,
-            amp=loop["amp"],
+            amp=amp,
         )
-        return train(segmenter, job, context)
+        trained = train(segmenter, job, context)
+    if rank == 0:
+        description = {**training.description, "identity": digest(training.identity)}
+        save_segmenter(trained, run.path(training.folder), description)
 
+
+@contextmanager
+def _own_checkpoint(training: Training) -> Iterator[Path | None]:
+    """The last checkpoint as a local folder, if it is of this training."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        trained = fit(None)
-    else:
-        if rank == 0 and exists(metrics_uri):
-            rows += [json.loads(line) for line in read_bytes(metrics_uri).decode().splitlines()]
-        with checkpoint.as_directory() as restored:
-            trained = fit(Path(restored))
-    if rank == 0:
-        save_segmenter(trained, run.path(folder), loop["description"])
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        marker = Path(folder, TRAINING_FILE)
+        yield Path(folder) if json.loads(marker.read_text()) == digest(training.identity) else None

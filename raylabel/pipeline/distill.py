@@ -6,7 +6,7 @@ from typing import Any
 from raylabel.config import Config, config_dict
 from raylabel.errors import InputError
 from raylabel.pipeline.data import RunData
-from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.training_jobs import describe_model, student_job, training_inputs
 from raylabel.storage import RunFolder
@@ -38,16 +38,13 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "seed": config.seed,
     }
 
-    def train(folder: str, label: str, *, with_pool: bool) -> None:
-        train_on_ray(
-            partial(student_job, config_dict(config), run.uri, with_pool),
-            run=run,
+    def training(folder: str, role: str, *, with_pool: bool) -> Training:
+        return Training(
+            build=partial(student_job, config_dict(config), run.uri, with_pool),
             folder=folder,
-            settings=config.student,
             num_steps=config.student.steps,
-            identity=[inputs, label],
-            label=label,
-            description=describe_model(config.student, label),
+            identity=[inputs, role],
+            description=describe_model(config.student, role),
         )
 
     def work() -> dict[str, Any]:
@@ -56,9 +53,16 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
                 f"selection kept none of {labels['num_instances']} predictions; lower selection.min_score "
                 f"({config.selection.min_score:g}) or train the teacher longer"
             )
-        train(FOLDER, "student", with_pool=True)
+        trainings = [training(FOLDER, "student", with_pool=True)]
         if config.student.supervised_baseline:
-            train(BASELINE, "supervised", with_pool=False)
+            trainings.append(training(BASELINE, "supervised", with_pool=False))
+        train_on_ray(
+            trainings,
+            run=run,
+            folder=FOLDER,
+            settings=config.student,
+            label=" and ".join(training.description["role"] for training in trainings),
+        )
         return {
             "steps": config.student.steps,
             "images_per_step": config.student.labelled_per_batch + config.student.unlabelled_per_batch,

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from raylabel.calibration import Corrector, Detections
+from raylabel.calibration import Detections
 from raylabel.config import Config, config_dict, parse_config
-from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.evaluation import evaluate_results, to_results
 from raylabel.labels import instances_from_structs, instances_to_structs
 from raylabel.pipeline.calibrate import load_corrector
-from raylabel.pipeline.data import RunClasses, RunData, load_classes
+from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.distill import BASELINE
 from raylabel.pipeline.inference import Predictor, map_shards
 from raylabel.pipeline.pool_quality import measure_pool
@@ -29,9 +29,18 @@ EVALUATION_SCORE_THRESHOLD = 0.01
 """Low, since AP looks at the whole ranking."""
 
 PREDICTIONS = pa.schema(
-    [("row", pa.int64()), ("height", pa.int32()), ("width", pa.int32()), ("instances", pa.list_(INSTANCE))]
+    [
+        ("arm", pa.string()),
+        ("row", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("instances", pa.list_(INSTANCE)),
+    ]
 )
-"""What workers send back: the predictions of one image of the split."""
+"""What workers send back: one model's predictions of one image of the split."""
+
+CORRECTED = "student+corrector"
+"""The student with the teacher's corrector on its scores."""
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -72,92 +81,85 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
     classes, corrector = load_classes(run), load_corrector(run)
     annotations = data.validation.to_json()
     groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
-    metrics = {}
-    for name, folder in (("teacher", "teacher"), ("student", "student"), ("supervised", BASELINE)):
-        if not exists(run.path(folder, "model.json")):
-            continue
-        raw, corrected = _results(config, run, data.validation, classes, corrector, folder=folder, name=name)
-        metrics[name] = evaluate_results(annotations, raw, frequency_groups=groups)
-        if name == "student":
-            metrics["student+corrector"] = evaluate_results(annotations, corrected, frequency_groups=groups)
-    return metrics
-
-
-def _results(
-    config: Config,
-    run: RunFolder,
-    annotated: AnnotatedSet,
-    classes: RunClasses,
-    corrector: Corrector,
-    *,
-    folder: str,
-    name: str,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Results rows of a model on a split, with raw and with corrected scores."""
-    raw: list[dict[str, Any]] = []
-    corrected: list[dict[str, Any]] = []
-    for row, structs, image_size_hw in _predict(config, run, len(annotated), folder=folder, name=name):
-        found, _ = instances_from_structs(structs, image_size_hw, classes.num_classes)
-        detections = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=classes.num_classes)
-        for rows, scores in ((raw, found.raw_scores), (corrected, corrector(detections))):
-            rows += to_results(
-                annotated.images[row].image_id,
+    arms = {
+        name: folder
+        for name, folder in (("teacher", "teacher"), ("student", "student"), ("supervised", BASELINE))
+        if exists(run.path(folder, "model.json"))
+    }
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (*arms, CORRECTED)}
+    for one in _predict(config, run, len(data.validation), arms):
+        found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
+        scores: dict[str, NDArray[np.floating[Any]]] = {one["arm"]: found.raw_scores}
+        if one["arm"] == "student":
+            detections = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=classes.num_classes)
+            scores[CORRECTED] = corrector(detections)
+        for name, of_arm in scores.items():
+            results[name] += to_results(
+                data.validation.images[one["row"]].image_id,
                 class_indices=found.class_indices,
-                scores=scores,
+                scores=of_arm,
                 masks=found.masks,
                 category_ids=classes.category_ids,
             )
-    return raw, corrected
+    order = [name for name in ("teacher", "supervised", "student", CORRECTED) if name in results]
+    return {name: evaluate_results(annotations, results[name], frequency_groups=groups) for name in order}
 
 
-def _predict(
-    config: Config, run: RunFolder, num_images: int, *, folder: str, name: str
-) -> Iterator[tuple[int, list[dict[str, Any]], tuple[int, int]]]:
+def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows of PREDICTIONS: every model on every image of the split."""
     size = config.label.shard_size
     shards = [
         {"shard_id": start // size, "rows": list(range(start, min(start + size, num_images)))}
         for start in range(0, num_images, size)
     ]
-    with live_progress(f"evaluate {name}", num_images, unit="images") as counter:
+    with live_progress("evaluate", num_images * len(arms), unit="images") as counter:
         for table in map_shards(
             PredictShard,
-            worker_args={"config": config_dict(config), "model_uri": run.path(folder), "counter": counter},
+            worker_args={
+                "config": config_dict(config),
+                "model_uris": {name: run.path(folder) for name, folder in arms.items()},
+                "counter": counter,
+            },
             shards=shards,
             key="label.num_workers",
             num_workers=config.label.num_workers,
             num_cpus=config.label.num_cpus,
             num_gpus=config.label.num_gpus,
         ):
-            for one in table.to_pylist():
-                yield one["row"], one["instances"], (one["height"], one["width"])
+            yield from table.to_pylist()
 
 
 class PredictShard:
-    """Predicts shards of the validation split, inside an actor."""
+    """Predicts shards of the validation split with every model, inside an actor."""
 
-    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
+    def __init__(self, *, config: dict[str, Any], model_uris: dict[str, str], counter: Any) -> None:
         parsed = parse_config(config)
         self._annotated = RunData(parsed).validation
-        self._predictor = Predictor(
-            model_uri,
-            use_gpu=parsed.label.num_gpus > 0,
-            batch_size=parsed.label.batch_size,
-            score_threshold=EVALUATION_SCORE_THRESHOLD,
-            max_per_image=parsed.label.max_per_image,
-            max_pixels=parsed.data.max_image_pixels,
-        )
+        self._predictors = {
+            name: Predictor(
+                uri,
+                use_gpu=parsed.label.num_gpus > 0,
+                batch_size=parsed.label.batch_size,
+                score_threshold=EVALUATION_SCORE_THRESHOLD,
+                max_per_image=parsed.label.max_per_image,
+                max_pixels=parsed.data.max_image_pixels,
+            )
+            for name, uri in model_uris.items()
+        }
         self._counter = counter
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         uris = [self._annotated.images[row].uri for row in shard["rows"]]
-        rows = []
-        for row, found in zip(shard["rows"], self._predictor(uris), strict=True):
-            if isinstance(found, ImageError):
-                raise InputError(f"{self._annotated.images[row].uri}: a validation image that can't be read: {found}")
-            height, width = found.image_size_hw
-            structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=1)
-            rows.append({"row": row, "height": height, "width": width, "instances": structs})
-            self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
+        rows: list[dict[str, Any]] = []
+        for arm, predictor in self._predictors.items():
+            for row, found in zip(shard["rows"], predictor(uris), strict=True):
+                if isinstance(found, ImageError):
+                    uri = self._annotated.images[row].uri
+                    raise InputError(f"{uri}: a validation image that can't be read: {found}")
+                height, width = found.image_size_hw
+                structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=1)
+                rows.append({"arm": arm, "row": row, "height": height, "width": width, "instances": structs})
+                self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
         return pa.Table.from_pylist(rows, schema=PREDICTIONS)
 
 

@@ -10,7 +10,7 @@ import torch
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
-from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.inference import Predictor, map_shards
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, stage_folder
@@ -59,11 +59,9 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
     if config.smoothing.embedder:
         return config.smoothing.embedder
     if num_steps := warmup_steps(config):
-        train_on_ray(
-            partial(warmup_job, config_dict(config)),
-            run=run,
+        training = Training(
+            build=partial(warmup_job, config_dict(config)),
             folder=EMBEDDER,
-            settings=config.teacher,
             num_steps=num_steps,
             identity=[
                 data.labelled_digest,
@@ -72,9 +70,9 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
                 config.teacher.steps,
                 config.seed,
             ],
-            label="warm-up",
             description=describe_model(config.teacher, "embedder"),
         )
+        train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="warm-up")
     elif not exists(run.path(EMBEDDER, "model.json")):
         segmenter = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
         save_segmenter(segmenter, run.path(EMBEDDER), describe_model(config.teacher, "embedder"))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,28 @@ def connect() -> None:
         if not os.environ.get("RAY_ADDRESS"):
             # A machine of one CPU still needs one for the pool and one for everything else.
             options |= {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(**options)
+        with _silent_stderr():
+            ray.init(**options)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ core writes to file descriptor 2 past Python; what goes wrong in `ray.init` is raised."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def check_pool_fits(key: str, *, num_workers: int, num_cpus: float, num_gpus: float) -> None:

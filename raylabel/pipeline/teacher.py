@@ -5,10 +5,12 @@ from typing import Any
 
 from raylabel.config import Config, config_dict
 from raylabel.pipeline.data import RunData
-from raylabel.pipeline.ddp import train_on_ray
+from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.training_jobs import describe_model, teacher_job, training_inputs, warmup_steps
 from raylabel.storage import RunFolder
+
+FOLDER = stage_folder("teacher")
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -28,16 +30,14 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
     def work() -> dict[str, Any]:
-        train_on_ray(
-            partial(teacher_job, config_dict(config), run.uri),
-            run=run,
-            folder=stage_folder("teacher"),
-            settings=config.teacher,
+        training = Training(
+            build=partial(teacher_job, config_dict(config), run.uri),
+            folder=FOLDER,
             num_steps=config.teacher.steps - warmup_steps(config),
             identity=inputs,
-            label="teacher",
             description=describe_model(config.teacher, "teacher"),
         )
+        train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="teacher")
         return {"steps": config.teacher.steps, "num_images": len(data.labelled)}
 
     return execute_stage(run, "teacher", inputs, work)

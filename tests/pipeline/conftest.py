@@ -3,16 +3,12 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from prepared import prepared_run
 
-from raylabel.calibration import Detections, FitContext, fit_corrector
 from raylabel.config import Config, load_config
 from raylabel.dataset.synthetic import generate
-from raylabel.models import build_segmenter
-from raylabel.models.saved import save_segmenter
-from raylabel.storage import RunFolder, commit_json, digest
+from raylabel.storage import RunFolder
 
 CONFIG = """
 data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool,
@@ -56,24 +52,3 @@ Prepare = Callable[[Config, Path], RunFolder]
 def prepare() -> Prepare:
     """Makes a run whose teacher is untrained and whose corrector changes nothing, ready to label."""
     return prepared_run
-
-
-def prepared_run(config: Config, folder: Path) -> RunFolder:
-    from raylabel.pipeline.data import RunData, commit_classes
-
-    run = RunFolder(str(folder))
-    data = RunData(config)
-    commit_classes(run, data)
-    torch.manual_seed(0)
-    num_classes = data.labelled.num_classes
-    segmenter = build_segmenter(config.teacher.model, num_classes=num_classes)
-    save_segmenter(segmenter, run.path("teacher"), {"model": config.teacher.model})
-    corrector = fit_corrector(
-        "none",
-        Detections.empty(num_classes),
-        context=FitContext(num_bins=5, frequency_groups=np.array(["r"] * num_classes), similarity=None, seed=0),
-    )
-    commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
-    for folder_name in ("teacher", "calibration"):
-        run.commit_artifact(folder_name, {"fingerprint": digest(folder_name), "seconds": 0.0})
-    return run

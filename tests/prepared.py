@@ -1,0 +1,28 @@
+"""Runs that are prepared up to the labels, without training anything."""
+
+from pathlib import Path
+
+import torch
+
+from raylabel.calibration import Detections, FitContext, fit_corrector
+from raylabel.config import Config
+from raylabel.models import build_segmenter
+from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.data import RunData, commit_classes
+from raylabel.storage import RunFolder, commit_json, digest
+
+
+def prepared_run(config: Config, folder: Path) -> RunFolder:
+    """A run with an untrained teacher and a corrector that changes nothing: all that `label` needs."""
+    run, data = RunFolder(str(folder)), RunData(config)
+    commit_classes(run, data)
+    torch.manual_seed(0)
+    num_classes = data.labelled.num_classes
+    segmenter = build_segmenter(config.teacher.model, num_classes=num_classes)
+    save_segmenter(segmenter, run.path("teacher"), {"model": config.teacher.model})
+    context = FitContext(num_bins=5, frequency_groups=data.frequency_groups, similarity=None, seed=0)
+    corrector = fit_corrector("none", Detections.empty(num_classes), context=context)
+    commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
+    for name in ("teacher", "calibration"):
+        run.commit_artifact(name, {"fingerprint": digest(name), "seconds": 0.0})
+    return run
