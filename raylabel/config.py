@@ -197,6 +197,9 @@ class StudentConfig(TrainingConfig):
     """Weight of each loss term on pool images."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
+    doubtful_score: Probability = 0.1
+    """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
+    background; 1 takes all that is dropped for background."""
     supervised_baseline: bool = True
     """Also train on labelled images only, with the same steps and images a step, for the report."""
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from raylabel.config import Config, DataConfig
+from raylabel.config import Config, DataConfig, StudentConfig, TeacherConfig
 from raylabel.dataset.synthetic import generate
 from raylabel.pipeline.run import run_pipeline
 from raylabel.storage import RunFolder
 
 
 def demo_config(data_folder: Path, seed: int) -> Config:
-    """Default settings on a generated set; configs/demo.yaml says the same for the command line."""
+    """Few steps on a generated set, to be quick; configs/demo.yaml says the same for `raylabel run`."""
     data = DataConfig(
         labelled=str(data_folder / "labelled.json"),
         images=str(data_folder / "images"),
@@ -19,7 +19,7 @@ def demo_config(data_folder: Path, seed: int) -> Config:
         pool=str(data_folder / "pool"),
         pool_truth=str(data_folder / "pool_truth.json"),
     )
-    return Config(data=data, seed=seed)
+    return Config(data=data, teacher=TeacherConfig(steps=400), student=StudentConfig(steps=120), seed=seed)
 
 
 def run_demo(out: Path, seed: int) -> dict[str, Any]:

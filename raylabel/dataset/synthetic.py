@@ -25,7 +25,7 @@ from raylabel.errors import InputError
 from raylabel.masks import Rle, encode_masks, mask_areas, mask_boxes
 from raylabel.progress import Progress
 
-VERSION = 1
+VERSION = 2
 MIN_IMAGES = 20
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 1024
 _JPEG_QUALITY = 95
@@ -42,9 +42,9 @@ class _Split:
 # Validation is less skewed, so that AP on rare classes rests on more than a handful of objects.
 _SPLITS = {
     "labelled": _Split(share=0.20, folder="images", flatten=1.0, min_images=3),
-    "calibration": _Split(share=0.05, folder="images", flatten=1.0, min_images=1),
+    "calibration": _Split(share=0.10, folder="images", flatten=1.0, min_images=1),
     "val": _Split(share=0.17, folder="images", flatten=0.5, min_images=5),
-    "pool": _Split(share=0.58, folder="pool", flatten=1.0, min_images=1),
+    "pool": _Split(share=0.53, folder="pool", flatten=1.0, min_images=1),
 }
 _FILES = ("labelled.json", "calibration.json", "calibration_full.json", "val.json", "pool_truth.json")
 
@@ -72,8 +72,8 @@ def generate(
 
     Writes `labelled.json`, `calibration.json` and `val.json` (LVIS v1, federated) with `images/`, the unlabelled
     `pool/`, and for measuring only the full truth of two splits in COCO form: `pool_truth.json`, whose `file_name`s are
-    the pool's image ids, and `calibration_full.json`. With the default of 1,200 images the splits have 240, 60, 204 and
-    696; frequency groups are those of `labelled.json`, where frequent classes (over 100 images) need about 1,000
+    the pool's image ids, and `calibration_full.json`. With the default of 1,200 images the splits have 240, 120, 204
+    and 636; frequency groups are those of `labelled.json`, where frequent classes (over 100 images) need about 1,000
     images in all. A folder that was finished with the same arguments is left as it is; one that was generated with
     others is replaced.
 

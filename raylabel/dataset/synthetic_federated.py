@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_UNKNOWN_SHARE = 0.15
+_UNKNOWN_SHARE = 0.05
 _NEGATIVE_SHARE = 0.3
 _NOT_EXHAUSTIVE_SHARE = 0.35
 
@@ -29,8 +29,8 @@ class FederatedImage:
 def federate(classes_by_image: Sequence[Sequence[int]], num_classes: int, seed: Sequence[int]) -> list[FederatedImage]:
     """Drop annotations, and sample which absent classes were verified.
 
-    Per class: 15% of the images that show it lose all its annotations (rounded down, so a class in up to 6 images loses
-    none); 30% of the images without it (at least one) list it as negative; 35% of the images with several of its
+    Per class: 5% of the images that show it lose all its annotations (rounded down, so a class in fewer than 20 images
+    loses none); 30% of the images without it (at least one) list it as negative; 35% of the images with several of its
     objects lose about half of them, and list it as not exhaustive.
 
     Args:

@@ -23,7 +23,8 @@ class Target:
         boxes_xyxy: (N, 4) float32, pixels; of positive width and height.
         masks_NHW: (N, H, W) bool or uint8, of the image's size.
         class_probs: (N, num_classes + 1) float32 soft class targets, rows sum to 1, background last.
-        weights: (N,) float32 >= 0, weight of each object's class loss.
+        weights: (N,) float32 >= 0, weight of each object's class loss. An object of weight 0 is in doubt: the place
+            where it is teaches neither the object nor background.
     """
 
     boxes_xyxy: Tensor

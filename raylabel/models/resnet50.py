@@ -5,6 +5,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
 from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
+from raylabel.models.soft_rpn import SoftRPN
 
 PYRAMID_STRIDE = 32
 BOX_FEATURES = 1024
@@ -26,7 +27,17 @@ def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMask
         num_classes=num_classes,
         transform=ResizeAndNormalise(min_size, size_divisible=PYRAMID_STRIDE),
         backbone=plain.backbone,
-        rpn=plain.rpn,
+        rpn=SoftRPN(
+            plain.rpn.anchor_generator,
+            plain.rpn.head,
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2000, "testing": 1000},
+            post_nms_top_n={"training": 2000, "testing": 1000},
+            nms_thresh=0.7,
+        ),
         roi_heads=SoftRoIHeads(
             box_roi_pool=heads.box_roi_pool,
             box_head=heads.box_head,

@@ -96,21 +96,26 @@ class SoftRoIHeads(RoIHeads):
         if not terms & {"classes", "boxes", "masks"}:
             return losses
         regions, matched_rows, is_object, box_targets = self.select_training_samples(proposals, targets)
+        # An object of weight 0 is in doubt: where it is, nothing is learnt, not even that it is background.
+        is_learnt = [
+            (objects > 0) & (target["weights"][rows] > 0) if len(target["weights"]) else objects > 0
+            for target, rows, objects in zip(targets, matched_rows, is_object, strict=True)
+        ]
         if terms & {"classes", "boxes"}:
             box_features = self.box_features(features, regions, image_sizes)
-            objects = torch.cat(is_object) > 0
+            learnt = torch.cat(is_learnt)
         if "classes" in terms:
             class_targets, weights = self._class_targets(targets, matched_rows, is_object)
             losses["classes"] = soft_cross_entropy(
                 self.box_predictor.class_logits(box_features), class_targets, weights
             )
         if "boxes" in terms:
-            deltas = self.box_predictor.box_deltas(box_features[objects]).float()
+            deltas = self.box_predictor.box_deltas(box_features[learnt]).float()
             losses["boxes"] = F.smooth_l1_loss(
-                deltas, torch.cat(box_targets)[objects], beta=1 / 9, reduction="sum"
-            ) / max(len(objects), 1)
+                deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="sum"
+            ) / max(len(learnt), 1)
         if "masks" in terms:
-            losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_object)
+            losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_learnt)
         return losses
 
     @torch.no_grad()
@@ -178,10 +183,10 @@ class SoftRoIHeads(RoIHeads):
         image_sizes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]],
         matched_rows: list[Tensor],
-        is_object: list[Tensor],
+        is_learnt: list[Tensor],
     ) -> Tensor:
-        boxes = [image[objects > 0] for image, objects in zip(regions, is_object, strict=True)]
-        rows = [image[objects > 0] for image, objects in zip(matched_rows, is_object, strict=True)]
+        boxes = [image[learnt] for image, learnt in zip(regions, is_learnt, strict=True)]
+        rows = [image[learnt] for image, learnt in zip(matched_rows, is_learnt, strict=True)]
         logits = self._mask_logits(features, boxes, image_sizes).float()
         if len(logits) == 0:
             return next(iter(features.values())).sum() * 0.0

@@ -5,11 +5,12 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
 from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
+from raylabel.models.soft_rpn import SoftRPN
 
 STAGE_CHANNELS = (32, 64, 96)
 STAGE_STRIDES = (4, 8, 16)
@@ -69,7 +70,7 @@ def build_tiny_maskrcnn(*, num_classes: int, min_size: int | None = None) -> Sof
     )
 
 
-class CoarseProposalNetwork(RegionProposalNetwork):
+class CoarseProposalNetwork(SoftRPN):
     """Proposals from strides 8 and 16 alone: stride 4 would take most of the time and find hardly more."""
 
     def forward(

@@ -1,6 +1,6 @@
 """Stage 6: AP of every model on the validation split, and how good the pseudo-labels are where their truth is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.calibration import Detections
+from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.evaluation import evaluate_results, to_results
 from raylabel.labels import instances_from_structs, instances_to_structs
+from raylabel.masks import Rle
 from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.distill import BASELINE
@@ -27,6 +29,9 @@ FOLDER = stage_folder("evaluate")
 
 EVALUATION_SCORE_THRESHOLD = 0.01
 """Low, since AP looks at the whole ranking."""
+
+EVALUATION_MAX_ROWS = 300
+"""Rows an image, as LVIS counts; an object has one for each class that it may be."""
 
 PREDICTIONS = pa.schema(
     [
@@ -62,7 +67,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "selection": labels["selection_settings"],
         "validation": data.part_digest("validation"),
         "pool_truth": data.part_digest("pool_truth"),
-        "max_per_image": config.label.max_per_image,
+        "predictions": [config.label.max_per_image, config.label.top_k],
     }
 
     def work() -> dict[str, Any]:
@@ -89,20 +94,34 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in (*arms, CORRECTED)}
     for one in _predict(config, run, len(data.validation), arms):
         found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
-        scores: dict[str, NDArray[np.floating[Any]]] = {one["arm"]: found.raw_scores}
+        soft_vectors = {one["arm"]: found.soft_vectors}
         if one["arm"] == "student":
             detections = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=classes.num_classes)
-            scores[CORRECTED] = corrector(detections)
-        for name, of_arm in scores.items():
-            results[name] += to_results(
-                data.validation.images[one["row"]].image_id,
-                class_indices=found.class_indices,
-                scores=of_arm,
-                masks=found.masks,
-                category_ids=classes.category_ids,
+            soft_vectors[CORRECTED] = correct_soft_vectors(
+                found.soft_vectors, found.class_indices, corrector(detections)
+            )
+        for name, of_arm in soft_vectors.items():
+            results[name] += _rows_of_image(
+                data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
     order = [name for name in ("teacher", "supervised", "student", CORRECTED) if name in results]
     return {name: evaluate_results(annotations, results[name], frequency_groups=groups) for name in order}
+
+
+def _rows_of_image(
+    image_id: int | str, masks: Sequence[Rle], soft_vectors: NDArray[np.floating[Any]], category_ids: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """Results rows of every class that an object may be, as is usual for AP; the likeliest so many."""
+    objects, class_indices = np.nonzero(soft_vectors[:, :-1] >= EVALUATION_SCORE_THRESHOLD)
+    scores = soft_vectors[objects, class_indices]
+    best = np.argsort(-scores, kind="stable")[:EVALUATION_MAX_ROWS]
+    return to_results(
+        image_id,
+        class_indices=class_indices[best],
+        scores=scores[best],
+        masks=[masks[row] for row in objects[best]],
+        category_ids=category_ids,
+    )
 
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -146,7 +165,7 @@ class PredictShard:
             )
             for name, uri in model_uris.items()
         }
-        self._counter = counter
+        self._counter, self._top_k = counter, parsed.label.top_k
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         uris = [self._annotated.images[row].uri for row in shard["rows"]]
@@ -157,7 +176,7 @@ class PredictShard:
                     uri = self._annotated.images[row].uri
                     raise InputError(f"{uri}: a validation image that can't be read: {found}")
                 height, width = found.image_size_hw
-                structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=1)
+                structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=self._top_k)
                 rows.append({"arm": arm, "row": row, "height": height, "width": width, "instances": structs})
                 self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
         return pa.Table.from_pylist(rows, schema=PREDICTIONS)

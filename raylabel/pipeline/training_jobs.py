@@ -144,6 +144,7 @@ def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
         config.selection,
         classes.frequency_groups,
         weight_by_score=config.student.weight_by_score,
+        doubtful_score=config.student.doubtful_score,
         max_pixels=config.data.max_image_pixels,
     )
 

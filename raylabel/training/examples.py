@@ -103,6 +103,8 @@ class PoolExamples:
         frequency_groups: (num_classes,) "r", "c" or "f".
         max_pixels: larger images are refused.
         weight_by_score: weigh each object's class loss by its calibrated score.
+        doubtful_score: other predictions whose foreground probability (1 - background) reaches this are objects of
+            weight 0: where they are, nothing is learnt. Below it, they are background.
         augment: strong by default.
     """
 
@@ -114,6 +116,7 @@ class PoolExamples:
         *,
         max_pixels: int,
         weight_by_score: bool = False,
+        doubtful_score: float = 1.0,
         augment: Augment = strong_augmentation,
     ) -> None:
         self.num_classes = labels.num_classes
@@ -121,6 +124,7 @@ class PoolExamples:
         self._positions = labels.usable
         self._max_pixels = max_pixels
         self._weight_by_score = weight_by_score
+        self._doubtful_score = doubtful_score
         self._augment = augment
         self._kept, self._classes = _select_all(labels, self._positions, selection, frequency_groups)
 
@@ -134,15 +138,18 @@ class PoolExamples:
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""
         labelled = self._labels[int(self._positions[index])]
-        instances = labelled.instances[self._kept[index]]
-        scores = labelled.calibrated_scores[self._kept[index]]
+        is_kept = np.zeros(len(labelled.instances), bool)
+        is_kept[self._kept[index]] = True
+        is_taken = is_kept | (1 - labelled.instances.soft_vectors[:, -1] >= self._doubtful_score)
+        instances, scores = labelled.instances[is_taken], labelled.calibrated_scores[is_taken]
+        weights = is_kept[is_taken] * (scores if self._weight_by_score else np.float32(1))
         image = _read(labelled.uri, instances.image_size_hw, self._max_pixels)
         target = _target(
             instances.image_size_hw,
             instances.boxes_xyxy,
             instances.masks,
             correct_soft_vectors(instances.soft_vectors, instances.class_indices, scores),
-            scores if self._weight_by_score else np.ones(len(scores), np.float32),
+            weights.astype(np.float32),
         )
         return self._augment(image, target, rng)
 

@@ -42,8 +42,8 @@ def digests(folder):
 
 def test_splits_and_frequencies(default_set):
     _, sizes, read = default_set
-    assert sizes == {"labelled": 240, "calibration": 60, "val": 204, "pool": 696}
-    assert [len(read[name]) for name in FILES] == [240, 60, 204, 60, 696]
+    assert sizes == {"labelled": 240, "calibration": 120, "val": 204, "pool": 636}
+    assert [len(read[name]) for name in FILES] == [240, 120, 204, 120, 636]
     counts = read["labelled"].class_image_counts()
     assert counts.min() >= 1
     groups = read["labelled"].frequency_groups()
@@ -115,7 +115,7 @@ def test_federated_fields_agree_with_the_full_truth(default_set):
             else:
                 num_unknown += 1
         assert set(annotated.tolist()) <= set(shown.tolist())
-    assert 0.05 < num_unknown / num_pairs <= 0.15
+    assert 0.02 < num_unknown / num_pairs <= 0.05
     assert num_not_exhaustive > 0
     verified = np.sum([[index in image.negative_classes for index in range(24)] for image in part.images], axis=0)
     without = len(full) - full.class_image_counts()
