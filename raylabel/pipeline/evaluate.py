@@ -101,14 +101,14 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
                 found.soft_vectors, found.class_indices, corrector(detections)
             )
         for name, of_arm in soft_vectors.items():
-            results[name] += _rows_of_image(
+            results[name] += rows_of_image(
                 data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
     order = [name for name in ("teacher", "supervised", "student", CORRECTED) if name in results]
     return {name: evaluate_results(annotations, results[name], frequency_groups=groups) for name in order}
 
 
-def _rows_of_image(
+def rows_of_image(
     image_id: int | str, masks: Sequence[Rle], soft_vectors: NDArray[np.floating[Any]], category_ids: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
     """Results rows of every class that an object may be, as is usual for AP; the likeliest so many."""

@@ -88,7 +88,7 @@ def test_pool_truth_names_the_pool_images(default_set):
     images = list_pool(str(out / "pool"))
     assert [image.image_id for image in images] == [image.file_name for image in read["pool_truth"].images]
     labelled_names = {image.file_name for name in FILES[:3] for image in read[name].images}
-    assert len(labelled_names) == 504
+    assert len(labelled_names) == 564
     assert not labelled_names & {image.image_id for image in images}
 
 
@@ -195,7 +195,7 @@ def test_rare_classes_lose_no_annotation():
     federated = federate(classes_by_image, 3, [0])
     annotated = [[classes_by_image[row][index] for index in one.kept] for row, one in enumerate(federated)]
     assert sum(1 in of_image for of_image in annotated) == 6
-    assert sum(0 in of_image for of_image in annotated) == 17
+    assert sum(0 in of_image for of_image in annotated) == 19, "5 % of 20 images"
     assert sum(2 in one.negative_classes for one in federated) == 6
 
 

@@ -123,3 +123,34 @@ def test_suppression_looks_at_boxes_not_at_classes(segmenter: SoftMaskRCNN, monk
     assert len(best.boxes_xyxy) == 1
     [certain] = heads.detect(features(), [boxes], [SIZE], score_threshold=0.9, max_per_image=10)
     torch.testing.assert_close(certain.boxes_xyxy, boxes[[1]])
+
+
+def test_where_an_object_is_in_doubt_nothing_is_learnt(segmenter: SoftMaskRCNN) -> None:
+    """What a doubtful object says changes no loss of the heads, and its regions are not background either."""
+    heads = segmenter.roi_heads.train()
+    proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [29, 30, 60, 58], [0, 40, 20, 60]])]
+
+    def losses(second: list[float]) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        target = one_target([[1.0, 0, 0, 0], second], weights=[1.0, 0.0])
+        return heads(features(), [proposals[0].clone()], [SIZE], [target], LOSS_TERMS)
+
+    first, second = losses([0, 1.0, 0, 0]), losses([0, 0, 0, 1.0])
+    for term, value in first.items():
+        torch.testing.assert_close(value, second[term])
+    torch.manual_seed(3)
+    learnt = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+    assert heads(features(), [proposals[0].clone()], [SIZE], [learnt], LOSS_TERMS)["boxes"] > first["boxes"]
+
+
+def test_anchors_over_a_doubtful_object_are_left_out(segmenter: SoftMaskRCNN) -> None:
+    anchors = [torch.tensor([[4.0, 4, 28, 28], [30, 30, 60, 60], [36, 36, 66, 66], [0, 44, 10, 54]])]
+    target = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], weights=[1.0, 0.0])
+    [labels], _ = segmenter.rpn.assign_targets_to_anchors(anchors, [target])
+    assert labels.tolist() == [1, -1, -1, 0]
+    sure = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+    [labels], _ = segmenter.rpn.assign_targets_to_anchors(anchors, [sure])
+    assert labels.tolist() == [1, 1, -1, 0]
+    only = {name: value[1:] for name, value in target.items()}
+    [labels], _ = segmenter.rpn.assign_targets_to_anchors(anchors, [only])
+    assert labels.tolist() == [0, -1, -1, 0]

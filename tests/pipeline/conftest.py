@@ -11,7 +11,7 @@ from raylabel.dataset.synthetic import generate
 from raylabel.storage import RunFolder
 
 CONFIG = """
-data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool,
+data: {labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool,
        pool_truth: pool_truth.json}
 smoothing: {warmup_steps: 2}
 teacher: {model: "fakes:FakeSegmenter", steps: 4, batch_size: 4, num_workers: 1}

@@ -34,8 +34,8 @@ def test_labels_follow_the_contract(config: Config, prepare: Any, tmp_path: Path
     artifact = label.run_stage(config, run)
     found = rows(run)
     assert [row["image_id"] for row in found] == sorted(path.name for path in (generated / "pool").iterdir())
-    assert artifact["num_images"] == len(found) == 35
-    assert artifact["num_shards"] == len(committed_shards(run)) == 5
+    assert artifact["num_images"] == len(found) == 32
+    assert artifact["num_shards"] == len(committed_shards(run)) == 4
     assert artifact["num_instances"] == sum(len(row["instances"]) for row in found) > 0
     for uri in committed_shards(run).values():
         table, metadata = read_table(uri), read_table_metadata(uri)
@@ -73,7 +73,7 @@ def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, t
     label.run_stage(other, run)
     assert len(committed_shards(run)) == 2
     [aside] = (tmp_path / "run" / "superseded").iterdir()
-    assert len(list(aside.glob("shard-*.parquet"))) == 5
+    assert len(list(aside.glob("shard-*.parquet"))) == 4
 
 
 def test_another_corrector_changes_calibrated_scores_only(config: Config, prepare: Any, tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_bad_images_are_quarantined_with_their_reason(config: Config, prepare: A
     assert errors["zero.jpg"] == "zero bytes"
     assert errors["huge.png"].startswith("too large")
     assert artifact["num_quarantined"] == 4
-    assert artifact["num_images"] == 39
+    assert artifact["num_images"] == 36
 
     strict = replace(config, label=replace(config.label, max_bad_fraction=0.05))
     Path(run.path("labels", "artifact.json")).unlink()
     times_before = times(run)
-    with pytest.raises(InputError, match=r"4 of 39 images .* label.max_bad_fraction 0.05"):
+    with pytest.raises(InputError, match=r"4 of 36 images .* label.max_bad_fraction 0.05"):
         label.run_stage(strict, run)
     assert times(run) == times_before, "what was committed stays"
 

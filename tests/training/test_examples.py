@@ -140,3 +140,20 @@ def test_pool_examples_are_what_selection_keeps_with_corrected_vectors(weight_by
     torch.testing.assert_close(target.weights, torch.tensor([0.8 if weight_by_score else 1.0]))
     _, nothing = examples.load(1, RNG)
     assert len(nothing) == 0
+
+
+@pytest.mark.parametrize(("doubtful_score", "num"), [(0.5, 2), (0.7, 1)])
+def test_dropped_predictions_of_enough_foreground_have_weight_0(
+    doubtful_score: float, num: int, tmp_path: Path
+) -> None:
+    examples = PoolExamples(
+        write_labels(tmp_path),
+        SelectionConfig(min_score=0.5),
+        np.array(["r", "f"]),
+        max_pixels=10_000,
+        doubtful_score=doubtful_score,
+        augment=no_augmentation,
+    )
+    _, target = examples.load(0, RNG)
+    assert target.weights.tolist() == [1.0, 0.0][:num], "the dropped one is foreground by .6"
+    assert [classes.tolist() for classes in examples.image_classes()] == [[1], []]
