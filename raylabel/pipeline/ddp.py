@@ -28,7 +28,7 @@ JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
 
 MAX_FAILURES = 3
 REPORT_SECONDS = 1.0
-TRAINING_FILE = "training.json"
+IDENTITY_FILE = "identity.json"
 """In a checkpoint: which training it is of."""
 
 
@@ -163,7 +163,7 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
         commit_bytes(metrics_uri, "".join(json.dumps(row) + "\n" for row in rows).encode())
         with tempfile.TemporaryDirectory() as scratch:
             write_checkpoint(Path(scratch))
-            Path(scratch, TRAINING_FILE).write_text(json.dumps(digest(training.identity)))
+            Path(scratch, IDENTITY_FILE).write_text(json.dumps(digest(training.identity)))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
     with _own_checkpoint(training) as restore:
@@ -192,5 +192,5 @@ def _own_checkpoint(training: Training) -> Iterator[Path | None]:
         yield None
         return
     with checkpoint.as_directory() as folder:
-        marker = Path(folder, TRAINING_FILE)
+        marker = Path(folder, IDENTITY_FILE)
         yield Path(folder) if json.loads(marker.read_text()) == digest(training.identity) else None

@@ -133,16 +133,22 @@ def quarantined(run: RunFolder) -> dict[str, Any] | None:
 
 
 def training_curves(run: RunFolder) -> bytes | None:
-    """Training loss over the optimizer steps of every model that left a metrics.jsonl; smoothed over 20 steps."""
+    """Training loss over the optimizer steps of every model that left a metrics.jsonl; rows are means over some
+    steps already, and of long trainings a fifteenth of the rows is averaged."""
     curves = {}
-    folders = {"teacher": "teacher", "student": "student", "supervised": "student/supervised"}
+    folders = {
+        "warm-up": "prototypes/embedder",
+        "teacher": "teacher",
+        "student": "student",
+        "supervised": "student/supervised",
+    }
     for name, folder in folders.items():
         uri = run.path(folder, "metrics.jsonl")
         rows = [json.loads(line) for line in read_bytes(uri).decode().splitlines()] if exists(uri) else []
         points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
         if len(points) > 1:
             steps, losses = np.array(points, dtype=float).T
-            width = min(20, len(losses))
+            width = max(1, len(losses) // 15)
             means = np.convolve(losses, np.ones(width) / width, mode="valid")
             curves[name] = (steps[width - 1 :].tolist(), means.tolist())
     return curves_png(curves, x_label="optimizer step", y_label="training loss") if curves else None

@@ -194,7 +194,9 @@ def small_config(tmp_path: Path) -> Path:
         },
         "smoothing": {"warmup_steps": 2},
         "teacher": {"steps": 4, "batch_size": 4},
-        "label": {"shard_size": 8, "num_workers": 1, "num_cpus": 1},
+        # A teacher of 4 steps is sure of nothing.
+        "label": {"shard_size": 8, "num_workers": 1, "num_cpus": 1, "score_threshold": 0.0},
+        "selection": {"min_score": 0.0},
         "student": {"steps": 2, "labelled_per_batch": 2, "unlabelled_per_batch": 2},
     }
     path = tmp_path / "small.yaml"
