@@ -151,6 +151,8 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
     def report(step: int, metrics: dict[str, float], write_checkpoint: Callable[[Path], None] | None) -> None:
         nonlocal last_report
         if rank == 0:
+            # After a restart the log may be ahead of the checkpoint: steps that are made again replace their rows.
+            rows[:] = [row for row in rows if row["step"] < step]
             rows.append({"step": step, **{name: round(value, 5) for name, value in metrics.items()}})
             if time.monotonic() - last_report > REPORT_SECONDS or write_checkpoint:
                 last_report = time.monotonic()
