@@ -25,7 +25,7 @@ from raylabel.errors import InputError
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
-from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.live_calibration import start_calibration_actor
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.similarity import load_similarity
@@ -187,8 +187,7 @@ def _match_on_ray(
     rows: list[int] | None = None,
 ) -> Iterator[pa.Table]:
     rows = list(range(len(annotated))) if rows is None else rows
-    size = config.label.shard_size
-    shards = [{"shard_id": start // size, "rows": rows[start : start + size]} for start in range(0, len(rows), size)]
+    shards = row_shards(rows, config.label.shard_size)
     actor = start_calibration_actor(
         run, "calibrate", num_classes=annotated.num_classes, num_bins=config.calibration.num_bins
     )
@@ -203,10 +202,7 @@ def _match_on_ray(
                 "calibration_actor": actor,
             },
             shards=shards,
-            key="label.num_workers",
-            num_workers=config.label.num_workers,
-            num_cpus=config.label.num_cpus,
-            num_gpus=config.label.num_gpus,
+            label=config.label,
         )
 
 
@@ -219,15 +215,7 @@ class MatchShard:
         self._config = parse_config(config)
         self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
         self._class_weights = verification_weights(self._annotated)
-        label = self._config.label
-        self._predictor = Predictor(
-            model_uri,
-            use_gpu=label.num_gpus > 0,
-            batch_size=label.batch_size,
-            score_threshold=label.score_threshold,
-            max_per_image=label.max_per_image,
-            max_pixels=self._config.data.max_image_pixels,
-        )
+        self._predictor = Predictor(model_uri, self._config)
         self._counter, self._calibration_actor = counter, calibration_actor
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:

@@ -18,7 +18,7 @@ from raylabel.masks import Rle
 from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.distill import BASELINE
-from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.pool_quality import measure_pool
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
@@ -126,11 +126,7 @@ def rows_of_image(
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Rows of PREDICTIONS: every model on every image of the split."""
-    size = config.label.shard_size
-    shards = [
-        {"shard_id": start // size, "rows": list(range(start, min(start + size, num_images)))}
-        for start in range(0, num_images, size)
-    ]
+    shards = row_shards(range(num_images), config.label.shard_size)
     with live_progress("evaluate", num_images * len(arms), unit="images") as counter:
         for table in map_shards(
             PredictShard,
@@ -140,10 +136,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
                 "counter": counter,
             },
             shards=shards,
-            key="label.num_workers",
-            num_workers=config.label.num_workers,
-            num_cpus=config.label.num_cpus,
-            num_gpus=config.label.num_gpus,
+            label=config.label,
         ):
             yield from table.to_pylist()
 
@@ -155,15 +148,7 @@ class PredictShard:
         parsed = parse_config(config)
         self._annotated = RunData(parsed).validation
         self._predictors = {
-            name: Predictor(
-                uri,
-                use_gpu=parsed.label.num_gpus > 0,
-                batch_size=parsed.label.batch_size,
-                score_threshold=EVALUATION_SCORE_THRESHOLD,
-                max_per_image=parsed.label.max_per_image,
-                max_pixels=parsed.data.max_image_pixels,
-            )
-            for name, uri in model_uris.items()
+            name: Predictor(uri, parsed, score_threshold=EVALUATION_SCORE_THRESHOLD) for name, uri in model_uris.items()
         }
         self._counter, self._top_k = counter, parsed.label.top_k
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
+from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError, read_image
 from raylabel.errors import InputError
 from raylabel.instances import Instances
@@ -22,15 +23,16 @@ from raylabel.pipeline.session import check_pool_fits
 DECODING_THREADS = 4
 
 
+def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
+    """Rows of an annotated split, cut into shards."""
+    return [
+        {"shard_id": start // shard_size, "rows": list(rows[start : start + shard_size])}
+        for start in range(0, len(rows), shard_size)
+    ]
+
+
 def map_shards(
-    worker: type,
-    *,
-    worker_args: Mapping[str, Any],
-    shards: Sequence[Mapping[str, Any]],
-    key: str,
-    num_workers: int,
-    num_cpus: float,
-    num_gpus: float,
+    worker: type, *, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]], label: LabelConfig
 ) -> Iterator[pa.Table]:
     """Run an actor class over shards; a shard is one row, and the actor does the whole shard's work.
 
@@ -38,27 +40,26 @@ def map_shards(
         worker: a class whose instances take one shard, as a dict, and return an Arrow table.
         worker_args: keyword arguments of its constructor.
         shards: JSON-able descriptions.
-        key: the setting to name where the cluster is too small.
-        num_workers, num_cpus, num_gpus: actors, and what each reserves.
+        label: how many actors, and what each reserves.
 
     Yields:
         the tables, in the order in which they are finished.
 
     Raises:
-        InputError: the cluster is too small.
+        InputError: the cluster is too small, or a worker met bad input.
     """
     if not shards:
         return
-    num_workers = min(num_workers, len(shards))
-    check_pool_fits(key, num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus)
+    num_workers = min(label.num_workers, len(shards))
+    check_pool_fits(num_workers=num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
     rows = [{"shard": json.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _ShardActor,
         fn_constructor_args=(worker, dict(worker_args)),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
+        num_cpus=label.num_cpus,
+        num_gpus=label.num_gpus,
     )
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
@@ -95,27 +96,19 @@ class Predictor:
 
     Args:
         model_uri: folder of the saved model.
-        use_gpu: predict on CUDA, with automatic mixed precision.
-        batch_size: images a forward pass.
-        score_threshold, max_per_image: as of Segmenter.predict.
-        max_pixels: larger images are refused before they are decoded.
+        config: `label` says device, batch size and limits of what is predicted, `data` how large images may be.
+        score_threshold: in place of `label.score_threshold`.
     """
 
-    def __init__(
-        self,
-        model_uri: str,
-        *,
-        use_gpu: bool,
-        batch_size: int,
-        score_threshold: float,
-        max_per_image: int,
-        max_pixels: int,
-    ) -> None:
+    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
         self.segmenter, self.description = load_segmenter(model_uri)
-        self.device = torch.device("cuda" if use_gpu else "cpu")
+        self.device = torch.device("cuda" if config.label.num_gpus > 0 else "cpu")
         self.segmenter.to(self.device).eval()
-        self._batch_size, self._max_pixels = batch_size, max_pixels
-        self._limits: dict[str, Any] = {"score_threshold": score_threshold, "max_per_image": max_per_image}
+        self._batch_size, self._max_pixels = config.label.batch_size, config.data.max_image_pixels
+        self._limits: dict[str, Any] = {
+            "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
+            "max_per_image": config.label.max_per_image,
+        }
 
     @property
     def num_classes(self) -> int:

@@ -119,10 +119,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
                 {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
                 for shard in missing
             ],
-            key="label.num_workers",
-            num_workers=config.label.num_workers,
-            num_cpus=config.label.num_cpus,
-            num_gpus=config.label.num_gpus,
+            label=config.label,
         ):
             pass
     remove(run.path(FOLDER, "attempts"))
@@ -182,15 +179,7 @@ class LabelShard:
         self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
-        label = self._config.label
-        self._predictor = Predictor(
-            self._run.path("teacher"),
-            use_gpu=label.num_gpus > 0,
-            batch_size=label.batch_size,
-            score_threshold=label.score_threshold,
-            max_per_image=label.max_per_image,
-            max_pixels=self._config.data.max_image_pixels,
-        )
+        self._predictor = Predictor(self._run.path("teacher"), self._config)
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         shard_id: int = shard["shard_id"]

@@ -11,7 +11,7 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
-from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, stage_folder
 from raylabel.pipeline.training_jobs import (
@@ -82,21 +82,15 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
 def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     connect()
     model_uri = _prepare_embedder(config, run, data)
-    num_images, size = len(data.labelled), config.label.shard_size
-    shards = [
-        {"shard_id": start // size, "rows": list(range(start, min(start + size, num_images)))}
-        for start in range(0, num_images, size)
-    ]
+    num_images = len(data.labelled)
+    shards = row_shards(range(num_images), config.label.shard_size)
     sums: PrototypeSums | None = None
     with live_progress("prototypes", num_images, unit="images") as counter:
         for table in map_shards(
             EmbedShard,
             worker_args={"config": config_dict(config), "model_uri": model_uri, "counter": counter},
             shards=shards,
-            key="label.num_workers",
-            num_workers=config.label.num_workers,
-            num_cpus=config.label.num_cpus,
-            num_gpus=config.label.num_gpus,
+            label=config.label,
         ):
             for counts, vectors in zip(table["counts"].to_pylist(), table["sums"].to_pylist(), strict=True):
                 part = PrototypeSums(
@@ -134,14 +128,7 @@ class EmbedShard:
         self._examples = labelled_examples(parsed, annotated, one_hot, augment=no_augmentation)
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
-        self._predictor = Predictor(
-            model_uri,
-            use_gpu=parsed.label.num_gpus > 0,
-            batch_size=parsed.label.batch_size,
-            score_threshold=0.0,
-            max_per_image=1,
-            max_pixels=parsed.data.max_image_pixels,
-        )
+        self._predictor = Predictor(model_uri, parsed)
         self._batch_size = parsed.label.batch_size
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:

@@ -48,7 +48,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_pool_fits(key: str, *, num_workers: int, num_cpus: float, num_gpus: float) -> None:
+def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
     """One whole CPU must stay free beside an actor pool, or Ray Data waits in silence.
 
     Raises:
@@ -56,12 +56,11 @@ def check_pool_fits(key: str, *, num_workers: int, num_cpus: float, num_gpus: fl
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    asked = f"label.num_workers: {num_workers} workers x"
     if num_workers * num_cpus > cpus - 1:
-        raise InputError(
-            f"{key}: {num_workers} workers x {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}"
-        )
+        raise InputError(f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}")
     if num_workers * num_gpus > gpus:
-        raise InputError(f"{key}: {num_workers} workers x {num_gpus:g} GPUs asked for, the cluster has {gpus:g}")
+        raise InputError(f"{asked} {num_gpus:g} GPUs asked for, the cluster has {gpus:g}")
 
 
 @ray.remote(num_cpus=0)
