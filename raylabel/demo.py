@@ -6,7 +6,10 @@ from typing import Any
 from raylabel.config import Config, DataConfig, StudentConfig, TeacherConfig
 from raylabel.dataset.synthetic import generate
 from raylabel.pipeline.run import run_pipeline
+from raylabel.progress import Progress
 from raylabel.storage import RunFolder
+
+NUM_IMAGES = 1200
 
 
 def demo_config(data_folder: Path, seed: int) -> Config:
@@ -25,6 +28,7 @@ def demo_config(data_folder: Path, seed: int) -> Config:
 def run_demo(out: Path, seed: int) -> dict[str, Any]:
     """Generate the set into `out/data`, run every stage, and return the metrics of the evaluation."""
     data_folder = (out / "data").absolute()
-    generate(data_folder, seed=seed)
+    with Progress("generate", NUM_IMAGES) as progress:
+        generate(data_folder, num_images=NUM_IMAGES, seed=seed, progress=progress)
     artifacts = run_pipeline(demo_config(data_folder, seed), RunFolder(str(out.absolute())))
     return artifacts["evaluate"]["metrics"]
