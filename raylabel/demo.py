@@ -1,4 +1,4 @@
-"""The demo: the main job from end to end on the generated long-tail set, with the default settings."""
+"""The demo: the main job from end to end on the generated long-tail set, in few steps."""
 
 from pathlib import Path
 from typing import Any
