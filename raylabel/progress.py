@@ -52,7 +52,9 @@ class Progress:
         now = time.monotonic()
         if self._is_live:
             self._rewrite(self.text(note))
-        elif now - self._last_plain >= (self._plain_seconds if done != self._plain_done else QUIET_SECONDS):
+        elif done < self.total and now - self._last_plain >= (
+            self._plain_seconds if done != self._plain_done else QUIET_SECONDS
+        ):
             self._last_plain, self._plain_done = now, done
             print(self.text(note), file=self._stream, flush=True)
 
