@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from raylabel.config import CorrectorKind, load_config, load_run_config
 from raylabel.errors import InputError
@@ -231,7 +231,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
 
 
 def _kind(text: str) -> Any:
-    kinds = CorrectorKind.__args__  # type: ignore[attr-defined]
+    kinds = get_args(CorrectorKind)
     if text not in kinds:
         raise InputError(f"--corrector must be one of {', '.join(kinds)}, got {text}")
     return text

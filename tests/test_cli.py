@@ -1,6 +1,7 @@
 """The command line: exit codes, and one clear line for every mistake."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,9 @@ def test_mistakes_in_settings(
 
 
 def test_results_of_any_detector_print_one_json_object(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: object
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Callable[[str], Path]
 ) -> None:
-    folder = shared_data("external_detector")  # type: ignore[operator]
+    folder = shared_data("external_detector")
     argv = ["calibrate", "--predictions", str(folder / "results.json"), "--annotations", str(folder / "instances.json")]
     assert main([*argv, "--out", str(tmp_path), "--corrector", "hierarchical", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -1,13 +1,14 @@
 """Results rows of objects that may be of several classes."""
 
 import numpy as np
+import pytest
 
 from raylabel.masks import encode_masks
 from raylabel.pipeline import evaluate
 from raylabel.pipeline.evaluate import format_metrics, rows_of_image
 
 
-def test_an_object_has_a_row_for_each_class_that_it_may_be(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_an_object_has_a_row_for_each_class_that_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = encode_masks(np.ones((2, 4, 4), bool))
     soft_vectors = np.array([[0.6, 0.3, 0.005, 0.095], [0.0, 0.2, 0.1, 0.7]])
     ids = np.array([10, 20, 30])

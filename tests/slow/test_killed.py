@@ -124,7 +124,7 @@ def test_a_training_killed_in_the_middle_goes_on_from_its_checkpoint(generated: 
         trainer = start("teacher", path, "--out", run.uri)
         if name == "killed":
             checkpoints = Path(run.path("teacher", "checkpoints"))
-            wait_for(lambda: len(list(checkpoints.glob("*/checkpoint_*"))) >= 2, process=trainer)  # noqa: B023
+            wait_for(lambda seen=checkpoints: len(list(seen.glob("*/checkpoint_*"))) >= 2, process=trainer)
             kill(trainer)
             time.sleep(5)
             assert not Path(run.path("teacher", "model.json")).exists()
