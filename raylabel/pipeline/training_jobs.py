@@ -63,8 +63,8 @@ def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
     """The embedder's job: the first steps of the teacher's schedule, without smoothing."""
     config = parse_config(settings)
     labelled = RunData(config).labelled
-    job = _supervised_job(
-        config, config.teacher, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
+    job = _teacher_schedule(
+        config, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
     )
     return new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
 
@@ -78,7 +78,7 @@ def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, Trai
         segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
     else:
         segmenter, _ = load_segmenter(run.path(EMBEDDER))
-    return segmenter, _supervised_job(config, config.teacher, labelled, targets, start=warmup_steps(config))
+    return segmenter, _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
 
 
 def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
@@ -89,7 +89,7 @@ def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple
     labelled = everything.subset(np.setdiff1d(np.arange(len(everything)), held_out))
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
     segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
-    return segmenter, _supervised_job(config, config.teacher, labelled, targets)
+    return segmenter, _teacher_schedule(config, labelled, targets)
 
 
 def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
@@ -149,9 +149,8 @@ def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
     )
 
 
-def _supervised_job(
+def _teacher_schedule(
     config: Config,
-    settings: TrainingConfig,
     labelled: AnnotatedSet,
     targets: NDArray[np.float32],
     *,
@@ -159,7 +158,7 @@ def _supervised_job(
     stop: int | None = None,
 ) -> TrainJob:
     return TrainJob(
-        settings=settings,
+        settings=config.teacher,
         start_step=start,
         stop_step=stop,
         steps=config.teacher.steps,
