@@ -229,6 +229,11 @@ class Config:
         if self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
             raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
+        if self.student.init == "teacher" and self.student.model != self.teacher.model:
+            raise InputError(
+                f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
+                f"{self.student.model}; or set student.init: weights"
+            )
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

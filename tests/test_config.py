@@ -65,6 +65,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("smoothing.warmup_steps", "501", "warmup_steps must be <= teacher.steps"),
         ("teacher.learning_rate", ".inf", "teacher.learning_rate: .*finite"),
         ("teacher", "3", "teacher: "),
+        ("teacher.model", "maskrcnn_resnet50_fpn_v2", "student.init: teacher needs student.model maskrcnn_resnet50"),
         ("teacher.steps", "[", "--teacher.steps: not a YAML value"),
     ],
 )

@@ -20,13 +20,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train the student and, for comparison, the supervised baseline.
 
     Raises:
-        InputError: the pool is not labelled yet, selection kept nothing, or the models don't fit.
+        InputError: the pool is not labelled yet, or selection kept nothing.
     """
-    if config.student.init == "teacher" and config.student.model != config.teacher.model:
-        raise InputError(
-            f"student.init: teacher needs the same model, got student {config.student.model}, "
-            f"teacher {config.teacher.model}; set student.init: weights"
-        )
     data, labels = RunData(config), finished(run, "label")
     inputs = {
         "teacher": finished(run, "teacher")["fingerprint"],

@@ -54,4 +54,6 @@ def test_an_empty_pool_and_an_unknown_model_are_refused(config: Config, tmp_path
     with pytest.raises(InputError, match="empty"):
         check_run(replace(config, data=replace(config.data, pool=str(tmp_path / "empty"))), RunFolder("unused"))
     with pytest.raises(InputError, match="unknown model"):
-        check_run(replace(config, teacher=replace(config.teacher, model="resnet51")), RunFolder("unused"))
+        check_run(
+            replace(config, student=replace(config.student, init="weights", model="resnet51")), RunFolder("unused")
+        )

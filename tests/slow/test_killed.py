@@ -77,6 +77,7 @@ def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tup
     path.write_text(
         f"data: {{{data}}}\n"
         f'teacher: {{model: "{model}", steps: 60, batch_size: 4, num_workers: 1, checkpoint_every: 5}}\n'
+        f'student: {{model: "{model}"}}\n'
         "smoothing: {warmup_steps: 0}\n"
     )
     config = load_config(path)
