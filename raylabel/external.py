@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raylabel.calibration import (
     Corrector,
@@ -15,8 +16,9 @@ from raylabel.calibration import (
     fit_corrector,
     match_image,
 )
-from raylabel.calibration.correctors import CORRECTOR_KINDS
+from raylabel.calibration.correctors import CORRECTOR_KINDS, needs_context
 from raylabel.calibration.tables import calibration_tables
+from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.masks import Rle, rle_from_segmentation
@@ -100,7 +102,9 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
 
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
-        predictions: results JSON; only `category_id` and `score` are read.
+        predictions: results JSON; `category_id` and `score` are read, and `image_id` and `segmentation` (RLE) as well
+            for a corrector that looks at context. It should hold all of an image's detections, as those that the
+            corrector was fitted to.
         out: the same entries in the same order with `score` replaced by the calibrated score and `raw_score` added.
 
     Returns:
@@ -117,7 +121,12 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
-    scores = fitted(Detections.of_scores(class_indices, raw_scores, num_classes=len(class_index_of)))
+    context = _read_context(predictions, entries, class_indices, raw_scores) if needs_context(fitted) else None
+    detections = Detections.of_scores(class_indices, raw_scores, num_classes=len(class_index_of), context=context)
+    try:
+        scores = fitted(detections)
+    except ValueError as error:
+        raise InputError(f"{predictions}: {error}") from error
     corrected = [
         one | {"score": float(score), "raw_score": raw}
         for one, score, raw in zip(entries, scores, raw_scores, strict=True)
@@ -129,6 +138,36 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
         "mean_calibrated_score": float(scores.mean()),
         "corrector": fitted.kind,
     }
+
+
+def _read_context(
+    path: str, entries: list[dict[str, Any]], class_indices: list[int], raw_scores: list[float]
+) -> NDArray[np.float32]:
+    """Context of every entry from all of its image's; the masks' own size is the image's."""
+    of_image: dict[Any, list[int]] = {}
+    for row, one in enumerate(entries):
+        if "image_id" not in one:
+            raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
+        of_image.setdefault(one["image_id"], []).append(row)
+    classes, scores = np.asarray(class_indices), np.asarray(raw_scores)
+    context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
+    for rows in of_image.values():
+        masks = [_mask(path, row, entries[row], _mask_size(path, row, entries[row])) for row in rows]
+        sizes = {tuple(mask["size"]) for mask in masks}
+        if len(sizes) > 1:
+            raise InputError(f"{path}: entry {rows[0]}: masks of image {entries[rows[0]]['image_id']} differ in size")
+        context[rows] = image_context(classes[rows], scores[rows], masks)
+    return context
+
+
+def _mask_size(path: str, row: int, entry: dict[str, Any]) -> tuple[int, int]:
+    segmentation = entry.get("segmentation")
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise InputError(
+            f"{path}: entry {row} has no RLE segmentation with its size, which a contextual corrector needs"
+        )
+    return size[0], size[1]
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:

@@ -22,6 +22,7 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
+from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
@@ -31,7 +32,7 @@ from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.training_jobs import describe_model, fold_rows, fold_teacher_job
-from raylabel.schema import DETECTIONS
+from raylabel.schema import DETECTIONS, context_from_arrow, context_to_arrow
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_json, read_table
 
 FOLDER = stage_folder("calibrate")
@@ -107,6 +108,8 @@ def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections
         image_indices=image_indices.astype(np.int64),
         outcomes=table["outcome"].to_numpy(),
         weights=table["weight"].to_numpy().astype(np.float64),
+        context=context_from_arrow(table["context"]),
+        mask_areas=table["mask_area"].to_numpy(),
     )
     return detections, image_ids.tolist()
 
@@ -227,7 +230,7 @@ class MatchShard:
             detections = match_image(
                 self._annotated,
                 row,
-                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks, instances_context(found)),
                 class_weights=self._class_weights,
                 iou_threshold=self._config.calibration.iou_threshold,
             )
@@ -245,6 +248,8 @@ class MatchShard:
                 "calibrated_score": np.full(len(detections), np.nan, np.float32),
                 "outcome": detections.known_outcomes,
                 "weight": detections.weights.astype(np.float32),
+                "mask_area": detections.mask_areas,
+                "context": context_to_arrow(detections.context, len(detections)),
             },
             schema=DETECTIONS,
         )

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool import PoolImage, pool_shards
 from raylabel.errors import InputError
-from raylabel.instances import Instances
+from raylabel.instances import Instances, instances_context
 from raylabel.kept_labels import kept_images
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
@@ -228,18 +229,20 @@ class LabelShard:
         row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
         if isinstance(found, ImageError):
             return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
-        calibrated_scores = self._corrector(self._detections(found)).astype(np.float32)
+        context = instances_context(found)
+        calibrated_scores = self._corrector(self._detections(found, context)).astype(np.float32)
         height, width = found.image_size_hw
         return row | {
             "height": height,
             "width": width,
             "status": STATUS_OK,
-            "instances": instances_to_structs(found, calibrated_scores, top_k=self._config.label.top_k),
+            "instances": instances_to_structs(found, calibrated_scores, context, top_k=self._config.label.top_k),
         }
 
-    def _detections(self, found: Instances) -> Detections:
+    def _detections(self, found: Instances, context: NDArray[np.float32] | None = None) -> Detections:
         # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
-        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=self._predictor.num_classes)
+        num_classes = self._predictor.num_classes
+        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=num_classes, context=context)
         return replace(scores, outcomes=np.zeros(len(found), np.int8))
 
 

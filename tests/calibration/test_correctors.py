@@ -267,7 +267,7 @@ def test_auto_leaves_what_is_calibrated() -> None:
 def test_auto_says_what_it_tried() -> None:
     corrector = fit_corrector("auto", simulated(0, 3000, overconfident), context=context())
     assert isinstance(corrector, AutoCorrector)
-    assert set(corrector.trials) == {"none", "ccece", "temperature", "isotonic", "hierarchical"}
+    assert set(corrector.trials) == {"none", "ccece", "temperature", "isotonic", "hierarchical", "contextual"}
     best = min(corrector.trials, key=lambda kind: corrector.trials[kind].nll)
     assert corrector.chosen.kind == best != "none"
     assert corrector.trials["none"].gain == 0
