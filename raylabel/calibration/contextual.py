@@ -29,6 +29,8 @@ _TREES = {
     "verbosity": -1,
 }
 _CHUNK = 100_000
+_ROWS_FOR_THREADS = 50_000
+"""Below it one thread is as fast as all, and doesn't wait for cores that others use."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,7 @@ class ContextualCorrector:
         return low + share * (self._predict(columns) - low)
 
     def _predict(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
-        # Waking more threads than one costs more than it gives for a single image's detections.
-        num_threads = 1 if len(columns) < 10_000 else 0
-        return np.asarray(self._booster.predict(columns, raw_score=True, num_threads=num_threads))
+        return np.asarray(self._booster.predict(columns, raw_score=True, num_threads=_num_threads(len(columns))))
 
     @cached_property
     def _booster(self) -> Any:
@@ -181,6 +181,10 @@ def _known_features(scored: Detections) -> tuple[tuple[str, ...], NDArray[np.flo
     return tuple(CONTEXT_FEATURES[column] for column in known), scored.context[:, known]
 
 
+def _num_threads(num_rows: int) -> int:
+    return 1 if num_rows < _ROWS_FOR_THREADS else 0
+
+
 def _fit_trees(
     score_logits: NDArray[np.float64],
     matrix: NDArray[np.float32],
@@ -199,5 +203,9 @@ def _fit_trees(
         init_score=prior[0] + prior[1] * score_logits,
         params={"verbosity": -1},
     )
-    settings = _TREES | {"monotone_constraints": [1] + [0] * matrix.shape[1], "seed": seed}
+    settings = _TREES | {
+        "monotone_constraints": [1] + [0] * matrix.shape[1],
+        "num_threads": _num_threads(len(columns)),
+        "seed": seed,
+    }
     return str(lightgbm.train(settings, data, _NUM_TREES).model_to_string())
