@@ -53,11 +53,14 @@ def d_ece(
     shape = (num_bins,) * num_dimensions if isinstance(num_bins, int) else tuple(num_bins)
     if len(shape) != num_dimensions or min(shape) < 1:
         raise ValueError(f"num_bins must be a number >= 1 or {num_dimensions} of them, got {num_bins}")
+    num_cells = np.prod(shape, dtype=np.float64)
+    if num_cells >= 2**62:
+        raise ValueError(f"num_bins gives more cells than can be numbered, got {num_bins}")
 
     cells = bin_of(confidences, shape[0])
     for dimension, num in enumerate(shape[1:]):
         cells = cells * num + bin_of(places[:, dimension], num)
-    if np.prod(shape, dtype=np.float64) > max(len(confidences), 2**20):
+    if num_cells > max(len(confidences), 2**20):
         _, cells = np.unique(cells, return_inverse=True)
     gap = np.abs(np.bincount(cells, rows * (confidences - outcomes)))
     is_counted = np.bincount(cells, rows) >= min_count

@@ -7,7 +7,7 @@ import pytest
 from hotcoco import metrics as hotcoco_metrics
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, foldnorm
 from sklearn.metrics import brier_score_loss, log_loss
 
 from raylabel.calibration import (
@@ -272,6 +272,16 @@ def test_debiasing_takes_off_what_chance_adds() -> None:
     plain, debiased = (np.mean([ccece(bins, debiased=flag) for bins in trials]) for flag in (False, True))
     assert plain > 0.15
     assert debiased < 0.6 * plain
+
+
+def test_debiased_ece_by_hand() -> None:
+    # Four of .9, two right, one of each class and two of class 2: gap .4; p = 2.5 / 5, so its error is .5 / sqrt(4).
+    bins = ReliabilityBins.from_detections(made([0, 1, 2, 2], [0.9] * 4, [1, 1, 0, 0]), 2)
+    noisy_gap = foldnorm.mean(0.4 / 0.25, scale=0.25)
+    assert noisy_gap > 0.4
+    assert ece(bins) == pytest.approx(0.4)
+    assert ece(bins, debiased=True) == pytest.approx(2 * 0.4 - noisy_gap)
+    assert class_ccece_debiased(bins.pooled())[0] == pytest.approx(2 * 0.4 - noisy_gap)
 
 
 def test_debiasing_leaves_what_many_samples_show() -> None:

@@ -58,9 +58,9 @@ def test_finer_cells_never_lower_it(seed: int, num: int, num_features: int) -> N
 
 
 def test_more_cells_than_memory_holds() -> None:
-    """50^5 cells, one detection in each: the mean of |score - outcome|."""
+    """400^5 cells, one detection in each: the mean of |score - outcome|."""
     scores, correct, features = sample(0, 200, 4)
-    assert d_ece(scores, correct, features, num_bins=50) == pytest.approx(np.abs(scores - correct).mean())
+    assert d_ece(scores, correct, features, num_bins=400) == pytest.approx(np.abs(scores - correct).mean())
 
 
 def test_wrong_arrays_are_refused() -> None:
@@ -71,6 +71,8 @@ def test_wrong_arrays_are_refused() -> None:
         d_ece(scores, correct, features * 40)
     with pytest.raises(ValueError, match="num_bins must be a number >= 1 or 3 of them"):
         d_ece(scores, correct, features, num_bins=(5, 5))
+    with pytest.raises(ValueError, match="num_bins gives more cells than can be numbered"):
+        d_ece(scores, correct, features, num_bins=10**7)
     with pytest.raises(ValueError, match="no detection"):
         d_ece(np.zeros(0), np.zeros(0, dtype=bool), np.zeros((0, 2)))
 
