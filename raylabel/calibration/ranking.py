@@ -129,8 +129,9 @@ def yield_at_precision(
         max over t of (correct detections with score >= t) / num_objects,
         where (correct with score >= t) / (all with score >= t) >= precision
 
-    Detections of all classes share the threshold, and equal scores are kept or dropped together. Of thresholds with
-    the same recall the highest is taken.
+    Detections of all classes share the threshold, and equal scores are kept or dropped together, as a threshold does. A
+    detector of few different scores (of 8 bits, say) thus gets less than if equal ones were cut in the order of its
+    file, and gains from a corrector that tells them apart. Of thresholds with the same recall the highest is taken.
 
     Args:
         scores: (N,) of detections that are not ignored, of every class; only their order matters.
