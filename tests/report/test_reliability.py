@@ -88,8 +88,8 @@ def test_points_intervals_and_counts_are_those_of_the_bins() -> None:
     assert bars(lower, "raw") == [40, 16, 100]
     assert bars(lower, "calibrated") == [40, 16, 100]
     texts = [one.get_text() for one in upper.texts]
-    # |.125 - .1| * 40 + |.625 - .25| * 16 + |.875 - .5| * 100 = 44.5 of 156. CCECE is the mean of (1 + 4.5 + 37.5) / 152
-    # and .375.
+    # ECE: |.125 - .1| * 40 + |.625 - .25| * 16 + |.875 - .5| * 100 = 44.5 of 156.
+    # CCECE: the mean of (1 + 4.5 + 37.5) / 152 and .375.
     assert texts[0] == "2 classes, n = 156"
     assert texts[1].startswith(f"ECE .{round(1000 * 44.5 / 156)} → ")
     assert f"CCECE .{round(1000 * (43 / 152 + 0.375) / 2)} → " in texts[1]
