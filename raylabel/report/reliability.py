@@ -153,7 +153,7 @@ class Panel:
     title: str
     subtitle: str
     classes: NDArray[np.bool_]
-    min_effective: float = 0
+    min_effective: float = FEW
 
 
 def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]]) -> list[Panel]:
@@ -178,14 +178,13 @@ def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]])
 def class_panels(
     bins: ReliabilityBins, class_indices: Sequence[int], *, names: Sequence[str], num_train_images: Sequence[int]
 ) -> list[Panel]:
-    """A panel for each of some classes; neighbouring bins are merged until they hold FEW effective detections."""
+    """A panel for each of some classes."""
     return [
         Panel(
             title=_short(names[index]),
             subtitle=f"{_plural(num_train_images[index], 'training image', 'training images')}, "
             f"n = {bins.num[index].sum():,.0f}",
             classes=np.arange(bins.num_classes) == index,
-            min_effective=FEW,
         )
         for index in class_indices
     ]
@@ -263,9 +262,9 @@ def reliability_figure(
     """Reliability diagrams, four in a row.
 
     Above, the accuracy of each confidence bin over its mean confidence with its 95 % credible interval (Jeffreys'
-    prior, effective counts); on the diagonal confidence is right, below it too high. Points of fewer than FEW effective
-    detections are faint and hollow. Below, the weight of the detections in each bin, on a logarithmic scale where bins
-    differ by more than 30 times.
+    prior, effective counts); on the diagonal confidence is right, below it too high. Neighbouring bins are merged until
+    they hold FEW effective detections; a panel of fewer has one point, faint and hollow. Below, the weight of the
+    detections in each bin, on a logarithmic scale where bins differ by more than 30 times.
 
     Args:
         before: bins of raw scores.
