@@ -23,7 +23,7 @@ from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.masks import Rle, rle_from_segmentation
 from raylabel.matching import verification_weights
-from raylabel.report.plots import reliability_png
+from raylabel.report.reliability import reliability_png
 from raylabel.storage import commit_bytes, commit_json, commit_table, join, read_json
 
 
