@@ -88,7 +88,6 @@ class Results:
         return FitContext(
             num_bins=num_bins,
             frequency_groups=self.annotated.frequency_groups(),
-            num_train_images=self.annotated.class_image_counts(),
             seed=seed,
         )
 

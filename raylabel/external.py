@@ -23,7 +23,7 @@ from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.masks import Rle, rle_from_segmentation
 from raylabel.matching import verification_weights
-from raylabel.report.reliability import reliability_png
+from raylabel.report import calibration_page, classes_csv, reliability_png
 from raylabel.storage import commit_bytes, commit_json, commit_table, join, read_json
 
 
@@ -44,7 +44,8 @@ def calibrate_results(
             `segmentation` (RLE).
         annotations: COCO or LVIS JSON of the same images; its image counts give the frequency groups.
         out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
-            `correct_results`), reliability.png (after correction: cross-validated) and, last, artifact.json.
+            `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
+            figures of every class on one page), classes.csv and, last, artifact.json.
         corrector: one of `calibration.correctors.CORRECTOR_KINDS`.
         num_bins: confidence bins over (0, 1], >= 2.
         iou_threshold: mask IoU from which a detection can be correct, in [0, 1].
@@ -93,6 +94,9 @@ def calibrate_results(
         title=f"before and after `{tables.summary['corrector_chosen']}` (cross-validated by image)",
     )
     commit_bytes(join(out, "reliability.png"), picture)
+    page = calibration_page(tables, predictions=predictions, annotations=annotations, iou_threshold=iou_threshold)
+    commit_bytes(join(out, "calibration.html"), page.encode())
+    commit_bytes(join(out, "classes.csv"), classes_csv(tables.classes, tables.cross_validated_bins))
     commit_json(join(out, "artifact.json"), artifact)
     return artifact
 
