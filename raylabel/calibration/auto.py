@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.detections import Detections
-from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.folds import MAX_TRIAL_DETECTIONS, image_folds, out_of_fold_scores, some_images
 from raylabel.calibration.identity import IdentityCorrector
 from raylabel.calibration.metrics import pointwise_nll
 
 MIN_STANDARD_ERRORS = 2.0
 """By how many standard errors a family must beat `none`."""
-
-MAX_TRIAL_DETECTIONS = 100_000
-"""Families are tried on images with so many detections at most: more would only sharpen a plain answer."""
 
 NOT_ELIGIBLE = frozenset({"ccece"})
 """Tried for the table only. Where a class has few detections, its held-out ones are corrected by the fallback for
@@ -64,7 +61,7 @@ class AutoCorrector:
         families: Mapping[str, Callable[..., Corrector]],
     ) -> "AutoCorrector":
         """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
-        scored = _some_images(detections.scored(), seed=context.seed)
+        scored = some_images(detections.scored(), MAX_TRIAL_DETECTIONS, seed=context.seed)
         if not len(scored):
             return cls(IdentityCorrector(), {})
         folds = image_folds(scored.image_indices, seed=context.seed)
@@ -96,18 +93,6 @@ class AutoCorrector:
         """Read what `to_json` gave; `read` reads the chosen corrector."""
         trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
         return cls(read(content["chosen"]), trials)
-
-
-def _some_images(scored: Detections, *, seed: int) -> Detections:
-    """Images drawn at random until they hold `MAX_TRIAL_DETECTIONS`; all where they hold fewer."""
-    if len(scored) <= MAX_TRIAL_DETECTIONS:
-        return scored
-    _, images = np.unique(scored.image_indices, return_inverse=True)
-    shuffled = np.random.default_rng(seed).permutation(images.max() + 1)
-    num_before = np.cumsum(np.bincount(images)[shuffled])
-    is_drawn = np.zeros(len(shuffled), dtype=bool)
-    is_drawn[shuffled[: max(1, int(np.searchsorted(num_before, MAX_TRIAL_DETECTIONS)))]] = True
-    return scored.subset(is_drawn[images])
 
 
 def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:
