@@ -1,10 +1,12 @@
 """Calibration of any detector's scores: match, bin, measure, correct. NumPy and SciPy only."""
 
+from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
-from raylabel.calibration.detections import Detections, ImagePredictions, match_image, match_set
+from raylabel.calibration.detections import Detections, ImagePredictions, match_image
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.match_set import match_set
 from raylabel.calibration.metrics import (
     brier,
     ccece,
@@ -21,10 +23,12 @@ from raylabel.calibration.metrics import (
 )
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
+from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
 
 __all__ = [
     "CORRECTOR_KINDS",
     "CalibrationTables",
+    "ClassAccuracy",
     "Corrector",
     "Detections",
     "FitContext",
@@ -43,6 +47,8 @@ __all__ = [
     "credible_interval",
     "ece",
     "effective_count",
+    "exact_interval",
+    "federated_accuracy",
     "fit_corrector",
     "format_summary",
     "group_masks",
@@ -53,4 +59,6 @@ __all__ = [
     "nll",
     "out_of_fold_scores",
     "pointwise_nll",
+    "scored_accuracy",
+    "weigh_by_verification",
 ]
