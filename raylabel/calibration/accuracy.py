@@ -10,6 +10,7 @@ from raylabel.calibration.detections import Detections
 
 LEVEL = 0.95
 """Of the intervals."""
+_SMALL = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,14 @@ def exact_interval(
         level: in (0, 1).
 
     Returns:
-        Lower and upper ends; the end is 0 where nothing, and 1 where everything, was correct.
+        Lower and upper ends; an end within a millionth of 0 or 1 is 0 or 1.
 
     Source: Clopper and Pearson 1934.
     """
     tail = (1 - level) / 2
     num_correct = accuracy * num
     num_wrong = num - num_correct
-    # The inverse needs positive parameters; at 0 the end is known.
-    low = betaincinv(np.maximum(num_correct, 1e-9), num_wrong + 1, tail)
-    high = betaincinv(num_correct + 1, np.maximum(num_wrong, 1e-9), 1 - tail)
-    return np.where(num_correct <= 1e-9, 0.0, low) + 0 * accuracy, np.where(num_wrong <= 1e-9, 1.0, high) + 0 * accuracy
+    # The inverse needs positive parameters; towards 0 its value goes to the end of the range.
+    low = betaincinv(np.maximum(num_correct, _SMALL), num_wrong + 1, tail)
+    high = betaincinv(num_correct + 1, np.maximum(num_wrong, _SMALL), 1 - tail)
+    return np.where(low < _SMALL, 0.0, low), np.where(high > 1 - _SMALL, 1.0, high)
