@@ -2,8 +2,8 @@
 
     python benchmarks/federated.py --out runs/federated --seeds 5
 
-For each seed: generates the set, trains the demo's teacher, calibrates and labels the pool. Finished stages are skipped,
-so a second call only measures. Then, with the calibration split's full truth at hand, three estimates of each class's
+For each seed: generates the set, trains the demo's teacher, calibrates and labels the pool (finished stages are skipped
+by a second call). Then, with the calibration split's full truth at hand, three estimates of each class's
 accuracy: plain, with Horvitz-Thompson weights of the mistakes, and as the product estimates it; the target is the
 full-truth accuracy of the same detections. The same again with other shares of unknown pairs, annotated anew many
 times. Last, NLL of the pool's labels, raw and corrected by every kind of corrector.
@@ -67,8 +67,11 @@ def prepare(out: Path, seed: int) -> tuple[Config, RunFolder]:
 
 def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> None:
     """Print bias and coverage of the estimates, as the set is annotated and annotated anew."""
-    print("\nAccuracy per class on the calibration split: mean error; classes whose 95% interval has the full truth")
-    print(f"{'unknown':<9}{'seed':<6}{'classes':>8}" + "".join(f"{name:>28}" for name in METHODS))
+    print(
+        "\nAccuracy per class on the calibration split: mean error, root mean square error, classes whose 95% interval"
+    )
+    print("has the full truth, mean width of the intervals")
+    print(f"{'unknown':<9}{'seed':<6}{'classes':>8}" + "".join(f"{name:>32}" for name in METHODS))
     anew: dict[float, list[NDArray[np.float64]]] = {share: [] for share in UNKNOWN_SHARES}
     for seed, (config, run) in enumerate(runs):
         root = config.data.images
@@ -80,16 +83,16 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         num = np.bincount(full.class_indices, minlength=full.num_classes)
         target = np.bincount(full.class_indices, full.is_correct, full.num_classes) / np.maximum(num, 1)
         rows = judge(annotated, predictions, target)
-        print(f"{'as is':<9}{seed:<6}{int(rows[0, 2]):>8}" + cells(rows), flush=True)
+        print(f"{'as is':<9}{seed:<6}{int(rows[0, 4]):>8}" + cells(rows), flush=True)
         for share in UNKNOWN_SHARES:
             for again in annotate_anew(truth, share, num_draws):
                 anew[share].append(judge(again, predictions, target))
     for share, of_share in anew.items():
         rows = np.stack(of_share)
         mean = np.mean(rows, axis=0)
-        print(f"{share:<9.0%}{'all':<6}{mean[0, 2]:>8.1f}" + cells(mean), flush=True)
-        passed = (rows[:, :, 1] >= 0.9).mean(axis=0)
-        print(f"{'':<15}{'>= 90%:':>8}" + "".join(f"{f'in {one:.0%} of draws':>28}" for one in passed), flush=True)
+        print(f"{share:<9.0%}{'all':<6}{mean[0, 4]:>8.1f}" + cells(mean), flush=True)
+        passed = (rows[:, :, 2] >= 0.9).mean(axis=0)
+        print(f"{'':<15}{'>= 90%:':>8}" + "".join(f"{f'in {one:.0%} of draws':>32}" for one in passed), flush=True)
 
 
 def match(annotated: AnnotatedSet, predictions: list[ImagePredictions]) -> Detections:
@@ -103,7 +106,8 @@ def match(annotated: AnnotatedSet, predictions: list[ImagePredictions]) -> Detec
 def judge(
     annotated: AnnotatedSet, predictions: list[ImagePredictions], target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(methods, 3): mean error, share of classes whose interval has the target, number of classes with a figure."""
+    """(methods, 5): mean error, root mean square error, share of classes whose interval has the target, mean width of
+    the intervals, number of classes with a figure."""
     detections = match(annotated, predictions)
     estimates: list[ClassAccuracy] = [
         scored_accuracy(replace(detections, weights=np.ones(len(detections)))),
@@ -113,13 +117,14 @@ def judge(
     rows = []
     for one in estimates:
         known = np.isfinite(one.accuracy)
-        has = ((one.low <= target) & (target <= one.high))[known]
-        rows.append(((one.accuracy - target)[known].mean(), has.mean(), known.sum()))
+        errors, has = (one.accuracy - target)[known], ((one.low <= target) & (target <= one.high))[known]
+        width = (one.high - one.low)[known].mean()
+        rows.append((errors.mean(), np.sqrt((errors**2).mean()), has.mean(), width, known.sum()))
     return np.array(rows)
 
 
 def cells(rows: NDArray[np.float64]) -> str:
-    return "".join(f"{f'{error:+.3f}   {share:.1%}':>28}" for error, share, _ in rows)
+    return "".join(f"{f'{mean:+.3f}  {rms:.3f}  {has:.1%}  {width:.2f}':>32}" for mean, rms, has, width, _ in rows)
 
 
 def annotate_anew(truth: AnnotatedSet, unknown_share: float, num_draws: int) -> Iterator[AnnotatedSet]:

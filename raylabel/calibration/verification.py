@@ -17,6 +17,8 @@ _SHARE_MASS = 10.0
 """How many images with a class the other classes' share of unknown ones is worth."""
 _CORRECT_MASS = 2.0
 """How many detections the other classes' share of correct ones is worth, at a level of the score."""
+_FIRST_SHARE = 0.3
+"""Where the iteration starts; where scores tell anything, it does not matter (docs/decisions.md)."""
 _MASS_GRID = np.logspace(-1, 3, 9)
 _MAX_ITERATIONS, _TOLERANCE = 300, 1e-4
 
@@ -260,10 +262,12 @@ def _chances_of_presence(
 
     Returns:
         (num_classes, levels) chances, and (num_classes,) variance of the log odds of the share of the images with the
-        class that is unknown.
+        class that is unknown: one over what the unknown images' scores, and the other classes, tell of it (Fisher).
     """
     num_present, num_unknown = present.sum(axis=1), unknown.sum(axis=1)
-    chances = np.full(unknown.shape, 0.1)
+    share = np.full(len(num_present), _FIRST_SHARE)
+    prior = _prior(num_present, num_unknown, share)
+    chances = np.broadcast_to(prior, unknown.shape)
     for iteration in range(_MAX_ITERATIONS):
         if iteration % 5 == 0:
             if_present = _level_shares(present + chances * unknown)
@@ -272,13 +276,20 @@ def _chances_of_presence(
         # Half an image of ten in all: without any unknown image the share is near 0.
         overall = (found.sum() + 0.5) / (found.sum() + num_present.sum() + 10.5)
         share = (found + _SHARE_MASS * overall) / (found + num_present + _SHARE_MASS)
-        prior = np.clip(_ratio(num_present * share / (1 - share), num_unknown), 0.0, 0.98)[:, None]
+        prior = _prior(num_present, num_unknown, share)
         before = chances
         chances = prior * if_present / (prior * if_present + (1 - prior) * if_absent)
         if iteration > 10 and np.abs(chances - before).max(initial=0.0) < _TOLERANCE:
             break
-    log_odds_variance = 1 / (found + _SHARE_MASS * overall) + 1 / (num_present + _SHARE_MASS * (1 - overall))
-    return chances, log_odds_variance
+    information = (unknown * ((chances - prior) / (1 - prior)) ** 2).sum(axis=1)
+    return chances, 1 / (information + _SHARE_MASS * overall * (1 - overall))
+
+
+def _prior(
+    num_present: NDArray[np.float64], num_unknown: NDArray[np.float64], share: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(num_classes, 1) share of the unknown images that have the class, from that of those with the class."""
+    return np.clip(_ratio(num_present * share / (1 - share), num_unknown), 0.0, 0.98)[:, None]
 
 
 def _level_shares(images: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -22,6 +22,7 @@ def detections_of(images: list[int], is_correct: list[bool], weights: list[float
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200).flatmap(lambda num: st.tuples(st.integers(0, num), st.just(num))))
 def test_exact_interval_is_scipys(counts: tuple[int, int]) -> None:
     num_correct, num = counts
