@@ -13,8 +13,10 @@ from raylabel.calibration import (
     FitContext,
     ImagePredictions,
     corrector_from_json,
+    federated_accuracy,
     fit_corrector,
     match_image,
+    weigh_by_verification,
 )
 from raylabel.calibration.correctors import CORRECTOR_KINDS, needs_context
 from raylabel.calibration.tables import calibration_tables
@@ -79,6 +81,7 @@ def calibrate_results(
         class_names=annotated.class_names,
         category_ids=annotated.category_ids,
         num_train_images=annotated.class_image_counts(),
+        accuracy=federated_accuracy(detections, annotated),
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
     artifact = {"predictions": predictions, "annotations": annotations, "settings": settings, **tables.summary}
@@ -202,7 +205,7 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
         for row, chosen in of_image.items()
     ]
     file_order = np.argsort(np.concatenate([np.array(chosen) for chosen in of_image.values()]))
-    return Detections.concat(parts).subset(file_order)
+    return weigh_by_verification(Detections.concat(parts).subset(file_order), annotated)
 
 
 def _read_entries(path: str) -> list[dict[str, Any]]:

@@ -105,5 +105,5 @@ CLASSES = pa.schema(
         ("ccece_calibrated", pa.float64()),
     ]
 )
-"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % credible interval, figures of a class
-without a detection are null."""
+"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % interval that knows how few images
+the detections come from, figures of a class without a scored detection are null."""

@@ -1,11 +1,12 @@
 """Calibration of any detector's scores: match, bin, measure, correct. NumPy and SciPy only."""
 
+from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
 from raylabel.calibration.bootstrap import BootstrapInterval, bootstrap_interval
 from raylabel.calibration.classwise import classwise_ece
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
-from raylabel.calibration.detections import Detections, ImagePredictions, match_image, match_set
+from raylabel.calibration.detections import Detections, ImagePredictions, match_image
 from raylabel.calibration.equal_mass import (
     adaptive_ccece,
     adaptive_ece,
@@ -16,6 +17,7 @@ from raylabel.calibration.equal_mass import (
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
 from raylabel.calibration.grouped import figures_by_group, size_groups
 from raylabel.calibration.location_errors import box_features, d_ece
+from raylabel.calibration.match_set import match_set
 from raylabel.calibration.metrics import (
     ace,
     brier,
@@ -45,11 +47,13 @@ from raylabel.calibration.ranking import (
 )
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
+from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
 
 __all__ = [
     "CORRECTOR_KINDS",
     "BootstrapInterval",
     "CalibrationTables",
+    "ClassAccuracy",
     "Corrector",
     "Detections",
     "FitContext",
@@ -83,6 +87,8 @@ __all__ = [
     "effective_count",
     "equal_mass_bin_of",
     "equal_mass_bins",
+    "exact_interval",
+    "federated_accuracy",
     "figures_by_group",
     "fit_corrector",
     "format_summary",
@@ -98,6 +104,8 @@ __all__ = [
     "pooled_average_precision",
     "precision_recall",
     "rmsce",
+    "scored_accuracy",
     "size_groups",
+    "weigh_by_verification",
     "yield_at_precision",
 ]

@@ -1,6 +1,6 @@
 """Detections: scores and outcomes of many images' predictions, the input of every bin, metric and corrector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks import Rle, mask_areas
-from raylabel.matching import Outcome, detection_weights, match_predictions, verification_weights
+from raylabel.matching import Outcome, detection_weights, match_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Detections:
         raw_scores: (N,) float64 in [0, 1].
         image_indices: (N,) int64: which detections share an image; any numbering.
         outcomes: (N,) int8 numbers of `Outcome`, or None where the truth is unknown.
-        weights: (N,) float64 > 0: how many detections each one stands for (`matching.verification_weights`).
+        weights: (N,) float64 > 0: how many detections each one stands for (`verification.weigh_by_verification`).
         context: (N, len(CONTEXT_FEATURES)) float32, what else the image says of each (`context.image_context`), NaN
             where a feature is unknown; None where nothing is known.
         mask_areas: (N,) int32 pixels; None where unknown.
@@ -158,7 +158,7 @@ def match_image(
         annotated: the set of the true objects.
         row: the image's place in `annotated.images`.
         predictions: of that image, in any order.
-        class_weights: `verification_weights(annotated)`.
+        class_weights: `verification_weights(annotated)`; `weigh_by_verification` improves on them once all is matched.
         iou_threshold: mask IoU from which a prediction can be correct.
         with_context: whether to give the detections' context, computed from their masks where `predictions` lack it.
     """
@@ -185,15 +185,3 @@ def match_image(
         context=context,
         mask_areas=mask_areas(predictions.masks),
     )
-
-
-def match_set(
-    annotated: AnnotatedSet, predictions: Mapping[int, ImagePredictions], *, iou_threshold: float = 0.5
-) -> Detections:
-    """Match the predictions of a whole set, keyed by the images' places in `annotated.images`; rows in key order."""
-    class_weights = verification_weights(annotated)
-    parts = [
-        match_image(annotated, row, predictions[row], class_weights=class_weights, iou_threshold=iou_threshold)
-        for row in sorted(predictions)
-    ]
-    return Detections.concat([Detections.empty(annotated.num_classes), *parts])

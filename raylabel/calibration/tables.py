@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylabel.calibration.accuracy import ClassAccuracy, scored_accuracy
 from raylabel.calibration.auto import AutoCorrector
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.corrector import Corrector, FitContext
@@ -20,9 +21,7 @@ from raylabel.calibration.metrics import (
     ccece,
     class_bias,
     class_ccece,
-    credible_interval,
     ece,
-    effective_count,
     group_masks,
     mean_bias,
     nll,
@@ -62,6 +61,7 @@ def calibration_tables(
     class_names: Sequence[str],
     category_ids: NDArray[np.int64] | Sequence[int],
     num_train_images: NDArray[np.int64] | Sequence[int],
+    accuracy: ClassAccuracy | None = None,
 ) -> CalibrationTables:
     """Build tables and figures.
 
@@ -73,6 +73,7 @@ def calibration_tables(
         class_names: (num_classes,).
         category_ids: (num_classes,).
         num_train_images: (num_classes,) images of the training set with the class.
+        accuracy: `federated_accuracy` of the detections; where None, that of the scored ones.
     """
     folds = image_folds(detections.image_indices, seed=context.seed)
     held_out_scores = out_of_fold_scores(detections, folds, partial(fit_corrector, corrector.kind, context=context))
@@ -88,7 +89,7 @@ def calibration_tables(
                 "name": list(class_names),
                 "frequency_group": [str(letter) for letter in context.frequency_groups],
                 "num_train_images": np.asarray(num_train_images, dtype=np.int64),
-                **_class_figures(detections, raw_bins),
+                **_class_figures(detections, raw_bins, accuracy or scored_accuracy(detections)),
                 "ccece_calibrated": _nullable(class_ccece(held_out_bins)),
             },
             schema=CLASSES,
@@ -116,19 +117,14 @@ def _detections_table(detections: Detections, corrector: Corrector, image_ids: S
     )
 
 
-def _class_figures(detections: Detections, bins: ReliabilityBins) -> dict[str, Any]:
+def _class_figures(detections: Detections, bins: ReliabilityBins, accuracy: ClassAccuracy) -> dict[str, Any]:
     scored = detections.scored()
-    num_effective = effective_count(detections)
-    weight = bins.num.sum(axis=1)
-    correct = bins.num_correct.sum(axis=1)
-    accuracy = np.divide(correct, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
-    low, high = credible_interval(accuracy, num_effective)
     return {
         "num_detections": np.bincount(scored.class_indices, minlength=detections.num_classes),
-        "num_effective": num_effective,
-        "accuracy": _nullable(accuracy),
-        "accuracy_low": _nullable(low),
-        "accuracy_high": _nullable(high),
+        "num_effective": accuracy.num_effective,
+        "accuracy": _nullable(accuracy.accuracy),
+        "accuracy_low": _nullable(accuracy.low),
+        "accuracy_high": _nullable(accuracy.high),
         "bias": _nullable(class_bias(bins)),
         "ccece": _nullable(class_ccece(bins)),
     }

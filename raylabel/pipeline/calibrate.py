@@ -1,6 +1,7 @@
 """Stage 3: the teacher's detections on held-out images, matched to the truth; reliability bins; the corrector."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import (
+    ClassAccuracy,
     Corrector,
     Detections,
     FitContext,
@@ -15,8 +17,10 @@ from raylabel.calibration import (
     ReliabilityBins,
     calibration_tables,
     corrector_from_json,
+    federated_accuracy,
     fit_corrector,
     match_image,
+    weigh_by_verification,
 )
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
@@ -59,8 +63,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
     def work() -> dict[str, Any]:
-        detections, image_ids = _gather_detections(config, run, data)
-        return fit_and_commit(config, run, detections, image_ids)
+        return fit_and_commit(config, run, *_gather_detections(config, run, data))
 
     artifact = execute_stage(run, "calibrate", inputs, work)
     return artifact if artifact["settings"] == _settings(config) else refit(config, run)
@@ -74,7 +77,7 @@ def refit(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     artifact = finished(run, "calibrate")
     detections, image_ids = load_detections(run)
-    artifact |= fit_and_commit(config, run, detections, image_ids)
+    artifact |= fit_and_commit(config, run, detections, image_ids, load_accuracy(run))
     run.commit_artifact(FOLDER, artifact)
     print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
     return artifact
@@ -98,6 +101,13 @@ def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
     return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
 
 
+def load_accuracy(run: RunFolder) -> ClassAccuracy:
+    """Stored accuracy of each class; no corrector changes it."""
+    table = read_table(run.path(FOLDER, "classes.parquet"))
+    columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
+    return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
+
+
 def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
     """Read rows of schema.DETECTIONS."""
     image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
@@ -114,7 +124,9 @@ def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections
     return detections, image_ids.tolist()
 
 
-def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image_ids: list[str]) -> dict[str, Any]:
+def fit_and_commit(
+    config: Config, run: RunFolder, detections: Detections, image_ids: list[str], accuracy: ClassAccuracy
+) -> dict[str, Any]:
     """Fit the configured corrector and write its tables; returns what the artifact says."""
     classes = load_classes(run)
     context = FitContext(
@@ -132,6 +144,7 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
         class_names=classes.names,
         category_ids=classes.category_ids,
         num_train_images=classes.num_train_images,
+        accuracy=accuracy,
     )
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
@@ -152,7 +165,7 @@ class _Part(NamedTuple):
     shards: list[dict[str, Any]]
 
 
-def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str]]:
+def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
     connect()
     if config.calibration.folds:
         _train_fold_teachers(config, run)
@@ -176,7 +189,13 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
     if table.num_rows == 0:
         raise InputError("calibrate: the teacher made no detection on the calibration split; train it longer")
-    return detections_from_table(table, num_classes)
+    detections, image_ids = detections_from_table(table, num_classes)
+    annotated = data.labelled if config.calibration.folds else data.calibration
+    row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
+    rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
+    by_row = replace(detections, image_indices=rows[detections.image_indices])
+    weights = weigh_by_verification(by_row, annotated).weights
+    return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
 
 
 def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
