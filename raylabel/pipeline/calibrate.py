@@ -119,6 +119,7 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
         frequency_groups=classes.frequency_groups,
         similarity=load_similarity(run),
         seed=config.seed,
+        num_train_images=classes.num_train_images,
     )
     corrector = fit_corrector(config.calibration.corrector, detections, context=context)
     tables = calibration_tables(
