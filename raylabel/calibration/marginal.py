@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.corrector import FitContext, logits, require_classes
 from raylabel.calibration.detections import Detections
+from raylabel.calibration.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
 
 PRIOR_COUNT = 30.0
 """How many detections a class's prior is worth. Of 0, 1, 3, 10, 30, 100 and infinitely many, 30 and 100 gave the lowest
@@ -16,6 +18,7 @@ cross-validated log loss on a real detector, 30 that of the rare classes."""
 
 _SHIFT_BOUND = 30.0
 _NUM_BISECTIONS = 60
+_TAIL = 1.96
 
 
 @dataclass(frozen=True)
@@ -41,24 +44,31 @@ class MarginalCorrector:
     def fit(
         cls, detections: Detections, context: FitContext, *, prior_count: float = PRIOR_COUNT
     ) -> "MarginalCorrector":
-        """Match the totals of the scored detections, by weight.
+        """Match the totals of the scored detections, by weight; or, with `context.pool_histogram`, of the pool.
 
         Few detections are shrunk: to the n (effective number) detections of a class, `prior_count` are added that are
         right as often as the class's scores say once they are corrected by all classes' shift; to all classes', as
         many that are right as often as the raw scores say. 0 takes totals at face value. Without any detection the
         scores stay.
+
+        The pool's true totals are estimated from its scores (`pool_accuracy.estimate_pool_accuracy`), so that calibrated
+        scores are right for the pool's class priors. An estimate is worth n = accuracy * (1 - accuracy) / variance - 1
+        detections, the variance from its interval; `prior_count` are added that are right as often as the calibration
+        split's shift says. A class without a detection in the pool has the calibration split's shift.
         """
         scored = detections.scored()
-        return cls(
-            _fit_shifts(
-                scored.class_indices,
-                logits(scored.raw_scores),
-                scored.weights,
-                num_correct=_sums(scored.class_indices, scored.weights * scored.is_correct, scored.num_classes),
-                squares=_sums(scored.class_indices, scored.weights**2, scored.num_classes),
-                prior_count=prior_count,
-            )
+        shifts = _fit_shifts(
+            scored.class_indices,
+            logits(scored.raw_scores),
+            scored.weights,
+            num_correct=_sums(scored.class_indices, scored.weights * scored.is_correct, scored.num_classes),
+            squares=_sums(scored.class_indices, scored.weights**2, scored.num_classes),
+            prior_count=prior_count,
         )
+        if context.pool_histogram is None or not len(scored):
+            return cls(shifts)
+        pool = estimate_pool_accuracy(detections, context.pool_histogram, seed=context.seed)
+        return cls(_fit_pool_shifts(context.pool_histogram, pool, shifts, prior_count=prior_count))
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         require_classes(detections, len(self.shifts))
@@ -104,6 +114,25 @@ def _fit_shifts(
     prior = np.divide(expected, num, out=np.zeros(num_classes), where=num > 0)
     accuracy = _shrunken(num_correct, num, squares, prior=prior, prior_count=prior_count)
     return np.where(num > 0, _shifts_to(classes, score_logits, weights, accuracy), overall)
+
+
+def _fit_pool_shifts(
+    histogram: ReliabilityBins, pool: PoolAccuracy, shifts: NDArray[np.float64], *, prior_count: float
+) -> NDArray[np.float64]:
+    """Shift of each class for the pool; `shifts` are those of the calibration split."""
+    classes, bins = np.nonzero(histogram.num)
+    weights = histogram.num[classes, bins]
+    score_logits = logits(histogram.sum_confidence[classes, bins] / weights)
+    num = histogram.num.sum(axis=1)
+    expected = _sums(classes, weights * expit(score_logits + shifts[classes]), len(num))
+    accuracy, is_known = np.nan_to_num(pool.accuracy), num > 0
+    variance = np.square(np.nan_to_num(pool.high - pool.low) / (2 * _TAIL))
+    worth = np.divide(accuracy * (1 - accuracy), variance, out=np.zeros_like(num), where=variance > 0) - 1
+    worth = np.where(is_known, np.maximum(worth, 0.0), 0.0)
+    prior = np.divide(expected, num, out=np.zeros_like(num), where=is_known)
+    total = np.maximum(worth + prior_count, np.finfo(float).tiny)
+    wanted = np.where(worth + prior_count > 0, (worth * accuracy + prior_count * prior) / total, accuracy)
+    return np.where(is_known, _shifts_to(classes, score_logits, weights, wanted), shifts)
 
 
 def _shrunken(
