@@ -103,6 +103,6 @@ DRIFT = pa.schema(
         ("accuracy_high", pa.float64()),
     ]
 )
-"""labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*` are
-images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as estimated
-from its scores; null where there are too few detections, and for an infinite ratio."""
+"""labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*`
+are images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as
+estimated from its scores; null where there are too few detections, and for an infinite ratio."""

@@ -9,7 +9,8 @@ from raylabel.config import Config
 from raylabel.models import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
-from raylabel.storage import RunFolder, commit_json, digest
+from raylabel.schema import DETECTIONS
+from raylabel.storage import RunFolder, commit_json, commit_table, digest
 
 
 def prepared_run(config: Config, folder: Path) -> RunFolder:
@@ -23,6 +24,9 @@ def prepared_run(config: Config, folder: Path) -> RunFolder:
     context = FitContext(num_bins=5, frequency_groups=data.frequency_groups, similarity=None, seed=0)
     corrector = fit_corrector("none", Detections.empty(num_classes), context=context)
     commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
-    for name in ("teacher", "calibration"):
-        run.commit_artifact(name, {"fingerprint": digest(name), "seconds": 0.0})
+    commit_table(run.path("calibration", "detections.parquet"), DETECTIONS.empty_table())
+    run.commit_artifact("teacher", {"fingerprint": digest("teacher"), "seconds": 0.0})
+    run.commit_artifact(
+        "calibration", {"fingerprint": digest("calibration"), "seconds": 0.0, "num_split_images": len(data.calibration)}
+    )
     return run

@@ -4,7 +4,9 @@ from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image, match_set
+from raylabel.calibration.drift import DriftReport, measure_drift
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.image_counts import ImageCounts
 from raylabel.calibration.metrics import (
     brier,
     ccece,
@@ -19,6 +21,7 @@ from raylabel.calibration.metrics import (
     nll,
     pointwise_nll,
 )
+from raylabel.calibration.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
 
@@ -27,8 +30,11 @@ __all__ = [
     "CalibrationTables",
     "Corrector",
     "Detections",
+    "DriftReport",
     "FitContext",
+    "ImageCounts",
     "ImagePredictions",
+    "PoolAccuracy",
     "ReliabilityBins",
     "bin_edges",
     "bin_of",
@@ -43,6 +49,7 @@ __all__ = [
     "credible_interval",
     "ece",
     "effective_count",
+    "estimate_pool_accuracy",
     "fit_corrector",
     "format_summary",
     "group_masks",
@@ -50,6 +57,7 @@ __all__ = [
     "match_image",
     "match_set",
     "mean_bias",
+    "measure_drift",
     "nll",
     "out_of_fold_scores",
     "pointwise_nll",

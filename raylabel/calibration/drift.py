@@ -125,7 +125,9 @@ class DriftReport:
             return None
         named = "; ".join(f"{class_names[index]} ({self.describe(index)})" for index in classes[:max_named])
         more = f"; and {len(classes) - max_named} more" if len(classes) > max_named else ""
-        return f"the pool differs from the calibration split in {len(classes)} of {len(self.psi)} classes: {named}{more}"
+        return (
+            f"the pool differs from the calibration split in {len(classes)} of {len(self.psi)} classes: {named}{more}"
+        )
 
 
 def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
@@ -157,7 +159,9 @@ def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
     Scott 1981; Thomas and Rao 1987; Holm 1979.
     """
     if calibration.num.shape != pool.num.shape:
-        raise ValueError(f"counts to compare must have the same shape, got {calibration.num.shape} and {pool.num.shape}")
+        raise ValueError(
+            f"counts to compare must have the same shape, got {calibration.num.shape} and {pool.num.shape}"
+        )
     num_classes = calibration.num_classes
     psi, psi_null, psi_p_value = (np.full(num_classes, np.nan) for _ in range(3))
     for index in range(num_classes):
@@ -184,9 +188,7 @@ def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
 def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> tuple[float, float, float]:
     """Index, its 95 % point and p value of one class; NaN with too few images."""
     num_images = int(calibration.num_images_with[index]), int(pool.num_images_with[index])
-    groups = _equal_shares(
-        calibration.num[index] + pool.num[index], min(_MAX_BINS, min(num_images) // _IMAGES_PER_BIN)
-    )
+    groups = _equal_shares(calibration.num[index] + pool.num[index], min(_MAX_BINS, min(num_images) // _IMAGES_PER_BIN))
     num_groups = int(groups.max()) + 1
     if num_groups < 2:
         return np.nan, np.nan, np.nan
@@ -255,9 +257,7 @@ def _compare_rates(calibration: ImageCounts, pool: ImageCounts) -> tuple[NDArray
     return tuple(np.where(has_any, values, np.nan) for values in (ratio, low, high, p_value))
 
 
-def _binomial_tail(
-    successes: NDArray[np.float64], failures: NDArray[np.float64], share: float
-) -> NDArray[np.float64]:
+def _binomial_tail(successes: NDArray[np.float64], failures: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """Chance of at least so many successes among all; both may be fractions of counts."""
     return np.where(successes > 0, betainc(np.maximum(successes, 1e-300), failures + 1, share), 1.0)
 

@@ -51,10 +51,11 @@ class MarginalCorrector:
         many that are right as often as the raw scores say. 0 takes totals at face value. Without any detection the
         scores stay.
 
-        The pool's true totals are estimated from its scores (`pool_accuracy.estimate_pool_accuracy`), so that calibrated
-        scores are right for the pool's class priors. An estimate is worth n = accuracy * (1 - accuracy) / variance - 1
-        detections, the variance from its interval; `prior_count` are added that are right as often as the calibration
-        split's shift says. A class without a detection in the pool has the calibration split's shift.
+        The pool's true totals are estimated from its scores (`pool_accuracy.estimate_pool_accuracy`), so that
+        calibrated scores are right for the pool's class priors. An estimate is worth
+        n = accuracy * (1 - accuracy) / variance - 1 detections, the variance from its interval; `prior_count` are added
+        that are right as often as the calibration split's shift says. A class without a detection in the pool has the
+        calibration split's shift.
         """
         scored = detections.scored()
         shifts = _fit_shifts(

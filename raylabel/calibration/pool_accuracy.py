@@ -17,6 +17,7 @@ _MASS_GRID = np.logspace(0, 4, 17)
 _NUM_DRAWS = 100
 _NUM_ACCURACIES = 100
 _DESIGN_BINS = 5
+_TINY = 1e-12
 _MAX_STEPS = 2000
 _TOLERANCE = 1e-7
 
@@ -77,8 +78,8 @@ def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBi
         values = weights[rows] * image_weights[images[rows]]
         return np.bincount(cells[rows], values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
 
-    once = np.ones(num_images)
-    num_correct, num_wrong = count(scored.is_correct, once), count(~scored.is_correct, once)
+    once, is_right = np.ones(num_images), scored.is_correct
+    num_correct, num_wrong = count(is_right, once), count(~is_right, once)
     masses = _likeliest_mass(num_correct), _likeliest_mass(num_wrong)
     prior = _prior(num_correct.sum(axis=1), num_wrong.sum(axis=1))
     right, wrong = (
@@ -89,11 +90,11 @@ def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBi
     posterior = np.zeros((shape[0], _NUM_ACCURACIES))
     for _ in range(_NUM_DRAWS):
         image_weights = rng.standard_exponential(num_images)
-        drawn = []
-        for mass, rows in zip(masses, (scored.is_correct, ~scored.is_correct), strict=True):
-            num = count(rows, image_weights)
-            drawn.append(_normalised(rng.standard_gamma(mass * _overall(num), shape) + num + 1e-12))
-        posterior += _posterior(pool_counts, *drawn, prior)
+        drawn_right, drawn_wrong = (
+            _normalised(rng.standard_gamma(mass * _overall(num), shape) + num + _TINY)
+            for mass, num in zip(masses, (count(is_right, image_weights), count(~is_right, image_weights)), strict=True)
+        )
+        posterior += _posterior(pool_counts, drawn_right, drawn_wrong, prior)
     cumulated = posterior.cumsum(axis=1) / _NUM_DRAWS
     low = (cumulated < 0.025).sum(axis=1) / _NUM_ACCURACIES
     high = np.minimum((cumulated < 0.975).sum(axis=1) + 1, _NUM_ACCURACIES) / _NUM_ACCURACIES

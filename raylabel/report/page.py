@@ -10,6 +10,7 @@ import jinja2
 
 from raylabel.config import Config, load_run_config
 from raylabel.labels import committed_shards
+from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
 from raylabel.report.sections import (
     calibration_section,
@@ -52,6 +53,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "calibration": calibration,
         "class_rows": class_rows(run),
         "labels": run.artifact("labels"),
+        "drift": drift_section(run, categories),
         "gallery": images,
         "gallery_rule": rule,
         "quarantined": quarantined(run),
