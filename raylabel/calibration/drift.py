@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 from scipy.stats import f as f_distribution
 
-from raylabel.calibration.image_counts import ImageCounts, residual_products
+from raylabel.calibration.image_counts import ImageCounts, equal_shares, residual_products
 from raylabel.calibration.pool_accuracy import PoolAccuracy
 from raylabel.schema import DRIFT
 
@@ -188,7 +188,7 @@ def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
 def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> tuple[float, float, float]:
     """Index, its 95 % point and p value of one class; NaN with too few images."""
     num_images = int(calibration.num_images_with[index]), int(pool.num_images_with[index])
-    groups = _equal_shares(calibration.num[index] + pool.num[index], min(_MAX_BINS, min(num_images) // _IMAGES_PER_BIN))
+    groups = equal_shares(calibration.num[index] + pool.num[index], min(_MAX_BINS, min(num_images) // _IMAGES_PER_BIN))
     num_groups = int(groups.max()) + 1
     if num_groups < 2:
         return np.nan, np.nan, np.nan
@@ -212,22 +212,6 @@ def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> 
     psi = float(((smoothed[1] - smoothed[0]) * np.log(smoothed[1] / smoothed[0])).sum())
     psi_null = variance_of_one * scale * freedom * float(f_distribution.isf(0.05, freedom, others))
     return psi, psi_null, float(f_distribution.sf(statistic / (scale * freedom), freedom, others))
-
-
-def _equal_shares(counts: NDArray[np.float64], num_groups: int) -> NDArray[np.int64]:
-    """Group of each bin, (num_bins,), rising from 0: neighbours are joined until each group has its share at least."""
-    groups = np.zeros(len(counts), dtype=np.int64)
-    if num_groups < 2:
-        return groups
-    share, filled, group = counts.sum() / num_groups, 0.0, 0
-    for place, count in enumerate(counts):
-        groups[place] = group
-        filled += count
-        if filled >= share:
-            group, filled = group + 1, 0.0
-    if filled < share and group > 0:
-        groups[groups == group] = group - 1
-    return groups
 
 
 def _compare_rates(calibration: ImageCounts, pool: ImageCounts) -> tuple[NDArray[np.float64], ...]:

@@ -135,5 +135,21 @@ def design_effect(counts: ImageCounts) -> float:
     return max(1.0, float(found.sum() / expected.sum())) if expected.sum() > 0 else 1.0
 
 
+def equal_shares(counts: NDArray[np.float64], num_groups: int) -> NDArray[np.int64]:
+    """Group of each bin, (num_bins,), rising from 0: neighbours are joined until each group has its share at least."""
+    groups = np.zeros(len(counts), dtype=np.int64)
+    if num_groups < 2:
+        return groups
+    share, filled, group = counts.sum() / num_groups, 0.0, 0
+    for place, count in enumerate(counts):
+        groups[place] = group
+        filled += count
+        if filled >= share:
+            group, filled = group + 1, 0.0
+    if filled < share and group > 0:
+        groups[groups == group] = group - 1
+    return groups
+
+
 def _sums(where: NDArray[np.integer], counts: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.float64]:
     return np.bincount(where, counts, int(np.prod(shape))).astype(np.float64).reshape(shape)

@@ -8,7 +8,7 @@ from scipy.special import gammaln
 
 from raylabel.calibration.bins import ReliabilityBins, bin_of
 from raylabel.calibration.detections import Detections
-from raylabel.calibration.image_counts import ImageCounts, design_effect
+from raylabel.calibration.image_counts import ImageCounts, design_effect, equal_shares
 
 PRIOR_COUNT = 2.0
 """How many detections the calibration split's accuracy is worth as prior of the pool's."""
@@ -17,6 +17,8 @@ _MASS_GRID = np.logspace(0, 4, 17)
 _NUM_DRAWS = 100
 _NUM_ACCURACIES = 100
 _DESIGN_BINS = 5
+_MAX_GROUPS = 20
+_PER_GROUP = 10
 _TINY = 1e-12
 _MAX_STEPS = 2000
 _TOLERANCE = 1e-7
@@ -40,8 +42,8 @@ class PoolAccuracy:
 def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBins, *, seed: int = 0) -> PoolAccuracy:
     """Class priors of a pool by expectation maximisation.
 
-    For each class, the pool's histogram h over confidence bins b is a mixture of the scores of right and of wrong
-    detections, whose shapes f1 and f0 are known from calibration (a prior shift changes their shares, not them):
+    For each class, the pool's histogram h over (joined) confidence bins b is a mixture of the scores of right and of
+    wrong detections, whose shapes f1 and f0 are known from calibration (a prior shift changes their shares, not them):
 
         h_b ~ accuracy * f1_b + (1 - accuracy) * f0_b
 
@@ -70,15 +72,20 @@ def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBi
     num_images = int(images.max(initial=-1)) + 1
     weights = scored.weights * _effective_share(scored)
     coarse = ImageCounts.from_detections(scored, num_images=num_images, num_bins=_DESIGN_BINS)
-    pool_counts = pool_histogram.num / design_effect(coarse)
-    shape = (scored.num_classes, num_bins)
-    cells = scored.class_indices.astype(np.int64) * num_bins + bin_of(scored.raw_scores, num_bins)
+    fine_bins, is_right = bin_of(scored.raw_scores, num_bins), scored.is_correct
+    groups = _join_bins(
+        *(np.bincount(fine_bins[rows], weights[rows], num_bins).astype(np.float64) for rows in (is_right, ~is_right))
+    )
+    num_groups = int(groups.max()) + 1
+    pool_counts = pool_histogram.num @ np.eye(num_groups)[groups] / design_effect(coarse)
+    shape = (scored.num_classes, num_groups)
+    cells = scored.class_indices.astype(np.int64) * num_groups + groups[fine_bins]
 
     def count(rows: NDArray[np.bool_], image_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         values = weights[rows] * image_weights[images[rows]]
         return np.bincount(cells[rows], values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
 
-    once, is_right = np.ones(num_images), scored.is_correct
+    once = np.ones(num_images)
     num_correct, num_wrong = count(is_right, once), count(~is_right, once)
     masses = _likeliest_mass(num_correct), _likeliest_mass(num_wrong)
     prior = _prior(num_correct.sum(axis=1), num_wrong.sum(axis=1))
@@ -103,6 +110,16 @@ def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBi
         low=np.where(has_any, np.fmin(low, accuracy), np.nan),
         high=np.where(has_any, np.fmax(high, accuracy), np.nan),
     )
+
+
+def _join_bins(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Group of each bin, (num_bins,): equal shares of right and of wrong ones taken together, each side counting half.
+
+    As many as give a group `_PER_GROUP` right and wrong detections: shapes over more bins than that have holes, and a
+    hole proves too much.
+    """
+    num_groups = int(np.clip(min(right.sum(), wrong.sum()) / _PER_GROUP, 2, _MAX_GROUPS))
+    return equal_shares(right / max(right.sum(), 1.0) + wrong / max(wrong.sum(), 1.0), num_groups)
 
 
 def _normalised(counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ from image_world import FLAT, NUM_CLASSES, ZIPF, counted, detect, histogram
 from scipy.stats import binomtest, chi2_contingency
 
 from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
-from raylabel.calibration.drift import _equal_shares, _holm
+from raylabel.calibration.drift import _holm
+from raylabel.calibration.image_counts import equal_shares
 from raylabel.schema import DRIFT
 
 NAMES = [f"class {index}" for index in range(NUM_CLASSES)]
@@ -120,7 +121,7 @@ def test_independent_detections_give_the_textbook_tests() -> None:
 
     calibration, pool = one_each(4000, 1.0), one_each(3000, 1.15)
     report = measure_drift(calibration, pool)
-    groups = _equal_shares(calibration.num[0] + pool.num[0], 10)
+    groups = equal_shares(calibration.num[0] + pool.num[0], 10)
     table = np.stack([np.bincount(groups, part.num[0]) for part in (calibration, pool)])
     assert report.psi_p_value[0] == pytest.approx(chi2_contingency(table, correction=False).pvalue, rel=0.05)
     exact = binomtest(4000, 7000, 12_000 / 18_000)
@@ -166,12 +167,6 @@ def test_the_table_follows_its_schema() -> None:
     drifted = {row["class_index"] for row in rows if row["scores_drifted"] or row["rate_drifted"]}
     assert drifted == set(report.drifted_classes.tolist())
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
-
-
-def test_equal_shares_join_neighbours() -> None:
-    assert _equal_shares(np.array([3.0, 3, 0, 1, 5]), 3).tolist() == [0, 0, 1, 1, 1]
-    assert _equal_shares(np.array([0.0, 9, 0, 2, 1]), 2).tolist() == [0, 0, 0, 0, 0], "what is left is no group"
-    assert _equal_shares(np.zeros(3), 1).tolist() == [0, 0, 0]
 
 
 def test_holm_by_hand() -> None:

@@ -10,7 +10,7 @@ from image_world import counted, detect
 
 from raylabel.calibration import Detections, ImageCounts
 from raylabel.calibration.bins import bin_of
-from raylabel.calibration.image_counts import design_effect, residual_products
+from raylabel.calibration.image_counts import design_effect, equal_shares, residual_products
 
 
 def detections_of(seed: int, num: int, num_images: int) -> Detections:
@@ -90,3 +90,9 @@ def test_too_few_images_are_refused() -> None:
             num_images=2,
             num_bins=5,
         )
+
+
+def test_equal_shares_join_neighbours() -> None:
+    assert equal_shares(np.array([3.0, 3, 0, 1, 5]), 3).tolist() == [0, 0, 1, 1, 1]
+    assert equal_shares(np.array([0.0, 9, 0, 2, 1]), 2).tolist() == [0, 0, 0, 0, 0], "what is left is no group"
+    assert equal_shares(np.zeros(3), 1).tolist() == [0, 0, 0]

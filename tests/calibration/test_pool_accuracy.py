@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from image_world import FLAT, NUM_CLASSES, ZIPF, detect, histogram
 
 from raylabel.calibration import Detections, FitContext, ReliabilityBins, estimate_pool_accuracy, fit_corrector, nll
@@ -20,13 +22,13 @@ def accuracy_of(detections: Detections) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("here", "there"), [(ZIPF, ZIPF), (ZIPF, FLAT), (FLAT, ZIPF)], ids=["same", "flat", "zipf"])
-@pytest.mark.parametrize("num_images", [100, 400])
+@pytest.mark.parametrize("num_images", [30, 400])
 def test_estimates_are_near_the_truth_and_intervals_hold_it(
     here: np.ndarray, there: np.ndarray, num_images: int
 ) -> None:
     rng = np.random.default_rng(0)
     is_held, errors, errors_of_calibration = [], [], []
-    for _ in range(12):
+    for _ in range(10):
         calibration, pool = detect(rng, num_images, here), detect(rng, 1500, there)
         found = estimate_pool_accuracy(calibration, histogram(pool))
         num, truth = accuracy_of(pool)
@@ -35,7 +37,7 @@ def test_estimates_are_near_the_truth_and_intervals_hold_it(
         errors += np.abs(found.accuracy - truth)[counted].tolist()
         errors_of_calibration += np.abs(accuracy_of(calibration)[1] - truth)[counted].tolist()
     assert np.mean(is_held) >= 0.9
-    assert np.mean(errors) < 0.06
+    assert np.mean(errors) < 0.08
     assert np.mean(errors) < 0.6 * np.mean(errors_of_calibration)
 
 
@@ -100,6 +102,27 @@ def test_marginal_for_the_pool_beats_marginal_from_elsewhere(here: np.ndarray, t
     raw, elsewhere, here_now = np.mean(losses, axis=0)
     assert here_now < elsewhere - 0.01
     assert here_now < raw - 0.05
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num=st.integers(0, 30), num_pool=st.integers(0, 30))
+def test_marginal_for_any_pool_promises_what_correctors_do(seed: int, num: int, num_pool: int) -> None:
+    rng = np.random.default_rng(seed)
+    palette = [0.0, 1.0, 0.1, 1e-9, 1 - 1e-9, *rng.random(4)]
+
+    def draw(size: int) -> Detections:
+        drawn = Detections.of_scores(rng.integers(0, 3, size), rng.choice(palette, size), num_classes=4)
+        return replace(drawn, outcomes=rng.integers(0, 3, size).astype(np.int8), image_indices=rng.integers(0, 5, size))
+
+    context = FitContext(num_bins=5, frequency_groups=np.full(4, "r"), pool_histogram=histogram(draw(num_pool)))
+    corrector = fit_corrector("marginal", draw(num), context=context)
+    grid = np.linspace(0, 1, 501)
+    for index in range(4):
+        scores = corrector(Detections.of_scores(np.full(501, index), grid, num_classes=4))
+        assert np.isfinite(scores).all()
+        assert scores.min() >= 0
+        assert scores.max() <= 1
+        assert np.diff(scores).min() >= 0
 
 
 def test_marginal_for_the_pool_and_its_gaps() -> None:
