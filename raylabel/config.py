@@ -32,6 +32,7 @@ CorrectorKind = Literal[
     "norcal",
     "marginal",
     "hierarchical",
+    "contextual",
     "auto",
 ]
 

@@ -1,6 +1,13 @@
 """Arrow schemas of the files in a run folder: the contract between stages and with users' own tools."""
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.context import CONTEXT_FEATURES
+
+CONTEXT = pa.struct([(name, pa.float32()) for name in CONTEXT_FEATURES])
+"""What else the image says of a detection; NaN for a feature that is not known."""
 
 INSTANCE = pa.struct(
     [
@@ -13,6 +20,7 @@ INSTANCE = pa.struct(
         ("mask_quality", pa.float32()),
         ("soft_classes", pa.list_(pa.int32())),
         ("soft_probs", pa.list_(pa.float32())),
+        ("context", CONTEXT),
     ]
 )
 """One stored prediction. `soft_classes`/`soft_probs` are the top k of the raw soft vector (background as index
@@ -46,9 +54,27 @@ DETECTIONS = pa.schema(
         ("calibrated_score", pa.float32()),
         ("outcome", pa.int8()),
         ("weight", pa.float32()),
+        ("mask_area", pa.int32()),
+        ("context", CONTEXT),
     ]
 )
-"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number."""
+"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number, `mask_area` in
+pixels."""
+
+
+def context_to_arrow(context: NDArray[np.float32] | None, num_rows: int) -> pa.StructArray:
+    """A context matrix, (num_rows, F), as an array of CONTEXT; all unknown where it is None."""
+    if context is None:
+        context = np.full((num_rows, len(CONTEXT_FEATURES)), np.nan, dtype=np.float32)
+    columns = [pa.array(np.ascontiguousarray(column)) for column in context.T]
+    return pa.StructArray.from_arrays(columns, fields=list(CONTEXT))
+
+
+def context_from_arrow(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float32]:
+    """Back to a matrix, (N, F) float32."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.column_stack([array.field(name).to_numpy(zero_copy_only=False) for name in CONTEXT_FEATURES])
+
 
 BINS = pa.schema(
     [

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.detections import Detections
-from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.folds import MAX_TRIAL_DETECTIONS, image_folds, out_of_fold_scores, some_images
 from raylabel.calibration.identity import IdentityCorrector
 from raylabel.calibration.metrics import pointwise_nll
 
@@ -61,7 +61,7 @@ class AutoCorrector:
         families: Mapping[str, Callable[..., Corrector]],
     ) -> "AutoCorrector":
         """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
-        scored = detections.scored()
+        scored = some_images(detections.scored(), MAX_TRIAL_DETECTIONS, seed=context.seed)
         if not len(scored):
             return cls(IdentityCorrector(), {})
         folds = image_folds(scored.image_indices, seed=context.seed)

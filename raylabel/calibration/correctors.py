@@ -7,6 +7,7 @@ from typing import Any
 from raylabel.calibration.auto import AutoCorrector
 from raylabel.calibration.ccece_bins import CellBiasCorrector
 from raylabel.calibration.class_bias import ClassBiasCorrector
+from raylabel.calibration.contextual import ContextualCorrector
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.detections import Detections
 from raylabel.calibration.hierarchical import HierarchicalCorrector
@@ -27,6 +28,7 @@ FAMILIES: Mapping[str, Callable[..., Corrector]] = {
     "norcal": NorCalCorrector.fit,
     "marginal": MarginalCorrector.fit,
     "hierarchical": HierarchicalCorrector.fit,
+    "contextual": ContextualCorrector.fit,
 }
 """Kind -> fit(detections, context); `auto` chooses among them."""
 
@@ -40,6 +42,7 @@ _READERS: Mapping[str, Callable[[dict[str, Any]], Corrector]] = {
     "norcal": NorCalCorrector.from_json,
     "marginal": MarginalCorrector.from_json,
     "hierarchical": HierarchicalCorrector.from_json,
+    "contextual": ContextualCorrector.from_json,
     "auto": lambda content: AutoCorrector.from_json(content, corrector_from_json),
 }
 
@@ -64,6 +67,12 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
     if kind not in FAMILIES:
         raise ValueError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {kind!r}")
     return FAMILIES[kind](detections, context)
+
+
+def needs_context(corrector: Corrector) -> bool:
+    """Whether a fitted corrector looks at more than class and score."""
+    chosen = corrector.chosen if isinstance(corrector, AutoCorrector) else corrector
+    return chosen.kind == ContextualCorrector.kind
 
 
 def corrector_from_json(content: dict[str, Any]) -> Corrector:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.masks import Rle
+from raylabel.masks import Rle, mask_areas
 from raylabel.matching import Outcome, detection_weights, match_predictions, verification_weights
 
 
@@ -23,6 +24,9 @@ class Detections:
         image_indices: (N,) int64: which detections share an image; any numbering.
         outcomes: (N,) int8 numbers of `Outcome`, or None where the truth is unknown.
         weights: (N,) float64 > 0: how many detections each one stands for (`matching.verification_weights`).
+        context: (N, len(CONTEXT_FEATURES)) float32, what else the image says of each (`context.image_context`), NaN
+            where a feature is unknown; None where nothing is known.
+        mask_areas: (N,) int32 pixels; None where unknown.
     """
 
     num_classes: int
@@ -31,21 +35,26 @@ class Detections:
     image_indices: NDArray[np.int64]
     outcomes: NDArray[np.int8] | None
     weights: NDArray[np.float64]
+    context: NDArray[np.float32] | None = None
+    mask_areas: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         num = len(self.class_indices)
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                assert value.shape == (num,), f"{field.name} must have shape {(num,)}, got {value.shape}"
+                shape = (num, len(CONTEXT_FEATURES)) if field.name == "context" else (num,)
+                assert value.shape == shape, f"{field.name} must have shape {shape}, got {value.shape}"
         assert num == 0 or (self.class_indices.min() >= 0 and self.class_indices.max() < self.num_classes)
 
     def __len__(self) -> int:
         return len(self.class_indices)
 
     @staticmethod
-    def of_scores(class_indices: Any, raw_scores: Any, *, num_classes: int) -> "Detections":
-        """Detections of which only class and score are known, to apply a corrector to; they count as one image."""
+    def of_scores(
+        class_indices: Any, raw_scores: Any, *, num_classes: int, context: NDArray[np.float32] | None = None
+    ) -> "Detections":
+        """Detections to apply a corrector to: class and score, and context where known. They count as one image."""
         num = len(class_indices)
         return Detections(
             num_classes=num_classes,
@@ -54,42 +63,40 @@ class Detections:
             image_indices=np.zeros(num, dtype=np.int64),
             outcomes=None,
             weights=np.ones(num),
+            context=context,
         )
 
     @staticmethod
     def empty(num_classes: int) -> "Detections":
-        """No detection, of known outcome."""
+        """No detection, of known outcome, context and area."""
         nothing = Detections.of_scores([], [], num_classes=num_classes)
-        return replace(nothing, outcomes=np.zeros(0, dtype=np.int8))
+        return replace(
+            nothing,
+            outcomes=np.zeros(0, dtype=np.int8),
+            context=np.zeros((0, len(CONTEXT_FEATURES)), dtype=np.float32),
+            mask_areas=np.zeros(0, dtype=np.int32),
+        )
 
     @staticmethod
     def concat(parts: Sequence["Detections"]) -> "Detections":
-        """One after the other; all of the same classes, and all with outcomes or none.
+        """One after the other; all of the same classes, and each field known of all or of none that
+        have a detection.
 
         Raises:
-            ValueError: no part, or parts of different numbers of classes.
+            ValueError: no part, parts of different numbers of classes, or a field that only some parts have.
         """
         if len({part.num_classes for part in parts}) != 1:
             raise ValueError(f"parts must agree in num_classes, got {[part.num_classes for part in parts]}")
+        filled = [part for part in parts if len(part)] or parts[:1]
         return Detections(
             num_classes=parts[0].num_classes,
-            class_indices=np.concatenate([part.class_indices for part in parts]),
-            raw_scores=np.concatenate([part.raw_scores for part in parts]),
-            image_indices=np.concatenate([part.image_indices for part in parts]),
-            outcomes=None if parts[0].outcomes is None else np.concatenate([part.known_outcomes for part in parts]),
-            weights=np.concatenate([part.weights for part in parts]),
+            **{name: _joined([getattr(part, name) for part in filled], name) for name in _ARRAYS},
         )
 
     def subset(self, rows: NDArray[Any] | slice) -> "Detections":
         """The chosen rows: an index array, a boolean mask or a slice."""
-        return Detections(
-            num_classes=self.num_classes,
-            class_indices=self.class_indices[rows],
-            raw_scores=self.raw_scores[rows],
-            image_indices=self.image_indices[rows],
-            outcomes=None if self.outcomes is None else self.outcomes[rows],
-            weights=self.weights[rows],
-        )
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return replace(self, **{name: values[rows] for name, values in arrays.items() if values is not None})
 
     @property
     def known_outcomes(self) -> NDArray[np.int8]:
@@ -117,12 +124,23 @@ class Detections:
         return self.subset(self.is_scored)
 
 
+_ARRAYS = tuple(field.name for field in fields(Detections) if field.name != "num_classes")
+
+
+def _joined(values: Sequence[NDArray[Any] | None], name: str) -> Any:
+    known = [value for value in values if value is not None]
+    if known and len(known) < len(values):
+        raise ValueError(f"{name} must be known of all parts or of none")
+    return np.concatenate(known) if known else None
+
+
 class ImagePredictions(NamedTuple):
-    """One image's predictions: (N,) classes, (N,) scores and N masks."""
+    """One image's predictions: (N,) classes, (N,) scores, N masks, and their context where it is known already."""
 
     class_indices: NDArray[np.integer]
     scores: NDArray[np.floating]
     masks: Sequence[Rle]
+    context: NDArray[np.float32] | None = None
 
 
 def match_image(
@@ -132,6 +150,7 @@ def match_image(
     *,
     class_weights: NDArray[np.float64],
     iou_threshold: float = 0.5,
+    with_context: bool = True,
 ) -> Detections:
     """Match and weigh the predictions of one image of a set; `image_indices` are `row`.
 
@@ -141,9 +160,12 @@ def match_image(
         predictions: of that image, in any order.
         class_weights: `verification_weights(annotated)`.
         iou_threshold: mask IoU from which a prediction can be correct.
+        with_context: whether to give the detections' context, computed from their masks where `predictions` lack it.
     """
     image, truth = annotated.images[row], annotated.ground_truth(row)
-    class_indices = np.asarray(predictions.class_indices, dtype=np.int32)
+    class_indices, context = np.asarray(predictions.class_indices, dtype=np.int32), predictions.context
+    if context is None and with_context:
+        context = image_context(class_indices, predictions.scores, predictions.masks)
     outcomes = match_predictions(
         class_indices=class_indices,
         scores=predictions.scores,
@@ -160,6 +182,8 @@ def match_image(
         image_indices=np.full(len(class_indices), row, dtype=np.int64),
         outcomes=outcomes,
         weights=detection_weights(outcomes, class_indices, class_weights, truth.class_indices),
+        context=context,
+        mask_areas=mask_areas(predictions.masks),
     )
 
 

@@ -28,7 +28,7 @@ from raylabel.calibration.metrics import (
     nll,
 )
 from raylabel.matching import Outcome
-from raylabel.schema import CLASSES, DETECTIONS
+from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ def calibration_tables(
 
 
 def _detections_table(detections: Detections, corrector: Corrector, image_ids: Sequence[str]) -> pa.Table:
+    areas = detections.mask_areas
     return pa.table(
         {
             "image_id": pa.array(np.asarray(image_ids, dtype=object)[detections.image_indices], pa.string()),
@@ -110,6 +111,8 @@ def _detections_table(detections: Detections, corrector: Corrector, image_ids: S
             "calibrated_score": corrector(detections).astype(np.float32),
             "outcome": detections.known_outcomes,
             "weight": detections.weights.astype(np.float32),
+            "mask_area": pa.nulls(len(detections), pa.int32()) if areas is None else areas,
+            "context": context_to_arrow(detections.context, len(detections)),
         },
         schema=DETECTIONS,
     )

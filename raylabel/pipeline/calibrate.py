@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,17 +23,18 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
+from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.inference import Predictor, map_shards, row_shards
-from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.pool_histogram import labelled_pool, read_pool_histogram
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.training_jobs import describe_model, fold_rows, fold_teacher_job
-from raylabel.schema import DETECTIONS
+from raylabel.schema import DETECTIONS, context_from_arrow, context_to_arrow
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_json, read_table
 
 FOLDER = stage_folder("calibrate")
@@ -118,6 +119,8 @@ def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections
         image_indices=image_indices.astype(np.int64),
         outcomes=table["outcome"].to_numpy(),
         weights=table["weight"].to_numpy().astype(np.float64),
+        context=context_from_arrow(table["context"]),
+        mask_areas=table["mask_area"].to_numpy(),
     )
     return detections, image_ids.tolist()
 
@@ -159,22 +162,55 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
     }
 
 
+class _Part(NamedTuple):
+    """Images that one model predicts: rows of a split, in shards that are numbered over all parts."""
+
+    model_uri: str
+    split: str
+    shards: list[dict[str, Any]]
+
+
 def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str]]:
     connect()
-    num_folds = config.calibration.folds
-    if not num_folds:
-        tables = list(_match_on_ray(config, run, data.calibration, model_uri=run.path("teacher"), split="calibration"))
-    else:
+    if config.calibration.folds:
         _train_fold_teachers(config, run)
-        tables = []
-        for fold in range(num_folds):
-            model_uri = run.path(_fold_folder(fold))
-            rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
-            tables += _match_on_ray(config, run, data.labelled, model_uri=model_uri, split="labelled", rows=rows)
-    table = pa.concat_tables(tables).sort_by([("image_id", "ascending"), ("raw_score", "descending")])
+    num_classes, num_bins = data.labelled.num_classes, config.calibration.num_bins
+    parts = _parts(config, run, data)
+    tables: dict[int, pa.Table] = {}
+
+    def recount(shard_id: int) -> pa.Table:
+        detections, _ = detections_from_table(tables[shard_id], num_classes)
+        return ReliabilityBins.from_detections(detections, num_bins).to_table()
+
+    num_shards = sum(len(part.shards) for part in parts)
+    with live_calibration(
+        run, "calibrate", num_bins=num_bins, num_shards=num_shards, is_matched=True, recount=recount
+    ) as live:
+        for part in parts:
+            for shard_id, table in _match_on_ray(config, part, live.actor):
+                tables[shard_id] = table
+                live.finished(shard_id)
+    table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
+    table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
     if table.num_rows == 0:
         raise InputError("calibrate: the teacher made no detection on the calibration split; train it longer")
-    return detections_from_table(table, data.labelled.num_classes)
+    return detections_from_table(table, num_classes)
+
+
+def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
+    num_folds = config.calibration.folds
+    if not num_folds:
+        shards = row_shards(range(len(data.calibration)), config.label.shard_size)
+        return [_Part(run.path("teacher"), "calibration", shards)]
+    parts: list[_Part] = []
+    for fold in range(num_folds):
+        rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
+        num_before = sum(len(part.shards) for part in parts)
+        shards = [
+            shard | {"shard_id": num_before + shard["shard_id"]} for shard in row_shards(rows, config.label.shard_size)
+        ]
+        parts.append(_Part(run.path(_fold_folder(fold)), "labelled", shards))
+    return parts
 
 
 def _fold_folder(fold: int) -> str:
@@ -195,33 +231,25 @@ def _train_fold_teachers(config: Config, run: RunFolder) -> None:
     train_on_ray(trainings, run=run, folder=FOLDER, settings=config.teacher, label="fold teachers")
 
 
-def _match_on_ray(
-    config: Config,
-    run: RunFolder,
-    annotated: AnnotatedSet,
-    *,
-    model_uri: str,
-    split: str,
-    rows: list[int] | None = None,
-) -> Iterator[pa.Table]:
-    rows = list(range(len(annotated))) if rows is None else rows
-    shards = row_shards(rows, config.label.shard_size)
-    actor = start_calibration_actor(
-        run, "calibrate", num_classes=annotated.num_classes, num_bins=config.calibration.num_bins
-    )
-    with live_progress("calibrate", len(rows), unit="images") as counter:
-        yield from map_shards(
+def _match_on_ray(config: Config, part: _Part, calibration_actor: Any) -> Iterator[tuple[int, pa.Table]]:
+    """Shard ids and their rows of schema.DETECTIONS, as they are finished."""
+    num_images = sum(len(shard["rows"]) for shard in part.shards)
+    with live_progress("calibrate", num_images, unit="images") as counter:
+        for batch in map_shards(
             MatchShard,
             worker_args={
                 "config": config_dict(config),
-                "model_uri": model_uri,
-                "split": split,
+                "model_uri": part.model_uri,
+                "split": part.split,
                 "counter": counter,
-                "calibration_actor": actor,
+                "calibration_actor": calibration_actor,
             },
-            shards=shards,
+            shards=part.shards,
             label=config.label,
-        )
+        ):
+            for row in range(batch.num_rows):
+                rows = batch["detections"].slice(row, 1).combine_chunks().flatten()
+                yield batch["shard_id"][row].as_py(), pa.Table.from_struct_array(rows)
 
 
 class MatchShard:
@@ -245,7 +273,7 @@ class MatchShard:
             detections = match_image(
                 self._annotated,
                 row,
-                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks, instances_context(found)),
                 class_weights=self._class_weights,
                 iou_threshold=self._config.calibration.iou_threshold,
             )
@@ -255,7 +283,7 @@ class MatchShard:
         detections = Detections.concat(parts)
         bins = ReliabilityBins.from_detections(detections, self._config.calibration.num_bins)
         self._calibration_actor.add.remote(shard["shard_id"], bins.to_table())
-        return pa.table(
+        table = pa.table(
             {
                 "image_id": image_ids,
                 "class_index": detections.class_indices,
@@ -263,9 +291,15 @@ class MatchShard:
                 "calibrated_score": np.full(len(detections), np.nan, np.float32),
                 "outcome": detections.known_outcomes,
                 "weight": detections.weights.astype(np.float32),
+                "mask_area": detections.mask_areas,
+                "context": context_to_arrow(detections.context, len(detections)),
             },
             schema=DETECTIONS,
         )
+        # One row a shard, so that shards without a detection are heard of as well.
+        offsets, rows_of_shard = pa.array([0, table.num_rows], pa.int32()), table.to_struct_array().combine_chunks()
+        lists = pa.ListArray.from_arrays(offsets, rows_of_shard)
+        return pa.table({"shard_id": [shard["shard_id"]], "detections": lists})
 
     def _uri(self, row: int) -> str:
         return self._annotated.images[row].uri

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool import PoolImage, pool_shards
 from raylabel.errors import InputError
-from raylabel.instances import Instances
+from raylabel.instances import Instances, instances_context
 from raylabel.kept_labels import kept_images
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
@@ -23,8 +24,9 @@ from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.drift import compare_with_pool
+from raylabel.pipeline.expected_bins import bins_of_shard, expected_bins
 from raylabel.pipeline.inference import Predictor, map_shards
-from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.schema import BINS, ERRORS, LABELS
@@ -110,11 +112,19 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
     committed = committed_shards(run)
     missing = [shard for shard in shards if shard.shard_id not in committed]
     num_images_before = sum(len(shard.images) for shard in shards if shard.shard_id in committed)
-    actor = start_calibration_actor(run, "label", num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS)
-    for shard_id, uri in committed.items():
-        actor.add.remote(shard_id, histogram_from_json(read_table_metadata(uri)["histogram"]))
-    with live_progress("label", len(pool), unit="images", done=num_images_before) as counter:
-        for _ in map_shards(
+
+    def recount(shard_id: int) -> pa.Table:
+        uri = shard_uri(run, shard_id)
+        return bins_of_shard(uri, num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS).to_table()
+
+    with (
+        live_calibration(
+            run, "label", num_bins=HISTOGRAM_BINS, num_shards=len(shards), is_matched=False, recount=recount
+        ) as live,
+        live_progress("label", len(pool), unit="images", done=num_images_before) as counter,
+    ):
+        live.finished(committed)
+        for done in map_shards(
             LabelShard,
             worker_args={
                 "config": config_dict(config),
@@ -123,7 +133,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
                 "fingerprint": fingerprint,
                 "driver_id": uuid.uuid4().hex[:12],
                 "counter": counter,
-                "calibration_actor": actor,
+                "calibration_actor": live.actor,
             },
             shards=[
                 {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
@@ -131,7 +141,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
             ],
             label=config.label,
         ):
-            pass
+            live.finished(done["shard_id"].to_pylist())
     remove(run.path(FOLDER, "attempts"))
     return _summarise(config, run, num_images=len(pool), num_shards=len(shards))
 
@@ -217,8 +227,10 @@ class LabelShard:
             "histogram": histogram_to_json(histogram),
         }
         schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
-        commit_table(shard_uri(self._run, shard_id), pa.Table.from_pylist(rows, schema=schema))
-        self._calibration_actor.add.remote(shard_id, histogram)
+        table = pa.Table.from_pylist(rows, schema=schema)
+        commit_table(shard_uri(self._run, shard_id), table)
+        bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
+        self._calibration_actor.add.remote(shard_id, bins.to_table())
         attempt.forget()
         return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
 
@@ -238,18 +250,20 @@ class LabelShard:
         row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
         if isinstance(found, ImageError):
             return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
-        calibrated_scores = self._corrector(self._detections(found)).astype(np.float32)
+        context = instances_context(found)
+        calibrated_scores = self._corrector(self._detections(found, context)).astype(np.float32)
         height, width = found.image_size_hw
         return row | {
             "height": height,
             "width": width,
             "status": STATUS_OK,
-            "instances": instances_to_structs(found, calibrated_scores, top_k=self._config.label.top_k),
+            "instances": instances_to_structs(found, calibrated_scores, context, top_k=self._config.label.top_k),
         }
 
-    def _detections(self, found: Instances) -> Detections:
+    def _detections(self, found: Instances, context: NDArray[np.float32] | None = None) -> Detections:
         # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
-        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=self._predictor.num_classes)
+        num_classes = self._predictor.num_classes
+        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=num_classes, context=context)
         return replace(scores, outcomes=np.zeros(len(found), np.int8))
 
 

@@ -41,6 +41,7 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
                 ImagePredictions(found.class_indices, found.raw_scores, found.masks),
                 class_weights=class_weights,
                 iou_threshold=config.calibration.iou_threshold,
+                with_context=False,
             )
         )
         calibrated.append(image.calibrated_scores.astype(np.float64))

@@ -15,7 +15,7 @@ from raylabel.pipeline import calibrate, label
 from raylabel.pipeline.drift import count_pool
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_one
-from raylabel.schema import DETECTIONS, DRIFT, PROTOTYPES
+from raylabel.schema import DETECTIONS, DRIFT, PROTOTYPES, context_to_arrow
 from raylabel.storage import RunFolder, commit_table, read_json, read_table, read_table_metadata
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -33,6 +33,8 @@ def put_detections(run: RunFolder, class_indices: np.ndarray, *, num_images: int
         "calibrated_score": np.full(num, np.nan, np.float32),
         "outcome": (rng.random(num) < 2 / 3).astype(np.int8),
         "weight": np.ones(num, np.float32),
+        "mask_area": np.full(num, 100, np.int32),
+        "context": context_to_arrow(None, num),
     }
     commit_table(run.path("calibration", "detections.parquet"), pa.table(rows, schema=DETECTIONS))
     embeddings = np.eye(6, dtype=np.float32).tolist()
