@@ -71,7 +71,9 @@ def calibrate_results(
     if not detections.is_scored.any():
         raise InputError(f"{predictions}: all {len(detections)} detections are ignored, so none can be judged")
     groups = annotated.frequency_groups()
-    context = FitContext(num_bins=num_bins, frequency_groups=groups, seed=seed)
+    context = FitContext(
+        num_bins=num_bins, frequency_groups=groups, seed=seed, num_train_images=annotated.class_image_counts()
+    )
     fitted = fit_corrector(corrector, detections, context=context)
     tables = calibration_tables(
         detections,

@@ -107,3 +107,28 @@ CLASSES = pa.schema(
 )
 """calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % interval that knows how few images
 the detections come from, figures of a class without a scored detection are null."""
+
+DRIFT = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("num_calibration", pa.int64()),
+        ("num_pool", pa.int64()),
+        ("num_images_calibration", pa.int64()),
+        ("num_images_pool", pa.int64()),
+        ("psi", pa.float64()),
+        ("psi_null", pa.float64()),
+        ("psi_p_value", pa.float64()),
+        ("scores_drifted", pa.bool_()),
+        ("rate_ratio", pa.float64()),
+        ("rate_ratio_low", pa.float64()),
+        ("rate_ratio_high", pa.float64()),
+        ("rate_p_value", pa.float64()),
+        ("rate_drifted", pa.bool_()),
+        ("accuracy", pa.float64()),
+        ("accuracy_low", pa.float64()),
+        ("accuracy_high", pa.float64()),
+    ]
+)
+"""labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*`
+are images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as
+estimated from its scores; null where there are too few detections, and for an infinite ratio."""

@@ -11,7 +11,7 @@ from raylabel.config import Config, dump_config
 from raylabel.models import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
-from raylabel.schema import PROTOTYPES
+from raylabel.schema import DETECTIONS, PROTOTYPES
 from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
 
 
@@ -34,6 +34,10 @@ def prepared_run(config: Config, folder: Path) -> RunFolder:
     context = FitContext(num_bins=5, frequency_groups=data.frequency_groups, similarity=None, seed=0)
     corrector = fit_corrector("none", Detections.empty(num_classes), context=context)
     commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
-    for name in ("prototypes", "teacher", "calibration"):
+    commit_table(run.path("calibration", "detections.parquet"), DETECTIONS.empty_table())
+    for name in ("prototypes", "teacher"):
         run.commit_artifact(name, {"fingerprint": digest(name), "seconds": 0.0})
+    run.commit_artifact(
+        "calibration", {"fingerprint": digest("calibration"), "seconds": 0.0, "num_split_images": len(data.calibration)}
+    )
     return run

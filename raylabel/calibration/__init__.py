@@ -7,6 +7,7 @@ from raylabel.calibration.classwise import classwise_ece
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image
+from raylabel.calibration.drift import DriftReport, measure_drift
 from raylabel.calibration.equal_mass import (
     adaptive_ccece,
     adaptive_ece,
@@ -16,6 +17,7 @@ from raylabel.calibration.equal_mass import (
 )
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
 from raylabel.calibration.grouped import figures_by_group, size_groups
+from raylabel.calibration.image_counts import ImageCounts
 from raylabel.calibration.location_errors import box_features, d_ece
 from raylabel.calibration.match_set import match_set
 from raylabel.calibration.metrics import (
@@ -38,6 +40,7 @@ from raylabel.calibration.metrics import (
     pointwise_nll,
     rmsce,
 )
+from raylabel.calibration.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
 from raylabel.calibration.ranking import (
     PrecisionRecall,
     YieldAtPrecision,
@@ -56,8 +59,11 @@ __all__ = [
     "ClassAccuracy",
     "Corrector",
     "Detections",
+    "DriftReport",
     "FitContext",
+    "ImageCounts",
     "ImagePredictions",
+    "PoolAccuracy",
     "PrecisionRecall",
     "ReliabilityBins",
     "YieldAtPrecision",
@@ -87,6 +93,7 @@ __all__ = [
     "effective_count",
     "equal_mass_bin_of",
     "equal_mass_bins",
+    "estimate_pool_accuracy",
     "exact_interval",
     "federated_accuracy",
     "figures_by_group",
@@ -98,6 +105,7 @@ __all__ = [
     "match_set",
     "mce",
     "mean_bias",
+    "measure_drift",
     "nll",
     "out_of_fold_scores",
     "pointwise_nll",

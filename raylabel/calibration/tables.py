@@ -1,7 +1,7 @@
 """The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -76,7 +76,9 @@ def calibration_tables(
         accuracy: `federated_accuracy` of the detections; where None, that of the scored ones.
     """
     folds = image_folds(detections.image_indices, seed=context.seed)
-    held_out_scores = out_of_fold_scores(detections, folds, partial(fit_corrector, corrector.kind, context=context))
+    # What is held out is not of the pool, so a corrector for the pool can't be judged on it: its family is.
+    fit = partial(fit_corrector, corrector.kind, context=replace(context, pool_histogram=None))
+    held_out_scores = out_of_fold_scores(detections, folds, fit)
     raw_bins = ReliabilityBins.from_detections(detections, context.num_bins)
     held_out_bins = ReliabilityBins.from_detections(detections, context.num_bins, held_out_scores)
     return CalibrationTables(

@@ -22,6 +22,7 @@ from raylabel.calibration import (
     match_image,
     weigh_by_verification,
 )
+from raylabel.calibration.marginal import MarginalCorrector
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
@@ -32,6 +33,7 @@ from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.live_calibration import live_calibration
+from raylabel.pipeline.pool_histogram import labelled_pool, read_pool_histogram
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
@@ -63,7 +65,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
     def work() -> dict[str, Any]:
-        return fit_and_commit(config, run, *_gather_detections(config, run, data))
+        num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
+        fitted = fit_and_commit(config, run, *_gather_detections(config, run, data))
+        return fitted | {"num_split_images": num_split_images}
 
     artifact = execute_stage(run, "calibrate", inputs, work)
     return artifact if artifact["settings"] == _settings(config) else refit(config, run)
@@ -81,6 +85,14 @@ def refit(config: Config, run: RunFolder) -> dict[str, Any]:
     run.commit_artifact(FOLDER, artifact)
     print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
     return artifact
+
+
+def fit_to_pool(config: Config, run: RunFolder) -> None:
+    """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
+    if config.calibration.corrector == MarginalCorrector.kind:
+        pool = labelled_pool(run)
+        if pool is not None and finished(run, "calibrate").get("pool") != pool:
+            refit(config, run)
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -129,11 +141,14 @@ def fit_and_commit(
 ) -> dict[str, Any]:
     """Fit the configured corrector and write its tables; returns what the artifact says."""
     classes = load_classes(run)
+    pool = labelled_pool(run) if config.calibration.corrector == MarginalCorrector.kind else None
     context = FitContext(
         num_bins=config.calibration.num_bins,
         frequency_groups=classes.frequency_groups,
         similarity=load_similarity(run),
         seed=config.seed,
+        num_train_images=classes.num_train_images,
+        pool_histogram=read_pool_histogram(run) if pool is not None else None,
     )
     corrector = fit_corrector(config.calibration.corrector, detections, context=context)
     tables = calibration_tables(
@@ -154,7 +169,11 @@ def fit_and_commit(
     commit_json(
         run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
     )
-    return tables.summary | {"settings": _settings(config), "corrector_digest": digest(corrector.to_json())}
+    return tables.summary | {
+        "settings": _settings(config),
+        "corrector_digest": digest(corrector.to_json()),
+        "pool": pool,
+    }
 
 
 class _Part(NamedTuple):

@@ -20,9 +20,10 @@ from raylabel.instances import Instances, instances_context
 from raylabel.kept_labels import kept_images
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
-from raylabel.pipeline.calibrate import load_corrector
+from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.drift import compare_with_pool
 from raylabel.pipeline.expected_bins import bins_of_shard, expected_bins
 from raylabel.pipeline.inference import Predictor, map_shards
 from raylabel.pipeline.live_calibration import live_calibration
@@ -63,19 +64,28 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
     """Bring stored labels and their artifact up to the run's corrector and the config's selection.
 
+    A corrector that uses the pool's scores is fitted to them first: they are known only now. Drift against the
+    calibration split is measured where that, or the pool, has changed.
+
     Raises:
         InputError: nothing was labelled yet.
     """
     artifact = finished(run, "label")
+    fit_to_pool(config, run)
     corrector, classes = load_corrector(run), load_classes(run)
     apply_corrector(run, corrector, num_classes=classes.num_classes)
     current = {"corrector_digest": digest(corrector.to_json()), "selection_settings": config_dict(config.selection)}
     if any(artifact.get(name) != value for name, value in current.items()):
         artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config, run)}
         run.commit_artifact(FOLDER, artifact)
+    if artifact.get("drift", {}).get("calibration") != finished(run, "calibrate")["fingerprint"]:
+        artifact |= {"drift": compare_with_pool(run)}
+        run.commit_artifact(FOLDER, artifact)
     kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
     by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
     print(f"label: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if artifact["drift"]["warning"]:
+        print(f"label: WARNING: {artifact['drift']['warning']}", flush=True)
     return artifact
 
 

@@ -12,6 +12,7 @@ from raylabel.calibration.tables import CalibrationTables
 from raylabel.config import Config, load_run_config
 from raylabel.labels import committed_shards
 from raylabel.report.calibration_view import calibration_view
+from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
 from raylabel.report.sections import (
     calibration_section,
@@ -52,6 +53,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
         "labels": run.artifact("labels"),
+        "drift": drift_section(run, categories),
         "gallery": images,
         "gallery_rule": rule,
         "quarantined": quarantined(run),
