@@ -18,9 +18,9 @@ MIN_STANDARD_ERRORS = 2.0
 """By how many standard errors a family must beat `none`."""
 
 NOT_ELIGIBLE = frozenset({"ccece", "ccece_bins", "isotonic_per_class", "norcal"})
-"""Tried for the table only: they take few samples at face value, or look at no outcome. Where a class has few detections, its held-out ones are corrected by the fallback for
-unseen classes, so the trial flatters what the fitted corrector will do: at one detection a class `ccece` won on a real
-detector, and took the NLL of one fold split from .349 to .456."""
+"""Tried for the table only: they take few samples at face value, or look at no outcome. Where a class has few
+detections, its held-out ones are corrected by the fallback for unseen classes, so the trial flatters what the fitted
+corrector will do: at one detection a class `ccece` won on a real detector, and took its NLL from .349 to .456."""
 
 
 @dataclass(frozen=True)
