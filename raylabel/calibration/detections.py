@@ -1,7 +1,10 @@
 """Detections: scores and outcomes of many images' predictions, the input of every bin, metric and corrector."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +12,10 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks import Rle
-from raylabel.matching import Outcome, detection_weights, match_predictions, verification_weights
+from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images, verification_weights
+
+_MASKS_AT_A_TIME = 1000
+"""Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,34 +148,74 @@ def match_image(
         class_weights: `verification_weights(annotated)`.
         iou_threshold: mask IoU from which a prediction can be correct.
     """
-    image, truth = annotated.images[row], annotated.ground_truth(row)
-    class_indices = np.asarray(predictions.class_indices, dtype=np.int32)
-    outcomes = match_predictions(
-        class_indices=class_indices,
-        scores=predictions.scores,
-        masks=predictions.masks,
-        truth=truth,
-        negative_classes=image.negative_classes if annotated.is_federated else None,
-        not_exhaustive_classes=image.not_exhaustive_classes,
-        iou_threshold=iou_threshold,
-    )
-    return Detections(
-        num_classes=annotated.num_classes,
-        class_indices=class_indices,
-        raw_scores=np.asarray(predictions.scores, dtype=np.float64),
-        image_indices=np.full(len(class_indices), row, dtype=np.int64),
-        outcomes=outcomes,
-        weights=detection_weights(outcomes, class_indices, class_weights, truth.class_indices),
-    )
+    return _match_rows(annotated, {row: predictions}, class_weights, iou_threshold)
 
 
 def match_set(
     annotated: AnnotatedSet, predictions: Mapping[int, ImagePredictions], *, iou_threshold: float = 0.5
 ) -> Detections:
-    """Match the predictions of a whole set, keyed by the images' places in `annotated.images`; rows in key order."""
+    """Match the predictions of a whole set, keyed by the images' places in `annotated.images`; rows in key order.
+
+    The same as `match_image` of each, many images at once and on as many threads as there are CPUs.
+    """
     class_weights = verification_weights(annotated)
-    parts = [
-        match_image(annotated, row, predictions[row], class_weights=class_weights, iou_threshold=iou_threshold)
-        for row in sorted(predictions)
+    parts = [{row: predictions[row] for row in rows} for rows in _batches(predictions)]
+    with ThreadPoolExecutor(max(1, min(len(parts), _num_cpus()))) as threads:
+        found = threads.map(lambda part: _match_rows(annotated, part, class_weights, iou_threshold), parts)
+        return Detections.concat([Detections.empty(annotated.num_classes), *found])
+
+
+def _batches(predictions: Mapping[int, ImagePredictions]) -> list[list[int]]:
+    """Rows in order, in batches of `_MASKS_AT_A_TIME` masks or a little more."""
+    batches, num_masks = list[list[int]](), _MASKS_AT_A_TIME
+    for row in sorted(predictions):
+        if num_masks >= _MASKS_AT_A_TIME:
+            batches.append([])
+            num_masks = 0
+        batches[-1].append(row)
+        num_masks += len(predictions[row].masks)
+    return batches
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _match_rows(
+    annotated: AnnotatedSet,
+    predictions: Mapping[int, ImagePredictions],
+    class_weights: NDArray[np.float64],
+    iou_threshold: float,
+) -> Detections:
+    images = [
+        ImageToMatch(
+            class_indices=np.asarray(of_image.class_indices, dtype=np.int32),
+            scores=np.asarray(of_image.scores),
+            masks=of_image.masks,
+            object_classes=annotated.object_classes(row),
+            object_is_crowd=annotated.object_is_crowd(row),
+            object_masks=partial(annotated.object_masks, row),
+            negative_classes=annotated.images[row].negative_classes if annotated.is_federated else None,
+            not_exhaustive_classes=annotated.images[row].not_exhaustive_classes,
+        )
+        for row, of_image in predictions.items()
     ]
-    return Detections.concat([Detections.empty(annotated.num_classes), *parts])
+    outcomes = match_images(images, iou_threshold=iou_threshold)
+    lengths = [len(image.class_indices) for image in images]
+    weights = np.ones(len(outcomes))
+    if (class_weights != 1).any():
+        parts = np.split(outcomes, np.cumsum(lengths)[:-1])
+        weights = np.concatenate(
+            [
+                detection_weights(part, image.class_indices, class_weights, image.object_classes)
+                for image, part in zip(images, parts, strict=True)
+            ]
+        )
+    return Detections(
+        num_classes=annotated.num_classes,
+        class_indices=np.concatenate([image.class_indices for image in images]),
+        raw_scores=np.concatenate([image.scores for image in images]).astype(np.float64),
+        image_indices=np.repeat(np.fromiter(predictions, dtype=np.int64), lengths),
+        outcomes=outcomes,
+        weights=weights,
+    )

@@ -125,7 +125,7 @@ class AnnotatedSet:
     def ground_truth(self, row: int) -> GroundTruth:
         """Annotations of one image, masks as RLE (polygons are rasterised here, at each call)."""
         image, annotations = self.images[row], self.annotations[row]
-        masks = tuple(rle_from_segmentation(one["segmentation"], image.image_size_hw) for one in annotations)
+        masks = tuple(self.object_masks(row, range(len(annotations))))
         boxes_xyxy = mask_boxes([]) if not masks else np.zeros((len(masks), 4), dtype=np.float32)
         for index, one in enumerate(annotations):
             if one.get("bbox") is None:
@@ -137,9 +137,23 @@ class AnnotatedSet:
             image_size_hw=image.image_size_hw,
             boxes_xyxy=boxes_xyxy,
             masks=masks,
-            class_indices=np.array([self.class_index_of[one["category_id"]] for one in annotations], dtype=np.int32),
-            is_crowd=np.array([bool(one.get("iscrowd")) for one in annotations], dtype=bool),
+            class_indices=self.object_classes(row),
+            is_crowd=self.object_is_crowd(row),
         )
+
+    def object_classes(self, row: int) -> NDArray[np.int32]:
+        """Class index of each annotation of an image, crowd regions included."""
+        class_index_of = self.class_index_of
+        return np.array([class_index_of[one["category_id"]] for one in self.annotations[row]], dtype=np.int32)
+
+    def object_is_crowd(self, row: int) -> NDArray[np.bool_]:
+        """Which annotations of an image are crowd regions."""
+        return np.array([bool(one.get("iscrowd")) for one in self.annotations[row]], dtype=bool)
+
+    def object_masks(self, row: int, places: Iterable[int]) -> list[Rle]:
+        """Masks of some annotations of an image, by their places in it."""
+        annotations, size_hw = self.annotations[row], self.images[row].image_size_hw
+        return [rle_from_segmentation(annotations[place]["segmentation"], size_hw, check=False) for place in places]
 
     def annotated_classes(self, row: int) -> NDArray[np.int32]:
         """Class indices with an annotation in the image, sorted, each once; crowd regions do not count."""
