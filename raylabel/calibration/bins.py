@@ -105,14 +105,13 @@ class ReliabilityBins:
             weight += np.bincount(cells, np.rint(weights), weight.size).reshape(weight.shape)
             weights *= confidences[rows]
             confidence += np.bincount(cells, np.rint(weights), weight.size).reshape(weight.shape)
-        weight, confidence = (
-            (values * _QUANTUM).reshape(-1, detections.num_classes, num_bins) for values in (weight, confidence)
-        )
+        shape = (len(Outcome), detections.num_classes, num_bins)
+        weight_OCB, confidence_OCB = (weight * _QUANTUM).reshape(shape), (confidence * _QUANTUM).reshape(shape)
         return ReliabilityBins(
-            num=weight[Outcome.INCORRECT] + weight[Outcome.CORRECT],
-            sum_confidence=confidence[Outcome.INCORRECT] + confidence[Outcome.CORRECT],
-            num_correct=weight[Outcome.CORRECT],
-            num_ignored=weight[Outcome.IGNORED],
+            num=weight_OCB[Outcome.INCORRECT] + weight_OCB[Outcome.CORRECT],
+            sum_confidence=confidence_OCB[Outcome.INCORRECT] + confidence_OCB[Outcome.CORRECT],
+            num_correct=weight_OCB[Outcome.CORRECT],
+            num_ignored=weight_OCB[Outcome.IGNORED],
         )
 
     def __add__(self, other: "ReliabilityBins") -> "ReliabilityBins":

@@ -1,8 +1,6 @@
 """Detections: scores and outcomes of many images' predictions, the input of every bin, metric and corrector."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks import Rle
 from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images, verification_weights
+from raylabel.threads import map_on_threads
 
 _MASKS_AT_A_TIME = 1000
 """Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
@@ -160,9 +159,8 @@ def match_set(
     """
     class_weights = verification_weights(annotated)
     parts = [{row: predictions[row] for row in rows} for rows in _batches(predictions)]
-    with ThreadPoolExecutor(max(1, min(len(parts), _num_cpus()))) as threads:
-        found = threads.map(lambda part: _match_rows(annotated, part, class_weights, iou_threshold), parts)
-        return Detections.concat([Detections.empty(annotated.num_classes), *found])
+    found = map_on_threads(lambda part: _match_rows(annotated, part, class_weights, iou_threshold), parts)
+    return Detections.concat([Detections.empty(annotated.num_classes), *found])
 
 
 def _batches(predictions: Mapping[int, ImagePredictions]) -> list[list[int]]:
@@ -175,10 +173,6 @@ def _batches(predictions: Mapping[int, ImagePredictions]) -> list[list[int]]:
         batches[-1].append(row)
         num_masks += len(predictions[row].masks)
     return batches
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _match_rows(
