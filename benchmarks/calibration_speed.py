@@ -14,7 +14,9 @@ recalibrate   the whole of `raylabel recalibrate RUN --corrector KIND` on a gene
 """
 
 import argparse
+import contextlib
 import gc
+import io
 import json
 import multiprocessing
 import os
@@ -31,6 +33,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from raylabel.calibration import (
     Detections,
@@ -146,6 +150,16 @@ def matching(
         path.write_text(json.dumps(content))
         annotated = read_annotations(str(path))
         hotcoco_truth = hotcoco.COCO(str(path))
+        with contextlib.redirect_stdout(io.StringIO()):
+            pycocotools_truth = COCO(str(path))
+
+    def cocoeval() -> Any:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(pycocotools_truth, pycocotools_truth.loadRes([dict(one) for one in results]), "segm")
+            evaluation.params.iouThrs, evaluation.params.maxDets = np.array([0.5]), [1_000_000]
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[-1e10, 1e10]], ["all"]
+            evaluation.evaluate()
+        return evaluation.evalImgs
 
     def evaluator() -> Any:
         evaluation = hotcoco.COCOeval(hotcoco_truth, hotcoco_results, "segm")
@@ -173,11 +187,12 @@ def matching(
     rows = in_turns(
         {
             "raylabel match_set": lambda: match_entries(annotated, results),
-            "pycocotools, image by image and class by class": lambda: plain_loop(content, results),
+            "pycocotools COCOeval.evaluate": cocoeval,
+            "pycocotools mask.iou, image by image and class by class": lambda: plain_loop(content, results),
             "hotcoco load_res, evaluate, eval_imgs": hotcoco_outcomes,
             "hotcoco evaluate alone, without outcomes": lambda: evaluator().evaluate(),
         },
-        rounds=5,
+        rounds=7,
     )
     num_objects = len(content["annotations"])
     return f"matching {len(results)} detections to {num_objects} objects in {len(annotated)} images", rows

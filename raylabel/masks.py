@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from raylabel.rasters import rasterise
 from raylabel.runs import MaskRuns, RunsError, decode_runs
 
 _RLES_AT_A_TIME = 1000
@@ -118,6 +119,30 @@ def decode_rles(rles: Sequence[Rle]) -> MaskRuns:
     """
     num_pixels = np.array([rle["size"] for rle in rles], dtype=np.int64).reshape(-1, 2).prod(axis=1)
     return decode_runs([rle["counts"] for rle in rles], num_pixels)
+
+
+def decode_segmentations(
+    segmentations: Sequence[Any], sizes_hw: NDArray[np.int64]
+) -> tuple[MaskRuns, NDArray[np.int64]]:
+    """Runs of sound COCO `segmentation`s together: the same masks as `rle_from_segmentation` gives of each.
+
+    Args:
+        segmentations: N of them.
+        sizes_hw: (N, 2) sizes of their images.
+
+    Returns:
+        runs of N masks, and which of them each segmentation is, (N,).
+    """
+    drawn = [place for place, one in enumerate(segmentations) if isinstance(one, list)]
+    encoded = [place for place, one in enumerate(segmentations) if not isinstance(one, list)]
+    rles = [
+        rle_from_segmentation(segmentations[place], (int(sizes_hw[place, 0]), int(sizes_hw[place, 1])), check=False)
+        for place in encoded
+    ]
+    places = np.empty(len(segmentations), dtype=np.int64)
+    places[np.array(drawn + encoded, dtype=np.int64)] = np.arange(len(segmentations))
+    polygons = rasterise([segmentations[place] for place in drawn], sizes_hw[drawn])
+    return MaskRuns.concat(polygons, decode_rles(rles)), places
 
 
 def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int32]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.dataset.annotations import AnnotatedSet, GroundTruth
-from raylabel.masks import Rle, decode_rles
+from raylabel.masks import Rle, decode_rles, decode_segmentations
 from raylabel.runs import MaskPairs
 
 _MAX_IOU_THRESHOLD = 1 - 1e-10
@@ -30,24 +30,26 @@ class ImageToMatch(NamedTuple):
     """One image's predictions and true objects.
 
     Attributes:
+        image_size_hw: height and width in pixels.
         class_indices: (N,) predicted classes.
         scores: (N,) scores; only their order matters.
         masks: N masks of the image's size.
         object_classes: (M,) classes of the true objects.
         object_is_crowd: (M,) which of them are crowd regions.
-        object_masks: from the places of some true objects to their masks; asked once, for those that a prediction may
-            match.
+        object_segmentations: from the places of some true objects to their masks, as RLE or COCO polygons; asked once,
+            for those that a prediction may match.
         negative_classes: classes that were looked for in the image and are absent; None where every class was
             looked for (COCO).
         not_exhaustive_classes: classes of which only some objects are annotated in the image.
     """
 
+    image_size_hw: tuple[int, int]
     class_indices: NDArray[np.integer]
     scores: NDArray[np.floating]
     masks: Sequence[Rle]
     object_classes: NDArray[np.integer]
     object_is_crowd: NDArray[np.bool_]
-    object_masks: Callable[[NDArray[np.integer]], Sequence[Rle]]
+    object_segmentations: Callable[[NDArray[np.integer]], Sequence[Any]]
     negative_classes: frozenset[int] | None
     not_exhaustive_classes: frozenset[int]
 
@@ -64,12 +66,13 @@ def match_predictions(
 ) -> NDArray[np.int8]:
     """Match one image's predictions to its true objects: `match_images` of one."""
     image = ImageToMatch(
+        image_size_hw=truth.image_size_hw,
         class_indices=class_indices,
         scores=scores,
         masks=masks,
         object_classes=truth.class_indices,
         object_is_crowd=truth.is_crowd,
-        object_masks=lambda places: [truth.masks[place] for place in places],
+        object_segmentations=lambda places: [truth.masks[place] for place in places],
         negative_classes=negative_classes,
         not_exhaustive_classes=not_exhaustive_classes,
     )
@@ -159,7 +162,8 @@ def _overlapping(
     used_detections, detections_used = np.unique(detections, return_inverse=True)
     used_objects, objects_used = np.unique(objects, return_inverse=True)
     masks: list[Rle] = []
-    object_masks: list[Rle] = []
+    segmentations: list[Any] = []
+    sizes_hw: list[tuple[int, int]] = []
     detection_bounds = np.searchsorted(used_detections, first_detections).tolist()
     object_bounds = np.searchsorted(used_objects, first_objects).tolist()
     for number, image in enumerate(images):
@@ -167,8 +171,11 @@ def _overlapping(
             chosen = used_detections[detection_bounds[number] : detection_bounds[number + 1]] - first_detections[number]
             masks.extend([image.masks[place] for place in chosen.tolist()])
             places = used_objects[object_bounds[number] : object_bounds[number + 1]] - first_objects[number]
-            object_masks.extend(image.object_masks(places))
-    runs, object_runs = decode_rles(masks), decode_rles(object_masks)
+            segmentations.extend(image.object_segmentations(places))
+            sizes_hw.extend([image.image_size_hw] * len(places))
+    runs = decode_rles(masks)
+    object_runs, object_places = decode_segmentations(segmentations, np.array(sizes_hw, dtype=np.int64).reshape(-1, 2))
+    objects_used = object_places[objects_used]
     areas, object_areas = runs.areas[detections_used], object_runs.areas[objects_used]
     in_crowd = is_crowd[objects]
     rows = np.arange(len(detections))

@@ -46,6 +46,18 @@ class MaskRuns:
     origins: NDArray[np.int64]
     num_before: NDArray[np.int64]
 
+    @staticmethod
+    def concat(first: "MaskRuns", second: "MaskRuns") -> "MaskRuns":
+        """The masks of both, one after the other."""
+        shift = first.origins[-1]
+        return MaskRuns(
+            starts=np.concatenate([first.starts, second.starts + shift]),
+            ends=np.concatenate([first.ends, second.ends + shift]),
+            run_offsets=np.concatenate([first.run_offsets, second.run_offsets[1:] + first.run_offsets[-1]]),
+            origins=np.concatenate([first.origins, second.origins[1:] + shift]),
+            num_before=np.concatenate([first.num_before, second.num_before[1:] + first.num_before[-1]]),
+        )
+
     @property
     def areas(self) -> NDArray[np.int64]:
         """(N,) foreground pixels of each mask."""
@@ -55,19 +67,23 @@ class MaskRuns:
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Place of each mask's first foreground pixel in the mask and the place behind its last, (N,) each; a mask
         without foreground may have any."""
-        firsts, lasts = self.run_offsets[:-1], np.maximum(self.run_offsets[1:] - 1, self.run_offsets[:-1])
-        # The last run is empty where the mask ends in background.
-        lasts = lasts - ((self.starts[lasts] == self.ends[lasts]) & (lasts > firsts))
+        if not len(self.starts):
+            return np.zeros_like(self.origins[:-1]), np.zeros_like(self.origins[:-1])
+        firsts = np.minimum(self.run_offsets[:-1], len(self.starts) - 1)
+        lasts = np.maximum(self.run_offsets[1:] - 1, firsts)
+        # The last run is empty where an encoded mask ends in background.
+        lasts -= (self.starts[lasts] == self.ends[lasts]) & (lasts > firsts)
         return self.starts[firsts] - self.origins[:-1], self.ends[lasts] - self.origins[:-1]
 
     def num_foreground_before(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Foreground pixels of the line before each place, same shape."""
+        if not len(self.starts):
+            return np.zeros_like(places)
         runs = np.searchsorted(self.starts, places, side="right") - 1
-        is_inside = runs >= 0
         found = np.minimum(places, self.ends[runs])
         found -= self.starts[runs]
         found += self.num_before[runs]
-        found *= is_inside
+        found *= runs >= 0
         return found
 
     def num_within(

@@ -158,12 +158,13 @@ def random_image(rng: np.random.Generator, num_classes: int) -> tuple[ImageToMat
     masks = [one if rng.random() < 0.5 else copy for one, copy in zip(some_masks(num), copies, strict=True)]
     is_federated = rng.random() < 0.5
     image = ImageToMatch(
+        image_size_hw=(int(height), int(width)),
         class_indices=rng.integers(0, num_classes, num),
         scores=rng.choice([0.2, 0.5, 0.7], num),
         masks=masks,
         object_classes=rng.integers(0, num_classes, num_objects),
         object_is_crowd=rng.random(num_objects) < 0.2,
-        object_masks=lambda places: [objects[place] for place in places],
+        object_segmentations=lambda places: [objects[place] for place in places],
         negative_classes=frozenset(rng.integers(0, num_classes, 1).tolist()) if is_federated else None,
         not_exhaustive_classes=frozenset(rng.integers(0, num_classes, 1).tolist()) if is_federated else frozenset(),
     )

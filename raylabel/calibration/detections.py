@@ -183,12 +183,13 @@ def _match_rows(
 ) -> Detections:
     images = [
         ImageToMatch(
+            image_size_hw=annotated.images[row].image_size_hw,
             class_indices=np.asarray(of_image.class_indices, dtype=np.int32),
             scores=np.asarray(of_image.scores),
             masks=of_image.masks,
             object_classes=annotated.object_classes(row),
             object_is_crowd=annotated.object_is_crowd(row),
-            object_masks=partial(annotated.object_masks, row),
+            object_segmentations=partial(annotated.object_segmentations, row),
             negative_classes=annotated.images[row].negative_classes if annotated.is_federated else None,
             not_exhaustive_classes=annotated.images[row].not_exhaustive_classes,
         )

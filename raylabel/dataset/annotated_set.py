@@ -125,7 +125,9 @@ class AnnotatedSet:
     def ground_truth(self, row: int) -> GroundTruth:
         """Annotations of one image, masks as RLE (polygons are rasterised here, at each call)."""
         image, annotations = self.images[row], self.annotations[row]
-        masks = tuple(self.object_masks(row, range(len(annotations))))
+        masks = tuple(
+            rle_from_segmentation(one["segmentation"], image.image_size_hw, check=False) for one in annotations
+        )
         boxes_xyxy = mask_boxes([]) if not masks else np.zeros((len(masks), 4), dtype=np.float32)
         for index, one in enumerate(annotations):
             if one.get("bbox") is None:
@@ -150,10 +152,9 @@ class AnnotatedSet:
         """Which annotations of an image are crowd regions."""
         return np.array([bool(one.get("iscrowd")) for one in self.annotations[row]], dtype=bool)
 
-    def object_masks(self, row: int, places: Iterable[int]) -> list[Rle]:
-        """Masks of some annotations of an image, by their places in it."""
-        annotations, size_hw = self.annotations[row], self.images[row].image_size_hw
-        return [rle_from_segmentation(annotations[place]["segmentation"], size_hw, check=False) for place in places]
+    def object_segmentations(self, row: int, places: Iterable[int]) -> list[Any]:
+        """COCO `segmentation` of some annotations of an image, by their places in it."""
+        return [self.annotations[row][place]["segmentation"] for place in places]
 
     def annotated_classes(self, row: int) -> NDArray[np.int32]:
         """Class indices with an annotation in the image, sorted, each once; crowd regions do not count."""
