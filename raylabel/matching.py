@@ -5,14 +5,11 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
+from hotcoco import COCO, COCOeval
 from numpy.typing import NDArray
 
 from raylabel.dataset.annotations import AnnotatedSet, GroundTruth
-from raylabel.masks import Rle, decode_rles, decode_segmentations
-from raylabel.runs import MaskPairs
-
-_MAX_IOU_THRESHOLD = 1 - 1e-10
-"""pycocotools' bound: a threshold of 1 must not fail on rounding."""
+from raylabel.masks import Rle
 
 _MAX_CLASSES = 2**31
 """Above every class index."""
@@ -95,24 +92,19 @@ def match_images(images: Sequence[ImageToMatch], *, iou_threshold: float = 0.5) 
     Returns:
         numbers of `Outcome` of all predictions, one image after the other.
 
-    Source: COCO's and LVIS's evaluation (pycocotools `COCOeval`, lvis-api `LVISEval`), at one threshold and all areas.
+    Source: COCO's and LVIS's evaluation (pycocotools `COCOeval`, lvis-api `LVISEval`), at one threshold and all areas;
+        within an image and class the work is hotcoco's, on as many CPUs as there are.
     """
-    threshold = min(iou_threshold, _MAX_IOU_THRESHOLD)
     detection_keys = _keys(images, [image.class_indices for image in images])
     object_keys = _keys(images, [image.object_classes for image in images])
     outcomes = np.full(len(detection_keys), Outcome.INCORRECT, dtype=np.int8)
     has_objects = np.isin(detection_keys, object_keys)
     outcomes[~_is_judged(images, detection_keys, has_objects)] = Outcome.IGNORED
-    detections, objects = _equal_pairs(detection_keys, object_keys)
-    if not len(detections):
-        return outcomes
-    is_crowd = np.concatenate([np.asarray(image.object_is_crowd, dtype=bool) for image in images])
-    detections, objects, iou = _overlapping(images, detections, objects, is_crowd, threshold)
-    crowd_pairs = is_crowd[objects]
-    outcomes[detections[crowd_pairs]] = Outcome.IGNORED
-    detections, objects, iou = detections[~crowd_pairs], objects[~crowd_pairs], iou[~crowd_pairs]
-    scores = np.concatenate([np.asarray(image.scores) for image in images])
-    outcomes[_take_greedily(detections, objects, iou, scores)] = Outcome.CORRECT
+    rows, objects = np.flatnonzero(has_objects), np.flatnonzero(np.isin(object_keys, detection_keys))
+    if len(rows):
+        is_matched, is_in_crowd = _evaluate(images, rows, objects, iou_threshold)
+        outcomes[rows[is_in_crowd]] = Outcome.IGNORED
+        outcomes[rows[is_matched & ~is_in_crowd]] = Outcome.CORRECT
     return outcomes
 
 
@@ -137,87 +129,56 @@ def _is_judged(
     return is_judged
 
 
-def _equal_pairs(
-    detection_keys: NDArray[np.int64], object_keys: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every prediction with every true object of its image and class, by prediction."""
-    order = np.argsort(object_keys, kind="stable")
-    sorted_keys = object_keys[order]
-    starts = np.searchsorted(sorted_keys, detection_keys, side="left")
-    num_objects = np.searchsorted(sorted_keys, detection_keys, side="right") - starts
-    detections = np.repeat(np.arange(len(detection_keys)), num_objects)
-    return detections, order[_ranges(starts, num_objects)]
+def _evaluate(
+    images: Sequence[ImageToMatch], rows: NDArray[np.int64], objects: NDArray[np.int64], iou_threshold: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of some predictions (places among all images') match any of some objects, and which one a crowd region."""
+    image_rows, annotations, results = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
+    of_image = _split(rows, [len(image.masks) for image in images])
+    objects_of_image = _split(objects, [len(image.object_classes) for image in images])
+    for number, (image, chosen, places) in enumerate(zip(images, of_image, objects_of_image, strict=True)):
+        if not len(chosen):
+            continue
+        height, width = image.image_size_hw
+        image_rows.append({"id": number, "height": height, "width": width})
+        classes, scores = np.asarray(image.class_indices)[chosen].tolist(), np.asarray(image.scores)[chosen].tolist()
+        results += [
+            {"image_id": number, "category_id": one, "score": score, "segmentation": image.masks[place]}
+            for place, one, score in zip(chosen.tolist(), classes, scores, strict=True)
+        ]
+        annotations += [
+            {"image_id": number, "category_id": one, "segmentation": segmentation, "iscrowd": int(is_crowd)}
+            for one, segmentation, is_crowd in zip(
+                image.object_classes[places].tolist(),
+                image.object_segmentations(places),
+                image.object_is_crowd[places].tolist(),
+                strict=True,
+            )
+        ]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation.update(id=number, area=1)
+    categories = [{"id": one, "name": str(one)} for one in sorted({one["category_id"] for one in annotations})]
+    truth = COCO({"images": image_rows, "annotations": annotations, "categories": categories})
+    evaluation = COCOeval(truth, truth.load_res(results), "segm")
+    evaluation.params.iou_thrs, evaluation.params.max_dets = [iou_threshold], [len(results)]
+    evaluation.params.area_rng, evaluation.params.area_rng_lbl = [[-np.inf, np.inf]], ["all"]
+    evaluation.evaluate()
+    ids, is_matched, is_ignored = list[int](), list[bool](), list[bool]()
+    for found in evaluation.eval_imgs:
+        if found is not None:
+            ids += found["dtIds"]
+            is_matched += found["dtMatched"][0]
+            is_ignored += found["dtIgnore"][0]
+    order = np.argsort(ids)  # ids number the results from 1 on
+    assert len(order) == len(rows), "every prediction must be evaluated"
+    return np.array(is_matched, dtype=bool)[order], np.array(is_ignored, dtype=bool)[order]
 
 
-def _overlapping(
-    images: Sequence[ImageToMatch],
-    detections: NDArray[np.int64],
-    objects: NDArray[np.int64],
-    is_crowd: NDArray[np.bool_],
-    threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The pairs whose overlap reaches the threshold, and it: IoU, or the covered share of the prediction in a crowd."""
-    first_detections = np.concatenate([[0], np.cumsum([len(image.masks) for image in images])])
-    first_objects = np.concatenate([[0], np.cumsum([len(image.object_classes) for image in images])])
-    used_detections, detections_used = np.unique(detections, return_inverse=True)
-    used_objects, objects_used = np.unique(objects, return_inverse=True)
-    masks: list[Rle] = []
-    segmentations: list[Any] = []
-    sizes_hw: list[tuple[int, int]] = []
-    detection_bounds = np.searchsorted(used_detections, first_detections).tolist()
-    object_bounds = np.searchsorted(used_objects, first_objects).tolist()
-    for number, image in enumerate(images):
-        if detection_bounds[number] < detection_bounds[number + 1]:
-            chosen = used_detections[detection_bounds[number] : detection_bounds[number + 1]] - first_detections[number]
-            masks.extend([image.masks[place] for place in chosen.tolist()])
-            places = used_objects[object_bounds[number] : object_bounds[number + 1]] - first_objects[number]
-            segmentations.extend(image.object_segmentations(places))
-            sizes_hw.extend([image.image_size_hw] * len(places))
-    runs = decode_rles(masks)
-    object_runs, object_places = decode_segmentations(segmentations, np.array(sizes_hw, dtype=np.int64).reshape(-1, 2))
-    objects_used = object_places[objects_used]
-    areas, object_areas = runs.areas[detections_used], object_runs.areas[objects_used]
-    in_crowd = is_crowd[objects]
-    rows = np.arange(len(detections))
-    iou = _overlap(np.minimum(areas, object_areas), areas, object_areas, in_crowd)
-    # Three steps, each dearer than the one before and for the pairs only that it left.
-    for count in (MaskPairs.most_in_common, MaskPairs.num_in_common):
-        rows = rows[iou >= threshold]
-        in_common = count(MaskPairs(runs, detections_used[rows], object_runs, objects_used[rows]))
-        iou = _overlap(in_common, areas[rows], object_areas[rows], in_crowd[rows])
-    reached = iou >= threshold
-    return detections[rows[reached]], objects[rows[reached]], iou[reached]
-
-
-def _overlap(
-    common: NDArray[np.int64], areas: NDArray[np.int64], object_areas: NDArray[np.int64], in_crowd: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """IoU, or the share of the prediction where the object is a crowd region; 0 of nothing."""
-    whole = np.where(in_crowd, areas, areas + object_areas - common)
-    return common / np.maximum(whole, 1)
-
-
-def _take_greedily(
-    detections: NDArray[np.int64], objects: NDArray[np.int64], iou: NDArray[np.float64], scores: NDArray[np.floating]
-) -> list[int]:
-    """The predictions that get a free object, from the highest score down; of equally good ones the last, as in COCO.
-
-    An object has pairs with predictions of its own image and class only, so that one order serves all of them.
-    """
-    order = np.lexsort((-objects, -iou, detections, -scores[detections]))
-    is_taken, done, correct = set[int](), -1, list[int]()
-    for detection, one in zip(detections[order].tolist(), objects[order].tolist(), strict=True):
-        if detection != done and one not in is_taken:
-            is_taken.add(one)
-            correct.append(detection)
-            done = detection
-    return correct
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The whole numbers from each start on, one range after the other."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+def _split(places: NDArray[np.int64], lengths: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Rising places in arrays of such lengths that follow each other, as places in each of them."""
+    ends = np.cumsum(lengths)
+    parts = np.split(places, np.searchsorted(places, ends[:-1]))
+    return [part - start for part, start in zip(parts, (ends - lengths).tolist(), strict=True)]
 
 
 def verification_weights(annotated: AnnotatedSet) -> NDArray[np.float64]:

@@ -13,8 +13,8 @@ from raylabel.masks import Rle
 from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images, verification_weights
 from raylabel.threads import map_on_threads
 
-_MASKS_AT_A_TIME = 1000
-"""Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
+_MASKS_AT_A_TIME = 2000
+"""Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on."""
 
 
 @dataclass(frozen=True, kw_only=True)
