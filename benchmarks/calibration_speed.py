@@ -214,7 +214,7 @@ def match_entries(annotated: AnnotatedSet, results: list[dict[str, Any]]) -> lis
     }
     outcomes = np.empty(len(results), np.int8)
     outcomes[[entry for row in sorted(entries_of) for entry in entries_of[row]]] = match_set(
-        annotated, predictions
+        annotated, predictions, with_context=False
     ).known_outcomes
     return outcomes.tolist()
 

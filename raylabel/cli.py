@@ -122,7 +122,7 @@ def _build_parser() -> argparse.ArgumentParser:
     exported.add_argument("--format", required=True, choices=("coco", "lvis", "yolo"))
     exported.add_argument("--out", required=True, help="file (coco, lvis) or folder (yolo) to write")
 
-    state = add("status", "stages, shards done, images/s, quarantined images", _status)
+    state = add("status", "stages, shards done, images/s, quarantined images, calibration so far", _status)
     state.add_argument("run", help="run folder or URI")
     state.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -22,7 +22,19 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
-CorrectorKind = Literal["none", "ccece", "hierarchical", "temperature", "isotonic", "auto"]
+CorrectorKind = Literal[
+    "none",
+    "ccece",
+    "ccece_bins",
+    "temperature",
+    "isotonic",
+    "isotonic_per_class",
+    "norcal",
+    "marginal",
+    "hierarchical",
+    "contextual",
+    "auto",
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raylabel.calibration import (
     Corrector,
@@ -12,16 +13,19 @@ from raylabel.calibration import (
     FitContext,
     ImagePredictions,
     corrector_from_json,
+    federated_accuracy,
     fit_corrector,
     match_image,
+    weigh_by_verification,
 )
-from raylabel.calibration.correctors import CORRECTOR_KINDS
+from raylabel.calibration.correctors import CORRECTOR_KINDS, needs_context
 from raylabel.calibration.tables import calibration_tables
+from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.masks import Rle, rle_from_segmentation
 from raylabel.matching import verification_weights
-from raylabel.report.plots import reliability_png
+from raylabel.report import calibration_page, classes_csv, reliability_png
 from raylabel.storage import commit_bytes, commit_json, commit_table, join, read_json
 
 
@@ -42,7 +46,8 @@ def calibrate_results(
             `segmentation` (RLE).
         annotations: COCO or LVIS JSON of the same images; its image counts give the frequency groups.
         out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
-            `correct_results`), reliability.png (after correction: cross-validated) and, last, artifact.json.
+            `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
+            figures of every class on one page), classes.csv and, last, artifact.json.
         corrector: one of `calibration.correctors.CORRECTOR_KINDS`.
         num_bins: confidence bins over (0, 1], >= 2.
         iou_threshold: mask IoU from which a detection can be correct, in [0, 1].
@@ -66,7 +71,9 @@ def calibrate_results(
     if not detections.is_scored.any():
         raise InputError(f"{predictions}: all {len(detections)} detections are ignored, so none can be judged")
     groups = annotated.frequency_groups()
-    context = FitContext(num_bins=num_bins, frequency_groups=groups, seed=seed)
+    context = FitContext(
+        num_bins=num_bins, frequency_groups=groups, seed=seed, num_train_images=annotated.class_image_counts()
+    )
     fitted = fit_corrector(corrector, detections, context=context)
     tables = calibration_tables(
         detections,
@@ -76,6 +83,7 @@ def calibrate_results(
         class_names=annotated.class_names,
         category_ids=annotated.category_ids,
         num_train_images=annotated.class_image_counts(),
+        accuracy=federated_accuracy(detections, annotated),
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
     artifact = {"predictions": predictions, "annotations": annotations, "settings": settings, **tables.summary}
@@ -91,6 +99,9 @@ def calibrate_results(
         title=f"before and after `{tables.summary['corrector_chosen']}` (cross-validated by image)",
     )
     commit_bytes(join(out, "reliability.png"), picture)
+    page = calibration_page(tables, predictions=predictions, annotations=annotations, iou_threshold=iou_threshold)
+    commit_bytes(join(out, "calibration.html"), page.encode())
+    commit_bytes(join(out, "classes.csv"), classes_csv(tables.classes, tables.cross_validated_bins))
     commit_json(join(out, "artifact.json"), artifact)
     return artifact
 
@@ -100,7 +111,9 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
 
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
-        predictions: results JSON; only `category_id` and `score` are read.
+        predictions: results JSON; `category_id` and `score` are read, and `image_id` and `segmentation` (RLE) as well
+            for a corrector that looks at context. It should hold all of an image's detections, as those that the
+            corrector was fitted to.
         out: the same entries in the same order with `score` replaced by the calibrated score and `raw_score` added.
 
     Returns:
@@ -117,7 +130,12 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
-    scores = fitted(Detections.of_scores(class_indices, raw_scores, num_classes=len(class_index_of)))
+    context = _read_context(predictions, entries, class_indices, raw_scores) if needs_context(fitted) else None
+    detections = Detections.of_scores(class_indices, raw_scores, num_classes=len(class_index_of), context=context)
+    try:
+        scores = fitted(detections)
+    except ValueError as error:
+        raise InputError(f"{predictions}: {error}") from error
     corrected = [
         one | {"score": float(score), "raw_score": raw}
         for one, score, raw in zip(entries, scores, raw_scores, strict=True)
@@ -129,6 +147,36 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
         "mean_calibrated_score": float(scores.mean()),
         "corrector": fitted.kind,
     }
+
+
+def _read_context(
+    path: str, entries: list[dict[str, Any]], class_indices: list[int], raw_scores: list[float]
+) -> NDArray[np.float32]:
+    """Context of every entry from all of its image's; the masks' own size is the image's."""
+    of_image: dict[Any, list[int]] = {}
+    for row, one in enumerate(entries):
+        if "image_id" not in one:
+            raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
+        of_image.setdefault(one["image_id"], []).append(row)
+    classes, scores = np.asarray(class_indices), np.asarray(raw_scores)
+    context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
+    for rows in of_image.values():
+        masks = [_mask(path, row, entries[row], _mask_size(path, row, entries[row])) for row in rows]
+        sizes = {tuple(mask["size"]) for mask in masks}
+        if len(sizes) > 1:
+            raise InputError(f"{path}: entry {rows[0]}: masks of image {entries[rows[0]]['image_id']} differ in size")
+        context[rows] = image_context(classes[rows], scores[rows], masks)
+    return context
+
+
+def _mask_size(path: str, row: int, entry: dict[str, Any]) -> tuple[int, int]:
+    segmentation = entry.get("segmentation")
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise InputError(
+            f"{path}: entry {row} has no RLE segmentation with its size, which a contextual corrector needs"
+        )
+    return size[0], size[1]
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:
@@ -159,7 +207,7 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
         for row, chosen in of_image.items()
     ]
     file_order = np.argsort(np.concatenate([np.array(chosen) for chosen in of_image.values()]))
-    return Detections.concat(parts).subset(file_order)
+    return weigh_by_verification(Detections.concat(parts).subset(file_order), annotated)
 
 
 def _read_entries(path: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.context import image_context
 from raylabel.masks import Rle, mask_areas
 
 
@@ -71,3 +72,14 @@ class Instances:
             soft_vectors=np.zeros((0, num_classes + 1), np.float32),
             mask_quality=np.zeros(0, np.float32),
         )
+
+
+def instances_context(instances: Instances) -> NDArray[np.float32]:
+    """Context of all of an image's instances, (N, len(CONTEXT_FEATURES)) float32 (`context.image_context`)."""
+    return image_context(
+        instances.class_indices,
+        instances.raw_scores,
+        instances.masks,
+        mask_quality=instances.mask_quality,
+        soft_vectors=instances.soft_vectors,
+    )

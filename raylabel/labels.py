@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylabel.context import CONTEXT_FEATURES
 from raylabel.instances import Instances
 from raylabel.masks import Rle
 from raylabel.schema import LABELS
@@ -36,7 +37,11 @@ class LabelledImage:
 
 
 def instances_to_structs(
-    instances: Instances, calibrated_scores: NDArray[np.floating[Any]], *, top_k: int
+    instances: Instances,
+    calibrated_scores: NDArray[np.floating[Any]],
+    context: NDArray[np.float32],
+    *,
+    top_k: int,
 ) -> list[dict[str, Any]]:
     """Rows of schema.INSTANCE; of each soft vector the `top_k` largest entries are kept, largest first."""
     order = np.argsort(-instances.soft_vectors, axis=1, kind="stable")[:, :top_k]
@@ -53,6 +58,7 @@ def instances_to_structs(
             "mask_quality": float(instances.mask_quality[row]),
             "soft_classes": order[row].tolist(),
             "soft_probs": probs[row].tolist(),
+            "context": dict(zip(CONTEXT_FEATURES, context[row].tolist(), strict=True)),
         }
         for row in range(len(instances))
     ]
@@ -87,6 +93,12 @@ def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArra
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
     return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+
+
+def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
+    rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]
+    return np.array(rows, np.float32).reshape(len(structs), len(CONTEXT_FEATURES))
 
 
 def shard_uri(run: RunFolder, shard_id: int) -> str:

@@ -1,6 +1,13 @@
 """Arrow schemas of the files in a run folder: the contract between stages and with users' own tools."""
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.context import CONTEXT_FEATURES
+
+CONTEXT = pa.struct([(name, pa.float32()) for name in CONTEXT_FEATURES])
+"""What else the image says of a detection; NaN for a feature that is not known."""
 
 INSTANCE = pa.struct(
     [
@@ -13,6 +20,7 @@ INSTANCE = pa.struct(
         ("mask_quality", pa.float32()),
         ("soft_classes", pa.list_(pa.int32())),
         ("soft_probs", pa.list_(pa.float32())),
+        ("context", CONTEXT),
     ]
 )
 """One stored prediction. `soft_classes`/`soft_probs` are the top k of the raw soft vector (background as index
@@ -46,9 +54,27 @@ DETECTIONS = pa.schema(
         ("calibrated_score", pa.float32()),
         ("outcome", pa.int8()),
         ("weight", pa.float32()),
+        ("mask_area", pa.int32()),
+        ("context", CONTEXT),
     ]
 )
-"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number."""
+"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number, `mask_area` in
+pixels."""
+
+
+def context_to_arrow(context: NDArray[np.float32] | None, num_rows: int) -> pa.StructArray:
+    """A context matrix, (num_rows, F), as an array of CONTEXT; all unknown where it is None."""
+    if context is None:
+        context = np.full((num_rows, len(CONTEXT_FEATURES)), np.nan, dtype=np.float32)
+    columns = [pa.array(np.ascontiguousarray(column)) for column in context.T]
+    return pa.StructArray.from_arrays(columns, fields=list(CONTEXT))
+
+
+def context_from_arrow(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float32]:
+    """Back to a matrix, (N, F) float32."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.column_stack([array.field(name).to_numpy(zero_copy_only=False) for name in CONTEXT_FEATURES])
+
 
 BINS = pa.schema(
     [
@@ -79,5 +105,30 @@ CLASSES = pa.schema(
         ("ccece_calibrated", pa.float64()),
     ]
 )
-"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % credible interval, figures of a class
-without a detection are null."""
+"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % interval that knows how few images
+the detections come from, figures of a class without a scored detection are null."""
+
+DRIFT = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("num_calibration", pa.int64()),
+        ("num_pool", pa.int64()),
+        ("num_images_calibration", pa.int64()),
+        ("num_images_pool", pa.int64()),
+        ("psi", pa.float64()),
+        ("psi_null", pa.float64()),
+        ("psi_p_value", pa.float64()),
+        ("scores_drifted", pa.bool_()),
+        ("rate_ratio", pa.float64()),
+        ("rate_ratio_low", pa.float64()),
+        ("rate_ratio_high", pa.float64()),
+        ("rate_p_value", pa.float64()),
+        ("rate_drifted", pa.bool_()),
+        ("accuracy", pa.float64()),
+        ("accuracy_low", pa.float64()),
+        ("accuracy_high", pa.float64()),
+    ]
+)
+"""labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*`
+are images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as
+estimated from its scores; null where there are too few detections, and for an infinite ratio."""

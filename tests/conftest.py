@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
 os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(TESTS), os.environ.get("PYTHONPATH")) if part)
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

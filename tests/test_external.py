@@ -74,6 +74,8 @@ def test_writes_everything_that_it_says(calibration: tuple[Path, dict[str, Any]]
     assert sorted(path.name for path in out.iterdir()) == [
         "artifact.json",
         "bins.parquet",
+        "calibration.html",
+        "classes.csv",
         "classes.parquet",
         "corrector.json",
         "detections.parquet",

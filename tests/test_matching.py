@@ -1,6 +1,7 @@
 """Matching against pycocotools and lvis-api, federated rules, and the weights of verified mistakes."""
 
 import contextlib
+import importlib
 import io
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from raylabel.calibration import Detections, ImagePredictions, detections, match_image, match_set
+from raylabel.calibration import Detections, ImagePredictions, match_image, match_set
 from raylabel.dataset.annotated_set import GroundTruth
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.masks import encode_masks, mask_boxes, mask_iou
@@ -238,17 +239,18 @@ def test_a_set_equals_its_images(shared_data: Callable[[str], Path], monkeypatch
     results = json.loads((folder / "results.json").read_text())
     known = {image.image_id for image in annotated.images}
     predictions = predictions_of([one for one in results if one["image_id"] in known], annotated)
-    weights = np.linspace(1, 5, annotated.num_classes)
-    monkeypatch.setattr(detections, "verification_weights", lambda _: weights)
-    monkeypatch.setattr(detections, "_MASKS_AT_A_TIME", 100)
     whole = match_set(annotated, predictions)
+    monkeypatch.setattr(importlib.import_module("raylabel.calibration.match_set"), "_MASKS_AT_A_TIME", 100)
+    in_batches = match_set(annotated, predictions)
+    weights = verification_weights(annotated)
     each = Detections.concat(
         [match_image(annotated, row, predictions[row], class_weights=weights) for row in sorted(predictions)]
     )
     assert len(whole) > 1000
     for field in fields(Detections):
-        np.testing.assert_array_equal(getattr(whole, field.name), getattr(each, field.name), err_msg=field.name)
-    assert len(match_set(annotated, {})) == 0
+        values = getattr(whole, field.name)
+        np.testing.assert_array_equal(getattr(each, field.name), values, err_msg=field.name)
+        np.testing.assert_array_equal(getattr(in_batches, field.name), values, err_msg=field.name)
 
 
 def test_equals_lvis_eval_on_federated_truth(

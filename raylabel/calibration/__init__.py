@@ -1,56 +1,119 @@
 """Calibration of any detector's scores: match, bin, measure, correct. NumPy and SciPy only."""
 
+from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
+from raylabel.calibration.bootstrap import BootstrapInterval, bootstrap_interval
+from raylabel.calibration.classwise import classwise_ece
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
-from raylabel.calibration.detections import Detections, ImagePredictions, match_image, match_set
+from raylabel.calibration.detections import Detections, ImagePredictions, match_image
+from raylabel.calibration.drift import DriftReport, measure_drift
+from raylabel.calibration.equal_mass import (
+    adaptive_ccece,
+    adaptive_ece,
+    class_adaptive_ccece,
+    equal_mass_bin_of,
+    equal_mass_bins,
+)
 from raylabel.calibration.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.grouped import figures_by_group, size_groups
+from raylabel.calibration.image_counts import ImageCounts
+from raylabel.calibration.location_errors import box_features, d_ece
+from raylabel.calibration.match_set import match_set
 from raylabel.calibration.metrics import (
+    ace,
     brier,
     ccece,
+    class_ace,
     class_bias,
     class_ccece,
     class_ccece_debiased,
+    class_mce,
+    class_rmsce,
     credible_interval,
     ece,
     effective_count,
     group_masks,
+    mce,
     mean_bias,
     nll,
     pointwise_nll,
+    rmsce,
+)
+from raylabel.calibration.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
+from raylabel.calibration.ranking import (
+    PrecisionRecall,
+    YieldAtPrecision,
+    pooled_average_precision,
+    precision_recall,
+    yield_at_precision,
 )
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
+from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
 
 __all__ = [
     "CORRECTOR_KINDS",
+    "BootstrapInterval",
     "CalibrationTables",
+    "ClassAccuracy",
     "Corrector",
     "Detections",
+    "DriftReport",
     "FitContext",
+    "ImageCounts",
     "ImagePredictions",
+    "PoolAccuracy",
+    "PrecisionRecall",
     "ReliabilityBins",
+    "YieldAtPrecision",
+    "ace",
+    "adaptive_ccece",
+    "adaptive_ece",
     "bin_edges",
     "bin_of",
+    "bootstrap_interval",
+    "box_features",
     "brier",
     "calibration_tables",
     "ccece",
+    "class_ace",
+    "class_adaptive_ccece",
     "class_bias",
     "class_ccece",
     "class_ccece_debiased",
+    "class_mce",
+    "class_rmsce",
+    "classwise_ece",
     "correct_soft_vectors",
     "corrector_from_json",
     "credible_interval",
+    "d_ece",
     "ece",
     "effective_count",
+    "equal_mass_bin_of",
+    "equal_mass_bins",
+    "estimate_pool_accuracy",
+    "exact_interval",
+    "federated_accuracy",
+    "figures_by_group",
     "fit_corrector",
     "format_summary",
     "group_masks",
     "image_folds",
     "match_image",
     "match_set",
+    "mce",
     "mean_bias",
+    "measure_drift",
     "nll",
     "out_of_fold_scores",
     "pointwise_nll",
+    "pooled_average_precision",
+    "precision_recall",
+    "rmsce",
+    "scored_accuracy",
+    "size_groups",
+    "weigh_by_verification",
+    "yield_at_precision",
 ]

@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.calibration.corrector import FitContext, require_classes
+from raylabel.calibration.curves import OWN_SHARE
 from raylabel.calibration.detections import Detections
 
 
 @dataclass(frozen=True)
 class ClassBiasCorrector:
-    """Subtracts the class's mean confidence - accuracy, clipped to [0, 1].
+    """Subtracts the class's mean confidence - accuracy, clipped to [0, 1]; a thousandth of the score is mixed in.
 
-    Takes few samples at face value, and ties scores at 0 and 1: it stands for the paper's idea, not for the best one.
+    Takes few samples at face value: it stands for the paper's idea, not for the best one.
 
     Attributes:
         bias: (num_classes,) signed bias; a class unseen in calibration has that of all detections.
@@ -37,7 +38,8 @@ class ClassBiasCorrector:
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         require_classes(detections, len(self.bias))
-        return np.clip(detections.raw_scores - self.bias[detections.class_indices], 0.0, 1.0)
+        clipped = np.clip(detections.raw_scores - self.bias[detections.class_indices], 0.0, 1.0)
+        return (1 - OWN_SHARE) * clipped + OWN_SHARE * detections.raw_scores
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "bias": self.bias.tolist()}

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
 
 SCORE_FLOOR = 1e-6
@@ -21,12 +22,17 @@ class FitContext:
         frequency_groups: (num_classes,) "r", "c" or "f".
         similarity: (num_classes, num_classes) in [-1, 1] (`smoothing.class_similarity`), or None where unknown.
         seed: of the folds of cross-validation.
+        num_train_images: (num_classes,) training images with the class, or None where unknown; for `norcal`.
+        pool_histogram: the confidence histogram of the detections that will be corrected, such as a pool's, of which
+            only `num` and `sum_confidence` count, or None; for `marginal`.
     """
 
     num_bins: int
     frequency_groups: NDArray[np.str_]
     similarity: NDArray[np.float64] | None = None
     seed: int = 0
+    num_train_images: NDArray[np.integer] | None = None
+    pool_histogram: ReliabilityBins | None = None
 
 
 class Corrector(Protocol):

@@ -1,32 +1,48 @@
 """Every corrector by its kind: fit one, read one back."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from raylabel.calibration.auto import AutoCorrector
+from raylabel.calibration.ccece_bins import CellBiasCorrector
 from raylabel.calibration.class_bias import ClassBiasCorrector
+from raylabel.calibration.contextual import ContextualCorrector
 from raylabel.calibration.corrector import Corrector, FitContext
 from raylabel.calibration.detections import Detections
 from raylabel.calibration.hierarchical import HierarchicalCorrector
 from raylabel.calibration.identity import IdentityCorrector
 from raylabel.calibration.isotonic import IsotonicCorrector
+from raylabel.calibration.isotonic_per_class import ClassIsotonicCorrector
+from raylabel.calibration.marginal import MarginalCorrector
+from raylabel.calibration.norcal import NorCalCorrector
 from raylabel.calibration.temperature import TemperatureCorrector
 
 FAMILIES: Mapping[str, Callable[..., Corrector]] = {
     "none": IdentityCorrector.fit,
     "ccece": ClassBiasCorrector.fit,
+    "ccece_bins": CellBiasCorrector.fit,
     "temperature": TemperatureCorrector.fit,
     "isotonic": IsotonicCorrector.fit,
+    "isotonic_per_class": ClassIsotonicCorrector.fit,
+    "norcal": NorCalCorrector.fit,
+    "marginal": MarginalCorrector.fit,
     "hierarchical": HierarchicalCorrector.fit,
+    "contextual": ContextualCorrector.fit,
 }
 """Kind -> fit(detections, context); `auto` chooses among them."""
 
 _READERS: Mapping[str, Callable[[dict[str, Any]], Corrector]] = {
     "none": IdentityCorrector.from_json,
     "ccece": ClassBiasCorrector.from_json,
+    "ccece_bins": CellBiasCorrector.from_json,
     "temperature": TemperatureCorrector.from_json,
     "isotonic": IsotonicCorrector.from_json,
+    "isotonic_per_class": ClassIsotonicCorrector.from_json,
+    "norcal": NorCalCorrector.from_json,
+    "marginal": MarginalCorrector.from_json,
     "hierarchical": HierarchicalCorrector.from_json,
+    "contextual": ContextualCorrector.from_json,
     "auto": lambda content: AutoCorrector.from_json(content, corrector_from_json),
 }
 
@@ -40,16 +56,23 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
     Args:
         kind: a key of `FAMILIES`, or "auto".
         detections: with known outcomes; ignored ones don't count. None at all gives the identity.
-        context: bins, frequency groups, similarity and seed.
+        context: what else a fit may use. `auto` leaves the pool's histogram out: a corrector for a pool with other
+            class priors can't be judged on the detections at hand.
 
     Raises:
         ValueError: unknown kind, or detections without outcomes.
     """
     if kind == AutoCorrector.kind:
-        return AutoCorrector.fit(detections, context, FAMILIES)
+        return AutoCorrector.fit(detections, replace(context, pool_histogram=None), FAMILIES)
     if kind not in FAMILIES:
         raise ValueError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {kind!r}")
     return FAMILIES[kind](detections, context)
+
+
+def needs_context(corrector: Corrector) -> bool:
+    """Whether a fitted corrector looks at more than class and score."""
+    chosen = corrector.chosen if isinstance(corrector, AutoCorrector) else corrector
+    return chosen.kind == ContextualCorrector.kind
 
 
 def corrector_from_json(content: dict[str, Any]) -> Corrector:

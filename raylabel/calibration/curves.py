@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-_SLOPE = 1e-3
-"""Share of the score itself in a curve, so that its flat parts don't tie scores and cost AP."""
+OWN_SHARE = 1e-3
+"""Share of the raw score itself in what is flat or clipped, so that scores aren't tied, which costs AP."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def curves_through(positions: NDArray[np.float64], values: NDArray[np.float64]) 
     at_one = np.minimum(values[:, -1] / last, 1.0) if last > 0 else values[:, -1]
     knots = np.concatenate([[0.0], positions, [1.0]])
     through = np.column_stack([np.minimum(at_zero, values[:, 0]), values, np.maximum(at_one, values[:, -1])])
-    return Curves(knots, (1 - _SLOPE) * through + _SLOPE * knots)
+    return Curves(knots, (1 - OWN_SHARE) * through + OWN_SHARE * knots)
 
 
 def rising(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

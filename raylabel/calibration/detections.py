@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.masks import Rle
-from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images, verification_weights
-from raylabel.threads import map_on_threads
-
-_MASKS_AT_A_TIME = 2000
-"""Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on."""
+from raylabel.masks import Rle, mask_areas
+from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +24,10 @@ class Detections:
         raw_scores: (N,) float64 in [0, 1].
         image_indices: (N,) int64: which detections share an image; any numbering.
         outcomes: (N,) int8 numbers of `Outcome`, or None where the truth is unknown.
-        weights: (N,) float64 > 0: how many detections each one stands for (`matching.verification_weights`).
+        weights: (N,) float64 > 0: how many detections each one stands for (`verification.weigh_by_verification`).
+        context: (N, len(CONTEXT_FEATURES)) float32, what else the image says of each (`context.image_context`), NaN
+            where a feature is unknown; None where nothing is known.
+        mask_areas: (N,) int32 pixels; None where unknown.
     """
 
     num_classes: int
@@ -36,21 +36,26 @@ class Detections:
     image_indices: NDArray[np.int64]
     outcomes: NDArray[np.int8] | None
     weights: NDArray[np.float64]
+    context: NDArray[np.float32] | None = None
+    mask_areas: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         num = len(self.class_indices)
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                assert value.shape == (num,), f"{field.name} must have shape {(num,)}, got {value.shape}"
+                shape = (num, len(CONTEXT_FEATURES)) if field.name == "context" else (num,)
+                assert value.shape == shape, f"{field.name} must have shape {shape}, got {value.shape}"
         assert num == 0 or (self.class_indices.min() >= 0 and self.class_indices.max() < self.num_classes)
 
     def __len__(self) -> int:
         return len(self.class_indices)
 
     @staticmethod
-    def of_scores(class_indices: Any, raw_scores: Any, *, num_classes: int) -> "Detections":
-        """Detections of which only class and score are known, to apply a corrector to; they count as one image."""
+    def of_scores(
+        class_indices: Any, raw_scores: Any, *, num_classes: int, context: NDArray[np.float32] | None = None
+    ) -> "Detections":
+        """Detections to apply a corrector to: class and score, and context where known. They count as one image."""
         num = len(class_indices)
         return Detections(
             num_classes=num_classes,
@@ -59,42 +64,40 @@ class Detections:
             image_indices=np.zeros(num, dtype=np.int64),
             outcomes=None,
             weights=np.ones(num),
+            context=context,
         )
 
     @staticmethod
     def empty(num_classes: int) -> "Detections":
-        """No detection, of known outcome."""
+        """No detection, of known outcome, context and area."""
         nothing = Detections.of_scores([], [], num_classes=num_classes)
-        return replace(nothing, outcomes=np.zeros(0, dtype=np.int8))
+        return replace(
+            nothing,
+            outcomes=np.zeros(0, dtype=np.int8),
+            context=np.zeros((0, len(CONTEXT_FEATURES)), dtype=np.float32),
+            mask_areas=np.zeros(0, dtype=np.int32),
+        )
 
     @staticmethod
     def concat(parts: Sequence["Detections"]) -> "Detections":
-        """One after the other; all of the same classes, and all with outcomes or none.
+        """One after the other; all of the same classes, and each field known of all or of none that
+        have a detection.
 
         Raises:
-            ValueError: no part, or parts of different numbers of classes.
+            ValueError: no part, parts of different numbers of classes, or a field that only some parts have.
         """
         if len({part.num_classes for part in parts}) != 1:
             raise ValueError(f"parts must agree in num_classes, got {[part.num_classes for part in parts]}")
+        filled = [part for part in parts if len(part)] or parts[:1]
         return Detections(
             num_classes=parts[0].num_classes,
-            class_indices=np.concatenate([part.class_indices for part in parts]),
-            raw_scores=np.concatenate([part.raw_scores for part in parts]),
-            image_indices=np.concatenate([part.image_indices for part in parts]),
-            outcomes=None if parts[0].outcomes is None else np.concatenate([part.known_outcomes for part in parts]),
-            weights=np.concatenate([part.weights for part in parts]),
+            **{name: _joined([getattr(part, name) for part in filled], name) for name in _ARRAYS},
         )
 
     def subset(self, rows: NDArray[Any] | slice) -> "Detections":
         """The chosen rows: an index array, a boolean mask or a slice."""
-        return Detections(
-            num_classes=self.num_classes,
-            class_indices=self.class_indices[rows],
-            raw_scores=self.raw_scores[rows],
-            image_indices=self.image_indices[rows],
-            outcomes=None if self.outcomes is None else self.outcomes[rows],
-            weights=self.weights[rows],
-        )
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return replace(self, **{name: values[rows] for name, values in arrays.items() if values is not None})
 
     @property
     def known_outcomes(self) -> NDArray[np.int8]:
@@ -122,12 +125,23 @@ class Detections:
         return self.subset(self.is_scored)
 
 
+_ARRAYS = tuple(field.name for field in fields(Detections) if field.name != "num_classes")
+
+
+def _joined(values: Sequence[NDArray[Any] | None], name: str) -> Any:
+    known = [value for value in values if value is not None]
+    if known and len(known) < len(values):
+        raise ValueError(f"{name} must be known of all parts or of none")
+    return np.concatenate(known) if known else None
+
+
 class ImagePredictions(NamedTuple):
-    """One image's predictions: (N,) classes, (N,) scores and N masks."""
+    """One image's predictions: (N,) classes, (N,) scores, N masks, and their context where it is known already."""
 
     class_indices: NDArray[np.integer]
     scores: NDArray[np.floating]
     masks: Sequence[Rle]
+    context: NDArray[np.float32] | None = None
 
 
 def match_image(
@@ -137,6 +151,7 @@ def match_image(
     *,
     class_weights: NDArray[np.float64],
     iou_threshold: float = 0.5,
+    with_context: bool = True,
 ) -> Detections:
     """Match and weigh the predictions of one image of a set; `image_indices` are `row`.
 
@@ -144,43 +159,28 @@ def match_image(
         annotated: the set of the true objects.
         row: the image's place in `annotated.images`.
         predictions: of that image, in any order.
-        class_weights: `verification_weights(annotated)`.
+        class_weights: `verification_weights(annotated)`; `weigh_by_verification` improves on them once all is matched.
         iou_threshold: mask IoU from which a prediction can be correct.
+        with_context: whether to give the detections' context, computed from their masks where `predictions` lack it.
     """
-    return _match_rows(annotated, {row: predictions}, class_weights, iou_threshold)
+    return match_rows(
+        annotated,
+        {row: predictions},
+        class_weights=class_weights,
+        iou_threshold=iou_threshold,
+        with_context=with_context,
+    )
 
 
-def match_set(
-    annotated: AnnotatedSet, predictions: Mapping[int, ImagePredictions], *, iou_threshold: float = 0.5
-) -> Detections:
-    """Match the predictions of a whole set, keyed by the images' places in `annotated.images`; rows in key order.
-
-    The same as `match_image` of each, many images at once and on as many threads as there are CPUs.
-    """
-    class_weights = verification_weights(annotated)
-    parts = [{row: predictions[row] for row in rows} for rows in _batches(predictions)]
-    found = map_on_threads(lambda part: _match_rows(annotated, part, class_weights, iou_threshold), parts)
-    return Detections.concat([Detections.empty(annotated.num_classes), *found])
-
-
-def _batches(predictions: Mapping[int, ImagePredictions]) -> list[list[int]]:
-    """Rows in order, in batches of `_MASKS_AT_A_TIME` masks or a little more."""
-    batches, num_masks = list[list[int]](), _MASKS_AT_A_TIME
-    for row in sorted(predictions):
-        if num_masks >= _MASKS_AT_A_TIME:
-            batches.append([])
-            num_masks = 0
-        batches[-1].append(row)
-        num_masks += len(predictions[row].masks)
-    return batches
-
-
-def _match_rows(
+def match_rows(
     annotated: AnnotatedSet,
     predictions: Mapping[int, ImagePredictions],
+    *,
     class_weights: NDArray[np.float64],
-    iou_threshold: float,
+    iou_threshold: float = 0.5,
+    with_context: bool = True,
 ) -> Detections:
+    """`match_image` of several images at once, keyed by their places in `annotated.images`, one after the other."""
     images = [
         ImageToMatch(
             image_size_hw=annotated.images[row].image_size_hw,
@@ -195,22 +195,23 @@ def _match_rows(
         )
         for row, of_image in predictions.items()
     ]
-    outcomes = match_images(images, iou_threshold=iou_threshold)
-    lengths = [len(image.class_indices) for image in images]
-    weights = np.ones(len(outcomes))
-    if (class_weights != 1).any():
-        parts = np.split(outcomes, np.cumsum(lengths)[:-1])
-        weights = np.concatenate(
-            [
-                detection_weights(part, image.class_indices, class_weights, image.object_classes)
-                for image, part in zip(images, parts, strict=True)
-            ]
+    ends = np.cumsum([len(one.masks) for one in images])
+    outcomes = np.split(match_images(images, iou_threshold=iou_threshold), ends)
+    parts = [Detections.empty(annotated.num_classes)]
+    for (row, of_image), image, of_one in zip(predictions.items(), images, outcomes[:-1], strict=True):
+        context = of_image.context
+        if context is None and with_context:
+            context = image_context(image.class_indices, image.scores, image.masks)
+        parts.append(
+            Detections(
+                num_classes=annotated.num_classes,
+                class_indices=np.asarray(image.class_indices, dtype=np.int32),
+                raw_scores=image.scores.astype(np.float64),
+                image_indices=np.full(len(of_one), row, dtype=np.int64),
+                outcomes=of_one,
+                weights=detection_weights(of_one, image.class_indices, class_weights, image.object_classes),
+                context=context,
+                mask_areas=mask_areas(image.masks),
+            )
         )
-    return Detections(
-        num_classes=annotated.num_classes,
-        class_indices=np.concatenate([image.class_indices for image in images]),
-        raw_scores=np.concatenate([image.scores for image in images]).astype(np.float64),
-        image_indices=np.repeat(np.fromiter(predictions, dtype=np.int64), lengths),
-        outcomes=outcomes,
-        weights=weights,
-    )
+    return Detections.concat(parts)

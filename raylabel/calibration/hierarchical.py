@@ -13,6 +13,7 @@ from raylabel.calibration.curves import Curves, curves_through, rising
 from raylabel.calibration.detections import Detections
 
 _MASS_GRID = np.logspace(-1, 5, 25)
+_LOG_MASS_DEVIATION = 1.5
 _MAX_SWEEPS = 6
 _PRIOR_FLOOR = 1e-4
 
@@ -145,19 +146,25 @@ class _Cells:
 
 
 def _likeliest_masses(cells: _Cells) -> PriorMasses:
-    """Coordinate ascent of the beta-binomial marginal likelihood over a grid; of equal ones the larger mass."""
-    masses = PriorMasses(overall=10.0, group=100.0, similar=100.0, single=10.0)
+    """Coordinate ascent of the beta-binomial marginal likelihood over a grid; of equal ones the larger mass.
+
+    A log-normal prior on each mass decides where detections are so few that any mass explains them.
+    """
+    expected = PriorMasses(overall=30.0, group=100.0, similar=100.0, single=30.0)
+    masses = expected
     filled = cells.num > 0
     if not filled.any():
         return masses
     num, num_correct = cells.num[filled], cells.num_correct[filled]
+    names = ["overall", "group", "single"] if cells.similar is None else ["overall", "group", "similar", "single"]
 
     def log_likelihood(candidate: PriorMasses) -> float:
         prior = np.clip(cells.prior(candidate)[filled], _PRIOR_FLOOR, 1 - _PRIOR_FLOOR)
         right, wrong = candidate.single * prior, candidate.single * (1 - prior)
-        return float((betaln(num_correct + right, num - num_correct + wrong) - betaln(right, wrong)).sum())
+        likelihood = (betaln(num_correct + right, num - num_correct + wrong) - betaln(right, wrong)).sum()
+        surprise = [np.log(getattr(candidate, name) / getattr(expected, name)) / _LOG_MASS_DEVIATION for name in names]
+        return float(likelihood - np.square(surprise).sum() / 2)
 
-    names = ["overall", "group", "single"] if cells.similar is None else ["overall", "group", "similar", "single"]
     for _ in range(_MAX_SWEEPS):
         before = masses
         for name in names:

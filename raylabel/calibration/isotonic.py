@@ -34,18 +34,7 @@ class IsotonicCorrector:
 
         Values stay 1 / (n + 2) from 0 and 1 (n: effective number of detections). Without any detection: the identity.
         """
-        scored = detections.scored()
-        if not len(scored):
-            return cls(curves_through(np.zeros(0), np.zeros((1, 0))))
-        scores, places = np.unique(scored.raw_scores, return_inverse=True)
-        weights = np.bincount(places, scored.weights)
-        accuracy = np.bincount(places, scored.weights * scored.is_correct) / weights
-        fitted = isotonic_regression(accuracy, weights=weights)
-        starts = fitted.blocks[:-1]
-        positions = np.add.reduceat(weights * scores, starts) / np.add.reduceat(weights, starts)
-        margin = 1 / (scored.weights.sum() ** 2 / (scored.weights**2).sum() + 2)
-        values = np.clip(fitted.x[starts], margin, 1 - margin)
-        return cls(curves_through(positions, values[None, :]))
+        return cls(centred_isotonic(detections.scored()))
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         return self.curves(np.zeros(len(detections), dtype=np.int64), detections.raw_scores)
@@ -58,3 +47,18 @@ class IsotonicCorrector:
         """Read what `to_json` gave."""
         values = np.asarray(content["values"], dtype=np.float64)
         return cls(Curves(np.asarray(content["knots"], dtype=np.float64), values[None, :]))
+
+
+def centred_isotonic(scored: Detections) -> Curves:
+    """One curve through the steps of isotonic regression, as of `IsotonicCorrector`; of no detection, the identity."""
+    if not len(scored):
+        return curves_through(np.zeros(0), np.zeros((1, 0)))
+    scores, places = np.unique(scored.raw_scores, return_inverse=True)
+    weights = np.bincount(places, scored.weights)
+    accuracy = np.bincount(places, scored.weights * scored.is_correct) / weights
+    fitted = isotonic_regression(accuracy, weights=weights)
+    starts = fitted.blocks[:-1]
+    positions = np.add.reduceat(weights * scores, starts) / np.add.reduceat(weights, starts)
+    margin = 1 / (scored.weights.sum() ** 2 / (scored.weights**2).sum() + 2)
+    values = np.clip(fitted.x[starts], margin, 1 - margin)
+    return curves_through(positions, values[None, :])

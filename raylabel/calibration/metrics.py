@@ -1,6 +1,7 @@
-"""How far confidences are from accuracies: CCECE, bias, ECE, proper scores, intervals.
+"""How far confidences are from accuracies: CCECE, bias, ECE, MCE and their kin, proper scores, intervals.
 
-Weights count everywhere: a detection of weight 3 stands for three.
+Figures over bins take `ReliabilityBins` of equal width, or `equal_mass_bins`. Weights count everywhere: a detection of
+weight 3 stands for three.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,13 @@ from scipy.special import betaincinv, ndtr
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
+from raylabel.calibration.rows import checked_rows
 
 PROBABILITY_FLOOR = 1e-6
 """Probabilities are kept this far from 0 and 1 in the log likelihood, so that one certain mistake costs 13.8."""
+
+_ANY = float(np.finfo(float).tiny)
+"""A count that any detection reaches."""
 
 
 def class_bias(bins: ReliabilityBins) -> NDArray[np.float64]:
@@ -93,17 +98,127 @@ def mean_bias(bins: ReliabilityBins, *, min_count: float = 1) -> float:
     return float(class_bias(bins)[_counted(bins, min_count)].mean())
 
 
-def ece(bins: ReliabilityBins) -> float:
+def ece(bins: ReliabilityBins, *, debiased: bool = False) -> float:
     """Expected calibration error over all detections, whatever their class, in [0, 1].
 
         ECE = sum_b num_b / num * |confidence_b - accuracy_b|
+
+    Equal to torchmetrics' `binary_calibration_error`, netcal's `ECE` and hotcoco's `calibration_error`, but for scores
+    on a bin's edge, which here belong to the bin below and there to the bin above.
+
+    Args:
+        bins: of any number of classes, pooled here.
+        debiased: less what chance alone adds, as in `class_ccece_debiased`.
 
     Raises:
         ValueError: no detection.
 
     Source: Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017 (arXiv 1706.04599).
     """
-    return ccece(bins.pooled(), min_count=np.finfo(float).tiny)
+    return ccece(bins.pooled(), min_count=_ANY, debiased=debiased)
+
+
+def class_mce(bins: ReliabilityBins, *, min_count: float = 0) -> NDArray[np.float64]:
+    """Maximum calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without such a bin.
+
+        MCE_c = max_b |confidence_cb - accuracy_cb|
+
+    One detection decides it: a bin that holds a single wrong detection of .99 gives .99. `min_count` leaves out bins of
+    less weight.
+
+    Source: Naeini, Cooper and Hauskrecht 2015.
+    """
+    gaps = np.where(bins.num >= min_count, _gaps(bins), np.nan)
+    largest = np.max(np.nan_to_num(gaps, nan=-1.0), axis=1)
+    return np.where(largest >= 0, largest, np.nan)
+
+
+def mce(bins: ReliabilityBins, *, min_count: float = 0) -> float:
+    """Maximum calibration error over the bins of all detections, whatever their class, in [0, 1].
+
+        MCE = max_b |confidence_b - accuracy_b|
+
+    Equal to torchmetrics' `norm="max"` and netcal's `MCE`, but for scores on a bin's edge (`ece`).
+
+    Args:
+        bins: of any number of classes, pooled here.
+        min_count: bins of less weight are left out.
+
+    Raises:
+        ValueError: no bin holds a detection, or `min_count`.
+
+    Source: Naeini, Cooper and Hauskrecht 2015.
+    """
+    return _known(class_mce(bins.pooled(), min_count=min_count)[0], f"no bin has at least {min_count:g} detections")
+
+
+def class_ace(bins: ReliabilityBins) -> NDArray[np.float64]:
+    """Average calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+
+        ACE_c = mean over bins that hold a detection of |confidence_cb - accuracy_cb|
+
+    Every bin weighs the same, however few detections it holds. Over `equal_mass_bins` it's `class_ccece` up to ties.
+
+    Source: Neumann, Zisserman and Vedaldi 2018.
+    """
+    gaps = _gaps(bins)
+    num = (~np.isnan(gaps)).sum(axis=1)
+    return np.divide(np.nansum(gaps, axis=1), num, out=np.full(num.shape, np.nan), where=num > 0)
+
+
+def ace(bins: ReliabilityBins) -> float:
+    """Average calibration error over the bins of all detections, whatever their class, in [0, 1].
+
+        ACE = mean over bins that hold a detection of |confidence_b - accuracy_b|
+
+    Equal to netcal's `ACE`, but for scores on a bin's edge (`ece`). The "adaptive calibration error" of Nixon et al.,
+    of the same letters, has bins of equal mass: `adaptive_ece`, and `classwise_ece(equal_mass=True)` for vectors.
+
+    Raises:
+        ValueError: no detection.
+
+    Source: Neumann, Zisserman and Vedaldi 2018.
+    """
+    return _known(class_ace(bins.pooled())[0], "no detection")
+
+
+def class_rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> NDArray[np.float64]:
+    """Root mean square calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+
+        RMSCE_c = sqrt(sum_b num_cb / num_c * (confidence_cb - accuracy_cb)^2)
+
+    Args:
+        bins: counts of shape (num_classes, num_bins).
+        debiased: from each square, the variance of the bin's accuracy, accuracy (1 - accuracy) / (num_cb - 1), is taken
+            off; bins of less than two detections give 0, and so does a negative sum.
+
+    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155); bins of less than two as in their code.
+    """
+    total = bins.num.sum(axis=1)
+    squares = np.nan_to_num(_gaps(bins)) ** 2
+    if debiased:
+        accuracy = np.nan_to_num(bins.accuracy())
+        is_enough = bins.num >= 2
+        variance = accuracy * (1 - accuracy) / np.where(is_enough, bins.num - 1, 1)
+        squares = np.where(is_enough, squares - variance, 0.0)
+    means = np.divide((bins.num * squares).sum(axis=1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.sqrt(np.maximum(means, 0.0))
+
+
+def rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> float:
+    """Root mean square calibration error over all detections, whatever their class, in [0, 1].
+
+        RMSCE = sqrt(sum_b num_b / num * (confidence_b - accuracy_b)^2)
+
+    Equal to torchmetrics' `norm="l2"`, but for scores on a bin's edge (`ece`). The debiased one is unbiased before its
+    root, which no absolute error can be: see `class_rmsce`.
+
+    Raises:
+        ValueError: no detection.
+
+    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155).
+    """
+    return _known(class_rmsce(bins.pooled(), debiased=debiased)[0], "no detection")
 
 
 def nll(
@@ -114,9 +229,12 @@ def nll(
         -sum_i w_i (y_i log p_i + (1 - y_i) log(1 - p_i)) / sum_i w_i,   p clipped to [PROBABILITY_FLOOR, 1 - floor]
 
     Raises:
-        ValueError: no detection.
+        ValueError: no detection, shapes that don't fit, or a probability outside [0, 1].
+
+    Source: Good 1952; equal to scikit-learn's `log_loss` but for the clipping.
     """
-    return _mean(pointwise_nll(probabilities, is_correct), weights)
+    scores, outcomes, rows = checked_rows(probabilities, is_correct, weights)
+    return _mean(pointwise_nll(scores, outcomes), rows)
 
 
 def pointwise_nll(probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -130,12 +248,15 @@ def brier(
 ) -> float:
     """Weighted mean squared difference of probability and outcome, in [0, 1].
 
-    Raises:
-        ValueError: no detection.
+        sum_i w_i (p_i - y_i)^2 / sum_i w_i
 
-    Source: Brier 1950.
+    Raises:
+        ValueError: no detection, shapes that don't fit, or a probability outside [0, 1].
+
+    Source: Brier 1950; equal to scikit-learn's `brier_score_loss`.
     """
-    return _mean((np.asarray(probabilities, dtype=np.float64) - is_correct) ** 2, weights)
+    scores, outcomes, rows = checked_rows(probabilities, is_correct, weights)
+    return _mean((scores - outcomes) ** 2, rows)
 
 
 def effective_count(detections: Detections) -> NDArray[np.float64]:
@@ -187,7 +308,19 @@ def _counted(bins: ReliabilityBins, min_count: float) -> NDArray[np.bool_]:
     return counted
 
 
-def _mean(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
-    if len(values) == 0:
+def _gaps(bins: ReliabilityBins) -> NDArray[np.float64]:
+    """|confidence - accuracy| per class and bin; NaN for an empty bin."""
+    return np.abs(bins.confidence() - bins.accuracy())
+
+
+def _known(figure: np.float64, complaint: str) -> float:
+    if np.isnan(figure):
+        raise ValueError(complaint)
+    return float(figure)
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    total = weights.sum()
+    if total == 0:
         raise ValueError("no detection")
-    return float(np.average(values, weights=weights))
+    return float(weights @ values / total)

@@ -1,7 +1,7 @@
 """The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raylabel.calibration.accuracy import ClassAccuracy, scored_accuracy
 from raylabel.calibration.auto import AutoCorrector
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.corrector import Corrector, FitContext
@@ -20,15 +21,13 @@ from raylabel.calibration.metrics import (
     ccece,
     class_bias,
     class_ccece,
-    credible_interval,
     ece,
-    effective_count,
     group_masks,
     mean_bias,
     nll,
 )
 from raylabel.matching import Outcome
-from raylabel.schema import CLASSES, DETECTIONS
+from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,7 @@ def calibration_tables(
     class_names: Sequence[str],
     category_ids: NDArray[np.int64] | Sequence[int],
     num_train_images: NDArray[np.int64] | Sequence[int],
+    accuracy: ClassAccuracy | None = None,
 ) -> CalibrationTables:
     """Build tables and figures.
 
@@ -73,9 +73,12 @@ def calibration_tables(
         class_names: (num_classes,).
         category_ids: (num_classes,).
         num_train_images: (num_classes,) images of the training set with the class.
+        accuracy: `federated_accuracy` of the detections; where None, that of the scored ones.
     """
     folds = image_folds(detections.image_indices, seed=context.seed)
-    held_out_scores = out_of_fold_scores(detections, folds, partial(fit_corrector, corrector.kind, context=context))
+    # What is held out is not of the pool, so a corrector for the pool can't be judged on it: its family is.
+    fit = partial(fit_corrector, corrector.kind, context=replace(context, pool_histogram=None))
+    held_out_scores = out_of_fold_scores(detections, folds, fit)
     raw_bins = ReliabilityBins.from_detections(detections, context.num_bins)
     held_out_bins = ReliabilityBins.from_detections(detections, context.num_bins, held_out_scores)
     return CalibrationTables(
@@ -88,7 +91,7 @@ def calibration_tables(
                 "name": list(class_names),
                 "frequency_group": [str(letter) for letter in context.frequency_groups],
                 "num_train_images": np.asarray(num_train_images, dtype=np.int64),
-                **_class_figures(detections, raw_bins),
+                **_class_figures(detections, raw_bins, accuracy or scored_accuracy(detections)),
                 "ccece_calibrated": _nullable(class_ccece(held_out_bins)),
             },
             schema=CLASSES,
@@ -100,6 +103,7 @@ def calibration_tables(
 
 
 def _detections_table(detections: Detections, corrector: Corrector, image_ids: Sequence[str]) -> pa.Table:
+    areas = detections.mask_areas
     return pa.table(
         {
             "image_id": pa.array(np.asarray(image_ids, dtype=object)[detections.image_indices], pa.string()),
@@ -108,24 +112,21 @@ def _detections_table(detections: Detections, corrector: Corrector, image_ids: S
             "calibrated_score": corrector(detections).astype(np.float32),
             "outcome": detections.known_outcomes,
             "weight": detections.weights.astype(np.float32),
+            "mask_area": pa.nulls(len(detections), pa.int32()) if areas is None else areas,
+            "context": context_to_arrow(detections.context, len(detections)),
         },
         schema=DETECTIONS,
     )
 
 
-def _class_figures(detections: Detections, bins: ReliabilityBins) -> dict[str, Any]:
+def _class_figures(detections: Detections, bins: ReliabilityBins, accuracy: ClassAccuracy) -> dict[str, Any]:
     scored = detections.scored()
-    num_effective = effective_count(detections)
-    weight = bins.num.sum(axis=1)
-    correct = bins.num_correct.sum(axis=1)
-    accuracy = np.divide(correct, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
-    low, high = credible_interval(accuracy, num_effective)
     return {
         "num_detections": np.bincount(scored.class_indices, minlength=detections.num_classes),
-        "num_effective": num_effective,
-        "accuracy": _nullable(accuracy),
-        "accuracy_low": _nullable(low),
-        "accuracy_high": _nullable(high),
+        "num_effective": accuracy.num_effective,
+        "accuracy": _nullable(accuracy.accuracy),
+        "accuracy_low": _nullable(accuracy.low),
+        "accuracy_high": _nullable(accuracy.high),
         "bias": _nullable(class_bias(bins)),
         "ccece": _nullable(class_ccece(bins)),
     }

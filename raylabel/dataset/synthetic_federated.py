@@ -26,17 +26,24 @@ class FederatedImage:
     not_exhaustive_classes: tuple[int, ...]
 
 
-def federate(classes_by_image: Sequence[Sequence[int]], num_classes: int, seed: Sequence[int]) -> list[FederatedImage]:
+def federate(
+    classes_by_image: Sequence[Sequence[int]],
+    num_classes: int,
+    seed: Sequence[int],
+    *,
+    unknown_share: float = _UNKNOWN_SHARE,
+) -> list[FederatedImage]:
     """Drop annotations, and sample which absent classes were verified.
 
-    Per class: 5% of the images that show it lose all its annotations (rounded down, so a class in fewer than 20 images
-    loses none); 30% of the images without it (at least one) list it as negative; 35% of the images with several of its
-    objects lose about half of them, and list it as not exhaustive.
+    Per class: `unknown_share` of the images that show it lose all its annotations (rounded down, so at 5% a class in
+    fewer than 20 images loses none); 30% of the images without it (at least one) list it as negative; 35% of the
+    images with several of its objects lose about half of them, and list it as not exhaustive.
 
     Args:
         classes_by_image: class index of every object, for each image.
         num_classes: number of classes.
         seed: seeds of the random choice.
+        unknown_share: in [0, 1].
     """
     rng = np.random.default_rng(seed)
     num_images = len(classes_by_image)
@@ -51,7 +58,7 @@ def federate(classes_by_image: Sequence[Sequence[int]], num_classes: int, seed: 
     for class_index in range(num_classes):
         of_class = objects[class_index]
         rows = rng.permutation(sorted(of_class))
-        num_unknown = int(_UNKNOWN_SHARE * len(rows))
+        num_unknown = int(unknown_share * len(rows))
         for row in rows[:num_unknown]:
             dropped[row].update(of_class[row])
         several = [row for row in rows[num_unknown:] if len(of_class[row]) > 1]

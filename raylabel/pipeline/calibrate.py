@@ -1,13 +1,15 @@
 """Stage 3: the teacher's detections on held-out images, matched to the truth; reliability bins; the corrector."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import (
+    ClassAccuracy,
     Corrector,
     Detections,
     FitContext,
@@ -15,23 +17,28 @@ from raylabel.calibration import (
     ReliabilityBins,
     calibration_tables,
     corrector_from_json,
+    federated_accuracy,
     fit_corrector,
     match_image,
+    weigh_by_verification,
 )
+from raylabel.calibration.marginal import MarginalCorrector
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
+from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.inference import Predictor, map_shards, row_shards
-from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.live_calibration import live_calibration
+from raylabel.pipeline.pool_histogram import labelled_pool, read_pool_histogram
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.training_jobs import describe_model, fold_rows, fold_teacher_job
-from raylabel.schema import DETECTIONS
+from raylabel.schema import DETECTIONS, context_from_arrow, context_to_arrow
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_json, read_table
 
 FOLDER = stage_folder("calibrate")
@@ -58,8 +65,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
     def work() -> dict[str, Any]:
-        detections, image_ids = _gather_detections(config, run, data)
-        return fit_and_commit(config, run, detections, image_ids)
+        num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
+        fitted = fit_and_commit(config, run, *_gather_detections(config, run, data))
+        return fitted | {"num_split_images": num_split_images}
 
     artifact = execute_stage(run, "calibrate", inputs, work)
     return artifact if artifact["settings"] == _settings(config) else refit(config, run)
@@ -73,10 +81,18 @@ def refit(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     artifact = finished(run, "calibrate")
     detections, image_ids = load_detections(run)
-    artifact |= fit_and_commit(config, run, detections, image_ids)
+    artifact |= fit_and_commit(config, run, detections, image_ids, load_accuracy(run))
     run.commit_artifact(FOLDER, artifact)
     print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
     return artifact
+
+
+def fit_to_pool(config: Config, run: RunFolder) -> None:
+    """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
+    if config.calibration.corrector == MarginalCorrector.kind:
+        pool = labelled_pool(run)
+        if pool is not None and finished(run, "calibrate").get("pool") != pool:
+            refit(config, run)
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -97,6 +113,13 @@ def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
     return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
 
 
+def load_accuracy(run: RunFolder) -> ClassAccuracy:
+    """Stored accuracy of each class; no corrector changes it."""
+    table = read_table(run.path(FOLDER, "classes.parquet"))
+    columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
+    return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
+
+
 def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
     """Read rows of schema.DETECTIONS."""
     image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
@@ -107,18 +130,25 @@ def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections
         image_indices=image_indices.astype(np.int64),
         outcomes=table["outcome"].to_numpy(),
         weights=table["weight"].to_numpy().astype(np.float64),
+        context=context_from_arrow(table["context"]),
+        mask_areas=table["mask_area"].to_numpy(),
     )
     return detections, image_ids.tolist()
 
 
-def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image_ids: list[str]) -> dict[str, Any]:
+def fit_and_commit(
+    config: Config, run: RunFolder, detections: Detections, image_ids: list[str], accuracy: ClassAccuracy
+) -> dict[str, Any]:
     """Fit the configured corrector and write its tables; returns what the artifact says."""
     classes = load_classes(run)
+    pool = labelled_pool(run) if config.calibration.corrector == MarginalCorrector.kind else None
     context = FitContext(
         num_bins=config.calibration.num_bins,
         frequency_groups=classes.frequency_groups,
         similarity=load_similarity(run),
         seed=config.seed,
+        num_train_images=classes.num_train_images,
+        pool_histogram=read_pool_histogram(run) if pool is not None else None,
     )
     corrector = fit_corrector(config.calibration.corrector, detections, context=context)
     tables = calibration_tables(
@@ -129,6 +159,7 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
         class_names=classes.names,
         category_ids=classes.category_ids,
         num_train_images=classes.num_train_images,
+        accuracy=accuracy,
     )
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
@@ -138,25 +169,68 @@ def fit_and_commit(config: Config, run: RunFolder, detections: Detections, image
     commit_json(
         run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
     )
-    return tables.summary | {"settings": _settings(config), "corrector_digest": digest(corrector.to_json())}
+    return tables.summary | {
+        "settings": _settings(config),
+        "corrector_digest": digest(corrector.to_json()),
+        "pool": pool,
+    }
 
 
-def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str]]:
+class _Part(NamedTuple):
+    """Images that one model predicts: rows of a split, in shards that are numbered over all parts."""
+
+    model_uri: str
+    split: str
+    shards: list[dict[str, Any]]
+
+
+def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
     connect()
-    num_folds = config.calibration.folds
-    if not num_folds:
-        tables = list(_match_on_ray(config, run, data.calibration, model_uri=run.path("teacher"), split="calibration"))
-    else:
+    if config.calibration.folds:
         _train_fold_teachers(config, run)
-        tables = []
-        for fold in range(num_folds):
-            model_uri = run.path(_fold_folder(fold))
-            rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
-            tables += _match_on_ray(config, run, data.labelled, model_uri=model_uri, split="labelled", rows=rows)
-    table = pa.concat_tables(tables).sort_by([("image_id", "ascending"), ("raw_score", "descending")])
+    num_classes, num_bins = data.labelled.num_classes, config.calibration.num_bins
+    parts = _parts(config, run, data)
+    tables: dict[int, pa.Table] = {}
+
+    def recount(shard_id: int) -> pa.Table:
+        detections, _ = detections_from_table(tables[shard_id], num_classes)
+        return ReliabilityBins.from_detections(detections, num_bins).to_table()
+
+    num_shards = sum(len(part.shards) for part in parts)
+    with live_calibration(
+        run, "calibrate", num_bins=num_bins, num_shards=num_shards, is_matched=True, recount=recount
+    ) as live:
+        for part in parts:
+            for shard_id, table in _match_on_ray(config, part, live.actor):
+                tables[shard_id] = table
+                live.finished(shard_id)
+    table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
+    table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
     if table.num_rows == 0:
         raise InputError("calibrate: the teacher made no detection on the calibration split; train it longer")
-    return detections_from_table(table, data.labelled.num_classes)
+    detections, image_ids = detections_from_table(table, num_classes)
+    annotated = data.labelled if config.calibration.folds else data.calibration
+    row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
+    rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
+    by_row = replace(detections, image_indices=rows[detections.image_indices])
+    weights = weigh_by_verification(by_row, annotated).weights
+    return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
+
+
+def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
+    num_folds = config.calibration.folds
+    if not num_folds:
+        shards = row_shards(range(len(data.calibration)), config.label.shard_size)
+        return [_Part(run.path("teacher"), "calibration", shards)]
+    parts: list[_Part] = []
+    for fold in range(num_folds):
+        rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
+        num_before = sum(len(part.shards) for part in parts)
+        shards = [
+            shard | {"shard_id": num_before + shard["shard_id"]} for shard in row_shards(rows, config.label.shard_size)
+        ]
+        parts.append(_Part(run.path(_fold_folder(fold)), "labelled", shards))
+    return parts
 
 
 def _fold_folder(fold: int) -> str:
@@ -177,33 +251,25 @@ def _train_fold_teachers(config: Config, run: RunFolder) -> None:
     train_on_ray(trainings, run=run, folder=FOLDER, settings=config.teacher, label="fold teachers")
 
 
-def _match_on_ray(
-    config: Config,
-    run: RunFolder,
-    annotated: AnnotatedSet,
-    *,
-    model_uri: str,
-    split: str,
-    rows: list[int] | None = None,
-) -> Iterator[pa.Table]:
-    rows = list(range(len(annotated))) if rows is None else rows
-    shards = row_shards(rows, config.label.shard_size)
-    actor = start_calibration_actor(
-        run, "calibrate", num_classes=annotated.num_classes, num_bins=config.calibration.num_bins
-    )
-    with live_progress("calibrate", len(rows), unit="images") as counter:
-        yield from map_shards(
+def _match_on_ray(config: Config, part: _Part, calibration_actor: Any) -> Iterator[tuple[int, pa.Table]]:
+    """Shard ids and their rows of schema.DETECTIONS, as they are finished."""
+    num_images = sum(len(shard["rows"]) for shard in part.shards)
+    with live_progress("calibrate", num_images, unit="images") as counter:
+        for batch in map_shards(
             MatchShard,
             worker_args={
                 "config": config_dict(config),
-                "model_uri": model_uri,
-                "split": split,
+                "model_uri": part.model_uri,
+                "split": part.split,
                 "counter": counter,
-                "calibration_actor": actor,
+                "calibration_actor": calibration_actor,
             },
-            shards=shards,
+            shards=part.shards,
             label=config.label,
-        )
+        ):
+            for row in range(batch.num_rows):
+                rows = batch["detections"].slice(row, 1).combine_chunks().flatten()
+                yield batch["shard_id"][row].as_py(), pa.Table.from_struct_array(rows)
 
 
 class MatchShard:
@@ -227,7 +293,7 @@ class MatchShard:
             detections = match_image(
                 self._annotated,
                 row,
-                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks, instances_context(found)),
                 class_weights=self._class_weights,
                 iou_threshold=self._config.calibration.iou_threshold,
             )
@@ -237,7 +303,7 @@ class MatchShard:
         detections = Detections.concat(parts)
         bins = ReliabilityBins.from_detections(detections, self._config.calibration.num_bins)
         self._calibration_actor.add.remote(shard["shard_id"], bins.to_table())
-        return pa.table(
+        table = pa.table(
             {
                 "image_id": image_ids,
                 "class_index": detections.class_indices,
@@ -245,9 +311,15 @@ class MatchShard:
                 "calibrated_score": np.full(len(detections), np.nan, np.float32),
                 "outcome": detections.known_outcomes,
                 "weight": detections.weights.astype(np.float32),
+                "mask_area": detections.mask_areas,
+                "context": context_to_arrow(detections.context, len(detections)),
             },
             schema=DETECTIONS,
         )
+        # One row a shard, so that shards without a detection are heard of as well.
+        offsets, rows_of_shard = pa.array([0, table.num_rows], pa.int32()), table.to_struct_array().combine_chunks()
+        lists = pa.ListArray.from_arrays(offsets, rows_of_shard)
+        return pa.table({"shard_id": [shard["shard_id"]], "detections": lists})
 
     def _uri(self, row: int) -> str:
         return self._annotated.images[row].uri

@@ -6,7 +6,7 @@ import pyarrow as pa
 from raylabel.calibration import Corrector, Detections
 from raylabel.labels import committed_shards, flat_instances
 from raylabel.progress import Progress
-from raylabel.schema import LABELS
+from raylabel.schema import LABELS, context_from_arrow
 from raylabel.storage import RunFolder, commit_table, digest, read_table, read_table_metadata
 from raylabel.threads import map_on_threads
 
@@ -46,6 +46,7 @@ def with_calibrated_scores(table: pa.Table, corrector: Corrector, *, num_classes
         image_indices=np.repeat(np.arange(table.num_rows), lengths),
         outcomes=None,
         weights=np.ones(len(structs)),
+        context=context_from_arrow(columns["context"]),
     )
     columns["calibrated_score"] = pa.array(corrector(detections).astype(np.float32))
     rebuilt = pa.StructArray.from_arrays(list(columns.values()), fields=list(structs.type))

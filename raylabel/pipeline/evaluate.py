@@ -13,7 +13,8 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.evaluation import evaluate_results, to_results
-from raylabel.labels import instances_from_structs, instances_to_structs
+from raylabel.instances import instances_context
+from raylabel.labels import context_from_structs, instances_from_structs, instances_to_structs
 from raylabel.masks import Rle
 from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
@@ -96,7 +97,12 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
         found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
         soft_vectors = {one["arm"]: found.soft_vectors}
         if one["arm"] == "student":
-            detections = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=classes.num_classes)
+            detections = Detections.of_scores(
+                found.class_indices,
+                found.raw_scores,
+                num_classes=classes.num_classes,
+                context=context_from_structs(one["instances"]),
+            )
             soft_vectors[CORRECTED] = correct_soft_vectors(
                 found.soft_vectors, found.class_indices, corrector(detections)
             )
@@ -161,7 +167,9 @@ class PredictShard:
                     uri = self._annotated.images[row].uri
                     raise InputError(f"{uri}: a validation image that can't be read: {found}")
                 height, width = found.image_size_hw
-                structs = instances_to_structs(found, np.full(len(found), np.nan), top_k=self._top_k)
+                structs = instances_to_structs(
+                    found, np.full(len(found), np.nan), instances_context(found), top_k=self._top_k
+                )
                 rows.append({"arm": arm, "row": row, "height": height, "width": width, "instances": structs})
                 self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
         return pa.Table.from_pylist(rows, schema=PREDICTIONS)

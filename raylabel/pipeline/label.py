@@ -9,21 +9,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool import PoolImage, pool_shards
 from raylabel.errors import InputError
-from raylabel.instances import Instances
+from raylabel.instances import Instances, instances_context
 from raylabel.kept_labels import count_kept
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
-from raylabel.pipeline.calibrate import load_corrector
+from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.drift import compare_with_pool
+from raylabel.pipeline.expected_bins import bins_of_shard, expected_bins
 from raylabel.pipeline.inference import Predictor, map_shards
-from raylabel.pipeline.live_calibration import start_calibration_actor
+from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.schema import BINS, ERRORS, LABELS
@@ -61,19 +64,28 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
     """Bring stored labels and their artifact up to the run's corrector and the config's selection.
 
+    A corrector that uses the pool's scores is fitted to them first: they are known only now. Drift against the
+    calibration split is measured where that, or the pool, has changed.
+
     Raises:
         InputError: nothing was labelled yet.
     """
     artifact = finished(run, "label")
+    fit_to_pool(config, run)
     corrector, classes = load_corrector(run), load_classes(run)
     apply_corrector(run, corrector, num_classes=classes.num_classes)
     current = {"corrector_digest": digest(corrector.to_json()), "selection_settings": config_dict(config.selection)}
     if any(artifact.get(name) != value for name, value in current.items()):
         artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config, run)}
         run.commit_artifact(FOLDER, artifact)
+    if artifact.get("drift", {}).get("calibration") != finished(run, "calibrate")["fingerprint"]:
+        artifact |= {"drift": compare_with_pool(run)}
+        run.commit_artifact(FOLDER, artifact)
     kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
     by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
     print(f"label: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if artifact["drift"]["warning"]:
+        print(f"label: WARNING: {artifact['drift']['warning']}", flush=True)
     return artifact
 
 
@@ -100,11 +112,19 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
     committed = committed_shards(run)
     missing = [shard for shard in shards if shard.shard_id not in committed]
     num_images_before = sum(len(shard.images) for shard in shards if shard.shard_id in committed)
-    actor = start_calibration_actor(run, "label", num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS)
-    for shard_id, uri in committed.items():
-        actor.add.remote(shard_id, histogram_from_json(read_table_metadata(uri)["histogram"]))
-    with live_progress("label", len(pool), unit="images", done=num_images_before) as counter:
-        for _ in map_shards(
+
+    def recount(shard_id: int) -> pa.Table:
+        uri = shard_uri(run, shard_id)
+        return bins_of_shard(uri, num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS).to_table()
+
+    with (
+        live_calibration(
+            run, "label", num_bins=HISTOGRAM_BINS, num_shards=len(shards), is_matched=False, recount=recount
+        ) as live,
+        live_progress("label", len(pool), unit="images", done=num_images_before) as counter,
+    ):
+        live.finished(committed)
+        for done in map_shards(
             LabelShard,
             worker_args={
                 "config": config_dict(config),
@@ -113,7 +133,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
                 "fingerprint": fingerprint,
                 "driver_id": uuid.uuid4().hex[:12],
                 "counter": counter,
-                "calibration_actor": actor,
+                "calibration_actor": live.actor,
             },
             shards=[
                 {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
@@ -121,7 +141,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
             ],
             label=config.label,
         ):
-            pass
+            live.finished(done["shard_id"].to_pylist())
     remove(run.path(FOLDER, "attempts"))
     return _summarise(config, run, num_images=len(pool), num_shards=len(shards))
 
@@ -207,8 +227,10 @@ class LabelShard:
             "histogram": histogram_to_json(histogram),
         }
         schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
-        commit_table(shard_uri(self._run, shard_id), pa.Table.from_pylist(rows, schema=schema))
-        self._calibration_actor.add.remote(shard_id, histogram)
+        table = pa.Table.from_pylist(rows, schema=schema)
+        commit_table(shard_uri(self._run, shard_id), table)
+        bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
+        self._calibration_actor.add.remote(shard_id, bins.to_table())
         attempt.forget()
         return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
 
@@ -228,18 +250,20 @@ class LabelShard:
         row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
         if isinstance(found, ImageError):
             return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
-        calibrated_scores = self._corrector(self._detections(found)).astype(np.float32)
+        context = instances_context(found)
+        calibrated_scores = self._corrector(self._detections(found, context)).astype(np.float32)
         height, width = found.image_size_hw
         return row | {
             "height": height,
             "width": width,
             "status": STATUS_OK,
-            "instances": instances_to_structs(found, calibrated_scores, top_k=self._config.label.top_k),
+            "instances": instances_to_structs(found, calibrated_scores, context, top_k=self._config.label.top_k),
         }
 
-    def _detections(self, found: Instances) -> Detections:
+    def _detections(self, found: Instances, context: NDArray[np.float32] | None = None) -> Detections:
         # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
-        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=self._predictor.num_classes)
+        num_classes = self._predictor.num_classes
+        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=num_classes, context=context)
         return replace(scores, outcomes=np.zeros(len(found), np.int8))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image
+from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
 from raylabel.calibration.metrics import ccece, ece, group_masks, nll
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
@@ -41,6 +41,7 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
                 ImagePredictions(found.class_indices, found.raw_scores, found.masks),
                 class_weights=class_weights,
                 iou_threshold=config.calibration.iou_threshold,
+                with_context=False,
             )
         )
         calibrated.append(image.calibrated_scores.astype(np.float64))
@@ -55,7 +56,7 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
         kept.append(selection.keep)
         num_images += 1
         num_objects += int((~truth.ground_truth(row).is_crowd).sum())
-    detections = Detections.concat(parts)
+    detections = weigh_by_verification(Detections.concat(parts), truth)
     is_scored = detections.is_scored
     scored, scores, is_kept = (
         detections.scored(),

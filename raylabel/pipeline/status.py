@@ -1,16 +1,24 @@
-"""How far a run is, from the files in its folder; it asks no cluster, so it is right after any crash."""
+"""How far a run is, from the files in its folder; it asks no cluster, so it is right after any crash.
+
+The live part is what a driver at work last wrote of its calibration actor, with its age; it decides nothing.
+"""
 
 from typing import Any
 
 from raylabel.config import load_run_config
 from raylabel.labels import committed_shards
+from raylabel.pipeline.live_snapshot import format_snapshot, read_snapshot
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, exists, read_json, read_table_metadata
+
+LIVE_STAGES = ("calibrate", "label")
+"""Stages with a calibration actor."""
 
 
 def run_status(run: RunFolder) -> dict[str, Any]:
     """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
-    all, images/s, quarantined images.
+    all, images/s, quarantined images. Of `calibrate` and `label`, while their shards are made: the live view of the raw
+    scores (`live_snapshot.live_figures`) and its age.
 
     Raises:
         InputError: the folder is not a run.
@@ -28,7 +36,17 @@ def run_status(run: RunFolder) -> dict[str, Any]:
                 "fingerprint": artifact["fingerprint"][:12] if artifact else None,
             }
         )
-    return {"run": run.uri, "stages": stages, "labels": _label_status(run)}
+    live = {
+        one["stage"]: read_snapshot(run, stage_folder(one["stage"]))
+        for one in stages
+        if one["stage"] in LIVE_STAGES and one["state"] == "started"
+    }
+    return {
+        "run": run.uri,
+        "stages": stages,
+        "labels": _label_status(run),
+        "live": {stage: snapshot for stage, snapshot in live.items() if snapshot is not None},
+    }
 
 
 def _label_status(run: RunFolder) -> dict[str, Any] | None:
@@ -65,4 +83,5 @@ def format_status(status: dict[str, Any]) -> str:
             + (f", {rate:g} images/s a worker" if rate else "")
             + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
         )
+    lines += [format_snapshot(stage, snapshot) for stage, snapshot in status["live"].items()]
     return "\n".join(lines)

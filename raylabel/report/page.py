@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of what a run's folder says."""
+"""Self-contained HTML pages: the report of what a run's folder says, and of a calibration on its own."""
 
 import base64
 import math
@@ -8,12 +8,14 @@ from typing import Any
 
 import jinja2
 
+from raylabel.calibration.tables import CalibrationTables
 from raylabel.config import Config, load_run_config
 from raylabel.labels import committed_shards
+from raylabel.report.calibration_view import calibration_view
+from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
 from raylabel.report.sections import (
     calibration_section,
-    class_rows,
     lineage,
     precision_table,
     quarantined,
@@ -37,7 +39,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
     categories = read_categories(run)
     metrics_uri = run.path("evaluation", "metrics.json")
     metrics = read_json(metrics_uri) if exists(metrics_uri) else None
-    calibration = calibration_section(run, categories)
+    calibration = calibration_section(run)
     images, rule = _gallery(run, config, categories, gallery_size)
     stages = lineage(run)
     content = {
@@ -50,8 +52,8 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "precision": precision_table(metrics),
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
-        "class_rows": class_rows(run),
         "labels": run.artifact("labels"),
+        "drift": drift_section(run, categories),
         "gallery": images,
         "gallery_rule": rule,
         "quarantined": quarantined(run),
@@ -61,6 +63,32 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "created": max((stage["artifact"].get("created", "") for stage in stages if stage["artifact"]), default=""),
     }
     return _environment().get_template("page.html").render(content)
+
+
+def calibration_page(tables: CalibrationTables, *, predictions: str, annotations: str, iou_threshold: float) -> str:
+    """One HTML page without outside resources of a calibration on its own, such as of any detector's results file.
+
+    Args:
+        tables: of the calibration.
+        predictions: what was calibrated, as its reader knows it.
+        annotations: the truth that it was measured against.
+        iou_threshold: mask IoU from which a prediction could be correct.
+    """
+    view = calibration_view(
+        classes=tables.classes,
+        detections=tables.detections,
+        raw_bins=tables.raw_bins,
+        calibrated_bins=tables.cross_validated_bins,
+        summary=tables.summary,
+    )
+    content = {
+        "calibration": view,
+        "predictions": predictions,
+        "annotations": annotations,
+        "iou_threshold": iou_threshold,
+        "version": version("raylabel"),
+    }
+    return _environment().get_template("calibration.html").render(content)
 
 
 def _gallery(
@@ -89,7 +117,9 @@ def _tiles(
     pool = (metrics or {}).get("pool") or {}
     where, compared = "on the pool, against its hidden truth", pool
     if "raw" not in pool:
-        where, compared = "on the calibration split, cross-validated", calibration or {}
+        summary = (calibration or {}).get("summary") or {}
+        where = "on the calibration split, cross-validated"
+        compared = {"raw": summary.get("raw"), "calibrated": summary.get("calibrated_cross_validated")}
     for name in ("ece", "nll"):
         raw, calibrated = ((compared.get(kind) or {}).get(name) for kind in ("raw", "calibrated"))
         if raw is not None and calibrated is not None:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
-from raylabel.calibration.metrics import group_masks
-from raylabel.report.plots import bars_png, curves_png, reliability_png
+from raylabel.report.calibration_view import calibration_view
+from raylabel.report.plots import curves_png
 from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_table
 
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
 """Folders of the stages that the report tells of, in the order of the stages."""
-
-GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
 
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
@@ -60,48 +59,28 @@ def _best(values: Sequence[float | None]) -> float | None:
     return max(known) if len(known) > 1 else None
 
 
-def calibration_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Reliability diagrams and CCECE per frequency group on the calibration split."""
+def calibration_section(run: RunFolder) -> dict[str, Any] | None:
+    """Diagrams and tables of the calibration split."""
     artifact = run.artifact("calibration")
-    if artifact is None or not categories:
+    if artifact is None:
         return None
     before = ReliabilityBins.from_table(read_table(run.path("calibration", "bins.parquet")))
+    detections = read_table(run.path("calibration", "detections.parquet"))
     held_out_uri = run.path("calibration", "bins_cross_validated.parquet")
     is_held_out = exists(held_out_uri)
-    after = ReliabilityBins.from_table(read_table(held_out_uri)) if is_held_out else _fitted_bins(run, before)
-    masks = group_masks(np.array([one["frequency_group"] for one in categories]))
-    raw, calibrated = artifact["raw"], artifact["calibrated_cross_validated"]
-    rows = [
-        {
-            "letter": letter,
-            **artifact["groups"][letter],
-            "num_ignored": before.num_ignored[mask].sum(),
-            "raw": raw["ccece"][letter],
-            "raw_debiased": raw["ccece_debiased"][letter],
-            "calibrated": calibrated["ccece"][letter],
-            "calibrated_debiased": calibrated["ccece_debiased"][letter],
-        }
-        for letter, mask in masks.items()
-    ]
-    bars = {
-        "raw": [row["raw"] for row in rows],
-        "calibrated, cross-validated": [row["calibrated"] for row in rows],
-    }
-    return {
-        "artifact": artifact,
-        "raw": raw,
-        "calibrated": calibrated,
-        "num_bins": before.num_bins,
-        "is_held_out": is_held_out,
-        "groups": rows,
-        "reliability_png": reliability_png(before, after, groups=masks),
-        "ccece_png": bars_png(bars, [GROUP_NAMES[row["letter"]] for row in rows], x_label="CCECE (lower is better)"),
-    }
+    after = ReliabilityBins.from_table(read_table(held_out_uri)) if is_held_out else _fitted_bins(detections, before)
+    return calibration_view(
+        classes=read_table(run.path("calibration", "classes.parquet")),
+        detections=detections,
+        raw_bins=before,
+        calibrated_bins=after,
+        summary=artifact,
+        is_held_out=is_held_out,
+    )
 
 
-def _fitted_bins(run: RunFolder, before: ReliabilityBins) -> ReliabilityBins:
+def _fitted_bins(table: pa.Table, before: ReliabilityBins) -> ReliabilityBins:
     """Bins of the scores of the corrector as it is applied, on the detections that it was fitted to."""
-    table = read_table(run.path("calibration", "detections.parquet"))
     detections = Detections(
         num_classes=before.num_classes,
         class_indices=table["class_index"].to_numpy(),
@@ -112,14 +91,6 @@ def _fitted_bins(run: RunFolder, before: ReliabilityBins) -> ReliabilityBins:
     )
     scores = table["calibrated_score"].to_numpy().astype(np.float64)
     return ReliabilityBins.from_detections(detections, before.num_bins, scores=scores)
-
-
-def class_rows(run: RunFolder) -> list[dict[str, Any]] | None:
-    """A row a class, the rarest first."""
-    uri = run.path("calibration", "classes.parquet")
-    if not exists(uri):
-        return None
-    return sorted(read_table(uri).to_pylist(), key=lambda row: (row["num_train_images"], row["class_index"]))
 
 
 def quarantined(run: RunFolder) -> dict[str, Any] | None:

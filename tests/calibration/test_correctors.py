@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from raylabel.calibration import (
     CORRECTOR_KINDS,
+    Corrector,
     Detections,
     FitContext,
     corrector_from_json,
@@ -25,10 +27,15 @@ from raylabel.calibration import (
 )
 from raylabel.calibration.auto import AutoCorrector
 from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.ccece_bins import CellBiasCorrector
 from raylabel.calibration.class_bias import ClassBiasCorrector
+from raylabel.calibration.correctors import FAMILIES
 from raylabel.calibration.curves import curves_through, rising
 from raylabel.calibration.hierarchical import HierarchicalCorrector
 from raylabel.calibration.isotonic import IsotonicCorrector
+from raylabel.calibration.isotonic_per_class import ClassIsotonicCorrector
+from raylabel.calibration.marginal import MarginalCorrector
+from raylabel.calibration.norcal import NorCalCorrector
 from raylabel.calibration.temperature import TemperatureCorrector
 from raylabel.dataset.annotations import read_annotations
 from raylabel.external import read_detections
@@ -40,7 +47,12 @@ GRID = np.linspace(0, 1, 1001)
 
 def context(*, with_similarity: bool = False, num_bins: int = 10) -> FitContext:
     similarity = np.full((NUM_CLASSES, NUM_CLASSES), 0.5) + 0.5 * np.eye(NUM_CLASSES) if with_similarity else None
-    return FitContext(num_bins=num_bins, frequency_groups=GROUPS, similarity=similarity)
+    return FitContext(
+        num_bins=num_bins,
+        frequency_groups=GROUPS,
+        similarity=similarity,
+        num_train_images=np.array([1, 1, 20, 20, 300, 0]) if with_similarity else None,
+    )
 
 
 def simulated(
@@ -105,7 +117,63 @@ def test_what_every_corrector_promises(kind: str, detections: Detections, with_s
         assert scores.max() <= 1
         assert np.diff(scores).min() >= -1e-12, "never falls with the raw score"
         np.testing.assert_array_equal(read_back(on_grid(class_index)), scores)
+        assert largest_jump(corrector, class_index) < 1e-4, "continuous in the raw score"
     assert corrector(Detections.of_scores([], [], num_classes=NUM_CLASSES)).shape == (0,)
+
+
+def largest_jump(corrector: Corrector, class_index: int) -> float:
+    """What is left of the steepest rise on the grid when its interval is halved, towards the steeper half, to nothing.
+
+    A continuous corrector may be steep, so that no bound holds for the grid's own steps; only a jump stays.
+    """
+    values = corrector(on_grid(class_index))
+    place = int(np.argmax(np.diff(values)))
+    ends, ends_values = GRID[place : place + 2].copy(), values[place : place + 2].copy()
+    for _ in range(43):
+        middle = ends.mean()
+        value = corrector(Detections.of_scores([class_index], [middle], num_classes=NUM_CLASSES))[0]
+        side = int(value - ends_values[0] >= ends_values[1] - value)
+        ends[side], ends_values[side] = middle, value
+    return float(ends_values[1] - ends_values[0])
+
+
+def test_a_jump_is_found() -> None:
+    class Step:
+        kind = "step"
+
+        def __call__(self, detections: Detections) -> np.ndarray:
+            return np.where(detections.raw_scores > 0.3141592, 0.6, 0.4) + 0.1 * detections.raw_scores
+
+        def to_json(self) -> dict[str, object]:
+            return {}
+
+    assert largest_jump(Step(), 0) == pytest.approx(0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["none", "ccece", "ccece_bins", "temperature", "isotonic", "isotonic_per_class", "norcal"]
+)
+@settings(max_examples=25, deadline=None)
+@given(detections=any_detections())
+def test_an_unseen_class_has_the_correction_of_all_together(kind: str, detections: Detections) -> None:
+    """That is: of the same detections, were they all of one class."""
+    corrector = fit_corrector(kind, detections, context=context())
+    as_one = replace(detections, class_indices=np.zeros(len(detections), dtype=np.int32))
+    expected = fit_corrector(kind, as_one, context=context())(on_grid(0))
+    for unseen in set(range(NUM_CLASSES)) - set(detections.scored().class_indices.tolist()):
+        np.testing.assert_allclose(corrector(on_grid(unseen)), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", CORRECTOR_KINDS)
+@pytest.mark.parametrize("outcome", [0, 1, 2])
+@pytest.mark.parametrize("score", [0.0, 0.4, 1.0])
+def test_one_detection_is_enough(kind: str, outcome: int, score: float) -> None:
+    one = replace(Detections.of_scores([2], [score], num_classes=NUM_CLASSES), outcomes=np.array([outcome], np.int8))
+    corrector = fit_corrector(kind, one, context=context(with_similarity=True))
+    for class_index in range(NUM_CLASSES):
+        scores = corrector(on_grid(class_index))
+        assert np.isfinite(scores).all()
+        assert np.diff(scores).min() >= -1e-12
 
 
 @pytest.mark.parametrize("kind", CORRECTOR_KINDS)
@@ -154,7 +222,82 @@ def test_ccece_subtracts_the_class_bias() -> None:
     corrector = ClassBiasCorrector.fit(detections, context())
     # Class 0: (.8 - 1 + 3 * .6) / 4; class 1: .5 - 1; the others: all together, (1.6 - .5) / 5.
     np.testing.assert_allclose(corrector.bias, [0.4, -0.5, 0.22, 0.22, 0.22, 0.22])
-    np.testing.assert_allclose(corrector(Detections.of_scores([0, 0, 1], [0.9, 0.1, 0.7], num_classes=6)), [0.5, 0, 1])
+    scores = np.array([0.9, 0.1, 0.7])
+    expected = 0.999 * np.array([0.5, 0, 1]) + 0.001 * scores
+    np.testing.assert_allclose(corrector(Detections.of_scores([0, 0, 1], scores, num_classes=6)), expected)
+
+
+def test_ccece_bins_by_hand() -> None:
+    detections = Detections(
+        num_classes=2,
+        class_indices=np.array([0, 0, 0, 1], dtype=np.int32),
+        raw_scores=np.array([0.2, 0.6, 0.8, 0.3]),
+        image_indices=np.arange(4),
+        outcomes=np.array([0, 1, 0, 1], dtype=np.int8),
+        weights=np.array([1.0, 1.0, 1.0, 3.0]),
+    )
+    curves = CellBiasCorrector.fit(detections, FitContext(num_bins=2, frequency_groups=np.array(["r", "r"]))).curves
+    # Bin means over all: (.2 + 3 * .3) / 4 = .275 and .7. Class 0: bias .2 and .7 - 1/2; class 1: .3 - 1 in the first
+    # bin, and its own -.7 again in the second, where it has nothing.
+    np.testing.assert_allclose(curves.knots[1:-1], [0.275, 0.7])
+    np.testing.assert_allclose(curves.values[0, 1:-1], [0.075, 0.5], atol=1e-3)
+    np.testing.assert_allclose(curves.values[1, 1:-1], [0.975, 1.0], atol=1e-3)
+
+
+def test_isotonic_per_class_is_isotonic_on_each_class() -> None:
+    detections = simulated(0, 800, overconfident)
+    corrector = ClassIsotonicCorrector.fit(detections, context())
+    for class_index in range(5):
+        alone = IsotonicCorrector.fit(detections.subset(detections.class_indices == class_index), context())
+        np.testing.assert_array_equal(corrector(on_grid(class_index)), alone(on_grid(class_index)))
+    together = IsotonicCorrector.fit(detections, context())
+    np.testing.assert_array_equal(corrector(on_grid(5)), together(on_grid(5)))
+    mixed = simulated(1, 50, overconfident)
+    one_by_one = [corrector(mixed.subset(np.array([row])))[0] for row in range(50)]
+    np.testing.assert_array_equal(corrector(mixed), one_by_one)
+
+
+def test_norcal_is_the_papers_formula_on_two_classes_of_which_one_is_background() -> None:
+    counts = np.array([1, 10, 100, 1000, 10, 0])
+    given_counts = replace(context(), num_train_images=counts)
+    corrector = NorCalCorrector.fit(simulated(0, 10, calibrated), given_counts, gamma=0.5)
+    divisors = counts[:5] ** 0.5
+    divisors /= np.exp(np.log(divisors).mean())
+    for class_index, divisor in enumerate(divisors):
+        exps = np.stack([GRID[1:-1], 1 - GRID[1:-1]])  # softmax of (class, background)
+        exps[0] /= divisor
+        np.testing.assert_allclose(corrector(on_grid(class_index))[1:-1], (exps / exps.sum(axis=0))[0])
+    np.testing.assert_allclose(corrector(on_grid(5))[1:-1], GRID[1:-1], err_msg="no training image")
+
+
+def test_marginal_meets_the_totals() -> None:
+    detections = simulated(0, 800, overconfident)
+    detections = replace(detections, weights=np.random.default_rng(0).uniform(1, 5, 800))
+    corrector = MarginalCorrector.fit(detections, context(), prior_count=0)
+    expected = np.bincount(detections.class_indices, detections.weights * detections.is_correct)
+    found = np.bincount(detections.class_indices, detections.weights * corrector(detections))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    unseen = replace(detections, class_indices=np.full(800, 5, dtype=np.int32))
+    assert unseen.weights @ corrector(unseen) == pytest.approx(expected.sum()), "of all classes together"
+    odds = logit(corrector(on_grid(4))[100:900]) - logit(GRID[100:900])
+    np.testing.assert_allclose(odds, corrector.shifts[4], atol=1e-9)
+
+
+def test_marginal_shrinks_few_detections() -> None:
+    """30 wrong ones of score .8 and 30 of the prior, which says about .8: .4."""
+    detections = simulated(0, 5000, calibrated)
+    few = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.full(30, 5, dtype=np.int32),
+        raw_scores=np.full(30, 0.8),
+        image_indices=np.arange(30),
+        outcomes=np.zeros(30, dtype=np.int8),
+        weights=np.ones(30),
+    )
+    both = Detections.concat([detections, few])
+    corrector = MarginalCorrector.fit(both, context(), prior_count=30)
+    assert corrector(few)[0] == pytest.approx(0.4, abs=0.02)
+    assert MarginalCorrector.fit(both, context(), prior_count=0)(few)[0] < 1e-6
 
 
 def test_temperature_finds_the_true_one() -> None:
@@ -202,7 +345,7 @@ def test_hierarchical_shrinks_few_samples_to_the_parent() -> None:
     assert before == pytest.approx(0.9, abs=0.05)
     assert before - 0.15 < after < before, "it moves, but little"
     naive = fit_corrector("ccece", both, context=context())
-    assert naive(one)[0] == pytest.approx(0.0), "what the per-class bias makes of it"
+    assert naive(one)[0] == pytest.approx(0.0009), "what the per-class bias makes of it"
 
 
 def test_hierarchical_gives_an_unseen_class_its_group() -> None:
@@ -267,7 +410,7 @@ def test_auto_leaves_what_is_calibrated() -> None:
 def test_auto_says_what_it_tried() -> None:
     corrector = fit_corrector("auto", simulated(0, 3000, overconfident), context=context())
     assert isinstance(corrector, AutoCorrector)
-    assert set(corrector.trials) == {"none", "ccece", "temperature", "isotonic", "hierarchical"}
+    assert set(corrector.trials) == set(FAMILIES)
     best = min(corrector.trials, key=lambda kind: corrector.trials[kind].nll)
     assert corrector.chosen.kind == best != "none"
     assert corrector.trials["none"].gain == 0

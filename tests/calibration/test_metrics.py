@@ -1,24 +1,35 @@
-"""Metrics against hand-made numbers, scikit-learn, a plain reference and simulation."""
+"""Figures over bins and proper scores against hand-made numbers, other libraries, plain references and simulation."""
+
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from hotcoco import metrics as hotcoco_metrics
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, foldnorm
 from sklearn.metrics import brier_score_loss, log_loss
 
 from raylabel.calibration import (
     Detections,
     ReliabilityBins,
+    ace,
     brier,
     ccece,
+    class_ace,
     class_bias,
     class_ccece,
     class_ccece_debiased,
+    class_mce,
+    class_rmsce,
     credible_interval,
     ece,
     effective_count,
     group_masks,
+    mce,
     mean_bias,
     nll,
+    rmsce,
 )
 
 
@@ -67,11 +78,111 @@ def test_no_detection_has_no_figure() -> None:
     empty = ReliabilityBins.zeros(3, 5)
     assert np.isnan(class_ccece(empty)).all()
     assert np.isnan(class_ccece_debiased(empty)).all()
+    for per_class in (class_mce, class_ace, class_rmsce):
+        assert np.isnan(per_class(empty)).all()
     for figure in (ece, ccece, mean_bias):
         with pytest.raises(ValueError, match="no class"):
             figure(empty)
-    with pytest.raises(ValueError, match="no detection"):
-        nll(np.zeros(0), np.zeros(0, dtype=bool))
+    for figure, message in ((mce, "no bin"), (ace, "no detection"), (rmsce, "no detection")):
+        with pytest.raises(ValueError, match=message):
+            figure(empty)
+    for score in (nll, brier):
+        with pytest.raises(ValueError, match="no detection"):
+            score(np.zeros(0), np.zeros(0, dtype=bool))
+        with pytest.raises(ValueError, match="no detection"):
+            score(np.array([0.3]), np.array([True]), np.zeros(1))
+
+
+def test_all_ignored_is_no_detection() -> None:
+    bins = ReliabilityBins.from_detections(made([0, 1], [0.4, 0.9], [2, 2]), 5)
+    assert np.isnan(class_mce(bins)).all()
+    with pytest.raises(ValueError, match="no bin"):
+        mce(bins)
+
+
+def test_mce_ace_and_rmsce_by_hand() -> None:
+    # Bins of width 1/2. Class 0: .4 and .2 of which one is right, gap |.3 - .5| = .2; .9 wrong, gap .9.
+    # Class 1: .8 right, gap .2, of weight 2. Class 2: none.
+    bins = ReliabilityBins.from_detections(made([0, 0, 0, 1], [0.4, 0.2, 0.9, 0.8], [1, 0, 0, 1], [1, 1, 1, 2]), 2)
+    np.testing.assert_allclose(class_mce(bins), [0.9, 0.2, np.nan])
+    np.testing.assert_allclose(class_mce(bins, min_count=2), [0.2, 0.2, np.nan])
+    np.testing.assert_allclose(class_mce(bins, min_count=3), [np.nan] * 3)
+    np.testing.assert_allclose(class_ace(bins), [(0.2 + 0.9) / 2, 0.2, np.nan])
+    np.testing.assert_allclose(class_rmsce(bins), [np.sqrt((2 * 0.2**2 + 0.9**2) / 3), 0.2, np.nan])
+    # Pooled: the lower bin as before; the upper has weight 3, confidence 2.5 / 3, accuracy 2 / 3, so gap .5 / 3.
+    assert mce(bins) == pytest.approx(0.2)
+    assert mce(bins, min_count=3) == pytest.approx(0.5 / 3)
+    assert ace(bins) == pytest.approx((0.2 + 0.5 / 3) / 2)
+    assert rmsce(bins) == pytest.approx(np.sqrt((2 * 0.2**2 + 3 * (0.5 / 3) ** 2) / 5))
+
+
+def test_debiased_rmsce_by_hand() -> None:
+    # Four of .9, two right: square .4^2 less .5 * .5 / 3; one alone in its bin says nothing: 4/5 of that.
+    bins = ReliabilityBins.from_detections(made([0] * 5, [0.9, 0.9, 0.9, 0.9, 0.1], [1, 1, 0, 0, 1]), 2)
+    assert rmsce(bins, debiased=True) == pytest.approx(np.sqrt(0.8 * (0.16 - 0.25 / 3)))
+    # Two of .5, one right: 0 less .25 / 1 is negative, so 0.
+    bins = ReliabilityBins.from_detections(made([0, 0], [0.5, 0.5], [1, 0]), 2)
+    assert rmsce(bins, debiased=True) == 0.0
+
+
+def test_debiased_square_is_unbiased() -> None:
+    """Scores of .5, .6 with accuracies .5, .8: the true square is .2^2 / 2; 30 samples of each, many times."""
+    rng = np.random.default_rng(0)
+    scores = np.repeat([0.5, 0.6], 30)
+    squares = []
+    for _ in range(3000):
+        correct = rng.random(60) < np.repeat([0.5, 0.8], 30)
+        bins = ReliabilityBins.from_detections(made([0] * 60, scores.tolist(), correct.astype(int).tolist()), 10)
+        squares.append([rmsce(bins) ** 2, rmsce(bins, debiased=True) ** 2])
+    plain, debiased = np.mean(squares, axis=0)
+    assert plain > 0.02 + 0.005
+    assert debiased == pytest.approx(0.02, abs=0.001)
+
+
+def test_wrong_arrays_are_refused() -> None:
+    for score in (nll, brier):
+        with pytest.raises(ValueError, match=r"is_correct must have shape \(2,\)"):
+            score(np.array([0.1, 0.2]), np.array([True]))
+        with pytest.raises(ValueError, match=r"weights must have shape \(2,\)"):
+            score(np.array([0.1, 0.2]), np.array([True, False]), np.ones(3))
+        with pytest.raises(ValueError, match=r"scores must be in \[0, 1\], got -3 to 0.2"):
+            score(np.array([-3, 0.2]), np.array([True, False]))
+        with pytest.raises(ValueError, match="scores must be finite"):
+            score(np.array([np.nan, 0.2]), np.array([True, False]))
+        with pytest.raises(ValueError, match="weights must be >= 0, got -1"):
+            score(np.array([0.1, 0.2]), np.array([True, False]), np.array([1.0, -1.0]))
+        with pytest.raises(ValueError, match="leave ignored detections out"):
+            score(np.array([0.1, 0.2]), np.array([1, 2]))
+        with pytest.raises(ValueError, match="scores must have shape"):
+            score(np.array([[0.1, 0.2]]), np.array([[True, False]]))
+
+
+FIGURES = (ece, mce, ace, rmsce)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 20))
+def test_order_of_the_errors(seed: int, num: int, num_bins: int) -> None:
+    """|bias| <= ECE <= RMSCE <= MCE <= 1, ACE <= MCE, and debiasing never adds; ignored detections change nothing."""
+    detections = simulated(seed, num)
+    rng = np.random.default_rng(seed)
+    detections = made(
+        detections.class_indices.tolist(),
+        detections.raw_scores.tolist(),
+        rng.integers(0, 3, num).tolist(),
+        rng.choice([1.0, 2.5], num).tolist(),
+    )
+    bins = ReliabilityBins.from_detections(detections, num_bins)
+    if not detections.is_scored.any():
+        return
+    slack = 1e-12
+    bias = class_bias(bins.pooled())[0]
+    assert abs(bias) <= ece(bins) + slack <= rmsce(bins) + 2 * slack <= mce(bins) + 3 * slack <= 1 + 4 * slack
+    assert ace(bins) <= mce(bins) + slack
+    assert ece(bins, debiased=True) <= ece(bins) + slack
+    assert rmsce(bins, debiased=True) <= rmsce(bins) + slack
+    assert np.nanmax(class_mce(bins)) >= np.nanmax(class_ccece(bins)) - slack
+    without = ReliabilityBins.from_detections(detections.scored(), num_bins)
+    assert [figure(bins) for figure in FIGURES] == pytest.approx([figure(without) for figure in FIGURES])
 
 
 def test_a_weight_of_three_counts_as_three() -> None:
@@ -81,9 +192,10 @@ def test_a_weight_of_three_counts_as_three() -> None:
         assert figure(weighted.raw_scores, weighted.is_correct, weighted.weights) == pytest.approx(
             figure(repeated.raw_scores, repeated.is_correct)
         )
-    assert ece(ReliabilityBins.from_detections(weighted, 5)) == pytest.approx(
-        ece(ReliabilityBins.from_detections(repeated, 5))
-    )
+    for over_bins in FIGURES:
+        assert over_bins(ReliabilityBins.from_detections(weighted, 5)) == pytest.approx(
+            over_bins(ReliabilityBins.from_detections(repeated, 5))
+        )
 
 
 def test_proper_scores_equal_scikit_learn() -> None:
@@ -109,14 +221,49 @@ def test_ece_equals_a_plain_reference() -> None:
     assert ece(ReliabilityBins.from_detections(detections, 15)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_ece_equals_torchmetrics() -> None:
+@pytest.mark.parametrize(("norm", "ours"), [("l1", ece), ("max", mce), ("l2", rmsce)])
+def test_equals_torchmetrics(norm: str, ours: Any) -> None:
     functional = pytest.importorskip("torchmetrics.functional.classification")
     torch = pytest.importorskip("torch")
     detections = simulated(3, 400)
     theirs = functional.binary_calibration_error(
-        torch.tensor(detections.raw_scores), torch.tensor(detections.is_correct.astype(int)), n_bins=15, norm="l1"
+        torch.tensor(detections.raw_scores), torch.tensor(detections.is_correct.astype(int)), n_bins=15, norm=norm
     )
-    assert ece(ReliabilityBins.from_detections(detections, 15)) == pytest.approx(float(theirs), abs=1e-5)
+    assert ours(ReliabilityBins.from_detections(detections, 15)) == pytest.approx(float(theirs), abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "ours"), [("ECE", ece), ("MCE", mce), ("ACE", ace)])
+def test_equals_netcal(name: str, ours: Any) -> None:
+    netcal = pytest.importorskip("netcal.metrics")
+    for num, num_bins in ((400, 15), (12, 20)):
+        detections = simulated(3, num)
+        theirs = getattr(netcal, name)(bins=num_bins).measure(detections.raw_scores, detections.is_correct.astype(int))
+        assert ours(ReliabilityBins.from_detections(detections, num_bins)) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_mce_min_count_equals_netcal() -> None:
+    netcal = pytest.importorskip("netcal.metrics")
+    detections = simulated(5, 60)
+    bins = ReliabilityBins.from_detections(detections, 15)
+    theirs = netcal.MCE(bins=15, sample_threshold=4).measure(detections.raw_scores, detections.is_correct.astype(int))
+    assert mce(bins, min_count=4) == pytest.approx(theirs, abs=1e-12)
+    assert mce(bins, min_count=4) < mce(bins), "the threshold matters here"
+
+
+def test_ece_and_mce_equal_hotcoco() -> None:
+    for num, num_bins in ((400, 15), (12, 20)):
+        detections = simulated(4, num)
+        bins = ReliabilityBins.from_detections(detections, num_bins)
+        theirs = hotcoco_metrics.calibration_error(detections.raw_scores, detections.is_correct, n_bins=num_bins)
+        assert (ece(bins), mce(bins)) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_an_edge_is_where_we_differ() -> None:
+    """.5 with two bins: ours puts it with .4, theirs with .9."""
+    detections = made([0, 0, 0], [0.4, 0.5, 0.9], [0, 1, 1])
+    assert ece(ReliabilityBins.from_detections(detections, 2)) == pytest.approx((abs(0.9 - 1) + 0.1) / 3)
+    theirs, _ = hotcoco_metrics.calibration_error(detections.raw_scores, detections.is_correct, n_bins=2)
+    assert theirs == pytest.approx((0.4 + abs(1.4 - 2)) / 3)
 
 
 def test_debiasing_takes_off_what_chance_adds() -> None:
@@ -125,6 +272,16 @@ def test_debiasing_takes_off_what_chance_adds() -> None:
     plain, debiased = (np.mean([ccece(bins, debiased=flag) for bins in trials]) for flag in (False, True))
     assert plain > 0.15
     assert debiased < 0.6 * plain
+
+
+def test_debiased_ece_by_hand() -> None:
+    # Four of .9, two right, one of each class and two of class 2: gap .4; p = 2.5 / 5, so its error is .5 / sqrt(4).
+    bins = ReliabilityBins.from_detections(made([0, 1, 2, 2], [0.9] * 4, [1, 1, 0, 0]), 2)
+    noisy_gap = foldnorm.mean(0.4 / 0.25, scale=0.25)
+    assert noisy_gap > 0.4
+    assert ece(bins) == pytest.approx(0.4)
+    assert ece(bins, debiased=True) == pytest.approx(2 * 0.4 - noisy_gap)
+    assert class_ccece_debiased(bins.pooled())[0] == pytest.approx(2 * 0.4 - noisy_gap)
 
 
 def test_debiasing_leaves_what_many_samples_show() -> None:

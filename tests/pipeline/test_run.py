@@ -13,7 +13,7 @@ from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_pipeline
 from raylabel.pipeline.stage import STAGES
 from raylabel.pipeline.status import format_status, run_status
-from raylabel.schema import BINS, CLASSES, DETECTIONS, PROTOTYPES
+from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
 from raylabel.storage import RunFolder, read_json, read_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -40,6 +40,7 @@ def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dic
         "calibration/detections.parquet": DETECTIONS,
         "calibration/bins.parquet": BINS,
         "calibration/classes.parquet": CLASSES,
+        "labels/drift.parquet": DRIFT,
     }
     for name, schema in tables.items():
         assert read_table(run.path(name)).schema.equals(schema), name

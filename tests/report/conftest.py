@@ -8,17 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from small_calibration import GROUPS, NAMES, NUM_TRAIN, fitted_calibration
 
-from raylabel.calibration import Detections, FitContext, calibration_tables, fit_corrector
 from raylabel.config import Config, DataConfig, dump_config
 from raylabel.labels import shard_uri
 from raylabel.masks import encode_masks
 from raylabel.schema import ERRORS, LABELS
 from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
 
-NAMES = ["<script>alert('x')</script>", "red disc", "green disc", "blue disc", "grey & brown disc"]
-GROUPS = ["r", "r", "c", "f", "f"]
-NUM_TRAIN = [2, 7, 40, 150, 300]
 SIDE = 96
 
 
@@ -62,31 +59,7 @@ def _stage(run: RunFolder, folder: str, content: dict[str, Any], **inputs: Any) 
 
 
 def _calibrate(run: RunFolder) -> None:
-    rng = np.random.default_rng(0)
-    num = 600
-    scores = rng.beta(1.2, 1.0, num)
-    classes = rng.choice(5, num, p=[0.02, 0.05, 0.18, 0.3, 0.45])
-    outcomes = (rng.random(num) < scores**2).astype(np.int8)
-    outcomes[rng.random(num) < 0.2] = 2
-    detections = Detections(
-        num_classes=5,
-        class_indices=classes.astype(np.int32),
-        raw_scores=scores,
-        image_indices=rng.integers(0, 40, num),
-        outcomes=outcomes,
-        weights=np.ones(num),
-    )
-    context = FitContext(num_bins=15, frequency_groups=np.array(GROUPS), similarity=None, seed=0)
-    corrector = fit_corrector("temperature", detections, context=context)
-    tables = calibration_tables(
-        detections,
-        corrector=corrector,
-        context=context,
-        image_ids=[f"{index}.jpg" for index in range(40)],
-        class_names=NAMES,
-        category_ids=np.arange(10, 15),
-        num_train_images=np.array(NUM_TRAIN),
-    )
+    tables, corrector = fitted_calibration()
     for name in ("detections", "bins", "classes"):
         commit_table(run.path("calibration", f"{name}.parquet"), getattr(tables, name))
     held_out_bins = tables.cross_validated_bins.to_table()

@@ -1,6 +1,7 @@
 """The page: complete, self-contained, escaped, honest about the best, and whole where stages are missing."""
 
 import base64
+import csv
 import io
 import re
 import shutil
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_calibration import fitted_calibration
 
+from raylabel.calibration.metrics import class_bias
 from raylabel.config import load_run_config
 from raylabel.errors import InputError
-from raylabel.report import build_report
+from raylabel.report import build_report, calibration_page, classes_csv
 from raylabel.report.gallery import choose_images, draw
 from raylabel.report.sections import precision_table, read_categories
 from raylabel.storage import RunFolder, commit_json, read_json, remove
@@ -70,7 +73,8 @@ def test_self_contained_and_well_formed(page: str) -> None:
 
 
 def test_class_names_and_image_ids_are_escaped(page: str) -> None:
-    assert "script" not in Outline(page).tags
+    assert Outline(page).tags.count("script") == 1, "the one that sorts tables"
+    assert "<script>alert" not in page
     assert "<b>3</b>.png" not in page
     assert "<script>alert('x')</script>" in Outline(page).text
     assert "grey & brown disc" in Outline(page).text
@@ -97,7 +101,7 @@ def test_figures_of_every_section(page: str) -> None:
 def test_pictures_decode(page: str) -> None:
     found = re.findall(r'src="data:image/(png|jpeg);base64,([^"]+)"', page)
     formats = [Image.open(io.BytesIO(base64.b64decode(content))).format for _, content in found]
-    assert formats.count("PNG") == 3
+    assert formats.count("PNG") == 4
     assert formats.count("JPEG") == 5
 
 
@@ -123,6 +127,60 @@ def test_page_says_on_what_its_figures_were_measured(copied_run: RunFolder) -> N
     assert "on the calibration split, cross-validated" in text
     assert "The pool's truth is not known in this run." in text
     assert "on the very images that it was fitted to" in text
+
+
+def test_a_row_a_class_with_its_interval(page: str) -> None:
+    text = Outline(page).text
+    assert "All 5 classes, the rarest first" in text
+    assert page.count('<svg class="interval"') == 5
+    assert text.index("red disc") < text.index("green disc") < text.index("grey & brown disc")
+
+
+def test_page_of_a_calibration_alone() -> None:
+    tables, _ = fitted_calibration()
+    page = calibration_page(tables, predictions="<results>.json", annotations="truth.json", iou_threshold=0.75)
+    outline = Outline(page)
+    assert outline.open == []
+    assert all(source.startswith("data:image/") for source in outline.sources)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert outline.tags.count("script") == 1
+    raw, calibrated = tables.summary["raw"], tables.summary["calibrated_cross_validated"]
+    for expected in (
+        "<results>.json",
+        "mask IoU ≥ 0.75",
+        f"ECE, raw → calibrated {raw['ece']:.3f} → {calibrated['ece']:.3f}",
+        f"CCECE, raw → calibrated {raw['ccece']['all']:.3f} → {calibrated['ccece']['all']:.3f}",
+        "Corrector: temperature",
+        "grey & brown disc",
+    ):
+        assert expected in outline.text, expected
+
+
+def test_classes_as_csv() -> None:
+    tables, _ = fitted_calibration()
+    text = classes_csv(tables.classes, tables.cross_validated_bins).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["name"] for row in rows][1:3] == ["red disc", "green disc"]
+    by_id = {row["category_id"]: row for row in rows}
+    biases = class_bias(tables.cross_validated_bins)
+    for expected in tables.classes.to_pylist():
+        row = by_id[str(expected["category_id"])]
+        assert float(row["accuracy"]) == pytest.approx(expected["accuracy"], rel=1e-5)
+        assert float(row["mean_confidence"]) == pytest.approx(expected["accuracy"] + expected["bias"], rel=1e-5)
+        assert float(row["bias_calibrated"]) == pytest.approx(biases[expected["class_index"]], rel=1e-5)
+        assert int(row["num_detections"]) == expected["num_detections"]
+
+
+def test_a_class_without_a_detection_has_empty_cells() -> None:
+    tables, _ = fitted_calibration(without=3)
+    rows = list(csv.DictReader(io.StringIO(classes_csv(tables.classes, tables.cross_validated_bins).decode())))
+    [row] = [row for row in rows if row["name"] == "blue disc"]
+    assert row["num_detections"] == "0"
+    assert {row[name] for name in ("accuracy", "bias", "bias_calibrated", "ccece_calibrated", "mean_confidence")} == {
+        ""
+    }
+    page = calibration_page(tables, predictions="p", annotations="a", iou_threshold=0.5)
+    assert page.count('<svg class="interval"') == 4
 
 
 def test_not_a_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from raylabel.config import SelectionConfig
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.instances import Instances
+from raylabel.instances import Instances, instances_context
 from raylabel.labels import PseudoLabels, instances_to_structs, shard_uri
 from raylabel.masks import encode_masks
 from raylabel.schema import LABELS
@@ -107,7 +107,7 @@ def write_labels(tmp_path: Path) -> PseudoLabels:
         mask_quality=np.array([0.9, 0.9], np.float32),
     )
     size = {"height": HEIGHT, "width": WIDTH}
-    structs = instances_to_structs(instances, np.array([0.8, 0.2], np.float32), top_k=3)
+    structs = instances_to_structs(instances, np.array([0.8, 0.2], np.float32), instances_context(instances), top_k=3)
     rows = [
         {"image_id": "a", "uri": str(tmp_path / "pool" / "a.png"), "status": "ok", "instances": structs, **size},
         {"image_id": "b", "uri": str(tmp_path / "pool" / "b.png"), "status": "missing", "instances": [], **size},

@@ -1,0 +1,121 @@
+"""Accuracy of each class with an interval that knows how few images the detections come from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtrit
+
+from raylabel.calibration.detections import Detections
+
+LEVEL = 0.95
+"""Of the intervals."""
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """Share of each class's detections that are correct, all fields (num_classes,) float64.
+
+    Attributes:
+        accuracy: estimate; NaN for a class of which no detection is scored.
+        low, high: ends of the 95% interval of the accuracy on images of the same kind; NaN where `accuracy` is.
+        num_effective: number of independent detections that would leave as wide an interval; 0 where there is none.
+    """
+
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    num_effective: NDArray[np.float64]
+
+
+def scored_accuracy(detections: Detections) -> ClassAccuracy:
+    """Weighted accuracy of the scored detections, with intervals as of `clustered_accuracy`.
+
+    Where detections of a federated set are weighted, `verification.federated_accuracy` knows more.
+    """
+    scored = detections.scored()
+    keys = scored.image_indices * scored.num_classes + scored.class_indices
+    pairs, places = np.unique(keys, return_inverse=True)
+    return clustered_accuracy(
+        class_indices=pairs % scored.num_classes,
+        num=np.bincount(places, scored.weights, len(pairs)).astype(np.float64),
+        num_correct=np.bincount(places, scored.weights * scored.is_correct, len(pairs)).astype(np.float64),
+        num_scored=np.bincount(scored.class_indices, minlength=scored.num_classes).astype(np.float64),
+    )
+
+
+def clustered_accuracy(
+    *,
+    class_indices: NDArray[np.integer],
+    num: NDArray[np.float64],
+    num_correct: NDArray[np.float64],
+    num_scored: NDArray[np.float64],
+    variance: NDArray[np.float64] | float = 0.0,
+) -> ClassAccuracy:
+    """Accuracy from counts per image and class; detections of one image are right or wrong together.
+
+    The variance of the ratio A = sum k_i / sum d_i over a class's M images is linearised,
+
+        V = M / (M - 1) * sum_i (k_i - A d_i)^2 / (sum_i d_i)^2
+
+    plus `variance`. The interval is the exact binomial one of A (1 - A) / V detections, times (t_D / t_M)^2 for what
+    V itself is uncertain by (Student's t at D - 1 and M - 1 degrees of freedom). Where V is 0, as where all or none are
+    right, the number of images stands for that of detections (Kish's, as images have unequal numbers).
+
+    Args:
+        class_indices: (P,) class of each pair of an image and a class.
+        num: (P,) its (weighted) detections d, > 0.
+        num_correct: (P,) how many of them are right, k; may be expectations.
+        num_scored: (num_classes,) scored detections D: no class counts as more than these.
+        variance: (num_classes,) variance of sum k beyond that between images, where k are expectations.
+
+    Source: Korn and Graubard 1998 (interval); Cochran 1977, section 6 (ratio).
+    """
+    num_classes = len(num_scored)
+
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(class_indices, values, num_classes).astype(np.float64)
+
+    num_images = total(np.ones(len(num)))
+    total_num, total_correct = total(num), total(num_correct)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        accuracy = np.clip(total_correct / total_num, 0.0, 1.0)
+        residuals = num_correct - accuracy[class_indices] * num
+        between = total(residuals**2) * num_images / np.maximum(num_images - 1, 1)
+        ratio_variance = (between + variance) / total_num**2
+        images = total_num**2 / total(num**2)
+        tail = (1 + LEVEL) / 2
+        freedom = stdtrit(np.maximum(num_scored - 1, 1), tail) / stdtrit(np.maximum(num_images - 1, 1), tail)
+        effective = np.where(
+            ratio_variance > 1e-12, accuracy * (1 - accuracy) / ratio_variance * np.minimum(freedom, 1.0) ** 2, images
+        )
+    is_known = (total_num > 0) & (num_scored > 0)
+    accuracy = np.where(is_known, accuracy, np.nan)
+    effective = np.where(is_known, np.minimum(effective, num_scored), 0.0)
+    low, high = exact_interval(accuracy, effective)
+    return ClassAccuracy(accuracy=accuracy, low=low, high=high, num_effective=effective)
+
+
+def exact_interval(
+    accuracy: NDArray[np.float64], num: NDArray[np.float64], *, level: float = LEVEL
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Central interval of a share that covers the true one with at least probability `level`, whatever it is.
+
+    Args:
+        accuracy: observed shares; NaN gives NaN.
+        num: effective numbers of trials, which need not be whole.
+        level: in (0, 1).
+
+    Returns:
+        Lower and upper ends; an end within a millionth of 0 or 1 is 0 or 1.
+
+    Source: Clopper and Pearson 1934.
+    """
+    tail = (1 - level) / 2
+    num_correct = accuracy * num
+    num_wrong = num - num_correct
+    # The inverse needs positive parameters; towards 0 its value goes to the end of the range.
+    low = betaincinv(np.maximum(num_correct, _SMALL), num_wrong + 1, tail)
+    high = betaincinv(num_correct + 1, np.maximum(num_wrong, _SMALL), 1 - tail)
+    return np.where(low < _SMALL, 0.0, low), np.where(high > 1 - _SMALL, 1.0, high)

@@ -1,0 +1,320 @@
+"""Accuracy and weights on federated truth, where most pairs of an image and a class were never looked at."""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from raylabel.calibration.accuracy import ClassAccuracy, clustered_accuracy, scored_accuracy
+from raylabel.calibration.detections import Detections
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.matching import Outcome
+
+_NUM_SCORE_LEVELS = 6
+_SHARE_MASS = 10.0
+"""How many images with a class the other classes' share of unknown ones is worth."""
+_CORRECT_MASS = 2.0
+"""How many detections the other classes' share of correct ones is worth, at a level of the score."""
+_FIRST_SHARE = 0.3
+"""Where the iteration starts; where scores tell anything, it does not matter (docs/decisions.md)."""
+_MASS_GRID = np.logspace(-1, 3, 9)
+_MAX_ITERATIONS, _TOLERANCE = 300, 1e-4
+
+
+class Status(IntEnum):
+    """What the annotations say of a class in an image."""
+
+    UNKNOWN = 0
+    """Nobody looked."""
+    ABSENT = 1
+    """Someone looked and found none (`neg_category_ids`)."""
+    PRESENT = 2
+    """Every object is annotated."""
+    NOT_EXHAUSTIVE = 3
+    """Some objects are annotated (`not_exhaustive_category_ids`)."""
+
+
+def weigh_by_verification(detections: Detections, annotated: AnnotatedSet) -> Detections:
+    """The same detections with weights under which the scored ones stand for all, the ignored ones included.
+
+    A federated set says which detections are right where the class is annotated, and which are wrong where someone
+    looked for it; of the others only the number is known. Per class, the weights make
+
+        the correct ones       as many as are expected to be correct among all (see `federated_accuracy`),
+        the incorrect ones     as many as the rest: those in images with the class by the number of such images per
+                               annotated one, those in images verified to be without it by whatever is left.
+
+    These are Horvitz-Thompson's weights, (images without the class) / (images verified to be without it), once the
+    unknown images are shared out, scaled to the number of detections, which is known. Where no incorrect detection
+    was verified in an image without the class, the incorrect ones in images with it stand for all. Every weight is at
+    least 1, and of ignored detections and fully annotated sets 1.
+
+    Args:
+        detections: matched to `annotated`; `image_indices` are its rows, and all its images were predicted.
+        annotated: the set.
+
+    Source: Horvitz and Thompson 1952; Deville and Särndal 1992 (calibration to known totals); its use here is ours.
+    """
+    if not annotated.is_federated:
+        return replace(detections, weights=np.ones(len(detections)))
+    pairs = _Pairs.of(detections, annotated)
+    truth = _expected_truth(pairs)
+    classes, outcomes = detections.class_indices, detections.known_outcomes
+    is_absent = np.zeros(len(detections), dtype=bool)
+    is_absent[pairs.rows] = pairs.status[pairs.places] == Status.ABSENT
+    is_wrong = outcomes == Outcome.INCORRECT
+
+    def total(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.bincount(classes[chosen], minlength=detections.num_classes).astype(np.float64)
+
+    num_correct = total(outcomes == Outcome.CORRECT)
+    wrong_present, wrong_absent = total(is_wrong & ~is_absent), total(is_wrong & is_absent)
+    num_wrong = pairs.total(pairs.num) - pairs.total(truth.num_correct)
+    present_weight = np.where(wrong_absent > 0, truth.images_per_annotated, _ratio(num_wrong, wrong_present))
+    absent_weight = _ratio(num_wrong - present_weight * wrong_present, wrong_absent)
+    correct_weight = _ratio(pairs.total(truth.num_correct), num_correct)
+    weights = np.select(
+        [outcomes == Outcome.CORRECT, is_wrong & is_absent, is_wrong],
+        [correct_weight[classes], absent_weight[classes], present_weight[classes]],
+        default=1.0,
+    )
+    return replace(detections, weights=np.maximum(weights, 1.0))
+
+
+def federated_accuracy(detections: Detections, annotated: AnnotatedSet) -> ClassAccuracy:
+    """Accuracy of all detections of a class, in images where nobody looked for it too.
+
+    How many detections there are is known; how many are correct is known in annotated images, is none in images
+    verified to be without the class, and is expected in the others: in an image that nobody looked at,
+
+        P(the image has the class | the class's best score in it) * detections * share of correct ones at that score
+
+    and where only some objects are annotated, detections times that share, at least those that are matched. The
+    probability is a mixture's: unknown images are like those with the class or like those without it, in proportions
+    that their best scores tell (expectation maximisation; distributions over levels of the score, and the share of
+    images with a class that nobody annotated, are shrunk towards those of all classes).
+
+    It is right where unknown images with a class look like the annotated ones, and rests on the other classes' share
+    where a class's best scores do not tell images with it from those without. A class that is annotated in no image is
+    taken to be in none.
+
+    The interval is by `clustered_accuracy` with the expectations' variance added; no class counts as more than its
+    scored detections. On fully annotated sets this is `scored_accuracy`.
+
+    Args:
+        detections: as of `weigh_by_verification`; weights don't matter.
+        annotated: the set.
+
+    Source: ours; Saerens, Latinne and Decaestecker 2002 for class shares by expectation maximisation.
+    """
+    if not annotated.is_federated:
+        return scored_accuracy(replace(detections, weights=np.ones(len(detections))))
+    pairs = _Pairs.of(detections, annotated)
+    truth = _expected_truth(pairs)
+    return clustered_accuracy(
+        class_indices=pairs.classes,
+        num=pairs.num,
+        num_correct=truth.num_correct,
+        num_scored=np.bincount(detections.scored().class_indices, minlength=pairs.num_classes).astype(np.float64),
+        variance=truth.variance,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Pairs of an image and a class with a detection, (P,) each; crowd regions' detections are left out.
+
+    Attributes:
+        rows, places: detections that count, and the pair of each.
+        classes, status, level: of each pair; `level` is that of the best score, 1 for the lowest, as 0 is no detection.
+        num, num_found: detections, and those matched to an object.
+        images: (number of Status, num_classes, levels) images by status, class and level.
+    """
+
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    status: NDArray[np.int8]
+    level: NDArray[np.int64]
+    num: NDArray[np.float64]
+    num_found: NDArray[np.float64]
+    images: NDArray[np.float64]
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.images.shape[1])
+
+    @staticmethod
+    def of(detections: Detections, annotated: AnnotatedSet) -> "_Pairs":
+        num_classes, outcomes = annotated.num_classes, detections.known_outcomes
+        keys_of = _keys_by_status(annotated)
+        keys = detections.image_indices * num_classes + detections.class_indices
+        is_ignored = outcomes == Outcome.IGNORED
+        is_crowd = is_ignored & np.isin(keys, np.concatenate([keys_of[Status.PRESENT], keys_of[Status.ABSENT]]))
+        rows = np.flatnonzero(~is_crowd)
+        pairs, places = np.unique(keys[rows], return_inverse=True)
+        status = np.full(len(pairs), Status.UNKNOWN, dtype=np.int8)
+        for name, of_status in keys_of.items():
+            status[np.isin(pairs, of_status)] = name
+        best = np.zeros(len(pairs))
+        np.maximum.at(best, places, detections.raw_scores[rows])
+        inner = np.linspace(0, 1, _NUM_SCORE_LEVELS + 1)[1:-1]
+        edges = np.unique(np.quantile(best, inner)) if len(best) else np.zeros(0)
+        level = 1 + np.searchsorted(edges, best, side="right")
+        classes = pairs % num_classes
+        images = np.zeros((len(Status), num_classes, len(edges) + 2))
+        np.add.at(images, (status, classes, level), 1)
+        for name, of_status in keys_of.items():
+            images[name, :, 0] = np.bincount(of_status % num_classes, minlength=num_classes)
+        images[Status.UNKNOWN, :, 0] = len(annotated) - images[1:, :, 0].sum(axis=0)
+        images[:, :, 0] -= images[:, :, 1:].sum(axis=2)
+        return _Pairs(
+            rows=rows,
+            places=places,
+            classes=classes,
+            status=status,
+            level=level,
+            num=np.bincount(places, minlength=len(pairs)).astype(np.float64),
+            num_found=np.bincount(places, outcomes[rows] == Outcome.CORRECT, len(pairs)).astype(np.float64),
+            images=images,
+        )
+
+    def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum over each class's pairs."""
+        return np.bincount(self.classes, values, self.num_classes).astype(np.float64)
+
+
+def _keys_by_status(annotated: AnnotatedSet) -> dict[Status, NDArray[np.int64]]:
+    """Sorted numbers row * num_classes + class of the pairs of each status but UNKNOWN; none is in two of them."""
+    num_classes = annotated.num_classes
+    present, absent, not_exhaustive = set[int](), set[int](), set[int]()
+    for row, image in enumerate(annotated.images):
+        first = row * num_classes
+        present.update(first + annotated.class_index_of[one["category_id"]] for one in annotated.annotations[row])
+        absent.update(first + one for one in image.negative_classes)
+        not_exhaustive.update(first + one for one in image.not_exhaustive_classes)
+    parts = {
+        Status.ABSENT: absent - present - not_exhaustive,
+        Status.PRESENT: present - not_exhaustive,
+        Status.NOT_EXHAUSTIVE: not_exhaustive,
+    }
+    return {name: np.array(sorted(part), dtype=np.int64) for name, part in parts.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Truth:
+    """What is expected of a set.
+
+    Attributes:
+        num_correct: (P,) correct detections of each pair.
+        variance: (num_classes,) variance of their sum, given the scores.
+        images_per_annotated: (num_classes,) images with the class per annotated one, >= 1.
+    """
+
+    num_correct: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    images_per_annotated: NDArray[np.float64]
+
+
+def _expected_truth(pairs: _Pairs) -> _Truth:
+    present = pairs.images[Status.PRESENT] + pairs.images[Status.NOT_EXHAUSTIVE]
+    unknown = pairs.images[Status.UNKNOWN]
+    chances, share_variance = _chances_of_presence(present, pairs.images[Status.ABSENT], unknown)
+    num_present, num_unknown_present = present.sum(axis=1), (chances * unknown).sum(axis=1)
+    share = _share_correct(pairs)[pairs.classes, pairs.level]
+    chance = chances[pairs.classes, pairs.level]
+    if_present = pairs.num * share
+    spread_if_present = if_present * (1 - share)
+    is_unknown, is_part = pairs.status == Status.UNKNOWN, pairs.status == Status.NOT_EXHAUSTIVE
+    num_correct = np.select(
+        [is_unknown, is_part], [chance * if_present, np.maximum(pairs.num_found, if_present)], default=pairs.num_found
+    )
+    doubt = chance * (1 - chance)
+    spread = np.select([is_unknown, is_part], [doubt * if_present**2 + chance * spread_if_present, spread_if_present])
+    slope = pairs.total(is_unknown * doubt * if_present)
+    return _Truth(
+        num_correct=num_correct,
+        variance=pairs.total(spread) + slope**2 * share_variance,
+        images_per_annotated=np.where(num_present > 0, _ratio(num_present + num_unknown_present, num_present), 1.0),
+    )
+
+
+def _share_correct(pairs: _Pairs) -> NDArray[np.float64]:
+    """(num_classes, levels) share of the detections in images with the class that are correct, by the image's level."""
+    is_present = pairs.status == Status.PRESENT
+    num, num_correct = np.zeros((2, *pairs.images.shape[1:]))
+    cells = pairs.classes[is_present], pairs.level[is_present]
+    np.add.at(num, cells, pairs.num[is_present])
+    np.add.at(num_correct, cells, pairs.num_found[is_present])
+    of_all = _ratio(num_correct.sum(axis=0), num.sum(axis=0))
+    return (num_correct + _CORRECT_MASS * of_all) / (num + _CORRECT_MASS)
+
+
+def _chances_of_presence(
+    present: NDArray[np.float64], absent: NDArray[np.float64], unknown: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Chance that an unknown image has the class, by level; and how sure it is.
+
+    Args:
+        present, absent, unknown: (num_classes, levels) numbers of images.
+
+    Returns:
+        (num_classes, levels) chances, and (num_classes,) variance of the log odds of the share of the images with the
+        class that is unknown: one over what the unknown images' scores, and the other classes, tell of it (Fisher).
+    """
+    num_present, num_unknown = present.sum(axis=1), unknown.sum(axis=1)
+    share = np.full(len(num_present), _FIRST_SHARE)
+    prior = _prior(num_present, num_unknown, share)
+    chances = np.broadcast_to(prior, unknown.shape)
+    for iteration in range(_MAX_ITERATIONS):
+        if iteration % 5 == 0:
+            if_present = _level_shares(present + chances * unknown)
+            if_absent = _level_shares(absent + (1 - chances) * unknown)
+        found = (chances * unknown).sum(axis=1)
+        # Half an image of ten in all: without any unknown image the share is near 0.
+        overall = (found.sum() + 0.5) / (found.sum() + num_present.sum() + 10.5)
+        share = (found + _SHARE_MASS * overall) / (found + num_present + _SHARE_MASS)
+        prior = _prior(num_present, num_unknown, share)
+        before = chances
+        chances = prior * if_present / (prior * if_present + (1 - prior) * if_absent)
+        if iteration > 10 and np.abs(chances - before).max(initial=0.0) < _TOLERANCE:
+            break
+    information = (unknown * ((chances - prior) / (1 - prior)) ** 2).sum(axis=1)
+    return chances, 1 / (information + _SHARE_MASS * overall * (1 - overall))
+
+
+def _prior(
+    num_present: NDArray[np.float64], num_unknown: NDArray[np.float64], share: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(num_classes, 1) share of the unknown images that have the class, from that of those with the class."""
+    return np.clip(_ratio(num_present * share / (1 - share), num_unknown), 0.0, 0.98)[:, None]
+
+
+def _level_shares(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(num_classes, levels) shares of images by level; first whether anything was detected, then the score's level.
+
+    Each is shrunk to that of all classes, as much as makes the classes' counts likeliest (Dirichlet-multinomial).
+    """
+    is_detected = np.stack([images[:, 0], images[:, 1:].sum(axis=1)], axis=1)
+    detected = _shrunk_shares(is_detected)
+    return np.concatenate([detected[:, :1], detected[:, 1:] * _shrunk_shares(images[:, 1:])], axis=1)
+
+
+def _shrunk_shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    overall = (counts.sum(axis=0) + 0.5) / (counts.sum() + 0.5 * counts.shape[1])
+    num = counts.sum(axis=1)
+
+    def log_likelihood(mass: float) -> float:
+        prior = mass * overall
+        of_levels = (gammaln(counts + prior) - gammaln(prior)).sum(axis=1)
+        return float((gammaln(mass) - gammaln(mass + num) + of_levels).sum())
+
+    mass = max(_MASS_GRID, key=log_likelihood)
+    return (counts + mass * overall) / (num[:, None] + mass)
+
+
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quotient, 0 where the denominator is."""
+    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)

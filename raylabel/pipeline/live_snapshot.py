@@ -1,0 +1,113 @@
+"""The live view of a stage as figures, and the small file through which other processes see it."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.metrics import ccece, group_masks
+from raylabel.errors import InputError
+from raylabel.storage import RunFolder, commit_json, read_json, remove
+
+LIVE_FILE = "live.json"
+"""In the stage's folder while it runs; nothing is ever computed from it."""
+
+STALE_SECONDS = 60.0
+"""A driver writes every few seconds: after this long it has stopped, or can't reach its cluster."""
+
+GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
+
+
+def live_figures(
+    bins: ReliabilityBins, frequency_groups: NDArray[np.str_], *, is_matched: bool
+) -> dict[str, dict[str, Any]]:
+    """Figures of the raw scores so far, for all classes and each frequency group.
+
+    Args:
+        bins: of the shards that were counted. Where the truth is unknown, `num_correct` holds the sum of the calibrated
+            scores: the number that is right if the corrector is.
+        frequency_groups: (num_classes,) "r", "c" or "f".
+        is_matched: whether `num_correct` counts matches with the truth.
+
+    Returns:
+        "all", "r", "c", "f" (those with a class) -> number of classes with predictions, weight of the predictions, mean
+        confidence, and `accuracy`, `ccece`, `ccece_debiased`, or without truth `expected_accuracy` and
+        `expected_ccece`. None stands for a figure that no prediction gives.
+    """
+    return {
+        name: _group_figures(bins.of_classes(mask), is_matched=is_matched)
+        for name, mask in group_masks(frequency_groups).items()
+    }
+
+
+def _group_figures(bins: ReliabilityBins, *, is_matched: bool) -> dict[str, Any]:
+    num = float(bins.num.sum())
+    figures = {
+        "num_classes": int((bins.num.sum(axis=1) > 0).sum()),
+        "num_predictions": num,
+        "mean_confidence": float(bins.sum_confidence.sum()) / num if num else None,
+    }
+    prefix = "" if is_matched else "expected_"
+    figures[f"{prefix}accuracy"] = float(bins.num_correct.sum()) / num if num else None
+    figures[f"{prefix}ccece"] = ccece(bins, min_count=0) if num else None
+    if is_matched:
+        figures["ccece_debiased"] = ccece(bins, min_count=0, debiased=True) if num else None
+    return figures
+
+
+def commit_snapshot(
+    run: RunFolder, folder: str, *, shards_counted: int, shards_total: int, groups: Mapping[str, Any], is_matched: bool
+) -> None:
+    """Replace the stage's live file."""
+    content = {
+        "updated": time.time(),
+        "shards_counted": shards_counted,
+        "shards_total": shards_total,
+        "is_matched": is_matched,
+        "groups": dict(groups),
+    }
+    commit_json(run.path(folder, LIVE_FILE), content)
+
+
+def read_snapshot(run: RunFolder, folder: str) -> dict[str, Any] | None:
+    """What the stage's live file says, with `age_seconds`; None where there is none."""
+    try:
+        content: dict[str, Any] = read_json(run.path(folder, LIVE_FILE))
+    except InputError:
+        # It may go at any moment.
+        return None
+    return content | {"age_seconds": round(max(0.0, time.time() - content["updated"]), 1)}
+
+
+def remove_snapshot(run: RunFolder, folder: str) -> None:
+    """The stage's shards are done: its tables say more."""
+    remove(run.path(folder, LIVE_FILE))
+
+
+def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
+    """As lines of text for people."""
+    is_matched, age = snapshot["is_matched"], snapshot["age_seconds"]
+    seen = f"{age:.0f} s ago" if age < STALE_SECONDS else f"{age / 60:.0f} min ago: no driver is at work"
+    about = "so far, not the result" if is_matched else "accuracy and CCECE as expected by the corrector; no truth"
+    columns = [("confidence", "mean_confidence")]
+    if is_matched:
+        columns += [("accuracy", "accuracy"), ("CCECE", "ccece"), ("debiased", "ccece_debiased")]
+    else:
+        columns += [("exp. accuracy", "expected_accuracy"), ("exp. CCECE", "expected_ccece")]
+    widths = [max(len(name), 6) for name, _ in columns]
+    shards = f"{snapshot['shards_counted']}/{snapshot['shards_total']} shards"
+    lines = [
+        f"  live {stage}: raw scores of {shards}, {seen} ({about})",
+        f"    {'group':<9}{'classes':>8}{'predictions':>13}"
+        + "".join(f"  {name:>{width}}" for (name, _), width in zip(columns, widths, strict=True)),
+    ]
+    for letter, figures in snapshot["groups"].items():
+        cells = ["–" if figures[key] is None else f"{figures[key]:.3f}" for _, key in columns]
+        lines.append(
+            f"    {GROUP_NAMES[letter]:<9}{figures['num_classes']:>8}{figures['num_predictions']:>13,.0f}"
+            + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""What the calibration parts of a page show: made from the tables of a calibration, of a run or of any detector."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.metrics import class_bias, group_masks
+from raylabel.report.plots import bars_png, png
+from raylabel.report.reliability import (
+    FEW,
+    MeanWeights,
+    choose_classes,
+    class_panels,
+    mean_weights,
+    reliability_figure,
+    reliability_png,
+)
+
+GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
+
+
+def calibration_view(
+    *,
+    classes: pa.Table,
+    detections: pa.Table,
+    raw_bins: ReliabilityBins,
+    calibrated_bins: ReliabilityBins,
+    summary: Mapping[str, Any],
+    is_held_out: bool = True,
+) -> dict[str, Any]:
+    """The diagrams and rows that `calibration_parts.html` prints.
+
+    Args:
+        classes: schema.CLASSES.
+        detections: schema.DETECTIONS, for their weights.
+        raw_bins: of the raw scores.
+        calibrated_bins: of calibrated scores.
+        summary: `CalibrationTables.summary`.
+        is_held_out: whether `calibrated_bins` are cross-validated.
+    """
+    masks = group_masks(np.array(classes["frequency_group"].to_pylist()))
+    weights = mean_weights(
+        *(detections[name].to_numpy() for name in ("class_index", "outcome", "weight")),
+        num_classes=raw_bins.num_classes,
+    )
+    groups = _group_rows(masks, raw_bins, summary)
+    bars = {"raw": [row["raw"] for row in groups], "calibrated, cross-validated": [row["calibrated"] for row in groups]}
+    after_name = "calibrated, cross-validated by image" if is_held_out else "calibrated, on the images of the fit"
+    return {
+        "summary": summary,
+        "num_bins": raw_bins.num_bins,
+        "is_held_out": is_held_out,
+        "few": int(FEW),
+        "groups": groups,
+        "reliability_png": reliability_png(
+            raw_bins, calibrated_bins, groups=masks, weights=weights, after_name=after_name
+        ),
+        "ccece_png": bars_png(bars, [GROUP_NAMES[row["letter"]] for row in groups], x_label="CCECE (lower is better)"),
+        "class_diagrams": _class_diagrams(classes, raw_bins, calibrated_bins, weights, after_name),
+        "class_rows": class_rows(classes, calibrated_bins if is_held_out else None),
+    }
+
+
+def _group_rows(
+    masks: Mapping[str, NDArray[np.bool_]], raw_bins: ReliabilityBins, summary: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]
+    return [
+        {
+            "letter": letter,
+            **summary["groups"][letter],
+            "num_ignored": raw_bins.num_ignored[mask].sum(),
+            "raw": raw["ccece"][letter],
+            "raw_debiased": raw["ccece_debiased"][letter],
+            "calibrated": calibrated["ccece"][letter],
+            "calibrated_debiased": calibrated["ccece_debiased"][letter],
+        }
+        for letter, mask in masks.items()
+    ]
+
+
+def _class_diagrams(
+    classes: pa.Table,
+    raw_bins: ReliabilityBins,
+    calibrated_bins: ReliabilityBins,
+    weights: MeanWeights,
+    after_name: str,
+) -> list[dict[str, Any]]:
+    names, num_train_images = classes["name"].to_pylist(), classes["num_train_images"].to_numpy()
+    diagrams = []
+    for choice in choose_classes(raw_bins, calibrated_bins, num_train_images, weights=weights):
+        panels = class_panels(raw_bins, choice.class_indices, names=names, num_train_images=num_train_images)
+        figure = reliability_figure(raw_bins, calibrated_bins, panels, weights=weights, after_name=after_name)
+        diagrams.append({"heading": choice.heading, "num_classes": len(panels), "png": png(figure)})
+    return diagrams
+
+
+def class_rows(classes: pa.Table, held_out_bins: ReliabilityBins | None) -> list[dict[str, Any]]:
+    """Rows of schema.CLASSES with mean raw confidence and cross-validated bias, the rarest class first."""
+    num_classes = classes.num_rows
+    biases = np.full(num_classes, np.nan) if held_out_bins is None else class_bias(held_out_bins)
+    rows = [
+        {
+            **row,
+            "mean_confidence": None if row["accuracy"] is None else row["accuracy"] + row["bias"],
+            "bias_calibrated": None if np.isnan(bias) else float(bias),
+        }
+        for row, bias in zip(classes.to_pylist(), biases, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (row["num_train_images"], row["class_index"]))
+
+
+def classes_csv(classes: pa.Table, held_out_bins: ReliabilityBins) -> bytes:
+    """`class_rows` as comma-separated text for spreadsheets: a heading, then a class a line, the rarest first; cells of
+    a class without a detection are empty.
+
+    Args:
+        classes: schema.CLASSES.
+        held_out_bins: of cross-validated calibrated scores.
+    """
+    rows = class_rows(classes, held_out_bins)
+    names = [name for name in (*classes.column_names, "mean_confidence", "bias_calibrated") if name != "class_index"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
+    )
+    return text.getvalue().encode()

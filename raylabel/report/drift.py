@@ -1,0 +1,26 @@
+"""What the report says of drift between the calibration split and the pool."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from raylabel.storage import RunFolder, exists, read_table
+
+
+def drift_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The label artifact's summary of drift, and a row for each class that drifted, the surest first; None where drift
+    was not measured."""
+    summary = (run.artifact("labels") or {}).get("drift")
+    uri = run.path("labels", "drift.parquet")
+    if summary is None or not exists(uri):
+        return None
+    rows = [
+        row | {"name": category["name"], "frequency_group": category["frequency_group"]}
+        for row, category in zip(read_table(uri).to_pylist(), categories, strict=True)
+        if row["scores_drifted"] or row["rate_drifted"]
+    ]
+    return {"summary": summary, "rows": sorted(rows, key=_p_value)}
+
+
+def _p_value(row: dict[str, Any]) -> float:
+    named = [("psi_p_value", "scores_drifted"), ("rate_p_value", "rate_drifted")]
+    return min(row[p_value] for p_value, is_drifted in named if row[is_drifted])

@@ -1,0 +1,435 @@
+"""Reliability diagrams: accuracy over confidence, per frequency group and per class, with intervals and counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.metrics import ccece, credible_interval, ece
+from raylabel.matching import Outcome
+from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, new_figure, plain, png
+
+FEW = 10.0
+"""Effective detections from which a bin's accuracy is drawn as more than a hint."""
+
+GROUP_TITLES = {"all": "all classes", "r": "rare", "c": "common", "f": "frequent"}
+_COLUMNS = 4
+_LOG_FROM = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanWeights:
+    """Sum of squared weights over sum of weights, of each class's detections: 1 where every weight is 1.
+
+    Attributes:
+        correct: (num_classes,).
+        incorrect: (num_classes,).
+    """
+
+    correct: NDArray[np.float64]
+    incorrect: NDArray[np.float64]
+
+
+def mean_weights(
+    class_indices: NDArray[np.integer],
+    outcomes: NDArray[np.integer],
+    weights: NDArray[np.floating],
+    *,
+    num_classes: int,
+) -> MeanWeights:
+    """Of detections' classes, outcomes and weights, each (N,); 1 for a class without a detection of the outcome."""
+
+    def ratio(outcome: Outcome) -> NDArray[np.float64]:
+        rows = outcomes == outcome
+        sums = np.bincount(class_indices[rows], weights[rows], num_classes)
+        squares = np.bincount(class_indices[rows], weights[rows].astype(np.float64) ** 2, num_classes)
+        return np.divide(squares, sums, out=np.ones(num_classes), where=sums > 0)
+
+    return MeanWeights(correct=ratio(Outcome.CORRECT), incorrect=ratio(Outcome.INCORRECT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityCurve:
+    """The points of one diagram, one for each bin, or group of neighbours, that holds a detection; all of shape (K,).
+
+    Attributes:
+        first_bin, last_bin: which bins a point is of, rising.
+        confidence: mean confidence.
+        accuracy: share of correct detections.
+        low, high: 95 % credible interval of the accuracy.
+        num: weight of the detections.
+        num_effective: Kish's effective number of them, which the interval is of.
+    """
+
+    first_bin: NDArray[np.int64]
+    last_bin: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    num: NDArray[np.float64]
+    num_effective: NDArray[np.float64]
+
+    @property
+    def is_few(self) -> NDArray[np.bool_]:
+        """(K,) whether a bin holds too little to be read on its own."""
+        return self.num_effective < FEW
+
+
+def reliability_curve(
+    bins: ReliabilityBins,
+    classes: NDArray[np.bool_],
+    weights: MeanWeights | None = None,
+    *,
+    min_effective: float = 0,
+) -> ReliabilityCurve:
+    """Some classes taken together.
+
+    Args:
+        bins: of all classes.
+        classes: (num_classes,) mask.
+        weights: of the binned detections, for the effective number of each bin: a class's correct (incorrect)
+            detections are taken to be weighted alike in all bins. None where every weight is 1.
+        min_effective: neighbours are merged, from the most confident bin down, until they hold so many; what is left at
+            the low end joins the last.
+    """
+    chosen = bins.of_classes(classes)
+    squares = chosen.num
+    if weights is not None:
+        correct, incorrect = weights.correct[classes, None], weights.incorrect[classes, None]
+        squares = chosen.num_correct * correct + (chosen.num - chosen.num_correct) * incorrect
+    columns = np.stack([chosen.num, chosen.sum_confidence, chosen.num_correct, squares]).sum(axis=1)
+    parts = _parts(columns[0], columns[3], min_effective)
+    num, sum_confidence, num_correct, num_squared = (
+        np.array([columns[:, first : last + 1].sum(axis=1) for first, last in parts]).reshape(-1, 4).T
+    )
+    accuracy, num_effective = num_correct / num, num**2 / num_squared
+    low, high = credible_interval(accuracy, num_effective)
+    return ReliabilityCurve(
+        first_bin=np.array([first for first, _ in parts], dtype=np.int64),
+        last_bin=np.array([last for _, last in parts], dtype=np.int64),
+        confidence=sum_confidence / num,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        num=num,
+        num_effective=num_effective,
+    )
+
+
+def _parts(num: NDArray[np.float64], squares: NDArray[np.float64], min_effective: float) -> list[tuple[int, int]]:
+    """First and last bin of each point, rising: every bin that holds something is in one."""
+    held = np.flatnonzero(num > 0).tolist()
+    parts: list[tuple[int, int]] = []
+    last = None
+    for bin_index in reversed(held):
+        last = bin_index if last is None else last
+        span = slice(bin_index, last + 1)
+        if num[span].sum() ** 2 / squares[span].sum() >= min_effective:
+            parts.append((bin_index, last))
+            last = None
+    if last is not None:
+        _, previous_last = parts.pop() if parts else (0, last)
+        parts.append((held[0], previous_last))
+    return parts[::-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One diagram of a figure.
+
+    Attributes:
+        title: first line.
+        subtitle: second line, smaller.
+        classes: (num_classes,) mask of what it shows.
+        min_effective: as of `reliability_curve`.
+    """
+
+    title: str
+    subtitle: str
+    classes: NDArray[np.bool_]
+    min_effective: float = FEW
+
+
+def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]]) -> list[Panel]:
+    """A panel for all classes and one for each group.
+
+    Args:
+        bins: of raw scores.
+        groups: name -> (num_classes,) mask of classes; "r", "c", "f" are written out. "all" is put first if absent.
+    """
+    masks = {"all": np.ones(bins.num_classes, dtype=bool)} | dict(groups)
+    num_of = {name: bins.num[mask].sum() for name, mask in masks.items()}
+    return [
+        Panel(
+            title=GROUP_TITLES.get(name, name),
+            subtitle=f"{_plural(int(mask.sum()), 'class', 'classes')}, n = {num_of[name]:,.0f}",
+            classes=mask,
+        )
+        for name, mask in masks.items()
+    ]
+
+
+def class_panels(
+    bins: ReliabilityBins, class_indices: Sequence[int], *, names: Sequence[str], num_train_images: Sequence[int]
+) -> list[Panel]:
+    """A panel for each of some classes."""
+    return [
+        Panel(
+            title=_short(names[index]),
+            subtitle=f"{_plural(num_train_images[index], 'training image', 'training images')}, "
+            f"n = {bins.num[index].sum():,.0f}",
+            classes=np.arange(bins.num_classes) == index,
+        )
+        for index in class_indices
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassChoice:
+    """Classes to show, and why these.
+
+    Attributes:
+        heading: of their figure.
+        class_indices: in the order in which they are shown.
+    """
+
+    heading: str
+    class_indices: list[int]
+
+
+def outside_intervals(curve: ReliabilityCurve) -> float:
+    """How far confidence lies outside of the accuracies' intervals, averaged over the detections: 0 where chance alone
+    can explain the whole curve, whatever its CCECE."""
+    if not len(curve.num):
+        return 0.0
+    distance = np.maximum(np.maximum(curve.low - curve.confidence, curve.confidence - curve.high), 0)
+    return float(np.average(distance, weights=curve.num))
+
+
+def choose_classes(
+    before: ReliabilityBins,
+    after: ReliabilityBins,
+    num_train_images: NDArray[np.integer],
+    *,
+    weights: MeanWeights | None = None,
+    num: int = 8,
+) -> list[ClassChoice]:
+    """Which classes have a diagram of their own: those with most detections, those furthest off after correction
+    (`outside_intervals`: the largest CCECEs are those of the fewest detections), and those with fewest training images;
+    all with a detection where these are not many.
+    """
+    weight = before.num.sum(axis=1)
+    detected = np.flatnonzero(weight > 0)
+    if len(detected) == 0:
+        return []
+    rare_first = detected[np.lexsort((-weight[detected], num_train_images[detected]))]
+    if len(detected) <= 3 * num // 2:
+        return [
+            ClassChoice(heading="Every class with a detection, the rarest first", class_indices=rare_first.tolist())
+        ]
+    classes = np.arange(before.num_classes)
+    off = np.array(
+        [outside_intervals(reliability_curve(after, classes == one, weights, min_effective=FEW)) for one in detected]
+    )
+    furthest = np.argsort(-off, kind="stable")
+    choices = {
+        "Most detections": detected[np.argsort(-weight[detected], kind="stable")],
+        "After correction furthest outside of the intervals": detected[furthest[off[furthest] > 0]],
+        "Fewest training images": rare_first,
+    }
+    return [
+        ClassChoice(heading=heading, class_indices=chosen[:num].tolist())
+        for heading, chosen in choices.items()
+        if len(chosen)
+    ]
+
+
+def reliability_figure(
+    before: ReliabilityBins,
+    after: ReliabilityBins | None,
+    panels: Sequence[Panel],
+    *,
+    weights: MeanWeights | None = None,
+    title: str = "",
+    after_name: str = "calibrated",
+) -> Figure:
+    """Reliability diagrams, four in a row.
+
+    Above, the accuracy of each confidence bin over its mean confidence with its 95 % credible interval (Jeffreys'
+    prior, effective counts); on the diagonal confidence is right, below it too high. Neighbouring bins are merged until
+    they hold FEW effective detections; a panel of fewer has one point, faint and hollow. Below, the weight of the
+    detections in each bin, on a logarithmic scale where bins differ by more than 30 times.
+
+    Args:
+        before: bins of raw scores.
+        after: bins of calibrated scores, or None to draw one curve only.
+        panels: what to show.
+        weights: of the detections; None where every weight is 1.
+        title: line above all panels.
+        after_name: what `after` is, in the legend.
+    """
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(2.75 * columns + 0.4, 3.95 * rows + 0.5)
+    axes = figure.subplots(2 * rows, columns, height_ratios=[3.1, 1] * rows, squeeze=False)
+    for place in range(rows * columns):
+        row, column = divmod(place, columns)
+        upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+        if place >= len(panels):
+            upper.set_axis_off()
+            lower.set_axis_off()
+            continue
+        _draw_panel(upper, lower, panels[place], before, after, weights)
+        upper.tick_params(labelbottom=False, labelleft=column == 0)
+        if column == 0:
+            upper.set_ylabel("accuracy", color=INK, fontsize=10)
+            lower.set_ylabel("detections", color=INK, fontsize=10)
+        if place + columns >= len(panels):
+            lower.set_xlabel("confidence", color=INK, fontsize=10)
+    _draw_legend(figure, after_name if after is not None else None)
+    if title:
+        figure.suptitle(title, fontsize=12, color=INK)
+    return figure
+
+
+def reliability_png(
+    bins_before: ReliabilityBins,
+    bins_after: ReliabilityBins | None,
+    *,
+    groups: Mapping[str, NDArray[np.bool_]],
+    weights: MeanWeights | None = None,
+    title: str = "",
+    after_name: str = "calibrated",
+) -> bytes:
+    """PNG bytes of `reliability_figure` with a panel for all classes and one for each group (`group_panels`)."""
+    panels = group_panels(bins_before, groups)
+    figure = reliability_figure(bins_before, bins_after, panels, weights=weights, title=title, after_name=after_name)
+    return png(figure)
+
+
+def _draw_panel(
+    upper: Axes,
+    lower: Axes,
+    panel: Panel,
+    before: ReliabilityBins,
+    after: ReliabilityBins | None,
+    weights: MeanWeights | None,
+) -> None:
+    chosen = [bins.of_classes(panel.classes) for bins in (before, after) if bins is not None]
+    upper.set_title(panel.title, fontsize=11, color=INK, pad=32)
+    for height, text in ((18, panel.subtitle), (5, _errors(chosen))):
+        upper.annotate(
+            text, (0.5, 1), (0, height), "axes fraction", "offset points", ha="center", fontsize=9, color=SOFT_INK
+        )
+    if not chosen[0].num.any():
+        upper.text(0.5, 0.5, "no detection", ha="center", va="center", color=SOFT_INK, fontsize=10)
+    upper.plot([0, 1], [0, 1], color="#8c959f", linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="diagonal")
+    series = [(before, BEFORE, "o", "raw")] + ([] if after is None else [(after, AFTER, "s", "calibrated")])
+    counts = []
+    for place, (bins, colour, marker, name) in enumerate(series):
+        curve = reliability_curve(bins, panel.classes, weights, min_effective=panel.min_effective)
+        _draw_curve(upper, curve, colour, marker, name)
+        num = bins.num[panel.classes].sum(axis=0)
+        held = np.flatnonzero(num > 0)
+        width = 0.84 / bins.num_bins / len(series)
+        centres = (held + 0.5) / bins.num_bins + (place - (len(series) - 1) / 2) * width
+        lower.bar(centres, num[held], width, color=colour, label=name)
+        counts.append(num[held])
+    upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axes in (upper, lower):
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks(np.linspace(0, 1, 6))
+        plain(axes)
+    upper.set_yticks(np.linspace(0, 1, 6))
+    upper.grid(color=FAINT, linewidth=0.6)
+    _scale_counts(lower, np.concatenate(counts))
+
+
+def _draw_curve(axes: Axes, curve: ReliabilityCurve, colour: str, marker: str, name: str) -> None:
+    few = curve.is_few
+    for rows, opacity, face in ((few, 0.45, "white"), (~few, 1.0, colour)):
+        if not rows.any():
+            continue
+        x = curve.confidence[rows]
+        axes.vlines(x, curve.low[rows], curve.high[rows], color=colour, linewidth=1.2, alpha=0.5 * opacity, zorder=2)
+        axes.plot(
+            x,
+            curve.accuracy[rows],
+            marker=marker,
+            markersize=4.2,
+            markerfacecolor=face,
+            markeredgecolor=colour,
+            markeredgewidth=1,
+            color=colour,
+            linewidth=1.2 if opacity == 1 else 0,
+            alpha=opacity,
+            zorder=4 if opacity == 1 else 3,
+            label=name if opacity == 1 else f"{name}, few",
+        )
+
+
+def _errors(bins: Sequence[ReliabilityBins]) -> str:
+    """ECE and CCECE, raw and calibrated; of one class they are the same."""
+    if not all(one.num.any() for one in bins):
+        return ""
+
+    def arrow(values: Sequence[float]) -> str:
+        return " → ".join(f"{value:.3f}".removeprefix("0") for value in values)
+
+    text = "CCECE " + arrow([ccece(one, min_count=0) for one in bins])
+    return text if bins[0].num_classes == 1 else f"ECE {arrow([ece(one) for one in bins])},  {text}"
+
+
+def _scale_counts(axes: Axes, counts: NDArray[np.float64]) -> None:
+    if len(counts) == 0:
+        axes.set_yticks([])
+        return
+    if counts.max() > _LOG_FROM * counts.min():
+        axes.set_yscale("log")
+        axes.set_ylim(0.5 * min(1.0, counts.min()), 2 * counts.max())
+        decades = 10.0 ** np.arange(0, np.floor(np.log10(counts.max())) + 1)
+        axes.set_yticks(decades, [f"{one:,.0f}" for one in decades])
+        axes.set_yticks([], minor=True)
+    else:
+        axes.set_ylim(0, 1.1 * counts.max())
+        axes.set_yticks([0, counts.max()], ["0", f"{counts.max():,.0f}"])
+
+
+def _draw_legend(figure: Figure, after_name: str | None) -> None:
+    def point(colour: str, marker: str, label: str) -> Line2D:
+        return Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2, label=label)
+
+    entries = [point(BEFORE, "o", "raw")]
+    if after_name is not None:
+        entries.append(point(AFTER, "s", after_name))
+    entries.append(
+        Line2D(
+            [],
+            [],
+            color="#8c959f",
+            marker="o",
+            markerfacecolor="white",
+            markersize=4.5,
+            linewidth=0,
+            label=f"fewer than {FEW:.0f} effective",
+        )
+    )
+    figure.legend(
+        handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=10, labelcolor=INK
+    )
+
+
+def _plural(num: int, one: str, many: str) -> str:
+    return f"{num:,} {one if num == 1 else many}"
+
+
+def _short(name: str, length: int = 30) -> str:
+    # "$" would start a formula.
+    text = name if len(name) <= length else f"{name[: length - 1]}…"
+    return text.replace("$", r"\$")

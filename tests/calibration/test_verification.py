@@ -1,0 +1,220 @@
+"""Federated truth on simulated detections, whose full truth is known: bias, coverage, weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from raylabel.calibration import (
+    ClassAccuracy,
+    Detections,
+    federated_accuracy,
+    match_set,
+    scored_accuracy,
+    weigh_by_verification,
+)
+from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.synthetic_federated import federate
+from raylabel.matching import Outcome
+
+NUM_CLASSES = 10
+# Images in a hundred that have the class: frequent ones to rare ones.
+SHARES = np.array([0.5, 0.35, 0.25, 0.18, 0.12, 0.1, 0.08, 0.05, 0.04, 0.03])
+
+
+def annotated_set(
+    present: list[set[int]], negative: list[set[int]], not_exhaustive: list[set[int]], *, is_federated: bool = True
+) -> AnnotatedSet:
+    """Only which classes are annotated where; no masks."""
+    return AnnotatedSet(
+        images=tuple(
+            ImageRecord(
+                image_id=row,
+                file_name=f"{row}.jpg",
+                uri="",
+                height=1,
+                width=1,
+                negative_classes=frozenset(negative[row]),
+                not_exhaustive_classes=frozenset(not_exhaustive[row]),
+            )
+            for row in range(len(present))
+        ),
+        categories=tuple(Category(category_id=one, name=str(one)) for one in range(NUM_CLASSES)),
+        annotations=tuple(tuple({"category_id": one} for one in sorted(classes)) for classes in present),
+        is_federated=is_federated,
+    )
+
+
+def simulate(
+    seed: int, *, unknown_share: float, num_images: int = 120
+) -> tuple[Detections, AnnotatedSet, NDArray[np.float64]]:
+    """Detections matched to a federated set, the set, and each class's accuracy on the full truth.
+
+    A detector finds 60% of the objects, and false ones: a third of one in an image for the most frequent class, fewer
+    for others, three times as many beside objects of the next class. Its scores tell right from wrong in part.
+    """
+    rng = np.random.default_rng(seed)
+    objects = [
+        np.repeat(
+            np.arange(NUM_CLASSES), (rng.random(NUM_CLASSES) < SHARES) * rng.choice([1, 2, 3], NUM_CLASSES)
+        ).tolist()
+        for _ in range(num_images)
+    ]
+    federated = federate(objects, NUM_CLASSES, [seed, 1], unknown_share=unknown_share)
+    classes, scores, images, truth, outcomes = [], [], [], [], []
+    rates = np.linspace(1.0, 0.05, NUM_CLASSES) / 3
+    for row, (of_image, annotation) in enumerate(zip(objects, federated, strict=True)):
+        looked_for = {of_image[index] for index in annotation.kept} | set(annotation.negative_classes)
+        looked_for -= set(annotation.not_exhaustive_classes)
+        for index in np.flatnonzero(rng.random(len(of_image)) < 0.6):
+            classes.append(of_image[index])
+            scores.append(rng.beta(4, 2))
+            truth.append(True)
+            outcomes.append(
+                Outcome.CORRECT
+                if index in annotation.kept
+                else Outcome.INCORRECT
+                if of_image[index] in looked_for
+                else Outcome.IGNORED
+            )
+        beside = np.isin((np.arange(NUM_CLASSES) + 1) % NUM_CLASSES, of_image)
+        for class_index in np.repeat(np.arange(NUM_CLASSES), rng.poisson(rates * np.where(beside, 3, 1))):
+            classes.append(int(class_index))
+            scores.append(rng.beta(2, 3))
+            truth.append(False)
+            outcomes.append(Outcome.INCORRECT if class_index in looked_for else Outcome.IGNORED)
+        images += [row] * (len(classes) - len(images))
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.array(classes, np.int32),
+        raw_scores=np.array(scores),
+        image_indices=np.array(images, np.int64),
+        outcomes=np.array(outcomes, np.int8),
+        weights=np.ones(len(classes)),
+    )
+    present = [{of_image[index] for index in one.kept} for of_image, one in zip(objects, federated, strict=True)]
+    annotated = annotated_set(
+        present,
+        [set(one.negative_classes) for one in federated],
+        [set(one.not_exhaustive_classes) for one in federated],
+    )
+    num = np.bincount(classes, minlength=NUM_CLASSES)
+    return detections, annotated, np.bincount(classes, truth, NUM_CLASSES) / np.maximum(num, 1)
+
+
+def covered(found: ClassAccuracy, truth: NDArray[np.float64]) -> NDArray[np.bool_]:
+    known = np.isfinite(found.accuracy)
+    return ((found.low <= truth) & (truth <= found.high))[known]
+
+
+@pytest.mark.parametrize("unknown_share", [0.0, 0.05, 0.15, 0.3])
+def test_estimates_are_nearly_unbiased_and_intervals_cover(unknown_share: float) -> None:
+    errors, naive_errors, coverage, naive_coverage = [], [], [], []
+    for seed in range(40):
+        detections, annotated, truth = simulate(seed, unknown_share=unknown_share)
+        found, naive = federated_accuracy(detections, annotated), scored_accuracy(detections)
+        errors.append(np.nanmean(found.accuracy - truth))
+        naive_errors.append(np.nanmean(naive.accuracy - truth))
+        coverage.append(covered(found, truth).mean())
+        naive_coverage.append(covered(naive, truth)[:5].mean())
+    assert abs(np.mean(errors)) < 0.02
+    assert np.mean(coverage) > 0.97
+    assert np.mean(np.array(coverage) >= 0.9) > 0.95, "at least nine of ten classes, in nearly every draw"
+    assert np.mean(naive_errors) > 0.1, "without weights accuracy reads too high"
+    assert np.mean(naive_coverage) < 0.9, "so much that frequent classes' intervals miss the truth"
+
+
+def test_weights_give_the_estimated_accuracy_and_number() -> None:
+    detections, annotated, _ = simulate(0, unknown_share=0.15)
+    weighted, found = weigh_by_verification(detections, annotated), federated_accuracy(detections, annotated)
+    assert (weighted.weights >= 1).all()
+    assert (weighted.weights[~detections.is_scored] == 1).all()
+    accuracy = scored_accuracy(weighted).accuracy
+    frequent = slice(0, 5)
+    np.testing.assert_allclose(accuracy[frequent], found.accuracy[frequent], atol=0.01)
+    scored = weighted.scored()
+    np.testing.assert_allclose(
+        np.bincount(scored.class_indices, scored.weights)[frequent],
+        np.bincount(detections.class_indices)[frequent],
+        rtol=0.01,
+    )
+
+
+def test_weights_before_do_not_matter() -> None:
+    detections, annotated, _ = simulate(0, unknown_share=0.05)
+    once = weigh_by_verification(detections, annotated)
+    np.testing.assert_array_equal(weigh_by_verification(once, annotated).weights, once.weights)
+    np.testing.assert_array_equal(
+        federated_accuracy(once, annotated).low, federated_accuracy(detections, annotated).low
+    )
+
+
+def test_a_fully_annotated_set_has_weight_one_and_the_plain_accuracy() -> None:
+    detections, annotated, _ = simulate(0, unknown_share=0.0)
+    full = replace(annotated, is_federated=False)
+    assert (weigh_by_verification(detections, full).weights == 1).all()
+    for one, other in zip(
+        vars(federated_accuracy(detections, full)).values(), vars(scored_accuracy(detections)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_federated_set_in_which_every_pair_was_looked_at_has_weight_one() -> None:
+    detections, annotated, _ = simulate(0, unknown_share=0.0)
+    present = [{one["category_id"] for one in of_image} for of_image in annotated.annotations]
+    negative = [set(range(NUM_CLASSES)) - classes for classes in present]
+    everywhere = annotated_set(present, negative, [set()] * len(present))
+    scored = detections.scored()
+    np.testing.assert_allclose(weigh_by_verification(scored, everywhere).weights, 1)
+    np.testing.assert_allclose(
+        federated_accuracy(scored, everywhere).accuracy, scored_accuracy(scored).accuracy, atol=1e-12
+    )
+
+
+def made(*rows: tuple[int, int, float, Outcome]) -> Detections:
+    """Detections from (image, class, score, outcome)."""
+    images, classes, scores, outcomes = zip(*rows, strict=True)
+    return Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.array(classes, np.int32),
+        raw_scores=np.array(scores),
+        image_indices=np.array(images, np.int64),
+        outcomes=np.array(outcomes, np.int8),
+        weights=np.ones(len(rows)),
+    )
+
+
+def test_verified_mistakes_stand_for_those_that_nobody_looked_at() -> None:
+    """Ten images: class 0 is in two and verified absent in two. One detection an image, right where the object is."""
+    present, negative = [{0}, {0}, *[set[int]()] * 8], [set[int](), set(), {0}, {0}, *[set[int]()] * 6]
+    annotated = annotated_set(present, negative, [set()] * 10)
+    rows = [(row, 0, 0.9 if row < 2 else 0.1, Outcome.CORRECT if row < 2 else Outcome.INCORRECT) for row in range(4)]
+    detections = made(*rows, *[(row, 0, 0.1, Outcome.IGNORED) for row in range(4, 10)])
+    found = federated_accuracy(detections, annotated)
+    assert found.accuracy[0] == pytest.approx(0.2, abs=0.02)
+    assert found.low[0] < 0.2 < found.high[0]
+    weights = weigh_by_verification(detections, annotated).weights
+    np.testing.assert_allclose(weights[:4], [1, 1, 4, 4], rtol=0.05)
+
+
+def test_a_class_that_nobody_looked_for_has_no_figure() -> None:
+    annotated = annotated_set([{0}, set()], [set(), {0}], [set(), set()])
+    found = federated_accuracy(made((0, 0, 0.9, Outcome.CORRECT), (1, 3, 0.9, Outcome.IGNORED)), annotated)
+    assert np.isnan(found.accuracy[3])
+    assert found.num_effective[3] == 0
+    assert found.accuracy[0] == 1
+
+
+def test_crowd_regions_stay_ignored() -> None:
+    """Ignored though the class is annotated: it covers a crowd region, and is neither right nor wrong."""
+    annotated = annotated_set([{0}, {0}], [set(), set()], [set(), set()])
+    detections = made((0, 0, 0.9, Outcome.CORRECT), (0, 0, 0.4, Outcome.IGNORED), (1, 0, 0.8, Outcome.INCORRECT))
+    assert federated_accuracy(detections, annotated).accuracy[0] == pytest.approx(0.5)
+    np.testing.assert_allclose(weigh_by_verification(detections, annotated).weights, 1)
+
+
+def test_no_detection_at_all() -> None:
+    annotated = annotated_set([{0}, set()], [set(), {0}], [set(), set()])
+    assert np.isnan(federated_accuracy(Detections.empty(NUM_CLASSES), annotated).accuracy).all()
+    assert len(match_set(annotated, {})) == 0
