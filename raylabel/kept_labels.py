@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
-from raylabel.labels import STATUS_OK
+from raylabel.labels import STATUS_OK, flat_instances
 from raylabel.selection import select
 from raylabel.storage import open_uri
 
@@ -47,25 +49,50 @@ def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: ND
     file_system, path = open_uri(shard_uri)
     with file_system.open_input_file(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME):
-            for row in batch.to_pylist():
+            structs, lengths = flat_instances(batch["instances"])
+            columns = _columns(structs)
+            images = batch.drop_columns(["instances"]).to_pylist()
+            for row, end, length in zip(images, np.cumsum(lengths).tolist(), lengths.tolist(), strict=True):
                 if row["status"] == STATUS_OK:
-                    yield _keep(row, selection, frequency_groups)
+                    part = slice(end - length, end)
+                    of_image = {name: values[part] for name, values in columns.items()}
+                    chosen = select(**of_image, config=selection, frequency_groups=frequency_groups)
+                    yield KeptImage(
+                        image_id=row["image_id"],
+                        uri=row["uri"],
+                        image_size_hw=(row["height"], row["width"]),
+                        structs=structs[part].filter(pa.array(chosen.keep)).to_pylist(),
+                        dropped=Counter(chosen.dropped),
+                    )
 
 
-def _keep(row: dict[str, Any], selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> KeptImage:
-    structs = row["instances"] or []
-    chosen = select(
-        calibrated_scores=np.array([one["calibrated_score"] for one in structs], np.float32),
-        class_indices=np.array([one["class_index"] for one in structs], np.int32),
-        mask_quality=np.array([one["mask_quality"] for one in structs], np.float32),
-        mask_areas=np.array([one["mask_area"] for one in structs], np.int32),
-        config=selection,
-        frequency_groups=frequency_groups,
-    )
-    return KeptImage(
-        image_id=row["image_id"],
-        uri=row["uri"],
-        image_size_hw=(row["height"], row["width"]),
-        structs=[structs[index] for index in np.flatnonzero(chosen.keep)],
-        dropped=Counter(chosen.dropped),
-    )
+def count_kept(
+    shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
+) -> tuple[NDArray[np.int64], Counter[str]]:
+    """How many predictions of one committed shard are kept, (num_classes,), and for which reason how many are not.
+
+    The same selection as in `kept_images`; only the columns that it looks at are read.
+    """
+    file_system, path = open_uri(shard_uri)
+    columns = ["status", *(f"instances.list.element.{name}" for name in _SELECTED_BY.values())]
+    with file_system.open_input_file(path) as file:
+        table = pq.ParquetFile(file).read(columns)
+    table = table.filter(pc.equal(table["status"], STATUS_OK))
+    structs, lengths = flat_instances(table["instances"])
+    chosen_by = _columns(structs)
+    chosen = select(**chosen_by, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
+    kept_classes = chosen_by["class_indices"][chosen.keep]
+    return np.bincount(kept_classes, minlength=len(frequency_groups)), Counter(chosen.dropped)
+
+
+_SELECTED_BY = {
+    "calibrated_scores": "calibrated_score",
+    "class_indices": "class_index",
+    "mask_quality": "mask_quality",
+    "mask_areas": "mask_area",
+}
+"""Argument of `select` -> field of `schema.INSTANCE`."""
+
+
+def _columns(structs: pa.StructArray) -> dict[str, NDArray[Any]]:
+    return {argument: structs.field(name).to_numpy() for argument, name in _SELECTED_BY.items()}

@@ -88,6 +88,13 @@ def instances_from_structs(
     return instances, np.array([struct["calibrated_score"] for struct in structs], np.float32)
 
 
+def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArray, NDArray[np.int64]]:
+    """Instances of many rows of schema.LABELS as one array of schema.INSTANCE, and how many each row has."""
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+
+
 def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
     """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
     rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]

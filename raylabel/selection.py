@@ -10,7 +10,7 @@ from raylabel.config import SelectionConfig
 
 @dataclass(frozen=True)
 class Selection:
-    """What was kept of one image.
+    """What was kept.
 
     Attributes:
         keep: (N,) bool.
@@ -29,8 +29,9 @@ def select(
     mask_areas: NDArray[np.integer],
     config: SelectionConfig,
     frequency_groups: NDArray[np.str_],
+    image_lengths: NDArray[np.integer] | None = None,
 ) -> Selection:
-    """Select one image's pseudo-labels.
+    """Select the pseudo-labels of one image, or of many at once.
 
     Args:
         calibrated_scores: (N,) in [0, 1]; at least `config.min_score`, or what `config.min_score_by_group` says for the
@@ -40,12 +41,12 @@ def select(
         mask_areas: (N,) pixels.
         config: the thresholds; a value that equals one is kept.
         frequency_groups: (num_classes,) "r", "c" or "f".
+        image_lengths: how many predictions each image has, one image after the other; all are of one image where None.
 
-    Of what passes, the best `config.max_per_image` by calibrated score are kept; of equal ones the first.
+    Of what passes, the best `config.max_per_image` of each image by calibrated score are kept; of equal ones the first.
     """
-    thresholds = {letter: config.min_score_by_group.get(letter, config.min_score) for letter in ("r", "c", "f")}
     class_thresholds = np.full(len(frequency_groups), config.min_score)
-    for letter, threshold in thresholds.items():
+    for letter, threshold in config.min_score_by_group.items():
         class_thresholds[frequency_groups == letter] = threshold
     fails = {
         "score": calibrated_scores < class_thresholds[class_indices].astype(calibrated_scores.dtype),
@@ -58,7 +59,12 @@ def select(
         dropped[reason] = int((keep & failed).sum())
         keep &= ~failed
     passed = np.flatnonzero(keep)
-    best_first = passed[np.argsort(-calibrated_scores[passed], kind="stable")]
-    keep[best_first[config.max_per_image :]] = False
-    dropped["max_per_image"] = max(0, len(passed) - config.max_per_image)
+    lengths = np.array([len(keep)]) if image_lengths is None else image_lengths
+    images = np.repeat(np.arange(len(lengths)), lengths)[passed]
+    best_first = np.lexsort((-calibrated_scores[passed], images))  # stable: of equal ones the first
+    num_passed = np.bincount(images, minlength=len(lengths))
+    ranks = np.arange(len(passed)) - np.repeat(np.cumsum(num_passed) - num_passed, num_passed)
+    too_many = passed[best_first[ranks >= config.max_per_image]]
+    keep[too_many] = False
+    dropped["max_per_image"] = len(too_many)
     return Selection(keep, dropped)

@@ -1,22 +1,33 @@
 """Matching against pycocotools and lvis-api, federated rules, and the weights of verified mistakes."""
 
 import contextlib
+import importlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from raylabel.calibration import ImagePredictions, match_set
+from raylabel.calibration import Detections, ImagePredictions, match_image, match_set
 from raylabel.dataset.annotated_set import GroundTruth
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.masks import encode_masks, mask_boxes
-from raylabel.matching import Outcome, detection_weights, match_predictions, verification_weights
+from raylabel.masks import encode_masks, mask_boxes, mask_iou
+from raylabel.matching import (
+    ImageToMatch,
+    Outcome,
+    detection_weights,
+    match_images,
+    match_predictions,
+    verification_weights,
+)
 
 SIZE = (20, 20)
 CORRECT, INCORRECT, IGNORED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.IGNORED
@@ -114,6 +125,67 @@ def test_federated_classes() -> None:
     assert found == [CORRECT, IGNORED]
 
 
+def reference_outcomes(image: ImageToMatch, masks: list[Any], iou_threshold: float) -> list[int]:
+    """The rule as it reads, one prediction after the other, with pycocotools' IoU."""
+    taken: set[int] = set()
+    found = dict[int, int]()
+    for row in np.argsort(-image.scores, kind="stable").tolist():
+        one = int(image.class_indices[row])
+        same = np.flatnonzero(image.object_classes == one).tolist()
+        iou = mask_iou([image.masks[row]], [masks[place] for place in same], image.object_is_crowd[same].tolist())
+        over = [(value, place) for value, place in zip(iou.ravel(), same, strict=True) if value >= iou_threshold]
+        free = [pair for pair in over if pair[1] not in taken and not image.object_is_crowd[pair[1]]]
+        is_verified = same or image.negative_classes is None or one in image.negative_classes
+        if free:
+            taken.add(max(free)[1])
+            found[row] = CORRECT
+        elif any(image.object_is_crowd[place] for _, place in over) or not is_verified:
+            found[row] = IGNORED
+        else:
+            found[row] = IGNORED if one in image.not_exhaustive_classes else INCORRECT
+    return [found[row] for row in range(len(image.masks))]
+
+
+def random_image(rng: np.random.Generator, num_classes: int) -> tuple[ImageToMatch, list[Any]]:
+    num, num_objects = rng.integers(0, 9, 2)
+    height, width = rng.integers(1, 9, 2)
+
+    def some_masks(count: int) -> list[Any]:
+        masks = rng.random((count, height, width)) < rng.choice([0.1, 0.5, 0.9], (count, 1, 1))
+        return encode_masks(masks) if count else []
+
+    objects = some_masks(num_objects)
+    copies = some_masks(num) if not num_objects else [objects[i] for i in rng.integers(0, num_objects, num)]
+    masks = [one if rng.random() < 0.5 else copy for one, copy in zip(some_masks(num), copies, strict=True)]
+    is_federated = rng.random() < 0.5
+    image = ImageToMatch(
+        image_size_hw=(int(height), int(width)),
+        class_indices=rng.integers(0, num_classes, num),
+        scores=rng.choice([0.2, 0.5, 0.7], num),
+        masks=masks,
+        object_classes=rng.integers(0, num_classes, num_objects),
+        object_is_crowd=rng.random(num_objects) < 0.2,
+        object_segmentations=lambda places: [objects[place] for place in places],
+        negative_classes=frozenset(rng.integers(0, num_classes, 1).tolist()) if is_federated else None,
+        not_exhaustive_classes=frozenset(rng.integers(0, num_classes, 1).tolist()) if is_federated else frozenset(),
+    )
+    return image, objects
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_many_images_at_once_equal_the_rule_one_by_one(seed: int, num_images: int, iou_threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = [random_image(rng, num_classes=3) for _ in range(num_images)]
+    expected = [one for image, objects in drawn for one in reference_outcomes(image, objects, iou_threshold)]
+    found = match_images([image for image, _ in drawn], iou_threshold=iou_threshold)
+    assert found.dtype == np.int8
+    assert found.tolist() == expected
+
+
+def test_no_image() -> None:
+    assert match_images([]).shape == (0,)
+
+
 def predictions_of(results: list[dict[str, Any]], annotated: AnnotatedSet) -> dict[int, ImagePredictions]:
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
     grouped: dict[int, list[dict[str, Any]]] = {}
@@ -159,6 +231,26 @@ def test_equals_cocoeval_on_a_real_detector(shared_data: Callable[[str], Path]) 
     assert len(theirs) == len(results)
     assert ours == theirs
     assert set(ours.values()) == {0, 1, 2}
+
+
+def test_a_set_equals_its_images(shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shared_data("external_detector")
+    annotated = read_annotations(str(folder / "instances.json")).subset(range(40))
+    results = json.loads((folder / "results.json").read_text())
+    known = {image.image_id for image in annotated.images}
+    predictions = predictions_of([one for one in results if one["image_id"] in known], annotated)
+    whole = match_set(annotated, predictions)
+    monkeypatch.setattr(importlib.import_module("raylabel.calibration.match_set"), "_MASKS_AT_A_TIME", 100)
+    in_batches = match_set(annotated, predictions)
+    weights = verification_weights(annotated)
+    each = Detections.concat(
+        [match_image(annotated, row, predictions[row], class_weights=weights) for row in sorted(predictions)]
+    )
+    assert len(whole) > 1000
+    for field in fields(Detections):
+        values = getattr(whole, field.name)
+        np.testing.assert_array_equal(getattr(each, field.name), values, err_msg=field.name)
+        np.testing.assert_array_equal(getattr(in_batches, field.name), values, err_msg=field.name)
 
 
 def test_equals_lvis_eval_on_federated_truth(

@@ -1,7 +1,8 @@
 """Detections: scores and outcomes of many images' predictions, the input of every bin, metric and corrector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks import Rle, mask_areas
-from raylabel.matching import Outcome, detection_weights, match_predictions
+from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,26 +163,55 @@ def match_image(
         iou_threshold: mask IoU from which a prediction can be correct.
         with_context: whether to give the detections' context, computed from their masks where `predictions` lack it.
     """
-    image, truth = annotated.images[row], annotated.ground_truth(row)
-    class_indices, context = np.asarray(predictions.class_indices, dtype=np.int32), predictions.context
-    if context is None and with_context:
-        context = image_context(class_indices, predictions.scores, predictions.masks)
-    outcomes = match_predictions(
-        class_indices=class_indices,
-        scores=predictions.scores,
-        masks=predictions.masks,
-        truth=truth,
-        negative_classes=image.negative_classes if annotated.is_federated else None,
-        not_exhaustive_classes=image.not_exhaustive_classes,
+    return match_rows(
+        annotated,
+        {row: predictions},
+        class_weights=class_weights,
         iou_threshold=iou_threshold,
+        with_context=with_context,
     )
-    return Detections(
-        num_classes=annotated.num_classes,
-        class_indices=class_indices,
-        raw_scores=np.asarray(predictions.scores, dtype=np.float64),
-        image_indices=np.full(len(class_indices), row, dtype=np.int64),
-        outcomes=outcomes,
-        weights=detection_weights(outcomes, class_indices, class_weights, truth.class_indices),
-        context=context,
-        mask_areas=mask_areas(predictions.masks),
-    )
+
+
+def match_rows(
+    annotated: AnnotatedSet,
+    predictions: Mapping[int, ImagePredictions],
+    *,
+    class_weights: NDArray[np.float64],
+    iou_threshold: float = 0.5,
+    with_context: bool = True,
+) -> Detections:
+    """`match_image` of several images at once, keyed by their places in `annotated.images`, one after the other."""
+    images = [
+        ImageToMatch(
+            image_size_hw=annotated.images[row].image_size_hw,
+            class_indices=np.asarray(of_image.class_indices, dtype=np.int32),
+            scores=np.asarray(of_image.scores),
+            masks=of_image.masks,
+            object_classes=annotated.object_classes(row),
+            object_is_crowd=annotated.object_is_crowd(row),
+            object_segmentations=partial(annotated.object_segmentations, row),
+            negative_classes=annotated.images[row].negative_classes if annotated.is_federated else None,
+            not_exhaustive_classes=annotated.images[row].not_exhaustive_classes,
+        )
+        for row, of_image in predictions.items()
+    ]
+    ends = np.cumsum([len(one.masks) for one in images])
+    outcomes = np.split(match_images(images, iou_threshold=iou_threshold), ends)
+    parts = [Detections.empty(annotated.num_classes)]
+    for (row, of_image), image, of_one in zip(predictions.items(), images, outcomes[:-1], strict=True):
+        context = of_image.context
+        if context is None and with_context:
+            context = image_context(image.class_indices, image.scores, image.masks)
+        parts.append(
+            Detections(
+                num_classes=annotated.num_classes,
+                class_indices=np.asarray(image.class_indices, dtype=np.int32),
+                raw_scores=image.scores.astype(np.float64),
+                image_indices=np.full(len(of_one), row, dtype=np.int64),
+                outcomes=of_one,
+                weights=detection_weights(of_one, image.class_indices, class_weights, image.object_classes),
+                context=context,
+                mask_areas=mask_areas(image.masks),
+            )
+        )
+    return Detections.concat(parts)

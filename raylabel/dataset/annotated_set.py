@@ -125,7 +125,9 @@ class AnnotatedSet:
     def ground_truth(self, row: int) -> GroundTruth:
         """Annotations of one image, masks as RLE (polygons are rasterised here, at each call)."""
         image, annotations = self.images[row], self.annotations[row]
-        masks = tuple(rle_from_segmentation(one["segmentation"], image.image_size_hw) for one in annotations)
+        masks = tuple(
+            rle_from_segmentation(one["segmentation"], image.image_size_hw, check=False) for one in annotations
+        )
         boxes_xyxy = mask_boxes([]) if not masks else np.zeros((len(masks), 4), dtype=np.float32)
         for index, one in enumerate(annotations):
             if one.get("bbox") is None:
@@ -137,9 +139,22 @@ class AnnotatedSet:
             image_size_hw=image.image_size_hw,
             boxes_xyxy=boxes_xyxy,
             masks=masks,
-            class_indices=np.array([self.class_index_of[one["category_id"]] for one in annotations], dtype=np.int32),
-            is_crowd=np.array([bool(one.get("iscrowd")) for one in annotations], dtype=bool),
+            class_indices=self.object_classes(row),
+            is_crowd=self.object_is_crowd(row),
         )
+
+    def object_classes(self, row: int) -> NDArray[np.int32]:
+        """Class index of each annotation of an image, crowd regions included."""
+        class_index_of = self.class_index_of
+        return np.array([class_index_of[one["category_id"]] for one in self.annotations[row]], dtype=np.int32)
+
+    def object_is_crowd(self, row: int) -> NDArray[np.bool_]:
+        """Which annotations of an image are crowd regions."""
+        return np.array([bool(one.get("iscrowd")) for one in self.annotations[row]], dtype=bool)
+
+    def object_segmentations(self, row: int, places: Iterable[int]) -> list[Any]:
+        """COCO `segmentation` of some annotations of an image, by their places in it."""
+        return [self.annotations[row][place]["segmentation"] for place in places]
 
     def annotated_classes(self, row: int) -> NDArray[np.int32]:
         """Class indices with an annotation in the image, sorted, each once; crowd regions do not count."""

@@ -4,49 +4,52 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections
-from raylabel.labels import committed_shards
+from raylabel.labels import committed_shards, flat_instances
 from raylabel.progress import Progress
 from raylabel.schema import LABELS, context_from_arrow
 from raylabel.storage import RunFolder, commit_table, digest, read_table, read_table_metadata
+from raylabel.threads import map_on_threads
 
 
 def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -> int:
-    """Rewrite the calibrated scores of every committed shard that another corrector made, one shard at a time.
+    """Rewrite the calibrated scores of every committed shard that another corrector made, on a thread a CPU.
 
-    Each shard is replaced whole, so an interruption leaves some of them done, and the next call goes on.
+    Each shard is replaced whole, its metadata with it, so an interruption leaves some of them done, and the next call
+    goes on.
 
     Returns:
         how many shards were rewritten.
     """
     corrector_digest = digest(corrector.to_json())
+
+    def rewrite(uri: str) -> None:
+        table = with_calibrated_scores(read_table(uri), corrector, num_classes=num_classes)
+        metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
+        commit_table(uri, table.replace_schema_metadata(metadata))
+
     stale = [uri for uri in committed_shards(run).values() if read_table_metadata(uri)["corrector"] != corrector_digest]
     if stale:
         with Progress("recalibrate", len(stale), unit="shards") as progress:
-            for done, uri in enumerate(stale, start=1):
-                table = with_calibrated_scores(read_table(uri), corrector, num_classes=num_classes)
-                metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
-                commit_table(uri, table.replace_schema_metadata(metadata))
+            for done, _ in enumerate(map_on_threads(rewrite, stale), start=1):
                 progress.update(done)
     return len(stale)
 
 
 def with_calibrated_scores(table: pa.Table, corrector: Corrector, *, num_classes: int) -> pa.Table:
     """The same rows of schema.LABELS with `calibrated_score` as the corrector gives it; all else untouched."""
-    lists = table["instances"].combine_chunks()
-    structs = lists.flatten()
+    structs, lengths = flat_instances(table["instances"])
     columns = {field.name: structs.field(field.name) for field in structs.type}
     detections = Detections(
         num_classes=num_classes,
         class_indices=columns["class_index"].to_numpy(),
         raw_scores=columns["raw_score"].to_numpy().astype(np.float64),
-        image_indices=np.repeat(np.arange(table.num_rows), lists.value_lengths().fill_null(0).to_numpy()),
+        image_indices=np.repeat(np.arange(table.num_rows), lengths),
         outcomes=None,
         weights=np.ones(len(structs)),
         context=context_from_arrow(columns["context"]),
     )
     columns["calibrated_score"] = pa.array(corrector(detections).astype(np.float32))
     rebuilt = pa.StructArray.from_arrays(list(columns.values()), fields=list(structs.type))
-    lengths = lists.value_lengths().fill_null(0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     instances = pa.ListArray.from_arrays(pa.array(offsets), rebuilt).cast(LABELS.field("instances").type)
     return table.set_column(table.schema.get_field_index("instances"), LABELS.field("instances"), instances)

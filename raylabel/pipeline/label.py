@@ -17,7 +17,7 @@ from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool import PoolImage, pool_shards
 from raylabel.errors import InputError
 from raylabel.instances import Instances, instances_context
-from raylabel.kept_labels import kept_images
+from raylabel.kept_labels import count_kept
 from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
@@ -92,13 +92,13 @@ def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
 def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
     """How many stored predictions the selection keeps, by frequency group, and why the others are dropped."""
     groups = load_classes(run).frequency_groups
-    kept: Counter[str] = Counter({"r": 0, "c": 0, "f": 0})
-    dropped: Counter[str] = Counter()
+    kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
     for uri in committed_shards(run).values():
-        for image in kept_images(uri, config.selection, groups):
-            kept.update(str(groups[struct["class_index"]]) for struct in image.structs)
-            dropped.update(image.dropped)
-    return {"kept": sum(kept.values()), "kept_by_group": dict(kept), "dropped": dict(dropped)}
+        kept_of_shard, dropped_of_shard = count_kept(uri, config.selection, groups)
+        kept += kept_of_shard
+        dropped.update(dropped_of_shard)
+    by_group = {letter: int(kept[groups == letter].sum()) for letter in ("r", "c", "f")}
+    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
 
 
 def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> dict[str, Any]:

@@ -16,16 +16,16 @@ def random_detections(seed: int, num: int, num_classes: int = 3) -> Detections:
     return Detections(
         num_classes=num_classes,
         class_indices=rng.integers(0, num_classes, num).astype(np.int32),
-        raw_scores=rng.choice([0.0, 0.2, 1.0, *rng.random(5)], num),
+        raw_scores=np.where(rng.random(num) < 0.5, rng.choice([0.0, 0.2, 1.0], num), rng.random(num)),
         image_indices=rng.integers(0, 5, num),
         outcomes=rng.integers(0, 3, num).astype(np.int8),
-        weights=rng.choice([1.0, 2.5, 7.0], num),
+        weights=np.where(rng.random(num) < 0.5, 1.0, 1 + 30 * rng.random(num)),
     )
 
 
 def assert_equal(one: ReliabilityBins, other: ReliabilityBins) -> None:
     for name in COUNTS:
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-9, err_msg=name)
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
 @pytest.mark.parametrize("num_bins", [2, 10, 15, 100])
@@ -75,8 +75,36 @@ def test_any_partition_in_any_order_gives_the_same_bins(seed: int, num: int, par
     first, second, third, fourth = pieces
     assert_equal((first + second) + (third + fourth), whole)
     assert_equal(fourth + (third + (second + first)), whole)
+    assert_equal((second + fourth) + (first + third), whole)
+    order = np.random.default_rng(seed).permutation(num)
+    assert_equal(ReliabilityBins.from_detections(detections.subset(order), 5), whole)
     assert_equal(whole + ReliabilityBins.zeros(3, 5), whole)
     assert whole.num.sum() + whole.num_ignored.sum() == pytest.approx(detections.weights.sum())
+
+
+def test_many_shards_in_any_order_give_the_same_bins() -> None:
+    detections = random_detections(1, 300_000)
+    whole = ReliabilityBins.from_detections(detections, 15)
+    rng = np.random.default_rng(2)
+    for num_shards in (7, 300):
+        shards = [
+            ReliabilityBins.from_detections(detections.subset(rows), 15)
+            for rows in np.array_split(rng.permutation(len(detections)), num_shards)
+        ]
+        assert_equal(sum(shards, ReliabilityBins.zeros(3, 15)), whole)
+        assert_equal(sum(shards[::-1], ReliabilityBins.zeros(3, 15)), whole)
+    plain = np.bincount(detections.class_indices, detections.weights * detections.is_scored * detections.raw_scores)
+    np.testing.assert_allclose(whole.sum_confidence.sum(axis=1), plain, rtol=1e-9)
+    assert (whole.num_correct <= whole.num).all()
+
+
+@given(st.lists(st.floats(0, 1), max_size=50), st.integers(2, 400))
+def test_bins_equal_a_search_among_the_edges(scores: list[float], num_bins: int) -> None:
+    edges = bin_edges(num_bins)
+    beside = np.concatenate([edges, np.nextafter(edges, np.float32(2)), np.nextafter(edges, np.float32(-1))])
+    singles = np.concatenate([np.array(scores, dtype=np.float32), beside.clip(0, 1)])
+    expected = np.clip(np.searchsorted(edges, singles, side="left") - 1, 0, num_bins - 1)
+    np.testing.assert_array_equal(bin_of(singles, num_bins), expected)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 40))

@@ -1,0 +1,24 @@
+"""Work on a thread a CPU, for what spends its time in numpy and Arrow, which leave Python to the others meanwhile."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def map_on_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """`function` of each item, in order. After an exception no further item is begun."""
+    num_threads = min(len(items), num_cpus())
+    if num_threads <= 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(num_threads) as threads:
+        yield from threads.map(function, items)
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
