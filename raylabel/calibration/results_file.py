@@ -1,18 +1,18 @@
 """Any detector's COCO or LVIS results file as detections: no image and no model is needed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from raylabel.calibration.detections import Detections, ImagePredictions, match_image
-from raylabel.calibration.verification import weigh_by_verification
+from raylabel.calibration.detections import Detections, ImagePredictions
+from raylabel.calibration.match_set import match_set
 from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
-from raylabel.masks import Rle, rle_from_segmentation
-from raylabel.matching import verification_weights
+from raylabel.masks import Rle, first_bad_rle, rle_from_segmentation
 from raylabel.storage import read_json
 
 
@@ -24,27 +24,19 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
     """
     entries = read_entries(predictions)
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
-    of_image: dict[int, list[int]] = {}
-    classes, scores, masks = np.zeros(len(entries), np.int32), np.zeros(len(entries)), list[Rle]()
-    for entry, one in enumerate(entries):
-        row = _look_up(predictions, entry, one, "image_id", row_of)
-        of_image.setdefault(row, []).append(entry)
-        classes[entry] = _look_up(predictions, entry, one, "category_id", annotated.class_index_of)
-        scores[entry] = _score(predictions, entry, one)
-        masks.append(_mask(predictions, entry, one, annotated.images[row].image_size_hw))
-    class_weights = verification_weights(annotated)
-    parts = [
-        match_image(
-            annotated,
-            row,
-            ImagePredictions(classes[chosen], scores[chosen], [masks[entry] for entry in chosen]),
-            class_weights=class_weights,
-            iou_threshold=iou_threshold,
-        )
-        for row, chosen in of_image.items()
-    ]
-    file_order = np.argsort(np.concatenate([np.array(chosen) for chosen in of_image.values()]))
-    return weigh_by_verification(Detections.concat(parts).subset(file_order), annotated)
+    rows = [_look_up(predictions, entry, one, "image_id", row_of) for entry, one in enumerate(entries)]
+    classes, scores = _classes_and_scores(predictions, entries, annotated.class_index_of)
+    masks = _masks(predictions, entries, [annotated.images[row].image_size_hw for row in rows])
+    of_image = _by_image(rows)
+    found = match_set(
+        annotated,
+        {
+            row: ImagePredictions(classes[chosen], scores[chosen], [masks[entry] for entry in chosen])
+            for row, chosen in of_image.items()
+        },
+        iou_threshold=iou_threshold,
+    )
+    return found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
 
 
 def unmatched_detections(
@@ -61,25 +53,28 @@ def unmatched_detections(
     Raises:
         InputError: an entry is malformed or of an unknown category.
     """
-    classes = np.array([_look_up(path, row, one, "category_id", class_index_of) for row, one in enumerate(entries)])
-    scores = np.array([_score(path, row, one) for row, one in enumerate(entries)])
-    of_image: dict[Any, list[int]] = {}
-    context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32) if with_context else None
-    if context is not None:
-        for row, one in enumerate(entries):
-            if "image_id" not in one:
-                raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
-            of_image.setdefault(one["image_id"], []).append(row)
-        for rows in of_image.values():
-            masks = [_mask(path, row, entries[row], _mask_size(path, row, entries[row])) for row in rows]
-            if len({tuple(mask["size"]) for mask in masks}) > 1:
-                image_id = entries[rows[0]]["image_id"]
-                raise InputError(f"{path}: entry {rows[0]}: masks of image {image_id} differ in size")
-            context[rows] = image_context(classes[rows], scores[rows], masks)
+    classes, scores = _classes_and_scores(path, entries, class_index_of)
+    if not with_context:
+        return Detections.of_scores(classes, scores, num_classes=len(class_index_of))
+    for row, one in enumerate(entries):
+        if not isinstance(one.get("image_id"), int | str):
+            raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
+    masks = _masks(path, entries, [_mask_size(path, row, one) for row, one in enumerate(entries)])
+    context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
+    for image_id, chosen in _by_image([one["image_id"] for one in entries]).items():
+        of_image = [masks[row] for row in chosen]
+        if any(mask["size"] != of_image[0]["size"] for mask in of_image):
+            raise InputError(f"{path}: entry {chosen[0]}: masks of image {image_id} differ in size")
+        context[chosen] = image_context(classes[chosen], scores[chosen], of_image)
     return Detections.of_scores(classes, scores, num_classes=len(class_index_of), context=context)
 
 
 def read_entries(path: str) -> list[dict[str, Any]]:
+    """The entries of a results file, each an object; nothing else of them is checked.
+
+    Raises:
+        InputError: the file is missing, no list, or empty.
+    """
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: results must be a list of detections, got {type(entries).__name__}")
@@ -109,13 +104,36 @@ def _score(path: str, row: int, entry: dict[str, Any]) -> float:
     return float(score)
 
 
-def _mask(path: str, row: int, entry: dict[str, Any], image_size_hw: tuple[int, int]) -> Rle:
-    if entry.get("segmentation") is None:
-        raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks, which are needed")
-    try:
-        return rle_from_segmentation(entry["segmentation"], image_size_hw)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: entry {row} (image {entry['image_id']}): {error}") from error
+def _classes_and_scores(
+    path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    classes = [_look_up(path, row, one, "category_id", class_index_of) for row, one in enumerate(entries)]
+    scores = [_score(path, row, one) for row, one in enumerate(entries)]
+    return np.array(classes, dtype=np.int32), np.array(scores, dtype=np.float64)
+
+
+def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:
+    """Image -> places of its entries, in order."""
+    places: dict[Any, list[int]] = {}
+    for place, image in enumerate(image_of):
+        places.setdefault(image, []).append(place)
+    return {image: np.array(of_image, dtype=np.int64) for image, of_image in places.items()}
+
+
+def _masks(path: str, entries: list[dict[str, Any]], sizes_hw: Sequence[tuple[int, int]]) -> list[Rle]:
+    masks = []
+    for row, (one, size_hw) in enumerate(zip(entries, sizes_hw, strict=True)):
+        if one.get("segmentation") is None:
+            raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks")
+        try:
+            masks.append(rle_from_segmentation(one["segmentation"], size_hw, check=False))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: entry {row} (image {one['image_id']}): {error}") from error
+    bad = first_bad_rle(masks)
+    if bad is not None:
+        row, message = bad
+        raise InputError(f"{path}: entry {row} (image {entries[row]['image_id']}): {message}")
+    return masks
 
 
 def _mask_size(path: str, row: int, entry: dict[str, Any]) -> tuple[int, int]:
