@@ -37,9 +37,9 @@ from raylabel.calibration import (
     pooled_average_precision,
     yield_at_precision,
 )
+from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.evaluation import evaluate_results
-from raylabel.external import read_detections
 from raylabel.storage import read_json
 
 Scorer = Callable[[str], list[NDArray[np.float64]]]
@@ -85,11 +85,7 @@ class Results:
 
     def context(self, *, num_bins: int, seed: int = 0) -> FitContext:
         """For fits on this set."""
-        return FitContext(
-            num_bins=num_bins,
-            frequency_groups=self.annotated.frequency_groups(),
-            seed=seed,
-        )
+        return FitContext.of(self.annotated, num_bins=num_bins, seed=seed)
 
     def print_table(self, scorer: Scorer, kinds: list[str], *, num_bins: int, rare_images: int) -> None:
         """One line a corrector; `scorer` gives one array of scores of all detections for each repetition."""

@@ -22,8 +22,8 @@ from raylabel.calibration import (
     measure_drift,
     nll,
 )
+from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
-from raylabel.external import read_detections
 
 _MIXES = (("zipf -> zipf", ZIPF, ZIPF), ("zipf -> flat", ZIPF, FLAT), ("flat -> zipf", FLAT, ZIPF))
 

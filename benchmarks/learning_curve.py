@@ -31,8 +31,8 @@ from raylabel.calibration import (
     image_folds,
     pointwise_nll,
 )
+from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
-from raylabel.external import read_detections
 
 SIZES = (1, 3, 10, 30, 100, 300)
 Fit = Callable[[Detections], Callable[[Detections], NDArray[np.float64]]]
@@ -67,11 +67,7 @@ def main() -> None:
     annotated = read_annotations(arguments.annotations)
     matched = read_detections(arguments.predictions, annotated)
     detections = matched.subset(matched.raw_scores >= arguments.min_score).scored()
-    context = FitContext(
-        num_bins=15,
-        frequency_groups=annotated.frequency_groups(),
-        num_train_images=annotated.class_image_counts(),
-    )
+    context = FitContext.of(annotated)
     methods: dict[str, Fit] = {
         kind: partial(fit_corrector, kind, context=context) for kind in CORRECTOR_KINDS if kind != "none"
     }

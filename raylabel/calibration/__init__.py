@@ -48,9 +48,11 @@ from raylabel.calibration.ranking import (
     precision_recall,
     yield_at_precision,
 )
+from raylabel.calibration.results_file import read_detections
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
 from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
+from raylabel.dataset.annotations import read_annotations
 
 __all__ = [
     "CORRECTOR_KINDS",
@@ -111,6 +113,8 @@ __all__ = [
     "pointwise_nll",
     "pooled_average_precision",
     "precision_recall",
+    "read_annotations",
+    "read_detections",
     "rmsce",
     "scored_accuracy",
     "size_groups",

@@ -15,7 +15,11 @@ from raylabel.calibration.identity import IdentityCorrector
 from raylabel.calibration.metrics import pointwise_nll
 
 MIN_STANDARD_ERRORS = 2.0
-"""By how many standard errors a family must beat `none`."""
+"""By how many standard errors a family must beat `none` that does not hold itself back."""
+
+HELD_BACK = frozenset({"hierarchical", "contextual"})
+"""These stay with the raw score by themselves where the data say little, so any gain out of fold will do: two standard
+errors of a few hundred detections would keep raw scores that both make better (docs/decisions.md)."""
 
 NOT_ELIGIBLE = frozenset({"ccece", "ccece_bins", "isotonic_per_class", "norcal"})
 """Tried for the table only: they take few samples at face value, or look at no outcome. Where a class has few
@@ -40,9 +44,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class AutoCorrector:
-    """The family with the lowest cross-validated NLL among those that beat `none` by more than `MIN_STANDARD_ERRORS`.
+    """The family with the lowest cross-validated NLL among those that beat `none`.
 
-    Families of `NOT_ELIGIBLE` are tried, but not chosen.
+    Families of `HELD_BACK` must beat it at all, others by more than `MIN_STANDARD_ERRORS`; those of `NOT_ELIGIBLE` are
+    tried, but not chosen.
 
     Attributes:
         chosen: that family, fitted to all detections; `none` where no family qualifies.
@@ -70,11 +75,7 @@ class AutoCorrector:
         for kind, fit in families.items():
             scores = out_of_fold_scores(scored, folds, partial(fit, context=context))
             trials[kind] = _compare(scored, pointwise_nll(scores, scored.is_correct), raw_losses)
-        better = [
-            kind
-            for kind, trial in trials.items()
-            if kind not in NOT_ELIGIBLE and trial.gain > MIN_STANDARD_ERRORS * trial.gain_error
-        ]
+        better = [kind for kind, trial in trials.items() if _is_better(kind, trial)]
         best = min(better, key=lambda kind: trials[kind].nll) if better else IdentityCorrector.kind
         return cls(families[best](detections, context), trials)
 
@@ -93,6 +94,12 @@ class AutoCorrector:
         """Read what `to_json` gave; `read` reads the chosen corrector."""
         trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
         return cls(read(content["chosen"]), trials)
+
+
+def _is_better(kind: str, trial: Trial) -> bool:
+    if kind in NOT_ELIGIBLE:
+        return False
+    return trial.gain > (0.0 if kind in HELD_BACK else MIN_STANDARD_ERRORS * trial.gain_error)
 
 
 def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:

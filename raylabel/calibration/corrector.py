@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
+from raylabel.dataset.annotations import AnnotatedSet
 
 SCORE_FLOOR = 1e-6
 """Scores are kept this far from 0 and 1 where a logit is taken."""
@@ -27,12 +28,22 @@ class FitContext:
             only `num` and `sum_confidence` count, or None; for `marginal`.
     """
 
-    num_bins: int
+    num_bins: int = 15
     frequency_groups: NDArray[np.str_]
     similarity: NDArray[np.float64] | None = None
     seed: int = 0
     num_train_images: NDArray[np.integer] | None = None
     pool_histogram: ReliabilityBins | None = None
+
+    @staticmethod
+    def of(annotated: AnnotatedSet, *, num_bins: int = 15, seed: int = 0) -> "FitContext":
+        """For detections of an annotated set, whose image counts give the frequency groups."""
+        return FitContext(
+            num_bins=num_bins,
+            frequency_groups=annotated.frequency_groups(),
+            num_train_images=annotated.class_image_counts(),
+            seed=seed,
+        )
 
 
 class Corrector(Protocol):

@@ -36,9 +36,9 @@ from raylabel.calibration.isotonic import IsotonicCorrector
 from raylabel.calibration.isotonic_per_class import ClassIsotonicCorrector
 from raylabel.calibration.marginal import MarginalCorrector
 from raylabel.calibration.norcal import NorCalCorrector
+from raylabel.calibration.results_file import read_detections
 from raylabel.calibration.temperature import TemperatureCorrector
 from raylabel.dataset.annotations import read_annotations
-from raylabel.external import read_detections
 
 NUM_CLASSES = 6
 GROUPS = np.array(["r", "r", "c", "c", "f", "f"])

@@ -32,9 +32,6 @@ from raylabel.calibration import (
     rmsce,
 )
 
-QUANTUM = 2.0**-28
-"""Bins count scores in multiples of it."""
-
 
 def made(classes: list[int], scores: list[float], correct: list[int], weights: list[float] | None = None) -> Detections:
     return Detections(
@@ -241,7 +238,7 @@ def test_equals_netcal(name: str, ours: Any) -> None:
     for num, num_bins in ((400, 15), (12, 20)):
         detections = simulated(3, num)
         theirs = getattr(netcal, name)(bins=num_bins).measure(detections.raw_scores, detections.is_correct.astype(int))
-        assert ours(ReliabilityBins.from_detections(detections, num_bins)) == pytest.approx(theirs, abs=QUANTUM)
+        assert ours(ReliabilityBins.from_detections(detections, num_bins)) == pytest.approx(theirs, abs=2**-28)
 
 
 def test_mce_min_count_equals_netcal() -> None:
@@ -249,7 +246,7 @@ def test_mce_min_count_equals_netcal() -> None:
     detections = simulated(5, 60)
     bins = ReliabilityBins.from_detections(detections, 15)
     theirs = netcal.MCE(bins=15, sample_threshold=4).measure(detections.raw_scores, detections.is_correct.astype(int))
-    assert mce(bins, min_count=4) == pytest.approx(theirs, abs=QUANTUM)
+    assert mce(bins, min_count=4) == pytest.approx(theirs, abs=2**-28)
     assert mce(bins, min_count=4) < mce(bins), "the threshold matters here"
 
 
@@ -258,7 +255,7 @@ def test_ece_and_mce_equal_hotcoco() -> None:
         detections = simulated(4, num)
         bins = ReliabilityBins.from_detections(detections, num_bins)
         theirs = hotcoco_metrics.calibration_error(detections.raw_scores, detections.is_correct, n_bins=num_bins)
-        assert (ece(bins), mce(bins)) == pytest.approx(theirs, abs=QUANTUM)
+        assert (ece(bins), mce(bins)) == pytest.approx(theirs, abs=2**-28)
 
 
 def test_an_edge_is_where_we_differ() -> None:

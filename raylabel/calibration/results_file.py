@@ -1,0 +1,146 @@
+"""Any detector's COCO or LVIS results file as detections: no image and no model is needed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.detections import Detections, ImagePredictions
+from raylabel.calibration.match_set import match_set
+from raylabel.context import CONTEXT_FEATURES, image_context
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.errors import InputError
+from raylabel.masks import Rle, first_bad_rle, rle_from_segmentation
+from raylabel.storage import read_json
+
+
+def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:
+    """Read a results file and match it, in the file's order; `image_indices` are places in `annotated.images`.
+
+    Raises:
+        InputError: the file is missing or malformed; the message names the entry.
+    """
+    entries = read_entries(predictions)
+    row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
+    rows = [_look_up(predictions, entry, one, "image_id", row_of) for entry, one in enumerate(entries)]
+    classes, scores = _classes_and_scores(predictions, entries, annotated.class_index_of)
+    masks = _masks(predictions, entries, [annotated.images[row].image_size_hw for row in rows])
+    of_image = _by_image(rows)
+    found = match_set(
+        annotated,
+        {
+            row: ImagePredictions(classes[chosen], scores[chosen], [masks[entry] for entry in chosen])
+            for row, chosen in of_image.items()
+        },
+        iou_threshold=iou_threshold,
+    )
+    return found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
+
+
+def unmatched_detections(
+    path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int], *, with_context: bool = True
+) -> Detections:
+    """Detections of a results file whose truth is not at hand, in the file's order.
+
+    Args:
+        path: of the file, for messages.
+        entries: what `read_entries` gave.
+        class_index_of: category id -> class index.
+        with_context: whether to read the masks (RLE) and give the detections' context; an RLE's size is the image's.
+
+    Raises:
+        InputError: an entry is malformed or of an unknown category.
+    """
+    classes, scores = _classes_and_scores(path, entries, class_index_of)
+    if not with_context:
+        return Detections.of_scores(classes, scores, num_classes=len(class_index_of))
+    for row, one in enumerate(entries):
+        if not isinstance(one.get("image_id"), int | str):
+            raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
+    masks = _masks(path, entries, [_mask_size(path, row, one) for row, one in enumerate(entries)])
+    context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
+    for image_id, chosen in _by_image([one["image_id"] for one in entries]).items():
+        of_image = [masks[row] for row in chosen]
+        if any(mask["size"] != of_image[0]["size"] for mask in of_image):
+            raise InputError(f"{path}: entry {chosen[0]}: masks of image {image_id} differ in size")
+        context[chosen] = image_context(classes[chosen], scores[chosen], of_image)
+    return Detections.of_scores(classes, scores, num_classes=len(class_index_of), context=context)
+
+
+def read_entries(path: str) -> list[dict[str, Any]]:
+    """The entries of a results file, each an object; nothing else of them is checked.
+
+    Raises:
+        InputError: the file is missing, no list, or empty.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: results must be a list of detections, got {type(entries).__name__}")
+    if not entries:
+        raise InputError(f"{path}: results hold no detection")
+    for row, one in enumerate(entries):
+        if not isinstance(one, dict):
+            raise InputError(f"{path}: entry {row} must be an object, got {type(one).__name__}")
+    return entries
+
+
+def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapping[Any, int]) -> int:
+    if name not in entry:
+        raise InputError(f"{path}: entry {row} has no {name}")
+    value = entry[name]
+    if isinstance(value, bool) or not isinstance(value, int | str) or value not in places:
+        raise InputError(f"{path}: entry {row}: unknown {name} {value!r}")
+    return places[value]
+
+
+def _score(path: str, row: int, entry: dict[str, Any]) -> float:
+    if "score" not in entry:
+        raise InputError(f"{path}: entry {row} has no score")
+    score = entry["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score) or not 0 <= score <= 1:
+        raise InputError(f"{path}: entry {row}: score must be a number in [0, 1], got {score!r}")
+    return float(score)
+
+
+def _classes_and_scores(
+    path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    classes = [_look_up(path, row, one, "category_id", class_index_of) for row, one in enumerate(entries)]
+    scores = [_score(path, row, one) for row, one in enumerate(entries)]
+    return np.array(classes, dtype=np.int32), np.array(scores, dtype=np.float64)
+
+
+def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:
+    """Image -> places of its entries, in order."""
+    places: dict[Any, list[int]] = {}
+    for place, image in enumerate(image_of):
+        places.setdefault(image, []).append(place)
+    return {image: np.array(of_image, dtype=np.int64) for image, of_image in places.items()}
+
+
+def _masks(path: str, entries: list[dict[str, Any]], sizes_hw: Sequence[tuple[int, int]]) -> list[Rle]:
+    masks = []
+    for row, (one, size_hw) in enumerate(zip(entries, sizes_hw, strict=True)):
+        if one.get("segmentation") is None:
+            raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks")
+        try:
+            masks.append(rle_from_segmentation(one["segmentation"], size_hw, check=False))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: entry {row} (image {one['image_id']}): {error}") from error
+    bad = first_bad_rle(masks)
+    if bad is not None:
+        row, message = bad
+        raise InputError(f"{path}: entry {row} (image {entries[row]['image_id']}): {message}")
+    return masks
+
+
+def _mask_size(path: str, row: int, entry: dict[str, Any]) -> tuple[int, int]:
+    segmentation = entry.get("segmentation")
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise InputError(
+            f"{path}: entry {row} has no RLE segmentation with its size, which a contextual corrector needs"
+        )
+    return size[0], size[1]
