@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ from raylabel.calibration import (
     fit_corrector,
     match_set,
 )
-from raylabel.config import Config, DataConfig, dump_config
+from raylabel.config import Config, DataConfig, config_dict, dump_config, parse_config
+from raylabel.context import CONTEXT_FEATURES
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.labels import shard_uri
 from raylabel.masks import Rle, encode_masks
 from raylabel.matching import Outcome
-from raylabel.schema import DETECTIONS, LABELS, PROTOTYPES
-from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
+from raylabel.schema import LABELS, PROTOTYPES
+from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table
 from raylabel.threads import num_cpus
 
 PARTS = ("matching", "binning", "corrector", "recalibrate")
@@ -84,7 +86,8 @@ def main() -> None:
                 print_table(isolated(corrector, kind, num))
     if "recalibrate" in arguments.parts:
         for num in arguments.instances:
-            print_table(recalibrate(arguments.corrector[0], num))
+            for kind in arguments.corrector:
+                print_table(recalibrate(kind, num))
 
 
 def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -416,10 +419,15 @@ def wait_for(process: subprocess.Popen[bytes]) -> tuple[int, int, Any]:
 
 
 def generate_run(run: RunFolder, num_instances: int) -> int:
-    """A run folder with all that recalibration reads, 20 instances an image and 256 images a shard."""
+    """A run that is labelled and not corrected, 20 instances an image and 256 images a shard."""
+    from raylabel.calibration import scored_accuracy
+    from raylabel.pipeline.calibrate import fit_and_commit
+    from raylabel.pipeline.label import HISTOGRAM_BINS, refresh
+
     groups = generated_context().frequency_groups
     data = DataConfig(labelled="labelled.json", images="images", calibration="c.json", validation="v.json", pool="pool")
-    commit_bytes(run.path("config.yaml"), dump_config(Config(data=data)).encode())
+    config = parse_config(config_dict(Config(data=data)) | {"calibration": {"corrector": "none"}})
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
     categories = [
         {"category_id": index + 1, "name": str(index), "frequency_group": str(group), "num_train_images": 50}
         for index, group in enumerate(groups)
@@ -432,27 +440,36 @@ def generate_run(run: RunFolder, num_instances: int) -> int:
         "embedding": rng.standard_normal((NUM_CLASSES, 16)).astype(np.float32).tolist(),
     }
     commit_table(run.path("prototypes", "prototypes.parquet"), pa.table(embeddings, schema=PROTOTYPES))
-    detections = generated_detections(20_000)
-    table = {
-        "image_id": [str(image) for image in detections.image_indices],
-        "class_index": detections.class_indices,
-        "raw_score": detections.raw_scores.astype(np.float32),
-        "calibrated_score": detections.raw_scores.astype(np.float32),
-        "outcome": detections.known_outcomes,
-        "weight": detections.weights.astype(np.float32),
-    }
-    known = {name: table[name] for name in DETECTIONS.names if name in table}
-    missing = {name: pa.nulls(len(detections), DETECTIONS.field(name).type) for name in DETECTIONS.names}
-    commit_table(run.path("calibration", "detections.parquet"), pa.table(missing | known, schema=DETECTIONS))
     masks = generated_masks(rng, 4000)
     lengths = [256 * 20] * (num_instances // (256 * 20))
     lengths += [num_instances % (256 * 20)] if num_instances % (256 * 20) else []
+    histogram = ReliabilityBins.zeros(NUM_CLASSES, HISTOGRAM_BINS)
     for shard_id, length in enumerate(lengths):
+        shard = generated_shard(rng, length, masks)
         metadata = {"corrector": "none", "shard_id": str(shard_id), "num_instances": str(length)}
-        commit_table(shard_uri(run, shard_id), generated_shard(rng, length, masks).replace_schema_metadata(metadata))
+        commit_table(shard_uri(run, shard_id), shard.replace_schema_metadata(metadata))
+        instances = shard["instances"].combine_chunks().flatten()
+        scores = Detections.of_scores(
+            instances.field("class_index").to_numpy(), instances.field("raw_score").to_numpy(), num_classes=NUM_CLASSES
+        )
+        histogram += ReliabilityBins.from_detections(
+            replace(scores, outcomes=np.zeros(length, np.int8)), HISTOGRAM_BINS
+        )
+    commit_table(run.path("labels", "histogram.parquet"), histogram.to_table())
+
+    detections = generated_detections(20_000)
+    detections = replace(
+        detections,
+        context=rng.random((len(detections), len(CONTEXT_FEATURES))).astype(np.float32),
+        mask_areas=rng.integers(50, 9000, len(detections)).astype(np.int32),
+    )
+    image_ids = [str(image) for image in range(1000)]
+    tables = fit_and_commit(config, run, detections, image_ids, scored_accuracy(detections))
+    run.commit_artifact("teacher", {"fingerprint": "teacher"})
+    run.commit_artifact("calibration", {"fingerprint": "calibration", "num_split_images": 1000, **tables})
     counts = {"num_instances": num_instances, "num_images": num_instances // 20, "num_quarantined": 0}
-    for stage in ("calibration", "labels"):
-        run.commit_artifact(stage, {"fingerprint": digest(stage), "seconds": 0.0, "settings": {}, **counts})
+    run.commit_artifact("labels", {"fingerprint": "labels", "inputs": {"teacher": "teacher"}, **counts})
+    refresh(config, run)
     return len(lengths)
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from raylabel.dataset.annotations import AnnotatedSet, GroundTruth
 from raylabel.masks import Rle
 
+_NO_BOX = [0, 0, 0, 0]
+"""Sizes are not asked for; without a box hotcoco would take one from each mask."""
+
 _MAX_CLASSES = 2**31
 """Above every class index."""
 
@@ -143,7 +146,13 @@ def _evaluate(
         image_rows.append({"id": number, "height": height, "width": width})
         classes, scores = np.asarray(image.class_indices)[chosen].tolist(), np.asarray(image.scores)[chosen].tolist()
         results += [
-            {"image_id": number, "category_id": one, "score": score, "segmentation": image.masks[place]}
+            {
+                "image_id": number,
+                "category_id": one,
+                "score": score,
+                "segmentation": image.masks[place],
+                "bbox": _NO_BOX,
+            }
             for place, one, score in zip(chosen.tolist(), classes, scores, strict=True)
         ]
         annotations += [

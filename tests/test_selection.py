@@ -65,3 +65,30 @@ def test_kept_and_dropped_sum_to_all(seed: int, num: int, min_score: float, max_
     assert found.keep.sum() + sum(found.dropped.values()) == num
     assert found.keep.sum() <= max_per_image
     assert (np.array(scores, dtype=np.float32)[found.keep] >= np.float32(min_score)).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 6), max_size=8), st.integers(1, 4))
+def test_many_images_at_once_equal_one_by_one(seed: int, lengths: list[int], max_per_image: int) -> None:
+    rng, num = np.random.default_rng(seed), sum(lengths)
+    config = SelectionConfig(
+        min_score=0.3, min_score_by_group={"c": 0.6}, min_mask_quality=0.2, min_area=9, max_per_image=max_per_image
+    )
+    columns = {
+        "calibrated_scores": rng.choice([0.2, 0.5, 0.5, 0.9], num).astype(np.float32),
+        "class_indices": rng.integers(0, 3, num).astype(np.int32),
+        "mask_quality": rng.random(num).astype(np.float32),
+        "mask_areas": rng.integers(0, 60, num).astype(np.int32),
+    }
+    whole = select(**columns, config=config, frequency_groups=GROUPS, image_lengths=np.array(lengths, dtype=np.int64))
+    ends = np.cumsum(lengths, dtype=int)
+    each = [
+        select(
+            **{name: values[end - length : end] for name, values in columns.items()},
+            config=config,
+            frequency_groups=GROUPS,
+        )
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+    assert whole.keep.tolist() == [kept for one in each for kept in one.keep.tolist()]
+    for reason, count in whole.dropped.items():
+        assert count == sum(one.dropped[reason] for one in each)

@@ -195,23 +195,30 @@ def match_rows(
         )
         for row, of_image in predictions.items()
     ]
-    ends = np.cumsum([len(one.masks) for one in images])
-    outcomes = np.split(match_images(images, iou_threshold=iou_threshold), ends)
-    parts = [Detections.empty(annotated.num_classes)]
-    for (row, of_image), image, of_one in zip(predictions.items(), images, outcomes[:-1], strict=True):
-        context = of_image.context
-        if context is None and with_context:
-            context = image_context(image.class_indices, image.scores, image.masks)
-        parts.append(
-            Detections(
-                num_classes=annotated.num_classes,
-                class_indices=np.asarray(image.class_indices, dtype=np.int32),
-                raw_scores=image.scores.astype(np.float64),
-                image_indices=np.full(len(of_one), row, dtype=np.int64),
-                outcomes=of_one,
-                weights=detection_weights(of_one, image.class_indices, class_weights, image.object_classes),
-                context=context,
-                mask_areas=mask_areas(image.masks),
-            )
-        )
-    return Detections.concat(parts)
+    outcomes, lengths = match_images(images, iou_threshold=iou_threshold), [len(image.masks) for image in images]
+    weights = np.ones(len(outcomes))
+    if (class_weights != 1).any():
+        for image, rows in zip(images, _slices(lengths), strict=True):
+            weights[rows] = detection_weights(outcomes[rows], image.class_indices, class_weights, image.object_classes)
+    contexts = [of_image.context for of_image in predictions.values()]
+    if with_context:
+        contexts = [
+            image_context(image.class_indices, image.scores, image.masks) if context is None else context
+            for image, context in zip(images, contexts, strict=True)
+        ]
+    known = [context for context, length in zip(contexts, lengths, strict=True) if length]
+    return Detections(
+        num_classes=annotated.num_classes,
+        class_indices=np.concatenate([image.class_indices for image in images]),
+        raw_scores=np.concatenate([image.scores for image in images]).astype(np.float64),
+        image_indices=np.repeat(np.fromiter(predictions, dtype=np.int64), lengths),
+        outcomes=outcomes,
+        weights=weights,
+        context=_joined(known or contexts[:1], "context"),
+        mask_areas=mask_areas([mask for image in images for mask in image.masks]),
+    )
+
+
+def _slices(lengths: Sequence[int]) -> list[slice]:
+    ends = np.cumsum(lengths).tolist()
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]

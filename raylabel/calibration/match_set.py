@@ -9,7 +9,7 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.matching import verification_weights
 from raylabel.threads import map_on_threads
 
-_MASKS_AT_A_TIME = 2000
+_MASKS_AT_A_TIME = 8000
 """Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on."""
 
 
