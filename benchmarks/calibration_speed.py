@@ -341,6 +341,7 @@ def generated_detections(num: int) -> Detections:
         image_indices=np.arange(num) // 20,
         outcomes=outcomes,
         weights=np.where(rng.random(num) < 0.9, 1.0, rng.uniform(1, 20, num)),
+        context=rng.random((num, len(CONTEXT_FEATURES)), dtype=np.float32),
     )
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raylabel.calibration import Detections, FitContext, fit_corrector
+from raylabel.calibration import Detections, FitContext, calibration_tables, fit_corrector
 from raylabel.config import Config, dump_config
 from raylabel.models import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
-from raylabel.schema import DETECTIONS, PROTOTYPES
+from raylabel.schema import PROTOTYPES
 from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
 
 
@@ -34,7 +34,17 @@ def prepared_run(config: Config, folder: Path) -> RunFolder:
     context = FitContext(num_bins=5, frequency_groups=data.frequency_groups, similarity=None, seed=0)
     corrector = fit_corrector("none", Detections.empty(num_classes), context=context)
     commit_json(run.path("calibration", "corrector.json"), corrector.to_json())
-    commit_table(run.path("calibration", "detections.parquet"), DETECTIONS.empty_table())
+    tables = calibration_tables(
+        Detections.empty(num_classes),
+        corrector=corrector,
+        context=context,
+        image_ids=[],
+        class_names=data.labelled.class_names,
+        category_ids=data.labelled.category_ids,
+        num_train_images=data.labelled.class_image_counts(),
+    )
+    commit_table(run.path("calibration", "detections.parquet"), tables.detections)
+    commit_table(run.path("calibration", "classes.parquet"), tables.classes)
     for name in ("prototypes", "teacher"):
         run.commit_artifact(name, {"fingerprint": digest(name), "seconds": 0.0})
     run.commit_artifact(
