@@ -1,4 +1,4 @@
-"""Calibration of any detector's scores: match, bin, measure, correct. NumPy and SciPy only."""
+"""Calibration of any detector's scores: match, bin, measure, correct. NumPy, SciPy and, in one file, LightGBM."""
 
 from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of

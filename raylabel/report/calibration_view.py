@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics import class_bias, group_masks
 from raylabel.report.plots import bars_png, png
-from raylabel.report.reliability import (
-    FEW,
-    MeanWeights,
-    choose_classes,
-    class_panels,
-    mean_weights,
-    reliability_figure,
-    reliability_png,
-)
+from raylabel.report.reliability import choose_classes, class_panels, reliability_figure, reliability_png
+from raylabel.report.reliability_curve import FEW, MeanWeights, mean_weights
 
 GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
 

@@ -10,133 +10,13 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.metrics import ccece, credible_interval, ece
-from raylabel.matching import Outcome
+from raylabel.calibration.metrics import ccece, ece
 from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, new_figure, plain, png
-
-FEW = 10.0
-"""Effective detections from which a bin's accuracy is drawn as more than a hint."""
+from raylabel.report.reliability_curve import FEW, MeanWeights, ReliabilityCurve, reliability_curve
 
 GROUP_TITLES = {"all": "all classes", "r": "rare", "c": "common", "f": "frequent"}
 _COLUMNS = 4
 _LOG_FROM = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanWeights:
-    """Sum of squared weights over sum of weights, of each class's detections: 1 where every weight is 1.
-
-    Attributes:
-        correct: (num_classes,).
-        incorrect: (num_classes,).
-    """
-
-    correct: NDArray[np.float64]
-    incorrect: NDArray[np.float64]
-
-
-def mean_weights(
-    class_indices: NDArray[np.integer],
-    outcomes: NDArray[np.integer],
-    weights: NDArray[np.floating],
-    *,
-    num_classes: int,
-) -> MeanWeights:
-    """Of detections' classes, outcomes and weights, each (N,); 1 for a class without a detection of the outcome."""
-
-    def ratio(outcome: Outcome) -> NDArray[np.float64]:
-        rows = outcomes == outcome
-        sums = np.bincount(class_indices[rows], weights[rows], num_classes)
-        squares = np.bincount(class_indices[rows], weights[rows].astype(np.float64) ** 2, num_classes)
-        return np.divide(squares, sums, out=np.ones(num_classes), where=sums > 0)
-
-    return MeanWeights(correct=ratio(Outcome.CORRECT), incorrect=ratio(Outcome.INCORRECT))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityCurve:
-    """The points of one diagram, one for each bin, or group of neighbours, that holds a detection; all of shape (K,).
-
-    Attributes:
-        first_bin, last_bin: which bins a point is of, rising.
-        confidence: mean confidence.
-        accuracy: share of correct detections.
-        low, high: 95 % credible interval of the accuracy.
-        num: weight of the detections.
-        num_effective: Kish's effective number of them, which the interval is of.
-    """
-
-    first_bin: NDArray[np.int64]
-    last_bin: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    num: NDArray[np.float64]
-    num_effective: NDArray[np.float64]
-
-    @property
-    def is_few(self) -> NDArray[np.bool_]:
-        """(K,) whether a bin holds too little to be read on its own."""
-        return self.num_effective < FEW
-
-
-def reliability_curve(
-    bins: ReliabilityBins,
-    classes: NDArray[np.bool_],
-    weights: MeanWeights | None = None,
-    *,
-    min_effective: float = 0,
-) -> ReliabilityCurve:
-    """Some classes taken together.
-
-    Args:
-        bins: of all classes.
-        classes: (num_classes,) mask.
-        weights: of the binned detections, for the effective number of each bin: a class's correct (incorrect)
-            detections are taken to be weighted alike in all bins. None where every weight is 1.
-        min_effective: neighbours are merged, from the most confident bin down, until they hold so many; what is left at
-            the low end joins the last.
-    """
-    chosen = bins.of_classes(classes)
-    squares = chosen.num
-    if weights is not None:
-        correct, incorrect = weights.correct[classes, None], weights.incorrect[classes, None]
-        squares = chosen.num_correct * correct + (chosen.num - chosen.num_correct) * incorrect
-    columns = np.stack([chosen.num, chosen.sum_confidence, chosen.num_correct, squares]).sum(axis=1)
-    parts = _parts(columns[0], columns[3], min_effective)
-    num, sum_confidence, num_correct, num_squared = (
-        np.array([columns[:, first : last + 1].sum(axis=1) for first, last in parts]).reshape(-1, 4).T
-    )
-    accuracy, num_effective = num_correct / num, num**2 / num_squared
-    low, high = credible_interval(accuracy, num_effective)
-    return ReliabilityCurve(
-        first_bin=np.array([first for first, _ in parts], dtype=np.int64),
-        last_bin=np.array([last for _, last in parts], dtype=np.int64),
-        confidence=sum_confidence / num,
-        accuracy=accuracy,
-        low=low,
-        high=high,
-        num=num,
-        num_effective=num_effective,
-    )
-
-
-def _parts(num: NDArray[np.float64], squares: NDArray[np.float64], min_effective: float) -> list[tuple[int, int]]:
-    """First and last bin of each point, rising: every bin that holds something is in one."""
-    held = np.flatnonzero(num > 0).tolist()
-    parts: list[tuple[int, int]] = []
-    last = None
-    for bin_index in reversed(held):
-        last = bin_index if last is None else last
-        span = slice(bin_index, last + 1)
-        if num[span].sum() ** 2 / squares[span].sum() >= min_effective:
-            parts.append((bin_index, last))
-            last = None
-    if last is not None:
-        _, previous_last = parts.pop() if parts else (0, last)
-        parts.append((held[0], previous_last))
-    return parts[::-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from raylabel.pipeline import calibrate, label
 from raylabel.pipeline.drift import count_pool
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_one
+from raylabel.pipeline.stage import finished
 from raylabel.schema import DETECTIONS, DRIFT, PROTOTYPES, context_to_arrow
 from raylabel.storage import RunFolder, commit_table, read_json, read_table, read_table_metadata
 
@@ -102,12 +103,12 @@ def test_marginal_is_fitted_to_the_pool_once_it_is_labelled(config: Config, prep
     put_detections(run, np.arange(60) % 6, num_images=60)
     calibrate.refit(config, run)
     before = read_json(run.path("calibration", "corrector.json"))
-    assert run.artifact("calibration")["pool"] is None  # type: ignore[index]
+    assert finished(run, "calibrate")["pool"] is None
     artifact = run_one("label", config, run)
     after = read_json(run.path("calibration", "corrector.json"))
     assert after["kind"] == before["kind"] == "marginal"
     assert after["shifts"] != before["shifts"]
-    assert run.artifact("calibration")["pool"] == artifact["fingerprint"]  # type: ignore[index]
+    assert finished(run, "calibrate")["pool"] == artifact["fingerprint"]
     assert shard_digests(run) == {artifact["corrector_digest"]}
 
     times = {uri: Path(uri).stat().st_mtime_ns for uri in committed_shards(run).values()}
@@ -127,7 +128,7 @@ def test_labels_of_another_teacher_are_not_the_pool(config: Config, prepare: Any
     label.run_stage(config, run)
     run.commit_artifact("teacher", {"fingerprint": "another", "seconds": 0.0})
     calibrate.refit(config, run)
-    assert run.artifact("calibration")["pool"] is None  # type: ignore[index]
+    assert finished(run, "calibrate")["pool"] is None
 
 
 def test_runs_of_an_earlier_version_say_what_to_do(config: Config, prepare: Any, tmp_path: Path) -> None:

@@ -16,18 +16,15 @@ from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
 from raylabel.report.plots import AFTER, BEFORE
 from raylabel.report.reliability import (
-    FEW,
-    MeanWeights,
     Panel,
     choose_classes,
     class_panels,
     group_panels,
-    mean_weights,
     outside_intervals,
-    reliability_curve,
     reliability_figure,
     reliability_png,
 )
+from raylabel.report.reliability_curve import FEW, MeanWeights, mean_weights, reliability_curve
 
 ALL = np.ones(2, bool)
 
