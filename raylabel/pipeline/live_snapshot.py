@@ -26,6 +26,9 @@ def live_figures(
 ) -> dict[str, dict[str, Any]]:
     """Figures of the raw scores so far, for all classes and each frequency group.
 
+    Of federated annotations they are provisional: the weights are those of images matched one by one, on which
+    `weigh_by_verification` improves once all are there.
+
     Args:
         bins: of the shards that were counted. Where the truth is unknown, `num_correct` holds the sum of the calibrated
             scores: the number that is right if the corrector is.
