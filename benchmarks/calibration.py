@@ -99,7 +99,7 @@ class Results:
             f"{is_rare.sum()} detections of the classes in at most {rare_images} images"
         )
         print(
-            f"{'corrector':<19}{'NLL':>7}{'':>16}{'rare':>8}{'':>16}{'against none':>22}{'ECE':>7}{'CCECE':>7}"
+            f"{'corrector':<19}{'NLL':>7}{'':>16}{'rare':>8}{'':>16}{'against none':>24}{'ECE':>7}{'CCECE':>7}"
             f"{'AP':>7}{'APpool':>8}{'yield':>7}{'seconds':>9}"
         )
         for kind in kinds:
@@ -112,7 +112,7 @@ class Results:
             gain = with_interval(losses - raw_losses, weights, images, sign="+")
             figures = np.mean([self._figures(scores, num_bins) for scores in repetitions], axis=0)
             print(
-                f"{kind:<19}{every:>23}{rare:>24}{gain:>22}"
+                f"{kind:<19}{every:>23}{rare:>24}{gain:>24}"
                 + "".join(f"{value:>{width}.3f}" for value, width in zip(figures, (7, 7, 7, 8, 7), strict=True))
                 + f"{seconds:>9.2f}",
                 flush=True,

@@ -205,10 +205,51 @@ def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> No
     predictions, annotations = str(folder / "results.json"), str(folder / "instances.json")
     artifact = calibrate_results(predictions, annotations, str(tmp_path / "out"))
     assert (artifact["num_correct"], artifact["num_incorrect"], artifact["num_ignored"]) == (1782, 10294, 488)
-    assert artifact["corrector_chosen"] != "none"
+    assert artifact["corrector_chosen"] == "contextual"
     raw, calibrated = artifact["raw"], artifact["calibrated_cross_validated"]
-    assert calibrated["nll"] < raw["nll"] - 0.008
+    assert calibrated["nll"] < raw["nll"] - 0.055
     assert calibrated["ece"] < 0.4 * raw["ece"]
     assert all(calibrated["ccece"][group] < raw["ccece"][group] for group in ("all", "r", "c", "f"))
     correct_results(str(tmp_path / "out" / "corrector.json"), predictions, str(tmp_path / "corrected.json"))
-    assert len(read_json(str(tmp_path / "corrected.json"))) == 12_564
+    corrected = [one["score"] for one in read_json(str(tmp_path / "corrected.json"))]
+    stored = read_table(str(tmp_path / "out" / "detections.parquet"))["calibrated_score"].to_numpy()
+    np.testing.assert_allclose(corrected, stored, atol=1e-6)
+
+
+def contextual(files: Files, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A contextual corrector of the small files, and their entries."""
+    predictions, annotations, results = files
+    calibrate_results(predictions, annotations, str(folder / "out"), corrector="contextual")
+    return str(folder / "out" / "corrector.json"), results
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": None}, "entry 5 has no RLE segmentation"),
+        ({"segmentation": [[0, 0, 6, 0, 6, 6]]}, "entry 5 has no RLE segmentation"),
+        ({"segmentation": rle(0, 0, 6, size=20)}, "masks of image 2 differ in size"),
+        ({"image_id": None}, "entry 5 has no image_id"),
+        ({"segmentation": {"size": [SIZE, SIZE], "counts": "zz"}}, "entry 5"),
+    ],
+)
+def test_context_needs_whole_entries(files: Files, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    corrector, results = contextual(files, tmp_path)
+    results[5] |= change
+    Path(files[0]).write_text(json.dumps(results))
+    with pytest.raises(InputError, match=message) as raised:
+        correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "corrected.json").exists()
+
+
+def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files: Files, tmp_path: Path) -> None:
+    corrector, _ = contextual(files, tmp_path)
+    content = read_json(corrector)
+    content |= {"features": [*content["features"], "mask_quality"], "share": 1.0}
+    Path(corrector).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="mask_quality, which these detections lack"):
+        correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
+    Path(corrector).write_text(json.dumps(content | {"features": content["features"][:-1], "trees": "no trees"}))
+    with pytest.raises(InputError, match="trees are not a LightGBM model"):
+        correct_results(corrector, files[0], str(tmp_path / "corrected.json"))

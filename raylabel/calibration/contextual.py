@@ -180,8 +180,12 @@ class ContextualCorrector:
     @cached_property
     def _booster(self) -> Any:
         from lightgbm import Booster  # its import takes a second, which only this corrector needs
+        from lightgbm.basic import LightGBMError
 
-        return Booster(model_str=self.trees)
+        try:
+            return Booster(model_str=self.trees)
+        except LightGBMError as error:
+            raise ValueError(f"the corrector's trees are not a LightGBM model: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         return {

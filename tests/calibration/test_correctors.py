@@ -25,12 +25,13 @@ from raylabel.calibration import (
     nll,
     out_of_fold_scores,
 )
-from raylabel.calibration.auto import AutoCorrector
+from raylabel.calibration.auto import HELD_BACK, AutoCorrector
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.ccece_bins import CellBiasCorrector
 from raylabel.calibration.class_bias import ClassBiasCorrector
 from raylabel.calibration.correctors import FAMILIES
 from raylabel.calibration.curves import curves_through, rising
+from raylabel.calibration.folds import some_images
 from raylabel.calibration.hierarchical import HierarchicalCorrector
 from raylabel.calibration.isotonic import IsotonicCorrector
 from raylabel.calibration.isotonic_per_class import ClassIsotonicCorrector
@@ -415,6 +416,25 @@ def test_auto_says_what_it_tried() -> None:
     assert corrector.chosen.kind == best != "none"
     assert corrector.trials["none"].gain == 0
     assert corrector.to_json()["cross_validation"][best]["gain"] > 0
+
+
+def test_auto_chooses_only_what_holds_itself_back_where_detections_are_few() -> None:
+    """Hardly any detection is right: any family would gain; of 200 only the careful ones may be chosen."""
+    few = simulated(0, 200, lambda classes, scores: np.full(len(scores), 0.02))
+    chosen = fit_corrector("auto", few, context=context())
+    assert isinstance(chosen, AutoCorrector)
+    assert chosen.trials["isotonic"].gain > 4 * chosen.trials["isotonic"].gain_error
+    assert chosen.chosen.kind in HELD_BACK
+
+
+def test_some_images_are_whole_and_no_more_than_asked() -> None:
+    detections = simulated(0, 500, calibrated, num_images=40)
+    drawn = some_images(detections, 100, seed=0)
+    assert 50 < len(drawn) <= 100
+    for image in np.unique(drawn.image_indices):
+        assert (drawn.image_indices == image).sum() == (detections.image_indices == image).sum()
+    assert len(some_images(detections, 500, seed=0)) == 500
+    assert len(np.unique(some_images(detections, 1, seed=0).image_indices)) == 1
 
 
 def test_folds_never_split_an_image() -> None:
