@@ -132,3 +132,8 @@ DRIFT = pa.schema(
 """labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*`
 are images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as
 estimated from its scores; null where there are too few detections, and for an infinite ratio."""
+
+
+def nullable(values: NDArray[np.float64]) -> pa.Array:
+    """Float64 column with null for NaN and infinity: a figure that can't be had."""
+    return pa.array(values, pa.float64(), mask=~np.isfinite(values))

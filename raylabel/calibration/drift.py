@@ -12,7 +12,7 @@ from scipy.stats import f as f_distribution
 
 from raylabel.calibration.image_counts import ImageCounts, equal_shares, residual_products
 from raylabel.calibration.pool_accuracy import PoolAccuracy
-from raylabel.schema import DRIFT
+from raylabel.schema import DRIFT, nullable
 
 FALSE_ALARM_RATE = 0.05
 """Chance that a report names any class although nothing has changed."""
@@ -89,18 +89,18 @@ class DriftReport:
                 "num_pool": num_pool.astype(np.int64),
                 "num_images_calibration": self.calibration.num_images_with.astype(np.int64),
                 "num_images_pool": self.pool.num_images_with.astype(np.int64),
-                "psi": _nullable(self.psi),
-                "psi_null": _nullable(self.psi_null),
-                "psi_p_value": _nullable(self.psi_p_value),
+                "psi": nullable(self.psi),
+                "psi_null": nullable(self.psi_null),
+                "psi_p_value": nullable(self.psi_p_value),
                 "scores_drifted": self.scores_drifted,
-                "rate_ratio": _nullable(self.rate_ratio),
-                "rate_ratio_low": _nullable(self.rate_ratio_low),
-                "rate_ratio_high": _nullable(self.rate_ratio_high),
-                "rate_p_value": _nullable(self.rate_p_value),
+                "rate_ratio": nullable(self.rate_ratio),
+                "rate_ratio_low": nullable(self.rate_ratio_low),
+                "rate_ratio_high": nullable(self.rate_ratio_high),
+                "rate_p_value": nullable(self.rate_p_value),
                 "rate_drifted": self.rate_drifted,
-                "accuracy": _nullable(accuracy.accuracy),
-                "accuracy_low": _nullable(accuracy.low),
-                "accuracy_high": _nullable(accuracy.high),
+                "accuracy": nullable(accuracy.accuracy),
+                "accuracy_low": nullable(accuracy.low),
+                "accuracy_high": nullable(accuracy.high),
             },
             schema=DRIFT,
         )
@@ -264,8 +264,3 @@ def _holm(p_values: NDArray[np.float64], level: float) -> NDArray[np.bool_]:
 def _mean_score(num: NDArray[np.float64]) -> float:
     centres = (np.arange(len(num)) + 0.5) / len(num)
     return float(num @ centres / num.sum())
-
-
-def _nullable(values: NDArray[np.float64]) -> pa.Array:
-    """NaN and infinity to null."""
-    return pa.array(values, pa.float64(), mask=~np.isfinite(values))

@@ -27,7 +27,7 @@ from raylabel.calibration.metrics import (
     nll,
 )
 from raylabel.matching import Outcome
-from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow
+from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow, nullable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def calibration_tables(
                 "frequency_group": [str(letter) for letter in context.frequency_groups],
                 "num_train_images": np.asarray(num_train_images, dtype=np.int64),
                 **_class_figures(detections, raw_bins, accuracy or scored_accuracy(detections)),
-                "ccece_calibrated": _nullable(class_ccece(held_out_bins)),
+                "ccece_calibrated": nullable(class_ccece(held_out_bins)),
             },
             schema=CLASSES,
         ),
@@ -124,11 +124,11 @@ def _class_figures(detections: Detections, bins: ReliabilityBins, accuracy: Clas
     return {
         "num_detections": np.bincount(scored.class_indices, minlength=detections.num_classes),
         "num_effective": accuracy.num_effective,
-        "accuracy": _nullable(accuracy.accuracy),
-        "accuracy_low": _nullable(accuracy.low),
-        "accuracy_high": _nullable(accuracy.high),
-        "bias": _nullable(class_bias(bins)),
-        "ccece": _nullable(class_ccece(bins)),
+        "accuracy": nullable(accuracy.accuracy),
+        "accuracy_low": nullable(accuracy.low),
+        "accuracy_high": nullable(accuracy.high),
+        "bias": nullable(class_bias(bins)),
+        "ccece": nullable(class_ccece(bins)),
     }
 
 
@@ -183,11 +183,6 @@ def _figures(
             name: ccece(part, debiased=True) if part.num.any() else None for name, part in by_group.items()
         },
     }
-
-
-def _nullable(values: NDArray[np.float64]) -> pa.Array:
-    """NaN to null."""
-    return pa.array(values, pa.float64(), mask=np.isnan(values))
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
