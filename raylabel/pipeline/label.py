@@ -1,41 +1,34 @@
 """Stage 4: the teacher over the pool; shard after shard of soft pseudo-labels, each committed exactly once."""
 
-import json
 import time
 import uuid
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
-from raylabel.config import Config, config_dict, parse_config
-from raylabel.dataset.images import ImageError
-from raylabel.dataset.pool import PoolImage, pool_shards
+from raylabel.calibration import ReliabilityBins
+from raylabel.config import Config, config_dict
+from raylabel.dataset.pool import pool_shards
 from raylabel.errors import InputError
-from raylabel.instances import Instances, instances_context
 from raylabel.kept_labels import count_kept
-from raylabel.labels import STATUS_OK, committed_shards, instances_to_structs, shard_uri
-from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.labels import STATUS_OK, committed_shards, shard_uri
 from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.drift import compare_with_pool
-from raylabel.pipeline.expected_bins import bins_of_shard, expected_bins
-from raylabel.pipeline.inference import Predictor, map_shards
+from raylabel.pipeline.expected_bins import bins_of_shard
+from raylabel.pipeline.inference import map_shards
+from raylabel.pipeline.label_shard import LabelShard
 from raylabel.pipeline.live_calibration import live_calibration
+from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_from_json
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
-from raylabel.schema import BINS, ERRORS, LABELS
+from raylabel.schema import ERRORS
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_table, read_table_metadata, remove
 
 FOLDER = stage_folder("label")
-
-HISTOGRAM_BINS = 50
-"""Bins of the pool's confidence histograms: finer than reliability bins, and the same for every setting of those."""
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -177,105 +170,3 @@ def _summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: i
         **{name: totals[name] for name in ("num_images", "num_instances", "num_quarantined")},
         "quarantined_by_reason": dict(reasons),
     }
-
-
-class LabelShard:
-    """Labels and commits shards, inside an actor."""
-
-    def __init__(
-        self,
-        *,
-        config: dict[str, Any],
-        run: str,
-        corrector: dict[str, Any],
-        fingerprint: str,
-        driver_id: str,
-        counter: Any,
-        calibration_actor: Any,
-    ) -> None:
-        self._config = parse_config(config)
-        self._run = RunFolder(run)
-        self._corrector = corrector_from_json(corrector)
-        self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
-        self._driver_id = driver_id
-        self._counter, self._calibration_actor = counter, calibration_actor
-        self._predictor = Predictor(self._run.path("teacher"), self._config)
-
-    def __call__(self, shard: dict[str, Any]) -> pa.Table:
-        shard_id: int = shard["shard_id"]
-        images = [PoolImage(image_id=image_id, uri=uri) for image_id, uri in shard["images"]]
-        start = time.monotonic()
-        attempt = begin_attempt(self._run, shard_id, self._driver_id)
-        rows: list[dict[str, Any]] = []
-        detections = Detections.empty(self._predictor.num_classes)
-        for image, found in self._predictions(images, attempt):
-            rows.append(self._row(image, found))
-            if isinstance(found, Instances):
-                detections = Detections.concat([detections, self._detections(found)])
-            self._counter.report.remote(f"shard-{shard_id}", len(rows))
-        histogram = ReliabilityBins.from_detections(detections, HISTOGRAM_BINS).to_table()
-        counts = {
-            "num_images": len(rows),
-            "num_instances": len(detections),
-            "num_quarantined": sum(row["status"] != STATUS_OK for row in rows),
-        }
-        metadata = {
-            **self._metadata,
-            "shard_id": shard_id,
-            **counts,
-            "seconds": round(time.monotonic() - start, 3),
-            "histogram": histogram_to_json(histogram),
-        }
-        schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
-        table = pa.Table.from_pylist(rows, schema=schema)
-        commit_table(shard_uri(self._run, shard_id), table)
-        bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
-        self._calibration_actor.add.remote(shard_id, bins.to_table())
-        attempt.forget()
-        return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
-
-    def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Any:
-        if not attempt.is_careful:
-            yield from zip(images, self._predictor([image.uri for image in images]), strict=True)
-            return
-        for position, image in enumerate(images):
-            if position in attempt.killers:
-                yield image, ImageError(KILLED_ITS_WORKER)
-                continue
-            attempt.mark_image(position)
-            [found] = self._predictor([image.uri])
-            yield image, found
-
-    def _row(self, image: PoolImage, found: Instances | ImageError) -> dict[str, Any]:
-        row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
-        if isinstance(found, ImageError):
-            return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
-        context = instances_context(found)
-        calibrated_scores = self._corrector(self._detections(found, context)).astype(np.float32)
-        height, width = found.image_size_hw
-        return row | {
-            "height": height,
-            "width": width,
-            "status": STATUS_OK,
-            "instances": instances_to_structs(found, calibrated_scores, context, top_k=self._config.label.top_k),
-        }
-
-    def _detections(self, found: Instances, context: NDArray[np.float32] | None = None) -> Detections:
-        # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
-        num_classes = self._predictor.num_classes
-        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=num_classes, context=context)
-        return replace(scores, outcomes=np.zeros(len(found), np.int8))
-
-
-def histogram_to_json(histogram: pa.Table) -> str:
-    """A sparse histogram of raw scores as text, for a shard's metadata."""
-    shape = {key.decode(): value.decode() for key, value in histogram.schema.metadata.items()}
-    return json.dumps({"shape": shape, **histogram.select(["class_index", "bin", "num", "sum_confidence"]).to_pydict()})
-
-
-def histogram_from_json(text: str) -> pa.Table:
-    """Back to a table of schema.BINS; what is right is not known, so `num_correct` and `num_ignored` are 0."""
-    content = json.loads(text)
-    shape = content.pop("shape")
-    zeros = [0.0] * len(content["bin"])
-    return pa.table({**content, "num_correct": zeros, "num_ignored": zeros}, schema=BINS.with_metadata(shape))

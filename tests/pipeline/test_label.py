@@ -14,7 +14,7 @@ from raylabel.config import Config
 from raylabel.errors import InputError
 from raylabel.labels import PseudoLabels, committed_shards
 from raylabel.pipeline import label
-from raylabel.pipeline.label import histogram_from_json
+from raylabel.pipeline.pool_histogram import histogram_from_json
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_json, read_table, read_table_metadata
 
