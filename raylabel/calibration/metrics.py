@@ -90,10 +90,14 @@ def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False
 
 
 def mean_bias(bins: ReliabilityBins, *, min_count: float = 1) -> float:
-    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections.
+    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections, in [-1, 1].
+
+        mean_c (mean confidence of c - accuracy of c)
 
     Raises:
         ValueError: no class reaches `min_count`.
+
+    Source: as `class_bias`; the mean over classes is ours.
     """
     return float(class_bias(bins)[_counted(bins, min_count)].mean())
 

@@ -77,7 +77,7 @@ def test_bias_and_ccece_by_hand() -> None:
 def test_no_detection_has_no_figure() -> None:
     empty = ReliabilityBins.zeros(3, 5)
     for figure in (ece, mce):
-        with pytest.raises(ValueError, match="no (class|bin) has a detection"):
+        with pytest.raises(ValueError, match=r"no (class|bin) has a detection"):
             figure(empty)
     assert np.isnan(class_ccece(empty)).all()
     assert np.isnan(class_ccece_debiased(empty)).all()
