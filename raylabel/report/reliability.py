@@ -126,7 +126,7 @@ def choose_classes(
     choices = {
         "Most detections": detected[np.argsort(-weight[detected], kind="stable")],
         "After correction furthest outside of the intervals": detected[furthest[off[furthest] > 0]],
-        "Fewest training images": rare_first,
+        "The rarest": rare_first,
     }
     return [
         ClassChoice(heading=heading, class_indices=chosen[:num].tolist())
