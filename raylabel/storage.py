@@ -63,10 +63,19 @@ def read_bytes(uri: str) -> bytes:
 
 
 def commit_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all: temporary name and rename, or one PUT on an object store."""
+    """Write a file so that it appears whole or not at all: temporary name and rename, or one PUT on an object store.
+
+    Raises:
+        InputError: a folder has that name, or a file that of its folder.
+    """
     file_system, path = open_uri(uri)
     if isinstance(file_system, fs.LocalFileSystem):
-        file_system.create_dir(posixpath.dirname(path), recursive=True)
+        if file_system.get_file_info(path).type == fs.FileType.Directory:
+            raise InputError(f"{uri}: must be a file to write, is a folder")
+        try:
+            file_system.create_dir(posixpath.dirname(path), recursive=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"{uri}: its folder can't be made: {error}") from error
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         with file_system.open_output_stream(temporary) as file:
             file.write(content)
