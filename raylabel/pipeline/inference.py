@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError, read_image
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.session import check_pool_fits
@@ -47,6 +47,7 @@ def map_shards(
 
     Raises:
         InputError: the cluster is too small, or a worker met bad input.
+        StorageError: a disk or store failed a worker for longer than trying again lasted.
     """
     if not shards:
         return
@@ -64,18 +65,18 @@ def map_shards(
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except RayError as error:
-        if (refusal := _input_error(error)) is not None:
-            raise refusal from error
+        if (plain := _one_line_error(error)) is not None:
+            raise plain from error
         raise
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """Bad input that a worker met, inside of what Ray wraps around it."""
+def _one_line_error(error: BaseException | None) -> InputError | StorageError | None:
+    """Bad input, or a failed disk or store, that a worker met, inside of what Ray wraps around it."""
     while error is not None:
         # Ray's own subclass of InputError holds the worker's traceback as its text, and the original as its cause.
         original = getattr(error, "cause", None)
-        if type(error) is InputError:
-            return error
+        if type(error) in (InputError, StorageError):
+            return error  # type: ignore[return-value]
         error = original or error.__cause__
     return None
 
