@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 import fsspec
@@ -67,11 +68,19 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
         elif scheme in _PYARROW_SCHEMES:
             file_system, root = _of_pyarrow(scheme, host, options)
         else:
-            known, path = fsspec.core.url_to_fs(uri)
+            known, path = fsspec.core.url_to_fs(uri, **_http_options(scheme))
             return fs.PyFileSystem(fs.FSSpecHandler(known)), path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
     return file_system, "/".join(part for part in (root, path) if part)
+
+
+def _http_options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=REQUEST_SECONDS)}}
 
 
 def is_object_store(file_system: fs.FileSystem) -> bool:
@@ -86,8 +95,10 @@ _OBJECT_STORES = tuple(
 
 @lru_cache(maxsize=64)
 def _s3(host: str, options: str, environment: tuple[str | None, ...], *, is_delayed: bool) -> tuple[fs.FileSystem, str]:
-    """The store of a bucket. What the URI does not say, environment and profile do, as for every tool of AWS. (pyarrow's
-    own reader of URIs knows no time-outs.)"""
+    """The store of a bucket. What the URI does not say, environment and profile do, as for every tool of AWS.
+
+    pyarrow's own reader of URIs knows no time-outs.
+    """
     user, _, bucket = host.rpartition("@")
     given: Mapping[str, str] = dict(parse_qsl(options.removeprefix("?")))
     env = dict(zip(_S3_ENVIRONMENT, environment, strict=True))

@@ -91,13 +91,15 @@ def _is_momentary(error: Exception) -> bool:
 
 
 def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> OSError:
-    number = getattr(error, "errno", None)
+    number, status = getattr(error, "errno", None), getattr(error, "status", None)
+    if status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, _words(error), uri)
     if number in _FULL:
         return StorageError(
             f"{uri}: no space left to write {num_bytes:,} bytes{_free(uri)}; what is committed stays: free some space, "
             "then the same command goes on"
         )
-    if number is None and _REFUSAL.search(str(error)):
+    if status in (401, 403) or (number is None and _REFUSAL.search(str(error))):
         return PermissionError(errno.EACCES, f"access denied: {_words(error)}", uri)
     return StorageError(f"{uri}: could not {doing}: {_words(error)}")
 

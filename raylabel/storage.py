@@ -78,6 +78,11 @@ def _read_local(file_system: fs.FileSystem, path: str, max_bytes: int | None) ->
 
 
 def _read_remote(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
+    if isinstance(file_system, fs.PyFileSystem):
+        # pyarrow's adapter takes an error of the network for a file that is not there.
+        content = file_system.handler.fs.cat_file(path)
+        _check_size(len(content), max_bytes)
+        return content
     with file_system.open_input_file(path) as file:
         _check_size(file.size(), max_bytes)
         return file.read()

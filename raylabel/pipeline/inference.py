@@ -99,9 +99,13 @@ class Predictor:
         model_uri: folder of the saved model.
         config: `label` says device, batch size and limits of what is predicted, `data` how large images may be.
         score_threshold: in place of `label.score_threshold`.
+        as_displayed: turn images by their EXIF orientation, as is done with the pool's.
     """
 
-    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
+    def __init__(
+        self, model_uri: str, config: Config, *, score_threshold: float | None = None, as_displayed: bool = False
+    ) -> None:
+        self._as_displayed = as_displayed
         self.segmenter, self.description = load_segmenter(model_uri)
         self.device = torch.device("cuda" if config.label.num_gpus > 0 else "cpu")
         self.segmenter.to(self.device).eval()
@@ -144,6 +148,6 @@ class Predictor:
 
     def _read(self, uri: str) -> NDArray[np.uint8] | ImageError:
         try:
-            return read_image(uri, max_pixels=self._max_pixels)
+            return read_image(uri, max_pixels=self._max_pixels, as_displayed=self._as_displayed)
         except ImageError as error:
             return error
