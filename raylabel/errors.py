@@ -8,7 +8,7 @@ class InputError(ValueError):
     """
 
 
-class StorageError(OSError):
+class StorageError(Exception):
     """A disk or an object store refused, or failed for longer than trying again lasted.
 
     The message is one line that names the file and the remedy; the command line prints it and exits with code 1. What

@@ -67,8 +67,6 @@ def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int
 
 
 def _is_of_storage(error: Exception) -> bool:
-    if isinstance(error, StorageError):
-        return False
     is_of_http = not _HTTP_CLIENT_ERRORS.isdisjoint(one.__name__ for one in type(error).__mro__)
     return isinstance(error, OSError) or is_of_http or isinstance(getattr(error, "status", None), int)
 
@@ -90,7 +88,7 @@ def _is_momentary(error: Exception) -> bool:
     return not (_REFUSAL.search(words) or _FINAL.search(words))
 
 
-def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> OSError:
+def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> Exception:
     number, status = getattr(error, "errno", None), getattr(error, "status", None)
     if status in (404, 410):
         return FileNotFoundError(errno.ENOENT, _words(error), uri)

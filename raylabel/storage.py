@@ -108,8 +108,6 @@ def commit_bytes(uri: str, content: bytes) -> None:
         commit = _upload if is_object_store(file_system) else _commit_remote
     try:
         retried(lambda: commit(file_system, path, content), uri=uri, doing="write", num_bytes=len(content))
-    except StorageError:
-        raise
     except OSError as error:
         raise StorageError(f"{uri}: could not write: {' '.join(str(error).split())}") from error
 

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from raylabel import storage
 from raylabel.dataset.image_errors import ImageError
-from raylabel.errors import StorageError
 from raylabel.stored_file import StoredFile
 
 BYTES_COLUMN = "bytes"
@@ -85,7 +84,7 @@ class ContainerReader:
                 self._open.popitem(last=False)
         try:
             return container.read(key, max_bytes)
-        except (StorageError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
             raise
         except (tarfile.TarError, pa.ArrowException, OSError) as error:  # pyarrow has an OSError for damaged pages
             raise ImageError(f"container unreadable: {' '.join(str(error).split())}") from None

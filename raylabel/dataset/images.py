@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from raylabel import storage
 from raylabel.dataset.containers import ContainerReader, split_reference
 from raylabel.dataset.image_errors import ImageError
-from raylabel.errors import InputError, StorageError
+from raylabel.errors import InputError
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 
@@ -140,8 +140,6 @@ class ImageReader:
             raise ImageError("missing") from None
         except PermissionError:
             raise ImageError("no permission") from None
-        except StorageError:
-            raise
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise ImageError("missing") from None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,6 @@ import pyarrow as pa
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayError
 
 from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError, read_image
@@ -62,34 +62,36 @@ def map_shards(
         num_cpus=label.num_cpus,
         num_gpus=label.num_gpus,
     )
-    try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except RayError as error:
-        if (plain := _one_line_error(error)) is not None:
-            raise plain from error
-        raise
+    tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    for table in tables:
+        if _ERROR in table.column_names:
+            raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
+        yield table
 
 
-def _one_line_error(error: BaseException | None) -> InputError | StorageError | None:
-    """Bad input, or a failed disk or store, that a worker met, inside of what Ray wraps around it."""
-    while error is not None:
-        # Ray's own subclass of InputError holds the worker's traceback as its text, and the original as its cause.
-        original = getattr(error, "cause", None)
-        if type(error) in (InputError, StorageError):
-            return error  # type: ignore[return-value]
-        error = original or error.__cause__
-    return None
+_ERROR = "error"
+_ERRORS = {one.__name__: one for one in (InputError, StorageError)}
 
 
 class _ShardActor:
-    """Adapts a worker to Ray Data's batches of one row."""
+    """Adapts a worker to Ray Data's batches of one row.
+
+    Errors of one line go to the driver as data: of an exception Ray keeps only the text.
+    """
 
     def __init__(self, worker: type, worker_args: dict[str, Any]) -> None:
-        self._worker = worker(**worker_args)
+        self._build = partial(worker, **worker_args)
+
+    @cached_property
+    def _worker(self) -> Any:
+        return self._build()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
         [shard] = batch["shard"]
-        return self._worker(json.loads(shard))
+        try:
+            return self._worker(json.loads(shard))
+        except (InputError, StorageError) as error:
+            return pa.table({_ERROR: [type(error).__name__], "message": [str(error)]})
 
 
 class Predictor:
