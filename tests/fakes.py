@@ -22,11 +22,12 @@ MAX_SHAPES = 4
 def shapes_of(image: Tensor, num_classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """The rectangles that FakeSegmenter says an image has, from a seed that is made of its pixels.
 
-    Returns masks (N, H, W), N from 0 to 4, none of them empty, and soft vectors (N, num_classes + 1) that sum to 1.
+    Returns masks (N, H, W), N from 0 to 4 (0 in images smaller than 10 pixels), none of them empty, and soft vectors
+    (N, num_classes + 1) that sum to 1.
     """
     height, width = image.shape[-2:]
     rng = np.random.default_rng(round(float(image.double().sum()) * 255))
-    num = rng.integers(0, MAX_SHAPES + 1)
+    num = rng.integers(0, MAX_SHAPES + 1) if min(height, width) >= 10 else 0
     masks = np.zeros((num, height, width), bool)
     for mask in masks:
         top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
