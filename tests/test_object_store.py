@@ -1,5 +1,6 @@
 """Runs and pools on an object store that speaks S3, on good days and on bad ones."""
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from object_store import FlakyProxy
+from PIL import Image
 from pyarrow import fs
 
 from raylabel import retries, storage
 from raylabel.dataset.images import read_image
-from raylabel.dataset.pool import list_pool
+from raylabel.dataset.pool import PoolImage, list_pool
 from raylabel.dataset.synthetic import generate
 from raylabel.errors import StorageError
+from raylabel.labels import committed_shards, shard_uri
 from raylabel.storage import RunFolder
 from raylabel.stored_file import StoredFile
 
@@ -54,6 +57,14 @@ def test_a_run_folder_on_a_bucket(s3_bucket: str) -> None:
     assert not storage.exists(run.path("superseded", "labels", "shard-00000000.parquet"))
 
 
+def picture_pool(uri: str) -> list[PoolImage]:
+    """A pool of one image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    storage.commit_bytes(storage.join(uri, "a.png"), buffer.getvalue())
+    return list_pool(uri)
+
+
 def test_endpoint_and_credentials_may_be_in_the_uri(
     s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +76,11 @@ def test_endpoint_and_credentials_may_be_in_the_uri(
     run.commit_artifact("label", {"fingerprint": "x"})
     assert run.artifact("label") == {"fingerprint": "x"}
     assert run.path("a", "b.json").startswith(f"{bucket}/run/a/b.json?endpoint_override=")
+    storage.commit_table(shard_uri(run, 3), pa.table({"n": [1]}))
+    [uri] = committed_shards(run).values()
+    assert storage.read_table(uri).num_rows == 1
+    (image,) = picture_pool(run.path("pool"))
+    assert read_image(image.uri, max_pixels=100).shape == (1, 1, 3)
 
 
 def test_the_endpoint_of_s3_alone_comes_first(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,6 +126,35 @@ def test_file_systems_of_fsspec() -> None:
     assert not storage.exists(folder)
     with pytest.raises(FileNotFoundError):
         storage.read_bytes("memory://runs/first/absent")
+
+
+def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is busy is asked again; what it does not have, or give, is no fault of the network."""
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
+    statuses = {"/busy.jpg": [503, 429, 200], "/gone.jpg": [404], "/secret.jpg": [403], "/down.jpg": [500] * 6}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses[self.path].pop(0))
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"image")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert storage.read_bytes(f"{url}/busy.jpg") == b"image"
+        for name, kind in {"gone": FileNotFoundError, "secret": PermissionError, "down": StorageError}.items():
+            with pytest.raises(kind):
+                storage.read_bytes(f"{url}/{name}.jpg")
+        assert not any(statuses.values()), "each as often as expected"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_unknown_schemes_and_missing_packages_are_named() -> None:
