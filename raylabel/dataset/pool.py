@@ -164,7 +164,7 @@ def _of_parquet(uri: str) -> Iterator[PoolImage]:
 
 def _of_tar(uri: str) -> Iterator[PoolImage]:
     try:
-        members = tar_members(uri)
+        members = list(tar_members(uri))
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
     for member in members:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raylabel.calibration import ReliabilityBins
 from raylabel.config import Config, config_dict
+from raylabel.dataset.image_errors import reason_kind
 from raylabel.dataset.pool import pool_shards
 from raylabel.errors import InputError
 from raylabel.kept_labels import count_kept
@@ -164,7 +165,7 @@ def _summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: i
             f"label.max_bad_fraction {config.label.max_bad_fraction:g}; the first is {first['uri']} "
             f"({first['reason']}), all are in {run.path(FOLDER, 'errors.parquet')}"
         )
-    reasons = Counter(quarantined["reason"].to_pylist())
+    reasons = Counter(map(reason_kind, quarantined["reason"].to_pylist()))
     return {
         "num_shards": num_shards,
         **{name: totals[name] for name in ("num_images", "num_instances", "num_quarantined")},
