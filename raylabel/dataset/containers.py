@@ -2,7 +2,7 @@
 
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class TarMember:
     num_bytes: int
 
 
-def tar_members(uri: str) -> list[TarMember]:
-    """Regular files of a tar, in its order.
+def tar_members(uri: str) -> Iterator[TarMember]:
+    """Regular files of a tar, in its order, header by header.
 
     Raises:
         tarfile.TarError: it is not an uncompressed tar.
@@ -40,7 +40,10 @@ def tar_members(uri: str) -> list[TarMember]:
     """
     file_system, path = storage.open_uri(uri)
     with file_system.open_input_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        return [TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size) for one in tar if one.isfile()]
+        while (one := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # it would grow with the tar
+            if one.isfile():
+                yield TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size)
 
 
 class ContainerReader:
