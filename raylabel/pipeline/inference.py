@@ -11,7 +11,6 @@ import pyarrow as pa
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayError
 
 from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError, read_image
@@ -23,6 +22,7 @@ from raylabel.pipeline.session import check_pool_fits
 DECODING_THREADS = 4
 
 _SHARDS_A_BLOCK = 256
+_REFUSAL = "bad_input"
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
@@ -72,34 +72,28 @@ def map_shards(
             num_gpus=label.num_gpus,
         )
     )
-    try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except RayError as error:
-        if (refusal := _input_error(error)) is not None:
-            raise refusal from error
-        raise
-
-
-def _input_error(error: BaseException | None) -> InputError | None:
-    """Bad input that a worker met, inside of what Ray wraps around it."""
-    while error is not None:
-        # Ray's own subclass of InputError holds the worker's traceback as its text, and the original as its cause.
-        original = getattr(error, "cause", None)
-        if type(error) is InputError:
-            return error
-        error = original or error.__cause__
-    return None
+    tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    for table in tables:
+        if table.column_names == [_REFUSAL]:
+            raise InputError(table[_REFUSAL][0].as_py())
+        yield table
 
 
 class _ShardActor:
-    """Adapts a worker to Ray Data's batches of one row."""
+    """Adapts a worker to Ray Data's batches of one row.
+
+    Bad input that the worker meets goes to the driver as data: of an exception Ray keeps only the text.
+    """
 
     def __init__(self, worker: type, worker_args: dict[str, Any]) -> None:
         self._worker = worker(**worker_args)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
         [shard] = batch["shard"]
-        return self._worker(json.loads(shard))
+        try:
+            return self._worker(json.loads(shard))
+        except InputError as error:
+            return pa.table({_REFUSAL: [str(error)]})
 
 
 class Predictor:

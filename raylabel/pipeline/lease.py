@@ -53,8 +53,8 @@ def check_lease(run: RunFolder, driver_id: str) -> None:
     """
     lease = read_lease(run)
     if lease is None or lease["driver_id"] != driver_id:
-        holder = f"is now {_describe(lease)}'s" if lease else "has no driver any more"
-        raise InputError(f"{run.uri}: stopped, since the run {holder}; what was committed stays")
+        reason = f"{_describe(lease)} has taken it over" if lease else "the run has no driver any more"
+        raise InputError(f"{run.uri}: {reason}; this one stops, what it committed stays")
 
 
 @contextmanager
@@ -156,4 +156,4 @@ def _refusal(run: RunFolder, lease: dict[str, Any] | None) -> InputError:
 
 
 def _describe(lease: dict[str, Any]) -> str:
-    return f"the driver of process {lease['pid']} on {lease['host']}, started {lease['started']},"
+    return f"process {lease['pid']} on {lease['host']} (a driver since {lease['started']})"

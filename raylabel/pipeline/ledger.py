@@ -12,28 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.pipeline.stage import stage_folder
+from raylabel.schema import SHARDS
 from raylabel.storage import RunFolder, commit_table, exists, read_table, read_table_metadata
 from raylabel.threads import READING_THREADS, map_on_threads
 
 LEDGER = "shards.parquet"
-
-SCHEMA = pa.schema(
-    [
-        ("shard_id", pa.int64()),
-        ("num_images", pa.int64()),
-        ("num_instances", pa.int64()),
-        ("num_quarantined", pa.int64()),
-        ("seconds", pa.float64()),
-        ("read_seconds", pa.float64()),
-        ("predict_seconds", pa.float64()),
-        ("encode_seconds", pa.float64()),
-        ("write_seconds", pa.float64()),
-        ("host", pa.string()),
-        ("finished_at", pa.float64()),
-    ]
-)
-"""Counts of a shard; what its worker spent in all and by phase (`read_seconds`: waited for images); the worker's host,
-and when the shard was done, in unix seconds."""
 
 _WRITE_SECONDS = 10.0
 _PATIENCE = 50
@@ -93,29 +76,32 @@ class Ledger:
 
 
 def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
-    """Rows of SCHEMA of just the committed shards, by shard id."""
+    """Rows of SHARDS of just the committed shards, by shard id."""
     uri = _ledger_uri(run)
-    rows = _conform(read_table(uri)) if exists(uri) else SCHEMA.empty_table()
-    rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), pa.int64())))
+    rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
+    rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
     known = set(rows["shard_id"].to_pylist())
     missing = [shard_uri for shard_id, shard_uri in committed.items() if shard_id not in known]
-    read = pa.Table.from_pylist(list(map_on_threads(_read_row, missing, num_threads=READING_THREADS)), schema=SCHEMA)
+    read = pa.Table.from_pylist(list(map_on_threads(_read_row, missing, num_threads=READING_THREADS)), schema=SHARDS)
     return pa.concat_tables([rows, read]).sort_by("shard_id")
 
 
 def _read_row(shard_uri: str) -> dict[str, object]:
     metadata = read_table_metadata(shard_uri)
-    kinds = {pa.int64(): int, pa.float64(): float, pa.string(): str}
-    return {field.name: kinds[field.type](metadata[field.name]) for field in SCHEMA if field.name in metadata}
+    return {
+        field.name: text if field.type == pa.string() else float(text)
+        for field in SHARDS
+        if (text := metadata.get(field.name)) is not None
+    }
 
 
 def _conform(table: pa.Table) -> pa.Table:
-    """The columns of SCHEMA; null for one that the table lacks."""
+    """The columns of SHARDS; null for one that the table lacks."""
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in SCHEMA
+        for field in SHARDS
     ]
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=SHARDS)
 
 
 def _ledger_uri(run: RunFolder) -> str:

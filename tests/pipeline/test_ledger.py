@@ -8,8 +8,8 @@ import pytest
 
 from raylabel.labels import committed_shards, shard_uri
 from raylabel.pipeline import ledger as module
-from raylabel.pipeline.ledger import SCHEMA, Ledger, read_ledger
-from raylabel.schema import LABELS
+from raylabel.pipeline.ledger import Ledger, read_ledger
+from raylabel.schema import LABELS, SHARDS
 from raylabel.storage import RunFolder, commit_table, read_table
 
 
@@ -38,7 +38,7 @@ def test_rows_come_from_the_shards_where_the_ledger_lacks_them(run: RunFolder) -
     ledger.write()
     assert len(read_table(run.path("labels", "shards.parquet"))) == 25
     found = read_ledger(run, committed_shards(run))
-    assert found.schema.equals(SCHEMA)
+    assert found.schema.equals(SHARDS)
     assert found.select(rows[0].column_names).to_pylist() == pa.concat_tables(rows).to_pylist()
     assert found["read_seconds"].null_count == 40, "not known of shards that did not say it"
 
