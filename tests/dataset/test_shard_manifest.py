@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import fs
 
+from raylabel import storage
 from raylabel.dataset.pool import iter_pool
 from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.shard_manifest import (
@@ -141,7 +143,29 @@ def names_of_jsonl(root: Path, numbers: Iterable[int]) -> str:
     return str(root / "pool.jsonl")
 
 
-@pytest.mark.parametrize("add", [names_of_folder, names_of_jsonl])
+def names_of_prefix(root: Path, numbers: Iterable[int]) -> str:
+    for n in numbers:
+        path = root / "store" / "bucket" / "pool" / "deep" / f"{n}" / f"{n:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return "s3://bucket/pool/"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`s3://` is a folder that, as a store, can only be asked for one level at a time."""
+    open_local = storage.open_uri
+
+    def open_uri(uri: str, **options: object) -> tuple[fs.FileSystem, str]:
+        if uri.startswith("s3://"):
+            return fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem()), uri.removeprefix("s3://")
+        return open_local(uri, **options)
+
+    monkeypatch.setattr(storage, "open_uri", open_uri)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("add", [names_of_folder, names_of_jsonl, names_of_prefix])
 def test_pools_of_files_grow(add: object, tmp_path: Path) -> None:
     assert callable(add)
     uri = add(tmp_path, range(10, 30))
