@@ -58,8 +58,9 @@ class DataConfig:
     validation: str | SplitFraction
     """JSON of the validation split, or `{fraction: 0.1}` of `labelled`."""
     pool: str | SplitFraction
-    """Unlabelled images: a folder, URI prefix, Parquet, tar or manifest; or `{fraction: 0.3}` of `labelled`, whose
-    annotations are then kept aside for measuring."""
+    """Unlabelled images: a folder, URI prefix, Parquet, tar or manifest, or a pattern such as `shard-{000..127}.tar`;
+    or `{fraction: 0.3}` of `labelled`, whose annotations are then kept aside for measuring. What comes to it after it
+    was labelled, the next `label` labels."""
     pool_truth: str | None = None
     """JSON with the pool's true annotations, for measuring only; no stage but `evaluate` reads it."""
     max_image_pixels: PositiveInt = 50_000_000
@@ -152,7 +153,7 @@ class LabelConfig:
     batch_size: PositiveInt = 16
     """Images a forward pass."""
     max_bad_fraction: Probability = 0.05
-    """The stage fails where a larger share of the images is quarantined."""
+    """The stage ends as soon as more than this share of the pool's images is quarantined."""
     score_threshold: Probability = 0.05
     """Predictions below this raw score are not stored."""
     max_per_image: PositiveInt = 100

@@ -5,13 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+READING_THREADS = 16
+"""For what mostly waits for files, which may be in an object store."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def map_on_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
-    """`function` of each item, in order. After an exception no further item is begun."""
-    num_threads = min(len(items), num_cpus())
+def map_on_threads(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], *, num_threads: int | None = None
+) -> Iterator[_Result]:
+    """`function` of each item, in order, on a thread a CPU or so many. After an exception no further item is begun."""
+    num_threads = min(len(items), num_threads or num_cpus())
     if num_threads <= 1:
         yield from map(function, items)
         return

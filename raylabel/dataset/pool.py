@@ -1,54 +1,28 @@
-"""The unlabelled pool: which images there are, and the fixed shards they are worked on in."""
+"""The unlabelled pool: which images there are, listed in one pass whatever their number."""
 
-import csv
-import io
-import json
 import posixpath
+import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raylabel import storage
-from raylabel.dataset.containers import BYTES_COLUMN, tar_members
+from raylabel.dataset.containers import TarMember, tar_members
+from raylabel.dataset.pool_image import IMAGE_SUFFIXES, PoolImage, image_below, printable
+from raylabel.dataset.pool_rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
+from raylabel.file_tree import walk_files
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolImage:
-    """An image of the pool.
-
-    Attributes:
-        image_id: unique in the pool.
-        uri: path or URI, `file.tar#member` or `file.parquet#row`; see `ImageReader`.
-    """
-
-    image_id: str
-    uri: str
+_COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_GLOB = re.compile(r"(\*\*|\*|\[[^\]/]+\])")
+_MAGIC = re.compile(r"[*\[{]")
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A fixed list of images: the unit of work, of retry and of commit.
-
-    Attributes:
-        shard_id: place of the shard in the pool, from 0.
-        images: sorted by image id.
-    """
-
-    shard_id: int
-    images: tuple[PoolImage, ...]
-
-
-def list_pool(uri: str) -> list[PoolImage]:
-    """Images of the pool, sorted by image id. No image is opened.
+def iter_pool(uri: str) -> Iterator[PoolImage]:
+    """Images of the pool, in any order and with bounded memory. No image is opened.
 
     The pool is one of:
 
@@ -58,141 +32,138 @@ def list_pool(uri: str) -> list[PoolImage]:
       `image_id`. Relative URIs are relative to the manifest.
     - `.parquet` with a column `bytes` of encoded images (the id defaults to the row number, 9 digits), or else `uri` as
       in a manifest; optional `image_id`.
-    - `.tar`, uncompressed: its images by suffix; the id is the member's name.
+    - `.tar`, uncompressed: its images by suffix; the id is the member's name. As WebDataset has it, members that are
+      alike up to the first dot are a sample: where it has an image without a second dot (`7.jpg`), its others with one
+      (`7.mask.png`) are not images of the pool.
+    - a pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar`, `20[12]*/**.jpg` with
+      `*`, `**` (also across folders) and `[...]`. Ids are as those of the folder before the first such sign. Files
+      that braces alone name must be there.
+
+    Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
 
     Args:
         uri: local path or URI; local paths are made absolute.
 
     Raises:
-        InputError: the pool is missing, of no known kind or empty, a row is damaged, or an image id is given twice.
+        InputError: the pool is missing, of no known kind or empty, or a row is damaged.
     """
     file_system, path = storage.open_uri(uri)
-    absolute_uri = path if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
+    root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
     kind = file_system.get_file_info(path).type
-    if kind == fs.FileType.NotFound:
-        raise InputError(f"{uri}: no such pool")
     if kind == fs.FileType.Directory:
-        images = list(_of_folder(absolute_uri, path))
+        images = _of_folder(root)
+    elif kind == fs.FileType.File:
+        images = _of_file(root)
+    elif _MAGIC.search(root):
+        images = _of_pattern(root)
     else:
-        images = list(_lister(absolute_uri)(absolute_uri))
-    if not images:
+        raise InputError(f"{uri}: no such pool")
+    is_empty = True
+    for image in images:
+        is_empty = False
+        yield image
+    if is_empty:
         raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)})")
-    images.sort(key=lambda image: image.image_id)
-    for previous, image in pairwise(images):
-        if previous.image_id == image.image_id:
-            raise InputError(f"{uri}: image id {image.image_id!r} is given twice")
-    return images
 
 
-def pool_shards(images: Sequence[PoolImage], shard_size: int) -> list[Shard]:
-    """Cut the pool into consecutive shards of `shard_size` images; the last may be smaller."""
-    return [
-        Shard(shard_id, tuple(images[start : start + shard_size]))
-        for shard_id, start in enumerate(range(0, len(images), shard_size))
-    ]
+def _of_folder(root: str) -> Iterator[PoolImage]:
+    for relative in walk_files(root):
+        yield from _of_entry(root, relative)
 
 
-def _lister(uri: str) -> Callable[[str], Iterator[PoolImage]]:
-    listers = {".txt": _of_text, ".jsonl": _of_jsonl, ".csv": _of_csv, ".parquet": _of_parquet, ".tar": _of_tar}
+def _of_pattern(pattern: str) -> Iterator[PoolImage]:
+    magic = _MAGIC.search(pattern)
+    assert magic is not None
+    root = pattern[: magic.start()].rpartition("/")[0]
+    names = [name[len(root) + 1 :] for name in _expand_braces(pattern)]
+    if not any(map(_GLOB.search, names)):
+        for name in names:
+            if not (name.lower().endswith(IMAGE_SUFFIXES) or name.endswith((".tar", ".parquet"))):
+                _refuse_compressed(name)
+                raise InputError(f"{pattern}: a pattern must name images, *.tar or *.parquet, got {name}")
+            yield from _of_entry(root, name)
+        return
+    matching = re.compile("|".join(map(_glob_regex, names)))
+    for relative in walk_files(root):
+        if matching.fullmatch(relative):
+            yield from _of_entry(root, relative)
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """`{000..012}` counts, keeping its zeros; `{a,b}` lists."""
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        yield pattern
+        return
+    first, last, listed = braces.groups()
+    options = listed.split(",") if first is None else (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
+    for option in options:
+        for rest in _expand_braces(pattern[braces.end() :]):
+            yield f"{pattern[: braces.start()]}{option}{rest}"
+
+
+def _glob_regex(name: str) -> str:
+    meaning = {"**": ".*", "*": "[^/]*"}
+    return "".join(
+        meaning.get(part, part.replace("[!", "[^")) if number % 2 else re.escape(part)
+        for number, part in enumerate(_GLOB.split(name))
+    )
+
+
+def _of_entry(root: str, relative: str) -> Iterator[PoolImage]:
+    """A file below the pool's folder: an image, many packed in one, or nothing."""
+    if relative.lower().endswith(IMAGE_SUFFIXES):
+        yield image_below(root, relative)
+        return
+    _refuse_compressed(storage.join(root, printable(relative)))
+    if relative.endswith((".tar", ".parquet")):
+        packed_uri = storage.join(root, relative)
+        if printable(relative) != relative:
+            raise InputError(f"{printable(packed_uri)}: the name of a packed file must be UTF-8")
+        for image in _of_file(packed_uri):
+            yield PoolImage(f"{relative}/{image.image_id}", image.uri, image.refusal)
+
+
+def _of_file(uri: str) -> Iterator[PoolImage]:
+    listers: dict[str, Callable[[str], Iterator[PoolImage]]] = {
+        ".txt": of_text,
+        ".jsonl": of_jsonl,
+        ".csv": of_csv,
+        ".parquet": of_parquet,
+        ".tar": _of_tar,
+    }
     for suffix, lister in listers.items():
         if uri.endswith(suffix):
-            return lister
-    raise InputError(f"{uri}: a pool must be a folder or one of *{', *'.join(listers)}")
-
-
-def _of_folder(uri: str, path: str) -> Iterator[PoolImage]:
-    for info in storage.list_files(uri, recursive=True):
-        relative = info.path[len(path.rstrip("/")) + 1 :]
-        if any(part.startswith(".") for part in relative.split("/")):
-            continue
-        if relative.lower().endswith(IMAGE_SUFFIXES):
-            yield PoolImage(relative, storage.join(uri, relative))
-        elif relative.endswith((".tar", ".parquet")):
-            packed_uri = storage.join(uri, relative)
-            for image in _lister(packed_uri)(packed_uri):
-                yield PoolImage(f"{relative}/{image.image_id}", image.uri)
-
-
-def _of_text(uri: str) -> Iterator[PoolImage]:
-    for line in _lines(uri):
-        if line.strip():
-            yield _from_row({"uri": line.strip()}, uri, where=uri)
-
-
-def _of_jsonl(uri: str) -> Iterator[PoolImage]:
-    for number, line in enumerate(_lines(uri), start=1):
-        if not line.strip():
-            continue
-        where = f"{uri}: line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: must be an object with uri, got {type(row).__name__}")
-        yield _from_row(row, uri, where)
-
-
-def _of_csv(uri: str) -> Iterator[PoolImage]:
-    rows = csv.DictReader(io.StringIO("\n".join(_lines(uri))))
-    if "uri" not in (rows.fieldnames or []):
-        raise InputError(f"{uri}: the first line must name a column uri, got {rows.fieldnames}")
-    for row in rows:
-        yield _from_row(row, uri, where=f"{uri}: line {rows.line_num}")
-
-
-def _of_parquet(uri: str) -> Iterator[PoolImage]:
-    try:
-        file_system, path = storage.open_uri(uri)
-        with file_system.open_input_file(path) as file:
-            parquet = pq.ParquetFile(file)
-            names = parquet.schema_arrow.names
-            has_bytes = BYTES_COLUMN in names
-            if not has_bytes and "uri" not in names:
-                raise InputError(f"{uri}: must have a column uri or {BYTES_COLUMN}, has {', '.join(names)}")
-            columns = [name for name in ("image_id", "uri") if name in names and not (has_bytes and name == "uri")]
-            num_rows = parquet.metadata.num_rows
-            rows = parquet.read(columns=columns).to_pylist() if columns else [{} for _ in range(num_rows)]
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{uri}: not readable as Parquet: {error}") from error
-    for number, row in enumerate(rows):
-        if has_bytes:
-            yield PoolImage(_image_id(row, f"{number:09d}", f"{uri}: row {number}"), f"{uri}#{number}")
-        else:
-            yield _from_row(row, uri, where=f"{uri}: row {number}")
+            try:
+                yield from lister(uri)
+            except FileNotFoundError:
+                raise InputError(f"{uri}: no such file") from None
+            return
+    _refuse_compressed(uri)
+    raise InputError(f"{uri}: a pool must be a folder, a pattern or one of *{', *'.join(listers)}")
 
 
 def _of_tar(uri: str) -> Iterator[PoolImage]:
     try:
-        members = list(tar_members(uri))
+        images = (
+            member
+            for member in tar_members(uri)
+            if member.name.lower().endswith(IMAGE_SUFFIXES) and not posixpath.basename(member.name).startswith(".")
+        )
+        for _, sample in groupby(images, key=_sample_key):
+            members = list(sample)
+            plain = [member for member in members if posixpath.basename(member.name).count(".") == 1]
+            for member in plain or members:
+                yield image_below(uri, member.name, uri=member.reference(uri))
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
-    for member in members:
-        if member.name.lower().endswith(IMAGE_SUFFIXES) and not posixpath.basename(member.name).startswith("."):
-            yield PoolImage(member.name, f"{uri}#{member.name}")
 
 
-def _lines(uri: str) -> list[str]:
-    try:
-        return storage.read_bytes(uri).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{uri}: not UTF-8 text: {error}") from error
+def _sample_key(member: TarMember) -> tuple[str, str]:
+    folder, _, name = member.name.rpartition("/")
+    return folder, name.split(".", 1)[0]
 
 
-def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
-    uri = row.get("uri")
-    if not isinstance(uri, str) or not uri:
-        raise InputError(f"{where}: uri must be a path or URI, got {uri!r}")
-    image_id = _image_id(row, uri, where)
-    if "://" in uri or posixpath.isabs(uri):
-        return PoolImage(image_id, uri)
-    return PoolImage(image_id, storage.join(posixpath.dirname(manifest_uri), uri))
-
-
-def _image_id(row: dict[str, Any], default: str, where: str) -> str:
-    image_id = row.get("image_id")
-    if image_id is None or image_id == "":
-        return default
-    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
-        raise InputError(f"{where}: image_id must be a string or an integer, got {image_id!r}")
-    return str(image_id)
+def _refuse_compressed(uri: str) -> None:
+    if _COMPRESSED_TAR.fullmatch(uri):
+        raise InputError(f"{uri}: a compressed tar can't be read image by image; uncompress it to .tar")

@@ -7,6 +7,7 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
 from raylabel.pipeline.data import RunData
+from raylabel.pipeline.pool_listing import count_pool
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, list_files
 
@@ -35,14 +36,14 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
     groups = data.frequency_groups.tolist()
     for settings in (config.teacher, config.student):
         _build(settings, data.labelled.num_classes)
-    num_images, size = len(data.pool), config.label.shard_size
+    num_images, num_shards = count_pool(config, run, data)
     return {
         "run": run.uri,
         "splits": splits,
         "frequency_groups": {group: groups.count(group) for group in ("r", "c", "f")},
         "pool": {
             "num_images": num_images,
-            "num_shards": -(-num_images // size),
+            "num_shards": num_shards,
             "truth_known": data.pool_truth is not None,
         },
         "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},

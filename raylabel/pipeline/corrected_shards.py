@@ -8,7 +8,7 @@ from raylabel.labels import committed_shards, flat_instances
 from raylabel.progress import Progress
 from raylabel.schema import LABELS, context_from_arrow
 from raylabel.storage import RunFolder, commit_table, digest, read_table, read_table_metadata
-from raylabel.threads import map_on_threads
+from raylabel.threads import READING_THREADS, map_on_threads
 
 
 def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -> int:
@@ -27,7 +27,9 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -
         metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
         commit_table(uri, table.replace_schema_metadata(metadata))
 
-    stale = [uri for uri in committed_shards(run).values() if read_table_metadata(uri)["corrector"] != corrector_digest]
+    uris = list(committed_shards(run).values())
+    metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
+    stale = [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
     if stale:
         with Progress("recalibrate", len(stale), unit="shards") as progress:
             for done, _ in enumerate(map_on_threads(rewrite, stale), start=1):

@@ -1,6 +1,6 @@
 """The data of a run: its splits and its pool, as the config names them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
-from raylabel.dataset.pool import PoolImage, list_pool
+from raylabel.dataset.pool import iter_pool
+from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
 from raylabel.storage import RunFolder, commit_json, digest, file_digest, read_json
@@ -64,14 +65,18 @@ class RunData:
         """The split that is evaluated at the end."""
         return self._part("validation")
 
-    @cached_property
-    def pool(self) -> Sequence[PoolImage]:
-        """The unlabelled images, sorted by id."""
+    def list_pool(self) -> Iterator[PoolImage]:
+        """The unlabelled images as they are now, in any order."""
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
-            images = [PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images]
-            return sorted(images, key=lambda image: image.image_id)
-        return list_pool(source)
+            return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
+        return iter_pool(source)
+
+    @property
+    def pool_source(self) -> str:
+        """Where the pool is; what is in it may grow."""
+        source = self.config.data.pool
+        return source.rstrip("/") if isinstance(source, str) else f"{self.labelled_digest}, {source.fraction:g} of it"
 
     @cached_property
     def pool_truth(self) -> AnnotatedSet | None:
@@ -101,10 +106,8 @@ class RunData:
         return digest([file_digest(data.labelled), data.images, fractions, seed])
 
     def part_digest(self, name: str) -> str:
-        """Changes with the content of `calibration`, `validation`, `pool` or `pool_truth`."""
+        """Changes with the content of `calibration`, `validation` or `pool_truth`."""
         source = getattr(self.config.data, name)
-        if name == "pool" and not isinstance(source, SplitFraction):
-            return digest([[image.image_id, image.uri] for image in self.pool])
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])
         return file_digest(source) if source else ""

@@ -26,6 +26,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     inputs = {
         "teacher": finished(run, "teacher")["fingerprint"],
         "labels": labels["fingerprint"],
+        "pool": labels["pool_digest"],
         "corrector": labels["corrector_digest"],
         "selection": labels["selection_settings"],
         "labelled": data.labelled_digest,

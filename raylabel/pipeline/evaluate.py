@@ -64,6 +64,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "teacher": finished(run, "teacher")["fingerprint"],
         "student": finished(run, "distill")["fingerprint"],
         "labels": labels["fingerprint"],
+        "pool": labels["pool_digest"],
         "corrector": labels["corrector_digest"],
         "selection": labels["selection_settings"],
         "validation": data.part_digest("validation"),

@@ -22,6 +22,8 @@ from raylabel.pipeline.session import check_pool_fits
 
 DECODING_THREADS = 4
 
+_SHARDS_A_BLOCK = 256
+
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
     """Rows of an annotated split, cut into shards."""
@@ -53,14 +55,23 @@ def map_shards(
         return
     num_workers = min(label.num_workers, len(shards))
     check_pool_fits(num_workers=num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
-    rows = [{"shard": json.dumps(shard)} for shard in shards]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _ShardActor,
-        fn_constructor_args=(worker, dict(worker_args)),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=num_workers),
-        num_cpus=label.num_cpus,
-        num_gpus=label.num_gpus,
+    # A block a shard, so that any actor can take it; but they are cut from a few blocks, and only as they are needed:
+    # thousands that are made beforehand take seconds and the driver's memory.
+    blocks: list[Any] = [
+        ray.put(pa.table({"shard": [json.dumps(shard) for shard in shards[start : start + _SHARDS_A_BLOCK]]}))
+        for start in range(0, len(shards), _SHARDS_A_BLOCK)
+    ]
+    dataset = (
+        ray.data.from_arrow_refs(blocks)
+        .repartition(target_num_rows_per_block=1)
+        .map_batches(
+            _ShardActor,
+            fn_constructor_args=(worker, dict(worker_args)),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=num_workers),
+            num_cpus=label.num_cpus,
+            num_gpus=label.num_gpus,
+        )
     )
     tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     for table in tables:

@@ -1,20 +1,17 @@
 """Stage 4: the teacher over the pool; shard after shard of soft pseudo-labels, each committed exactly once."""
 
 import time
-import uuid
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from raylabel.calibration import ReliabilityBins
 from raylabel.config import Config, config_dict
-from raylabel.dataset.image_errors import reason_kind
-from raylabel.dataset.pool import pool_shards
-from raylabel.errors import InputError
+from raylabel.dataset.shard_manifest import ShardManifest, ShardReferences
 from raylabel.kept_labels import count_kept
-from raylabel.labels import STATUS_OK, committed_shards, shard_uri
+from raylabel.labels import committed_shards, shard_uri
 from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
@@ -22,12 +19,15 @@ from raylabel.pipeline.drift import compare_with_pool
 from raylabel.pipeline.expected_bins import bins_of_shard
 from raylabel.pipeline.inference import map_shards
 from raylabel.pipeline.label_shard import LabelShard
+from raylabel.pipeline.label_summary import summarise, too_many_bad, write_errors
+from raylabel.pipeline.lease import hold_lease
+from raylabel.pipeline.ledger import Ledger
 from raylabel.pipeline.live_calibration import live_calibration
-from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_from_json
+from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
+from raylabel.pipeline.pool_listing import ensure_manifest, has_grown
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
-from raylabel.schema import ERRORS
-from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_table, read_table_metadata, remove
+from raylabel.storage import RunFolder, commit_json, digest, remove
 
 FOLDER = stage_folder("label")
 
@@ -35,24 +35,32 @@ FOLDER = stage_folder("label")
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Label the pool: only shards that are not committed yet are worked on.
 
-    Another corrector or selection is applied to the stored labels, without the teacher.
+    Where the pool was labelled to its end before, it is listed again: new images get new shards. Another corrector or
+    selection is applied to the stored labels, without the teacher.
 
     Raises:
-        InputError: the pool is empty, the cluster too small, or more than `label.max_bad_fraction` of the images are
-            quarantined (the labels of the others stay committed).
+        InputError: the pool is empty, the cluster too small, another driver at work on the run, or more than
+            `label.max_bad_fraction` of the images are quarantined (the labels of the others stay committed).
     """
     data = RunData(config)
     inputs = {
         "teacher": finished(run, "teacher")["fingerprint"],
-        "pool": data.part_digest("pool"),
+        "pool": data.pool_source,
         "label": {
             name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
         },
         "max_image_pixels": config.data.max_image_pixels,
     }
     load_corrector(run)
-    execute_stage(run, "label", inputs, lambda: _label_pool(config, run, data.pool, digest(inputs)))
-    return refresh(config, run)
+    with hold_lease(run) as driver_id:
+        execute_stage(
+            run,
+            "label",
+            inputs,
+            lambda: _label_pool(config, run, data, fingerprint=digest(inputs), driver_id=driver_id),
+            is_complete=lambda artifact: not has_grown(run, data, artifact),
+        )
+        return refresh(config, run)
 
 
 def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -95,17 +103,33 @@ def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
     return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
 
 
-def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> dict[str, Any]:
+def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
+    manifest = ensure_manifest(config, run, data)
+    counts = {"num_shards": manifest.num_shards, "num_images": manifest.num_images}
+    commit_json(run.path(FOLDER, "plan.json"), {**counts, "fingerprint": fingerprint, "started": time.time()})
+    committed = committed_shards(run)
+    ledger = Ledger(run, committed)
+    _check_quarantined(config, run, manifest, ledger)
+    missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
+    if len(missing):
+        _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+    return summarise(config, run, **counts) | {"pool_digest": manifest.digest}
+
+
+def _label_shards(
+    config: Config,
+    run: RunFolder,
+    manifest: ShardManifest,
+    ledger: Ledger,
+    missing: NDArray[np.int64],
+    *,
+    fingerprint: str,
+    driver_id: str,
+) -> None:
     connect()
     classes, corrector = load_classes(run), load_corrector(run)
-    shards = pool_shards(pool, config.label.shard_size)
-    commit_json(
-        run.path(FOLDER, "plan.json"),
-        {"num_shards": len(shards), "num_images": len(pool), "fingerprint": fingerprint, "started": time.time()},
-    )
-    committed = committed_shards(run)
-    missing = [shard for shard in shards if shard.shard_id not in committed]
-    num_images_before = sum(len(shard.images) for shard in shards if shard.shard_id in committed)
+    # Markers of this process's earlier calls, which were stopped perhaps on purpose.
+    remove(run.path(FOLDER, "attempts"))
 
     def recount(shard_id: int) -> pa.Table:
         uri = shard_uri(run, shard_id)
@@ -113,61 +137,41 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
 
     with (
         live_calibration(
-            run, "label", num_bins=HISTOGRAM_BINS, num_shards=len(shards), is_matched=False, recount=recount
+            run, "label", num_bins=HISTOGRAM_BINS, num_shards=manifest.num_shards, is_matched=False, recount=recount
         ) as live,
-        live_progress("label", len(pool), unit="images", done=num_images_before) as counter,
+        live_progress("label", manifest.num_images, unit="images", done=ledger.num_images) as counter,
     ):
-        live.finished(committed)
-        for done in map_shards(
-            LabelShard,
-            worker_args={
-                "config": config_dict(config),
-                "run": run.uri,
-                "corrector": corrector.to_json(),
-                "fingerprint": fingerprint,
-                "driver_id": uuid.uuid4().hex[:12],
-                "counter": counter,
-                "calibration_actor": live.actor,
-            },
-            shards=[
-                {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
-                for shard in missing
-            ],
-            label=config.label,
-        ):
-            live.finished(done["shard_id"].to_pylist())
+        live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
+        try:
+            for done in map_shards(
+                LabelShard,
+                worker_args={
+                    "config": config_dict(config),
+                    "run": run.uri,
+                    "corrector": corrector.to_json(),
+                    "fingerprint": fingerprint,
+                    "driver_id": driver_id,
+                    "counter": counter,
+                    "calibration_actor": live.actor,
+                },
+                shards=ShardReferences(manifest, missing),
+                label=config.label,
+            ):
+                live.finished(done["shard_id"].to_pylist())
+                ledger.add(done)
+                _check_quarantined(config, run, manifest, ledger)
+        finally:
+            ledger.write()
     remove(run.path(FOLDER, "attempts"))
-    return _summarise(config, run, num_images=len(pool), num_shards=len(shards))
 
 
-def _summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: int) -> dict[str, Any]:
-    """Totals, always from committed shards; quarantined images go into errors.parquet."""
-    totals: Counter[str] = Counter()
-    errors: list[pa.Table] = [ERRORS.empty_table()]
-    histogram = ReliabilityBins.zeros(load_classes(run).num_classes, HISTOGRAM_BINS)
-    for uri in committed_shards(run).values():
-        metadata = read_table_metadata(uri)
-        totals.update({name: int(metadata[name]) for name in ("num_images", "num_instances", "num_quarantined")})
-        histogram += ReliabilityBins.from_table(histogram_from_json(metadata["histogram"]))
-        if int(metadata["num_quarantined"]):
-            rows = read_table(uri).select(["image_id", "uri", "status"]).to_pylist()
-            bad = [{"reason": row.pop("status"), **row} for row in rows if row["status"] != STATUS_OK]
-            errors.append(pa.Table.from_pylist(bad, schema=ERRORS))
-    quarantined = pa.concat_tables(errors)
-    commit_table(run.path(FOLDER, "errors.parquet"), quarantined)
-    commit_table(run.path(FOLDER, "histogram.parquet"), histogram.to_table())
-    if totals["num_images"] != num_images:
-        raise RuntimeError(f"{totals['num_images']} images are committed, the pool has {num_images}")
-    if totals["num_quarantined"] > config.label.max_bad_fraction * num_images:
-        [first] = quarantined.slice(0, 1).to_pylist()
-        raise InputError(
-            f"{totals['num_quarantined']} of {num_images} images of the pool are quarantined, more than "
-            f"label.max_bad_fraction {config.label.max_bad_fraction:g}; the first is {first['uri']} "
-            f"({first['reason']}), all are in {run.path(FOLDER, 'errors.parquet')}"
+def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, ledger: Ledger) -> None:
+    """End the stage as soon as the images that are left can't bring it below `label.max_bad_fraction`."""
+    if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
+        raise too_many_bad(
+            config,
+            run,
+            write_errors(run, [shard_uri(run, shard_id) for shard_id in ledger.shards_with_quarantined()]),
+            num_images=manifest.num_images,
+            num_left=manifest.num_images - ledger.num_images,
         )
-    reasons = Counter(map(reason_kind, quarantined["reason"].to_pylist()))
-    return {
-        "num_shards": num_shards,
-        **{name: totals[name] for name in ("num_images", "num_instances", "num_quarantined")},
-        "quarantined_by_reason": dict(reasons),
-    }

@@ -1,6 +1,7 @@
 """The worker of the label stage: predicts, corrects and commits one shard after another, inside an actor."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
 from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
-from raylabel.dataset.pool import PoolImage
+from raylabel.dataset.pool_image import PoolImage
+from raylabel.dataset.shard_manifest import read_shard
 from raylabel.instances import Instances, instances_context
 from raylabel.labels import STATUS_OK, instances_to_structs, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.pipeline.expected_bins import expected_bins
 from raylabel.pipeline.inference import Predictor
+from raylabel.pipeline.lease import check_lease
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_table, digest
@@ -46,12 +49,12 @@ class LabelShard:
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         shard_id: int = shard["shard_id"]
-        images = [PoolImage(image_id=image_id, uri=uri) for image_id, uri in shard["images"]]
+        images = read_shard(shard["part"], shard["row_group"], shard_id).images
         start = time.monotonic()
         attempt = begin_attempt(self._run, shard_id, self._driver_id)
         rows: list[dict[str, Any]] = []
         detections = Detections.empty(self._predictor.num_classes)
-        for image, found in self._predictions(images, attempt):
+        for image, found in self._found(images, attempt):
             rows.append(self._row(image, found))
             if isinstance(found, Instances):
                 detections = Detections.concat([detections, self._detections(found)])
@@ -71,11 +74,20 @@ class LabelShard:
         }
         schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
         table = pa.Table.from_pylist(rows, schema=schema)
+        check_lease(self._run, self._driver_id)
         commit_table(shard_uri(self._run, shard_id), table)
         bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
         self._calibration_actor.add.remote(shard_id, bins.to_table())
         attempt.forget()
         return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
+
+    def _found(
+        self, images: Sequence[PoolImage], attempt: ShardAttempt
+    ) -> Iterator[tuple[PoolImage, Instances | ImageError]]:
+        """Every image with what was found in it; those that the listing refused are not read."""
+        predictions = self._predictions([image for image in images if image.refusal is None], attempt)
+        for image in images:
+            yield next(predictions) if image.refusal is None else (image, ImageError(image.refusal))
 
     def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Any:
         if not attempt.is_careful:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from raylabel.calibration import ReliabilityBins
 from raylabel.pipeline.stage import finished, stage_folder
 from raylabel.schema import BINS
-from raylabel.storage import RunFolder, read_table
+from raylabel.storage import RunFolder, digest, read_table
 
 LABELS_FOLDER = stage_folder("label")
 
@@ -16,11 +16,12 @@ HISTOGRAM_BINS = 50
 
 
 def labelled_pool(run: RunFolder) -> str | None:
-    """Fingerprint of the finished labels of the run's present teacher; None where there are none."""
+    """Digest of the finished labels of the run's present teacher, which changes when the pool grows; None where there
+    are none."""
     artifact = run.artifact(LABELS_FOLDER)
     if artifact is None or artifact["inputs"]["teacher"] != finished(run, "teacher")["fingerprint"]:
         return None
-    return artifact["fingerprint"]
+    return digest([artifact["fingerprint"], artifact["pool_digest"]])
 
 
 def read_pool_histogram(run: RunFolder) -> ReliabilityBins:

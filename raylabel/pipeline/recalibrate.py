@@ -5,6 +5,7 @@ from typing import Any
 from raylabel.config import dump_config, load_run_config
 from raylabel.pipeline.calibrate import refit
 from raylabel.pipeline.label import refresh
+from raylabel.pipeline.lease import hold_lease
 from raylabel.storage import RunFolder, commit_bytes
 
 
@@ -12,10 +13,11 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
     """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
 
     Raises:
-        InputError: the run has no detections or labels, or the kind is unknown.
+        InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
     """
     config = load_run_config(run, {"calibration.corrector": corrector})
-    refit(config, run)
-    artifact = refresh(config, run)
-    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    with hold_lease(run):
+        refit(config, run)
+        artifact = refresh(config, run)
+        commit_bytes(run.path("config.yaml"), dump_config(config).encode())
     return artifact

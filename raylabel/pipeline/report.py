@@ -12,7 +12,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Write report/index.html from the files in the run; stages that are not finished are named as such."""
     stages = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
     inputs = {stage: finished(run, stage)["fingerprint"] for stage in stages}
-    inputs["corrector"] = finished(run, "label")["corrector_digest"]
+    inputs |= {"corrector": finished(run, "label")["corrector_digest"], "pool": finished(run, "label")["pool_digest"]}
 
     def work() -> dict[str, Any]:
         page = build_report(run).encode()

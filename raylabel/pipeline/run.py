@@ -6,6 +6,7 @@ from typing import Any
 from raylabel.config import Config, dump_config
 from raylabel.pipeline import calibrate, distill, evaluate, label, prototypes, report, teacher
 from raylabel.pipeline.check import check_run
+from raylabel.pipeline.lease import hold_lease
 from raylabel.pipeline.stage import STAGES
 from raylabel.storage import RunFolder, commit_bytes
 
@@ -18,16 +19,23 @@ RUN_STAGE: dict[str, Stage] = {name: module.run_stage for name, module in zip(ST
 
 
 def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
-    """Run one stage; the stages before it must be finished. The config is kept in the run."""
-    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-    return RUN_STAGE[stage](config, run)
+    """Run one stage; the stages before it must be finished. The config is kept in the run.
+
+    Raises:
+        InputError: another driver is at work on the run, or as of the stage.
+    """
+    with hold_lease(run):
+        commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+        return RUN_STAGE[stage](config, run)
 
 
 def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
     """Run all stages; returns the artifact of each.
 
     Raises:
-        InputError: anything that `check_run` finds, before the first stage starts.
+        InputError: anything that `check_run` finds, before the first stage starts; or another driver is at work on
+            the run.
     """
     check_run(config, run)
-    return {stage: run_one(stage, config, run) for stage in STAGES}
+    with hold_lease(run):
+        return {stage: run_one(stage, config, run) for stage in STAGES}

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.storage import RunFolder, commit_json, digest, exists, list_files, move_folder, read_json
+from raylabel.pipeline.lease import check_lease, hold_lease
+from raylabel.storage import RunFolder, commit_json, digest, exists, list_files, move_folder, read_json, remove
 
 STAGES = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate", "report")
 """In their order."""
@@ -42,7 +43,12 @@ def finished(run: RunFolder, stage: str) -> dict[str, Any]:
 
 
 def execute_stage(
-    run: RunFolder, stage: str, inputs: Mapping[str, Any], work: Callable[[], dict[str, Any]]
+    run: RunFolder,
+    stage: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[], dict[str, Any]],
+    *,
+    is_complete: Callable[[dict[str, Any]], bool] = lambda artifact: True,
 ) -> dict[str, Any]:
     """Run a stage unless it is finished, and commit its artifact last.
 
@@ -55,12 +61,31 @@ def execute_stage(
         inputs: all that the outcome depends on, as JSON-able values: settings, digests of files, fingerprints of
             earlier stages.
         work: does the stage's work and returns what the artifact says beside the common fields.
+        is_complete: whether a finished stage of the same fingerprint, whose artifact it gets, has no more to do. Where
+            it has, the artifact is removed, and the stage goes on as an interrupted one does.
+
+    Raises:
+        InputError: another driver is at work on the run.
     """
+    with hold_lease(run) as driver_id:
+        return _execute(run, stage, inputs, work, is_complete, driver_id)
+
+
+def _execute(
+    run: RunFolder,
+    stage: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[], dict[str, Any]],
+    is_complete: Callable[[dict[str, Any]], bool],
+    driver_id: str,
+) -> dict[str, Any]:
     folder, fingerprint = stage_folder(stage), digest(inputs)
     artifact = run.artifact(folder)
     if artifact is not None and artifact["fingerprint"] == fingerprint:
-        print(f"{stage}: finished before, skipped", flush=True)
-        return artifact
+        if is_complete(artifact):
+            print(f"{stage}: finished before, skipped", flush=True)
+            return artifact
+        remove(run.path(folder, "artifact.json"))
     started_uri = run.path(folder, "started.json")
     started = read_json(started_uri) if exists(started_uri) else None
     if started is not None and started["fingerprint"] != fingerprint:
@@ -84,6 +109,7 @@ def execute_stage(
         "versions": versions(),
         **content,
     }
+    check_lease(run, driver_id)
     run.commit_artifact(folder, artifact)
     print(f"{stage}: done in {seconds:.0f} s", flush=True)
     return artifact

@@ -5,11 +5,14 @@ The live part is what a driver at work last wrote of its calibration actor, with
 
 from typing import Any
 
+import pyarrow.compute as pc
+
 from raylabel.config import load_run_config
 from raylabel.labels import committed_shards
+from raylabel.pipeline.ledger import read_ledger
 from raylabel.pipeline.live_snapshot import format_snapshot, read_snapshot
 from raylabel.pipeline.stage import STAGES, stage_folder
-from raylabel.storage import RunFolder, exists, read_json, read_table_metadata
+from raylabel.storage import RunFolder, exists, read_json
 
 LIVE_STAGES = ("calibrate", "label")
 """Stages with a calibration actor."""
@@ -54,16 +57,19 @@ def _label_status(run: RunFolder) -> dict[str, Any] | None:
     if not exists(plan_uri):
         return None
     plan = read_json(plan_uri)
-    metadata = [read_table_metadata(uri) for uri in committed_shards(run).values()]
-    num_images = sum(int(one["num_images"]) for one in metadata)
-    busy_seconds = sum(float(one["seconds"]) for one in metadata)
+    ledger = read_ledger(run, committed_shards(run))
+    sums = {
+        name: pc.sum(ledger[name]).as_py() or 0
+        for name in ("num_images", "num_instances", "num_quarantined", "seconds")
+    }
+    num_images, busy_seconds = sums["num_images"], sums["seconds"]
     return {
-        "shards_done": len(metadata),
+        "shards_done": len(ledger),
         "shards_total": plan["num_shards"],
         "images_done": num_images,
         "images_total": plan["num_images"],
-        "num_instances": sum(int(one["num_instances"]) for one in metadata),
-        "num_quarantined": sum(int(one["num_quarantined"]) for one in metadata),
+        "num_instances": sums["num_instances"],
+        "num_quarantined": sums["num_quarantined"],
         "images_per_second_per_worker": round(num_images / busy_seconds, 2) if busy_seconds else None,
     }
 

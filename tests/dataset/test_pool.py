@@ -2,16 +2,17 @@
 
 import io
 import json
+import os
 import tarfile
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from raylabel.dataset.images import ImageError, ImageReader
-from raylabel.dataset.pool import PoolImage, list_pool, pool_shards
+from raylabel.dataset.pool import iter_pool
+from raylabel.dataset.pool_image import NOT_UTF8, OUTSIDE, PoolImage
 from raylabel.errors import InputError
 
 NAMES = ["a.png", "b.PNG", "sub/a.png", "sub/deep/c d.png"]
@@ -40,6 +41,11 @@ def folder(tmp_path):
     (root / ".cache").mkdir()
     (root / ".cache" / "a.png").write_bytes(png(9))
     return root
+
+
+def list_pool(uri):
+    """Sorted, as the shard manifest does."""
+    return sorted(iter_pool(uri), key=lambda image: image.image_id)
 
 
 def values(images):
@@ -163,7 +169,6 @@ def test_missing_members(tmp_path):
     ("name", "content", "message"),
     [
         ("list.txt", b"", "has no images"),
-        ("list.txt", b"a.png\na.png\n", "image id 'a.png' is given twice"),
         ("list.txt", b"\xff\xfe", "not UTF-8"),
         ("list.jsonl", b'{"uri": "a"}\n{"id": 3}\n', "line 2: uri must be"),
         ("list.jsonl", b"a.png\n", "line 1: not JSON"),
@@ -173,7 +178,9 @@ def test_missing_members(tmp_path):
         ("list.csv", b"uri,image_id\n,3\n", "line 2: uri must be"),
         ("pool.parquet", b"no parquet", "not readable as Parquet"),
         ("pool.tar", b"no tar" * 200, "not readable as an uncompressed tar"),
-        ("pool.zip", b"", "must be a folder or one of"),
+        ("pool.zip", b"", "must be a folder, a pattern or one of"),
+        ("pool.tar.gz", b"", "compressed tar can't be read"),
+        ("pool.tgz", b"", "compressed tar can't be read"),
     ],
 )
 def test_bad_pools(tmp_path, name, content, message):
@@ -199,17 +206,121 @@ def test_missing_and_empty_pools(tmp_path):
         list_pool(str(tmp_path))
 
 
-def test_shards():
-    images = [PoolImage(str(index), "") for index in range(7)]
-    shards = pool_shards(images, 3)
-    assert [shard.shard_id for shard in shards] == [0, 1, 2]
-    assert [len(shard.images) for shard in shards] == [3, 3, 1]
-    assert sum((shard.images for shard in shards), ()) == tuple(images)
-    assert pool_shards([], 3) == []
+def test_a_compressed_tar_in_a_folder_is_not_passed_over(folder):
+    (folder / "sub" / "more.tar.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"sub/more.tar.gz: a compressed tar"):
+        list_pool(str(folder))
 
 
-def test_shards_are_stable():
-    """Shards follow from the sorted pool alone, which is what makes a run resumable."""
-    images = [PoolImage(f"{index:03d}", "") for index in np.random.default_rng(0).permutation(50)]
-    ordered = sorted(images, key=lambda image: image.image_id)
-    assert pool_shards(ordered, 8)[2].images[0].image_id == "016"
+def test_of_a_webdataset_sample_the_image_is_listed(tmp_path):
+    path = tmp_path / "pool.tar"
+    names = ["a/1.jpg", "a/1.json", "a/1.mask.png", "a/2.left.jpg", "a/2.right.jpg", "b/1.mask.png", "./3.png"]
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            add_member(tar, name, b"")
+    listed = ["./3.png", "a/1.jpg", "a/2.left.jpg", "a/2.right.jpg", "b/1.mask.png"]
+    assert ids(list_pool(str(path))) == listed, "of a sample without a plain image all are"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Ten tars of one image each, and a file that is none."""
+    folder = tmp_path / "sets" / "train"
+    folder.mkdir(parents=True)
+    for number in range(8, 18):
+        with tarfile.open(folder / f"shard-{number:03d}.tar", "w") as tar:
+            add_member(tar, "x.png", png(number))
+    (folder / "shard-008.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pattern", "numbers"),
+    [
+        ("sets/train/shard-{008..010}.tar", [8, 9, 10]),
+        ("sets/train/shard-{008,017}.tar", [8, 17]),
+        ("sets/train/shard-0{08..09,1{0..1}}.tar", None),
+        ("sets/train/shard-01[0-2].tar", [10, 11, 12]),
+        ("sets/train/shard-01[!0-6].tar", [17]),
+        ("sets/train/*", list(range(8, 18))),
+        ("sets/{train,val}/*9.tar", [9]),
+        ("sets/**.tar", list(range(8, 18))),
+        ("s*ts/train/shard-{008..010}.tar", [8, 9, 10]),
+    ],
+)
+def test_patterns(shards, tmp_path, pattern, numbers):
+    uri = str(tmp_path / pattern)
+    if numbers is None:
+        with pytest.raises(InputError, match=r"no such file|must name images"):
+            list_pool(uri)
+        return
+    images = list_pool(uri)
+    assert values(images) == numbers
+    prefix = {"sets/train/": "", "sets/{tra": "train/", "sets/**.t": "train/", "s*ts/trai": "sets/train/"}
+    start = next(start for key, start in prefix.items() if pattern.startswith(key))
+    assert ids(images) == [f"{start}shard-{number:03d}.tar/x.png" for number in numbers]
+    if pattern == "sets/train/*":
+        assert images == list_pool(str(shards)), "the same ids as those of the folder"
+
+
+def test_a_shard_that_braces_name_must_be_there(shards):
+    with pytest.raises(InputError, match=r"shard-018.tar: no such file"):
+        list_pool(str(shards / "shard-{008..018}.tar"))
+    with pytest.raises(InputError, match="has no images"):
+        list_pool(str(shards / "nothing-*.tar"))
+    with pytest.raises(InputError, match=r"must name images, .* got shard-008.json"):
+        list_pool(str(shards / "shard-{008..009}.json"))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path):
+    folder = tmp_path / "set [1] {a,b}*"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(1))
+    assert values(list_pool(str(folder))) == [1]
+
+
+def refusals(uri):
+    return {image.image_id: image.refusal for image in iter_pool(str(uri))}
+
+
+def test_what_leads_out_of_the_pool_is_listed_and_refused(folder, tmp_path):
+    (tmp_path / "secret.png").write_bytes(png(9))
+    lines = ["../secret.png", "sub/../../secret.png", "sub/../a.png", "../x.tar#a.png", "x.tar#../a.png", "a..png"]
+    (folder / "list.txt").write_text("\n".join(lines))
+    expected = dict.fromkeys(lines, OUTSIDE) | {"sub/../a.png": None, "a..png": None}
+    assert refusals(folder / "list.txt") == expected
+    pq.write_table(pa.table({"uri": lines}), folder / "list.parquet")
+    assert refusals(folder / "list.parquet") == expected
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        for name in ("../a.png", "/etc/a.png", "b/../c.png"):
+            add_member(tar, name, png(1))
+    assert refusals(folder / "x.tar") == {"../a.png": OUTSIDE, "/etc/a.png": OUTSIDE, "b/../c.png": None}
+    absolute = str(tmp_path / "secret.png")
+    (folder / "list.txt").write_text(absolute)
+    assert refusals(folder / "list.txt") == {absolute: None}, "who writes a manifest may name what they like"
+
+
+def test_names_that_are_not_utf8_are_listed_and_refused(tmp_path):
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(png(1))
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(png(2))
+    assert refusals(folder) == {"good.png": None, "caf\\udce9.png": NOT_UTF8}
+    with tarfile.open(tmp_path / "pool.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        add_member(tar, os.fsdecode(b"caf\xe9.png"), png(2))
+    assert refusals(tmp_path / "pool.tar") == {"caf\\udce9.png": NOT_UTF8}
+    (tmp_path / "pool.jsonl").write_text('{"uri": "a\\ud800.png"}\n{"uri": "s3://b/\\ud800.png", "image_id": 1}\n')
+    assert refusals(tmp_path / "pool.jsonl") == {"a\\ud800.png": NOT_UTF8, "1": NOT_UTF8}
+    for image in iter_pool(str(folder)):
+        assert f"{image.image_id}{image.uri}".encode()
+
+
+def test_links_are_followed_but_not_in_circles(folder, tmp_path):
+    (folder / "sub" / "up").symlink_to(folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "back").symlink_to(folder / "sub")
+    (tmp_path / "other" / "x.png").write_bytes(png(7))
+    (folder / "linked").symlink_to(tmp_path / "other")
+    (folder / "gone.png").symlink_to(tmp_path / "absent.png")
+    found = ids(list_pool(str(folder)))
+    assert found == sorted([*NAMES, "gone.png", "linked/x.png", "linked/back/a.png", "linked/back/deep/c d.png"])

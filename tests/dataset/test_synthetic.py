@@ -8,7 +8,7 @@ import pytest
 
 from raylabel.dataset.annotations import read_annotations, validate_same_categories
 from raylabel.dataset.images import read_image
-from raylabel.dataset.pool import list_pool
+from raylabel.dataset.pool import iter_pool
 from raylabel.dataset.synthetic import generate
 from raylabel.dataset.synthetic_classes import max_classes, synthetic_classes
 from raylabel.dataset.synthetic_federated import federate
@@ -85,7 +85,7 @@ def test_images_and_masks(default_set, name):
 
 def test_pool_truth_names_the_pool_images(default_set):
     out, _, read = default_set
-    images = list_pool(str(out / "pool"))
+    images = sorted(iter_pool(str(out / "pool")), key=lambda image: image.image_id)
     assert [image.image_id for image in images] == [image.file_name for image in read["pool_truth"].images]
     labelled_names = {image.file_name for name in FILES[:3] for image in read[name].images}
     assert len(labelled_names) == 564
@@ -144,7 +144,7 @@ def test_again_in_the_same_folder(tmp_path):
     generate(tmp_path, num_images=24, num_classes=6, image_size=64)
     assert digests(tmp_path) == before, "an interrupted one is made again"
     generate(tmp_path, num_images=20, num_classes=6, image_size=64)
-    assert len(list_pool(str(tmp_path / "pool"))) + len(list((tmp_path / "images").iterdir())) == 20
+    assert len(list(iter_pool(str(tmp_path / "pool")))) + len(list((tmp_path / "images").iterdir())) == 20
 
 
 def test_a_folder_of_somebody_else_is_not_touched(tmp_path):

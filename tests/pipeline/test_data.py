@@ -24,7 +24,7 @@ def test_fractions_part_the_labelled_set(config: Config, split_config: Config) -
     ids = [image.image_id for part in parts if part is not None for image in part.images]
     assert sorted(ids, key=str) == sorted((image.image_id for image in whole.images), key=str)
     assert data.pool_truth is not None
-    assert [image.image_id for image in data.pool] == sorted(image.file_name for image in data.pool_truth.images)
+    assert {image.image_id for image in data.list_pool()} == {image.file_name for image in data.pool_truth.images}
 
 
 def test_digests_change_with_what_they_stand_for(config: Config, split_config: Config) -> None:

@@ -1,0 +1,225 @@
+"""What labelling costs beside reading images and running a model, and whether it stays flat.
+
+    python benchmarks/labelling_scale.py [--images 100000 1000000] [--parts listing labelling resume]
+
+listing     a JSONL manifest of so many lines into the shard manifest.
+labelling   `label` on such a manifest, which names few files; the segmenter finds nothing and nothing is decoded.
+resume      `status`, and `label` until it hands out its first shard, on a run of which so many shards (--shards) are
+            committed and 8 are left.
+
+Each measurement runs in a process of its own. Memory is the driver's peak above what it held before (in `labelling`,
+once Ray had started); the object store's is its largest use as seen once a second.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).resolve().parent
+TESTS = BENCHMARKS.parent / "tests"
+sys.path[:0] = [str(BENCHMARKS), str(TESTS)]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")]))
+
+import pyarrow as pa  # noqa: E402
+import ray  # noqa: E402
+from prepared import prepared_run  # noqa: E402
+
+from raylabel.calibration import ReliabilityBins  # noqa: E402
+from raylabel.config import Config, load_config  # noqa: E402
+from raylabel.dataset.pool import iter_pool  # noqa: E402
+from raylabel.dataset.shard_manifest import read_manifest, read_shard, write_manifest  # noqa: E402
+from raylabel.dataset.synthetic import generate  # noqa: E402
+from raylabel.labels import STATUS_OK, committed_shards, shard_uri  # noqa: E402
+from raylabel.pipeline import label  # noqa: E402
+from raylabel.pipeline.ledger import Ledger  # noqa: E402
+from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json  # noqa: E402
+from raylabel.pipeline.pool_listing import manifest_folder  # noqa: E402
+from raylabel.pipeline.session import connect  # noqa: E402
+from raylabel.schema import LABELS  # noqa: E402
+from raylabel.storage import RunFolder, commit_table  # noqa: E402
+
+PARTS = ("listing", "labelling", "resume")
+CONFIG = """
+data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool.jsonl}
+teacher: {model: "idle_segmenter:IdleSegmenter"}
+student: {model: "idle_segmenter:IdleSegmenter"}
+"""
+NUM_LEFT = 8
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--images", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--shards", type=int, nargs="+", default=[4_000], help="committed, for resume")
+    arguments = parser.parse_args()
+    for part, sizes in (("listing", arguments.images), ("labelling", arguments.images), ("resume", arguments.shards)):
+        for size in sizes if part in arguments.parts else []:
+            with tempfile.TemporaryDirectory() as folder:
+                config = world(Path(folder), size if part != "resume" else (size + NUM_LEFT) * 256)
+                figures = isolated({"listing": listing, "labelling": labelling, "resume": resume}[part], config, size)
+            print(
+                f"{part} {size:,}: " + ", ".join(f"{name} {value:,.5g}" for name, value in figures.items()), flush=True
+            )
+
+
+def world(folder: Path, num_images: int) -> Config:
+    """A small labelled set, and a manifest of many images that are few files."""
+    generate(folder, num_images=60, num_classes=6, image_size=64)
+    names = sorted(path.name for path in (folder / "pool").iterdir())
+    with open(folder / "pool.jsonl", "w") as file:
+        for number in range(num_images):
+            row = {"image_id": f"{number * 7919 % num_images:09d}", "uri": f"pool/{names[number % len(names)]}"}
+            file.write(json.dumps(row) + "\n")
+    (folder / "config.yaml").write_text(CONFIG)
+    return load_config(folder / "config.yaml")
+
+
+def isolated(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+
+
+def listing(config: Config, num_images: int) -> dict[str, float]:
+    before, start = peak_mib(), time.perf_counter()
+    pool = str(config.data.pool)
+    manifest = write_manifest(f"{pool}.manifest", iter_pool(pool), source=pool, shard_size=256)
+    seconds = time.perf_counter() - start
+    assert manifest.num_images == num_images
+    written = sum(path.stat().st_size for path in Path(f"{pool}.manifest").iterdir())
+    return {"seconds": seconds, "MiB": peak_mib() - before, "MB written": written / 1e6}
+
+
+def labelling(config: Config, num_images: int) -> dict[str, float]:
+    run = prepared_run(config, Path(str(config.data.pool)).with_name("run"))
+    connect()
+    # What the driver loads in any case is in memory before it counts.
+    small = replace(config, data=replace(config.data, pool=str(Path(str(config.data.pool)).with_name("pool"))))
+    label.run_stage(small, prepared_run(small, Path(f"{run.uri}.small")))
+    before, start = peak_mib(), time.perf_counter()
+    with object_store_use() as used:
+        artifact = label.run_stage(config, run)
+    seconds = time.perf_counter() - start
+    assert artifact["num_images"] == num_images
+    files = sum(len(names) for _, _, names in os.walk(run.path("labels")))
+    return {
+        "images/s": num_images / artifact["seconds"],
+        "seconds": artifact["seconds"],
+        "seconds with selection and drift": seconds,
+        "driver MiB": peak_mib() - before,
+        "object store MiB": max(used) / MIB,
+        "files": files,
+        "status seconds": status_seconds(run),
+    }
+
+
+@contextmanager
+def object_store_use() -> Iterator[list[float]]:
+    """Bytes in use, seen once a second."""
+    stop, used = threading.Event(), [0.0]
+    total = ray.cluster_resources()["object_store_memory"]
+
+    def watch() -> None:
+        while not stop.wait(1):
+            used.append(total - ray.available_resources().get("object_store_memory", 0.0))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        thread.join()
+
+
+def resume(config: Config, num_shards: int) -> dict[str, float]:
+    run = prepared_run(config, Path(str(config.data.pool)).with_name("run"))
+    to_first_shard(config, run)  # begins the stage and lists the pool
+    manifest = read_manifest(manifest_folder(run))
+    assert manifest is not None
+    for shard_id in range(num_shards):
+        commit_fabricated(run, manifest.reference(shard_id))
+    without = {"status": status_seconds(run), **to_first_shard(config, run)}
+    Ledger(run, committed_shards(run)).write()
+    figures = {"status": status_seconds(run), **to_first_shard(config, run)}
+    assert len(committed_shards(run)) == num_shards
+    return figures | {f"{name} without a ledger": without[name] for name in ("status", "driver")}
+
+
+def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
+    """A shard as the segmenter that finds nothing makes it."""
+    images = read_shard(**reference).images
+    columns = {
+        "image_id": [image.image_id for image in images],
+        "uri": [image.uri for image in images],
+        "height": [8] * len(images),
+        "width": [8] * len(images),
+        "status": [STATUS_OK] * len(images),
+        "instances": [[] for _ in images],
+    }
+    histogram = histogram_to_json(ReliabilityBins.zeros(6, HISTOGRAM_BINS).to_table())
+    metadata = {"shard_id": reference["shard_id"], "num_images": len(images), "histogram": histogram, "seconds": 9.5}
+    metadata |= {"fingerprint": "fabricated", "corrector": "", "num_instances": 0, "num_quarantined": 0}
+    schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
+    commit_table(shard_uri(run, reference["shard_id"]), pa.table(columns, schema=schema))
+
+
+def status_seconds(run: RunFolder) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "raylabel.cli", "status", run.uri], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+FIRST_SHARD = """
+import json, sys, time
+seconds = {"start": time.perf_counter()}
+from raylabel.config import load_config
+from raylabel.pipeline import label
+from raylabel.pipeline.session import connect
+from raylabel.storage import RunFolder
+seconds["imports"] = time.perf_counter()
+connect()
+seconds["Ray"] = time.perf_counter()
+
+def stop(*arguments, shards, **named):
+    shards[0]
+    seconds["driver"] = time.perf_counter()
+    raise KeyboardInterrupt
+
+label.map_shards = stop
+try:
+    label.run_stage(load_config(sys.argv[1]), RunFolder(sys.argv[2]))
+except KeyboardInterrupt:
+    names = list(seconds)
+    print("\\n" + json.dumps({name: seconds[name] - seconds[before] for before, name in zip(names, names[1:])}))
+"""
+
+
+def to_first_shard(config: Config, run: RunFolder) -> dict[str, float]:
+    """Seconds from the start of `label` until shards are handed to Ray, by what they go into."""
+    path = str(Path(str(config.data.pool)).with_name("config.yaml"))
+    command = [sys.executable, "-c", FIRST_SHARD, path, run.uri]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    seconds: dict[str, float] = json.loads(output.splitlines()[-1])
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
