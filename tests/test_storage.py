@@ -98,12 +98,6 @@ def test_momentary_errors_are_tried_again_and_others_are_not(monkeypatch: pytest
         assert tries == 1, error
 
 
-def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match=r"^.*file/x\.bin: could not write: .*Not a directory|File exists"):
-        storage.commit_bytes(str(tmp_path / "file" / "x.bin"), b"1")
-
-
 def test_special_files_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(storage.SpecialFileError):

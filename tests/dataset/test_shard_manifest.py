@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from raylabel import storage
+from raylabel import file_tree, storage
 from raylabel.dataset.pool import iter_pool
 from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.shard_manifest import (
@@ -161,7 +161,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem()), uri.removeprefix("s3://")
         return open_local(uri, **options)
 
-    monkeypatch.setattr(storage, "open_uri", open_uri)
+    for module in (storage, file_tree):
+        monkeypatch.setattr(module, "open_uri", open_uri)
 
 
 @pytest.mark.usefixtures("store")
