@@ -41,6 +41,25 @@ LABELS = pa.schema(
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
 """labels/errors.parquet: quarantined images."""
 
+SHARD_PHASES = ("read", "predict", "encode", "write")
+"""What the seconds of a shard go into: images waited for (read and decoded), the model, rows (context, corrector,
+encoding), the commit."""
+
+SHARDS = pa.schema(
+    [
+        ("shard_id", pa.int32()),
+        ("num_images", pa.int32()),
+        ("num_instances", pa.int32()),
+        ("num_quarantined", pa.int32()),
+        ("seconds", pa.float32()),
+        *[(f"{phase}_seconds", pa.float32()) for phase in SHARD_PHASES],
+        ("host", pa.string()),
+        ("finished_at", pa.float64()),
+    ]
+)
+"""labels/shards.parquet: one row a committed shard; `host` is its worker's, `finished_at` in seconds since 1970. A
+cache: what it lacks is in the shard's metadata."""
+
 PROTOTYPES = pa.schema(
     [("class_index", pa.int32()), ("num_instances", pa.int64()), ("embedding", pa.list_(pa.float32()))]
 )

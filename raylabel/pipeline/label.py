@@ -17,12 +17,14 @@ from raylabel.labels import STATUS_OK, committed_shards, shard_uri
 from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.drift import compare_with_pool
 from raylabel.pipeline.expected_bins import bins_of_shard
 from raylabel.pipeline.inference import map_shards
 from raylabel.pipeline.label_shard import LabelShard
 from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_from_json
+from raylabel.pipeline.preflight import check_nodes, check_teacher_fits
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.schema import ERRORS
@@ -37,8 +39,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Another corrector or selection is applied to the stored labels, without the teacher.
 
     Raises:
-        InputError: the pool is empty, the cluster too small, or more than `label.max_bad_fraction` of the images are
-            quarantined (the labels of the others stay committed).
+        InputError: the pool is empty, the cluster or the disk too small, teacher and labelled set don't fit, or more
+            than `label.max_bad_fraction` of the images are quarantined (the labels of the others stay committed).
     """
     data = RunData(config)
     inputs = {
@@ -49,7 +51,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "max_image_pixels": config.data.max_image_pixels,
     }
-    load_corrector(run)
+    check_teacher_fits(run, data, load_corrector(run))
     execute_stage(run, "label", inputs, lambda: _label_pool(config, run, data.pool, digest(inputs)))
     return refresh(config, run)
 
@@ -95,7 +97,9 @@ def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> dict[str, Any]:
+    check_disk(config, run, num_images=len(pool))
     connect()
+    check_nodes(run, uses_gpus=config.label.num_gpus > 0)
     classes, corrector = load_classes(run), load_corrector(run)
     shards = pool_shards(pool, config.label.shard_size)
     commit_json(
@@ -114,7 +118,7 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
         live_calibration(
             run, "label", num_bins=HISTOGRAM_BINS, num_shards=len(shards), is_matched=False, recount=recount
         ) as live,
-        live_progress("label", len(pool), unit="images", done=num_images_before) as counter,
+        live_progress("label", len(pool), unit="images", run=run, folder=FOLDER, done=num_images_before) as counter,
     ):
         live.finished(committed)
         for done in map_shards(
