@@ -19,7 +19,7 @@ from raylabel.config import TrainingConfig
 from raylabel.errors import InputError
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
-from raylabel.pipeline.preflight import check_workers_fit
+from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.storage import RunFolder, commit_bytes, digest, exists, open_uri, read_bytes, read_json, remove
 from raylabel.training.loop import TrainContext, TrainJob, train
