@@ -9,6 +9,9 @@ from typing import TextIO
 WINDOW_SECONDS = 60.0
 """Rates are of the last so many seconds: since the start, a stall would hide behind what went well before."""
 
+SETTLING_SECONDS = 3.0
+"""No rate before so much was seen: the first reports come in lumps."""
+
 QUIET_SECONDS = 60.0
 
 
@@ -35,7 +38,7 @@ class Figures:
 
     Attributes:
         done, total: in `unit`s.
-        per_second: units a second over the last minute; None before the first unit.
+        per_second: units a second over the last minute; None before it can be told.
         instances_per_second: over the last minute; None where instances aren't counted.
         num_instances, num_quarantined: as of Counts.
         seconds_left: at that rate; None where nothing was done in the last minute.
@@ -153,16 +156,19 @@ class Progress:
         now, counts = time.monotonic(), self._counts
         start, done_then, instances_then = (self._start, self._done_before, 0) if is_whole else self._window[0]
         seconds = max(now - start, 1e-9)
-        has_begun = counts.done > self._done_before
-        per_second = max(counts.done - done_then, 0) / seconds if has_begun else None
-        instances = None if counts.num_instances is None else max(counts.num_instances - instances_then, 0) / seconds
+        is_settled = is_whole or seconds >= SETTLING_SECONDS
+        per_second = instances_per_second = None
+        if counts.done > self._done_before and is_settled:
+            per_second = max(counts.done - done_then, 0) / seconds
+            if counts.num_instances is not None:
+                instances_per_second = max(counts.num_instances - instances_then, 0) / seconds
         left = max(self.total - counts.done, 0)
         return Figures(
             unit=self.unit,
             done=counts.done,
             total=self.total,
             per_second=per_second,
-            instances_per_second=instances,
+            instances_per_second=instances_per_second,
             num_instances=counts.num_instances,
             num_quarantined=counts.num_quarantined,
             seconds_left=left / per_second if per_second else None,
@@ -170,6 +176,9 @@ class Progress:
         )
 
     def _remember(self, now: float) -> None:
+        if self._counts.done <= self._done_before:
+            # Workers are starting, which says nothing of the time left.
+            self._window = deque([(now, self._counts.done, 0)])
         # One sample a second at most, and of those before the window only the last.
         if now - self._window[-1][0] >= 1.0:
             self._window.append((now, self._counts.done, self._counts.num_instances or 0))

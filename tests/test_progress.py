@@ -40,6 +40,19 @@ def test_rate_and_time_left_leave_out_what_was_done_before(clock: Clock) -> None
     assert line.text() == "label: 500/1000 images  10.0 images/s  0:50 left"
 
 
+def test_the_start_of_the_workers_does_not_count(clock: Clock) -> None:
+    line = Progress("label", 1000, stream=io.StringIO())
+    for _ in range(30):
+        clock.now += 1
+        line.update(0)
+    clock.now += 0.5
+    line.update(16)
+    assert line.text() == "label: 16/1000 images  starting", "a lump of images is no rate"
+    clock.now += 3.5
+    line.update(40)
+    assert line.figures().per_second == pytest.approx(10)
+
+
 def test_instances_and_quarantined_images_are_shown_where_they_are_counted(clock: Clock) -> None:
     line = Progress("label", 1000, stream=io.StringIO())
     clock.now += 10

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raylabel import progress
 from raylabel.pipeline import session
 from raylabel.pipeline.live_snapshot import read_progress
 from raylabel.pipeline.session import LiveCounter, live_progress
@@ -49,6 +50,7 @@ def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pyte
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(session, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SETTLING_SECONDS", 0.0)
     run = RunFolder(str(tmp_path))
     with live_progress("label", 100, unit="images", run=run, folder="labels", done=40, quarantined=2) as counter:
         counter.report.remote("shard-3", 10, 30, 1)
