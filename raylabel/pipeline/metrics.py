@@ -26,7 +26,7 @@ SECONDS_BOUNDARIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 
 
 def run_tag(run: RunFolder) -> str:
     """What the tag `run` says: the last part of the run's path."""
-    return posixpath.basename(run.uri.rstrip("/"))
+    return posixpath.basename(run.uri.split("?", 1)[0].rstrip("/"))
 
 
 class ShardMetrics:

@@ -72,6 +72,6 @@ def test_what_prometheus_scrapes() -> None:
         time.sleep(1)
 
 
-@pytest.mark.parametrize("uri", ["/data/runs/lvis_v1", "s3://bucket/runs/lvis_v1/"])
+@pytest.mark.parametrize("uri", ["/data/runs/lvis_v1", "s3://bucket/runs/lvis_v1/", "s3://b/lvis_v1?region=x"])
 def test_the_tag_is_the_runs_name(uri: str) -> None:
     assert run_tag(RunFolder(uri)) == "lvis_v1"
