@@ -8,9 +8,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import ray
@@ -61,36 +60,40 @@ def _silent_stderr() -> Iterator[None]:
 
 
 KEYS_HELD = 4096
-"""Keys whose counts are held apart: more than there are workers, by far."""
+"""Keys that a counter remembers: more than there are workers, by far."""
 
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
     """Takes counts from workers anywhere on the cluster for the driver's progress line, and bad input that they met.
 
-    A key (a shard, a model) has the counts that were reported last: what is made again doesn't count twice. Only the
-    keys that were heard of last are held apart, the others are summed up, so memory doesn't grow with the pool.
+    A key (a shard, a model) counts as it was reported last: what is made again doesn't count twice. Only the keys that
+    were heard of last are remembered, so memory doesn't grow with the pool.
     """
 
     def __init__(self) -> None:
+        self._total = Counts(done=0)
         self._by_key: OrderedDict[str, Counts] = OrderedDict()
-        self._summed_up = Counts(done=0)
-        self._note = ""
         self._refusal: str | None = None
 
     def report(
         self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
     ) -> None:
         """`key` has so much done in all, with so many instances and quarantined images where the stage counts them."""
+        before = self._by_key.pop(key, Counts(done=0))
         self._by_key[key] = Counts(done=done, num_instances=instances, num_quarantined=quarantined)
-        self._by_key.move_to_end(key)
-        self._note = note or self._note
+        self._total = Counts(
+            done=self._total.done + done - before.done,
+            num_instances=_replaced(self._total.num_instances, instances, before.num_instances),
+            num_quarantined=_replaced(self._total.num_quarantined, quarantined, before.num_quarantined),
+            note=note or self._total.note,
+        )
         if len(self._by_key) > KEYS_HELD:
-            self._summed_up = _add(self._summed_up, self._by_key.popitem(last=False)[1])
+            self._by_key.popitem(last=False)
 
     def total(self) -> Counts:
         """Sum over keys, with the last note."""
-        return replace(reduce(_add, self._by_key.values(), self._summed_up), note=self._note)
+        return self._total
 
     def refuse(self, message: str) -> None:
         """A worker met bad input: trying again would not help."""
@@ -101,16 +104,9 @@ class LiveCounter:
         return self._refusal
 
 
-def _add(one: Counts, other: Counts) -> Counts:
-    def both(name: str) -> int | None:
-        known = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
-        return sum(known) if known else None
-
-    return Counts(
-        done=one.done + other.done,
-        num_instances=both("num_instances"),
-        num_quarantined=both("num_quarantined"),
-    )
+def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:
+    """A sum with `new` in place of `old`; None as long as nothing was counted."""
+    return total if new is None else (total or 0) + new - (old or 0)
 
 
 @contextmanager
@@ -137,7 +133,10 @@ def live_progress(
             counts: Counts = ray.get(counter.total.remote(), timeout=30)
             if counts.num_quarantined is not None:
                 counts = replace(counts, num_quarantined=quarantined + counts.num_quarantined)
-            progress.show(replace(counts, done=min(total, done + counts.done)))
+            all_done = min(total, done + counts.done)
+            progress.show(replace(counts, done=all_done))
+            if images_left:
+                images_left.show(total - all_done)
 
         def follow() -> None:
             last_written = -math.inf
@@ -145,10 +144,8 @@ def live_progress(
                 try:
                     poll()
                     if time.monotonic() - last_written >= FIGURES_SECONDS:
-                        last_written, figures = time.monotonic(), progress.figures()
-                        if images_left:
-                            images_left.show(figures.total - figures.done)
-                        commit_progress(run, folder, label=label, figures=figures)
+                        last_written = time.monotonic()
+                        commit_progress(run, folder, label=label, figures=progress.figures())
                 except (RayError, TimeoutError, OSError):
                     # A busy driver or a store out of reach: the next round shows more.
                     continue
@@ -159,9 +156,11 @@ def live_progress(
             yield counter
             stop.set()
             thread.join()
-            poll()
+            with suppress(RayError, TimeoutError):
+                poll()
         finally:
             stop.set()
             thread.join()
             ray.kill(counter)
-    remove_progress(run, folder)
+    with suppress(OSError):
+        remove_progress(run, folder)

@@ -4,7 +4,7 @@ import io
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -44,12 +44,25 @@ def test_memory_does_not_grow_with_the_shards(counter: Any, monkeypatch: pytest.
     assert counter.total() == Counts(done=99 + 800, num_instances=1 + 200, num_quarantined=100)
 
 
+class Gauge:
+    """Keeps what a Ray gauge would show."""
+
+    shown: ClassVar[list[int]] = []
+
+    def __init__(self, run: RunFolder) -> None:
+        self.shown.clear()
+
+    def show(self, num_images: int) -> None:
+        self.shown.append(num_images)
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(session, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(session, "ImagesLeft", Gauge)
     monkeypatch.setattr(progress, "SETTLING_SECONDS", 0.0)
     run = RunFolder(str(tmp_path))
     with live_progress("label", 100, unit="images", run=run, folder="labels", done=40, quarantined=2) as counter:
@@ -70,6 +83,8 @@ def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pyte
     assert read_progress(run, "labels") is None, "they go when the work is done"
     assert stream.getvalue().splitlines()[-1].startswith("label: 100/100 images")
     assert "3 quarantined" in stream.getvalue()
+    assert 50 in Gauge.shown
+    assert Gauge.shown[-1] == 0
 
 
 @pytest.mark.ray
