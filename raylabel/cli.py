@@ -125,9 +125,12 @@ def _build_parser() -> argparse.ArgumentParser:
     exported.add_argument("--format", required=True, choices=("coco", "lvis", "yolo"))
     exported.add_argument("--out", required=True, help="file (coco, lvis) or folder (yolo) to write")
 
-    state = add("status", "stages, shards done, images/s, quarantined images, calibration so far", _status)
+    state = add("status", "stages, images done, rates, time left, quarantined images, calibration so far", _status)
     state.add_argument("run", help="run folder or URI")
     state.add_argument("--json", action="store_true", help="print one JSON object")
+    state.add_argument(
+        "--shards", nargs="?", type=int, const=10, default=0, metavar="N", help="list the slowest shards (default: 10)"
+    )
     return parser
 
 
@@ -265,7 +268,9 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.pipeline.status import format_status, run_status
 
-    status = run_status(_run_folder(arguments.run))
+    if arguments.shards < 0:
+        raise InputError(f"--shards must be >= 0, got {arguments.shards}")
+    status = run_status(_run_folder(arguments.run), num_slowest=arguments.shards)
     print(json.dumps(status) if arguments.json else format_status(status))
 
 

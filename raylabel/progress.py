@@ -1,10 +1,79 @@
-"""One live line for a long stage: done/total, rate, time left. Plain lines where the output is not a terminal."""
+"""How far a long stage is: done/total, rates of the last minute, time left; as a live line, plain lines, or figures."""
 
 import sys
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TextIO
 
+WINDOW_SECONDS = 60.0
+"""Rates are of the last so many seconds: since the start, a stall would hide behind what went well before."""
+
+SETTLING_SECONDS = 3.0
+"""No rate before so much was seen: the first reports come in lumps."""
+
 QUIET_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a stage has done in all.
+
+    Attributes:
+        done: finished units of work.
+        num_instances: predictions found in them; None where the stage doesn't count them.
+        num_quarantined: images among them that can't be used; None where the stage doesn't count them.
+        note: what else to say, such as a loss.
+    """
+
+    done: int
+    num_instances: int | None = None
+    num_quarantined: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A stage at one moment, for the progress line and, as JSON, for `raylabel status`.
+
+    Attributes:
+        done, total: in `unit`s.
+        per_second: units a second over the last minute; None before it can be told.
+        instances_per_second: over the last minute; None where instances aren't counted.
+        num_instances, num_quarantined: as of Counts.
+        seconds_left: at that rate; None where nothing was done in the last minute.
+        seconds_stalled: since the last unit was finished.
+    """
+
+    unit: str
+    done: int
+    total: int
+    per_second: float | None
+    instances_per_second: float | None
+    num_instances: int | None
+    num_quarantined: int | None
+    seconds_left: float | None
+    seconds_stalled: float
+
+    def text(self) -> str:
+        """done/total, rates, time left, quarantined."""
+        parts = [f"{self.done}/{self.total} {self.unit}"]
+        if self.per_second is not None:
+            parts.append(f"{self.per_second:.1f} {self.unit}/s")
+            if self.instances_per_second is not None:
+                parts.append(f"{self.instances_per_second:.1f} instances/s")
+        if self.done < self.total:
+            parts.append(self._outlook())
+        if self.num_quarantined is not None:
+            parts.append(f"{self.num_quarantined} quarantined")
+        return "  ".join(parts)
+
+    def _outlook(self) -> str:
+        if self.per_second is None:
+            return "starting"
+        if self.seconds_left is None:
+            return f"nothing done for {clock(self.seconds_stalled)}"
+        return f"{clock(self.seconds_left)} left"
 
 
 class Progress:
@@ -31,58 +100,98 @@ class Progress:
         plain_seconds: float = 10.0,
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._done_before = done
+        self._counts = Counts(done=done)
+        self._done_before = done
         self._stream = stream or sys.stderr
         self._plain_seconds = plain_seconds
-        self._start = self._last_plain = time.monotonic()
+        self._start = self._last_plain = self._last_done = time.monotonic()
         self._is_live = self._stream.isatty()
         self._line_length = 0
         self._plain_done = done
+        self._window = deque([(self._start, done, 0)])
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        if kind is None or self.done > self._done_before:
+        if kind is None or self._counts.done > self._done_before:
             self.finish()
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` units are finished in all; `note` is appended (such as a loss)."""
-        self.done = done
+        self.show(Counts(done=done, note=note))
+
+    def show(self, counts: Counts) -> None:
+        """Show what is done in all."""
         now = time.monotonic()
+        if counts.done > self._counts.done:
+            self._last_done = now
+        self._counts = counts
+        self._remember(now)
         if self._is_live:
-            self._rewrite(self.text(note))
-        elif done < self.total and now - self._last_plain >= (
-            self._plain_seconds if done != self._plain_done else QUIET_SECONDS
+            self._rewrite(self.text())
+        elif counts.done < self.total and now - self._last_plain >= (
+            self._plain_seconds if counts.done != self._plain_done else QUIET_SECONDS
         ):
-            self._last_plain, self._plain_done = now, done
-            print(self.text(note), file=self._stream, flush=True)
+            self._last_plain, self._plain_done = now, counts.done
+            print(self.text(), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Print the last state and end the line."""
+        text = f"{self.label}: {self.figures(is_whole=True).text()}"
+        if self._counts.done >= self.total:
+            text += f"  took {clock(time.monotonic() - self._start)}"
         if self._is_live:
-            self._rewrite(self.text())
+            self._rewrite(text)
             print(file=self._stream, flush=True)
         else:
-            print(self.text(), file=self._stream, flush=True)
+            print(text, file=self._stream, flush=True)
 
-    def text(self, note: str = "") -> str:
-        """The line: label, done/total, rate, time left or time taken."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = (self.done - self._done_before) / seconds
-        parts = [f"{self.label}: {self.done}/{self.total} {self.unit}", f"{rate:.1f} {self.unit}/s"]
-        if self.done >= self.total:
-            parts.append(f"took {_clock(seconds)}")
-        else:
-            parts.append(f"{_clock((self.total - self.done) / rate)} left" if rate > 0 else "starting")
-        return "  ".join([*parts, note]).rstrip()
+    def text(self) -> str:
+        """The line: label, figures, note."""
+        return f"{self.label}: {self.figures().text()}  {self._counts.note}".rstrip()
+
+    def figures(self, *, is_whole: bool = False) -> Figures:
+        """Where the stage is now; rates are of the last minute, or with `is_whole` of all the time."""
+        now, counts = time.monotonic(), self._counts
+        start, done_then, instances_then = (self._start, self._done_before, 0) if is_whole else self._window[0]
+        seconds = max(now - start, 1e-9)
+        is_settled = is_whole or seconds >= SETTLING_SECONDS
+        per_second = instances_per_second = None
+        if counts.done > self._done_before and is_settled:
+            per_second = max(counts.done - done_then, 0) / seconds
+            if counts.num_instances is not None:
+                instances_per_second = max(counts.num_instances - instances_then, 0) / seconds
+        left = max(self.total - counts.done, 0)
+        return Figures(
+            unit=self.unit,
+            done=counts.done,
+            total=self.total,
+            per_second=per_second,
+            instances_per_second=instances_per_second,
+            num_instances=counts.num_instances,
+            num_quarantined=counts.num_quarantined,
+            seconds_left=left / per_second if per_second else None,
+            seconds_stalled=now - self._last_done,
+        )
+
+    def _remember(self, now: float) -> None:
+        if self._counts.done <= self._done_before:
+            # Workers are starting, which says nothing of the time left.
+            self._window = deque([(now, self._counts.done, 0)])
+        # One sample a second at most, and of those before the window only the last.
+        if now - self._window[-1][0] >= 1.0:
+            self._window.append((now, self._counts.done, self._counts.num_instances or 0))
+        while len(self._window) > 1 and now - self._window[1][0] >= WINDOW_SECONDS:
+            self._window.popleft()
 
     def _rewrite(self, text: str) -> None:
         print("\r" + text.ljust(self._line_length), end="", file=self._stream, flush=True)
         self._line_length = len(text)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

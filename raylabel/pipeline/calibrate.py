@@ -204,7 +204,7 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
         run, "calibrate", num_bins=num_bins, num_shards=num_shards, is_matched=True, recount=recount
     ) as live:
         for part in parts:
-            for shard_id, table in _match_on_ray(config, part, live.actor):
+            for shard_id, table in _match_on_ray(config, run, part, live.actor):
                 tables[shard_id] = table
                 live.finished(shard_id)
     table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
@@ -255,10 +255,12 @@ def _train_fold_teachers(config: Config, run: RunFolder) -> None:
     train_on_ray(trainings, run=run, folder=FOLDER, settings=config.teacher, label="fold teachers")
 
 
-def _match_on_ray(config: Config, part: _Part, calibration_actor: Any) -> Iterator[tuple[int, pa.Table]]:
+def _match_on_ray(
+    config: Config, run: RunFolder, part: _Part, calibration_actor: Any
+) -> Iterator[tuple[int, pa.Table]]:
     """Shard ids and their rows of schema.DETECTIONS, as they are finished."""
     num_images = sum(len(shard["rows"]) for shard in part.shards)
-    with live_progress("calibrate", num_images, unit="images") as counter:
+    with live_progress("calibrate", num_images, unit="images", run=run, folder=FOLDER) as counter:
         for batch in map_shards(
             MatchShard,
             worker_args={

@@ -6,18 +6,23 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData
+from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
+from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, list_files
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Read all data, build both models, and say what would run; starts no Ray and writes nothing.
+    """Read all data, build both models, try whether the run folder can be written and holds the labels, and say what
+    would run; starts no Ray and leaves nothing.
 
     Raises:
         InputError: anything that would stop the run.
     """
+    check_writable(run)
     data = RunData(config)
     splits = {}
     for name in ("labelled", "calibration", "validation"):
@@ -37,6 +42,7 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
     for settings in (config.teacher, config.student):
         _build(settings, data.labelled.num_classes)
     num_images, num_shards = count_pool(config, run, data)
+    disk = check_disk(config, run, num_images=num_images)
     return {
         "run": run.uri,
         "splits": splits,
@@ -46,8 +52,21 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "num_shards": num_shards,
             "truth_known": data.pool_truth is not None,
         },
+        "disk": disk.text(),
+        "teacher": _teacher_misfit(run, data),
         "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},
     }
+
+
+def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
+    """Why the run's teacher or corrector is not for this labelled set; `run` would make them again, `label` refuses."""
+    if not all(run.artifact(stage_folder(stage)) for stage in ("teacher", "calibrate")):
+        return None
+    try:
+        check_teacher_fits(run, data, load_corrector(run))
+    except InputError as misfit:
+        return str(misfit)
+    return None
 
 
 def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
@@ -85,6 +104,12 @@ def format_check(found: dict[str, Any]) -> str:
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
     lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")
-    lines.append(f"{'run':<12} {found['run']}")
+    lines.append(f"{'disk':<12} {found['disk']}")
+    if found["teacher"]:
+        lines.append(f"{'teacher':<12} {found['teacher']}")
+    lines.append(
+        f"{'cluster':<12} CPUs and GPUs are checked where it is joined: by run and by label, before they begin"
+    )
+    lines.append(f"{'run':<12} {found['run']}, can be written")
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from raylabel.config import TrainingConfig
 from raylabel.errors import InputError
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.storage import RunFolder, commit_bytes, digest, exists, open_uri, read_bytes, read_json, remove
 from raylabel.training.loop import TrainContext, TrainJob, train
@@ -78,9 +79,10 @@ def train_on_ray(
     if not missing:
         return
     connect()
-    _check_workers_fit(label, settings)
+    check_workers_fit(label, settings)
     checkpoints = run.path(folder, "checkpoints")
-    with live_progress(label, sum(training.num_steps for training in missing), unit="steps") as counter:
+    num_steps = sum(training.num_steps for training in missing)
+    with live_progress(label, num_steps, unit="steps", run=run, folder=folder) as counter:
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={
@@ -112,16 +114,6 @@ def train_on_ray(
 def _train_storage(uri: str) -> str:
     file_system, path = open_uri(uri)
     return path if file_system.type_name == "local" else uri
-
-
-def _check_workers_fit(label: str, settings: TrainingConfig) -> None:
-    resources = ray.cluster_resources()
-    for name, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
-        wanted, there = settings.num_workers * each, resources.get(name, 0.0)
-        if wanted > there:
-            raise InputError(
-                f"{label}: {settings.num_workers} workers x {each:g} {name}s asked for, the cluster has {there:g}"
-            )
 
 
 def _train_worker(loop: dict[str, Any]) -> None:
@@ -156,7 +148,7 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
             rows.append({"step": step, **{name: round(value, 5) for name, value in metrics.items()}})
             if time.monotonic() - last_report > REPORT_SECONDS or write_checkpoint:
                 last_report = time.monotonic()
-                counter.report.remote(training.folder, step - job.start_step, f"loss {metrics['loss']:.3f}")
+                counter.report.remote(training.folder, step - job.start_step, note=f"loss {metrics['loss']:.3f}")
         if write_checkpoint is None:
             return
         if rank != 0:

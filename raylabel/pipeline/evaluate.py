@@ -134,7 +134,7 @@ def rows_of_image(
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Rows of PREDICTIONS: every model on every image of the split."""
     shards = row_shards(range(num_images), config.label.shard_size)
-    with live_progress("evaluate", num_images * len(arms), unit="images") as counter:
+    with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
         for table in map_shards(
             PredictShard,
             worker_args={

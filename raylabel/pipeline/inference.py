@@ -18,7 +18,7 @@ from raylabel.dataset.images import ImageError, read_image
 from raylabel.errors import InputError, StorageError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
-from raylabel.pipeline.session import check_pool_fits
+from raylabel.pipeline.cluster_fit import check_pool_fits
 
 DECODING_THREADS = 4
 

@@ -15,6 +15,7 @@ from raylabel.labels import committed_shards, shard_uri
 from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.drift import compare_with_pool
 from raylabel.pipeline.expected_bins import bins_of_shard
 from raylabel.pipeline.inference import map_shards
@@ -25,6 +26,7 @@ from raylabel.pipeline.ledger import Ledger
 from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
 from raylabel.pipeline.pool_listing import ensure_manifest, has_grown
+from raylabel.pipeline.preflight import check_nodes, check_teacher_fits
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.storage import RunFolder, commit_json, digest, remove
@@ -39,8 +41,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     selection is applied to the stored labels, without the teacher.
 
     Raises:
-        InputError: the pool is empty, the cluster too small, another driver at work on the run, or more than
-            `label.max_bad_fraction` of the images are quarantined (the labels of the others stay committed).
+        InputError: the pool is empty, the cluster or the disk too small, teacher and labelled set don't fit, another
+            driver is at work on the run, or more than `label.max_bad_fraction` of the images are quarantined (the
+            labels of the others stay committed).
     """
     data = RunData(config)
     inputs = {
@@ -51,7 +54,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "max_image_pixels": config.data.max_image_pixels,
     }
-    load_corrector(run)
+    check_teacher_fits(run, data, load_corrector(run))
     with hold_lease(run) as driver_id:
         execute_stage(
             run,
@@ -110,6 +113,7 @@ def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: s
     committed = committed_shards(run)
     ledger = Ledger(run, committed)
     _check_quarantined(config, run, manifest, ledger)
+    check_disk(config, run, num_images=manifest.num_images)
     missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
     if len(missing):
         _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
@@ -127,6 +131,7 @@ def _label_shards(
     driver_id: str,
 ) -> None:
     connect()
+    check_nodes(run, uses_gpus=config.label.num_gpus > 0)
     classes, corrector = load_classes(run), load_corrector(run)
     # Markers of this process's earlier calls, which were stopped perhaps on purpose.
     remove(run.path(FOLDER, "attempts"))
@@ -139,7 +144,15 @@ def _label_shards(
         live_calibration(
             run, "label", num_bins=HISTOGRAM_BINS, num_shards=manifest.num_shards, is_matched=False, recount=recount
         ) as live,
-        live_progress("label", manifest.num_images, unit="images", done=ledger.num_images) as counter,
+        live_progress(
+            "label",
+            manifest.num_images,
+            unit="images",
+            run=run,
+            folder=FOLDER,
+            done=ledger.num_images,
+            quarantined=ledger.num_quarantined,
+        ) as counter,
     ):
         live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
         try:

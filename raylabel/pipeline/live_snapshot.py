@@ -1,7 +1,11 @@
-"""The live view of a stage as figures, and the small file through which other processes see it."""
+"""What a driver at work leaves for other processes to see: its progress, and the live view of a stage's scores.
+
+They are two small files, since each has its own age: the calibration actor may be gone while the work goes on.
+"""
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,10 +14,14 @@ from numpy.typing import NDArray
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics import ccece, group_masks
 from raylabel.errors import InputError
+from raylabel.progress import Figures
 from raylabel.storage import RunFolder, commit_json, read_json, remove
 
 LIVE_FILE = "live.json"
-"""In the stage's folder while it runs; nothing is ever computed from it."""
+"""The live view, in the stage's folder while it runs; nothing is ever computed from it."""
+
+PROGRESS_FILE = "progress.json"
+"""The figures of the progress line, likewise."""
 
 STALE_SECONDS = 60.0
 """A driver writes every few seconds: after this long it has stopped, or can't reach its cluster."""
@@ -77,12 +85,42 @@ def commit_snapshot(
 
 def read_snapshot(run: RunFolder, folder: str) -> dict[str, Any] | None:
     """What the stage's live file says, with `age_seconds`; None where there is none."""
+    return _read_with_age(run.path(folder, LIVE_FILE))
+
+
+def _read_with_age(uri: str) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = read_json(run.path(folder, LIVE_FILE))
+        content: dict[str, Any] = read_json(uri)
     except InputError:
         # It may go at any moment.
         return None
     return content | {"age_seconds": round(max(0.0, time.time() - content["updated"]), 1)}
+
+
+def commit_progress(run: RunFolder, folder: str, *, label: str, figures: Figures) -> None:
+    """Replace the figures that the stage's folder holds."""
+    commit_json(run.path(folder, PROGRESS_FILE), {"updated": time.time(), "label": label, "figures": asdict(figures)})
+
+
+def read_progress(run: RunFolder, folder: str) -> dict[str, Any] | None:
+    """`label`, `figures` (those of progress.Figures) and `age_seconds`; None where no driver left any."""
+    return _read_with_age(run.path(folder, PROGRESS_FILE))
+
+
+def remove_progress(run: RunFolder, folder: str) -> None:
+    """The work is done."""
+    remove(run.path(folder, PROGRESS_FILE))
+
+
+def format_progress(progress: Mapping[str, Any]) -> str:
+    """As a line of text for people."""
+    return f"  {progress['label']}: {Figures(**progress['figures']).text()}  ({_seen(progress['age_seconds'])})"
+
+
+def _seen(age_seconds: float) -> str:
+    if age_seconds < STALE_SECONDS:
+        return f"{age_seconds:.0f} s ago"
+    return f"{age_seconds / 60:.0f} min ago: no driver is at work"
 
 
 def remove_snapshot(run: RunFolder, folder: str) -> None:
@@ -92,8 +130,7 @@ def remove_snapshot(run: RunFolder, folder: str) -> None:
 
 def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
     """As lines of text for people."""
-    is_matched, age = snapshot["is_matched"], snapshot["age_seconds"]
-    seen = f"{age:.0f} s ago" if age < STALE_SECONDS else f"{age / 60:.0f} min ago: no driver is at work"
+    is_matched, seen = snapshot["is_matched"], _seen(snapshot["age_seconds"])
     about = "so far, not the result" if is_matched else "accuracy and CCECE as expected by the corrector; no truth"
     columns = [("confidence", "mean_confidence")]
     if is_matched:

@@ -85,7 +85,7 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
     num_images = len(data.labelled)
     shards = row_shards(range(num_images), config.label.shard_size)
     sums: PrototypeSums | None = None
-    with live_progress("prototypes", num_images, unit="images") as counter:
+    with live_progress("prototypes", num_images, unit="images", run=run, folder=FOLDER) as counter:
         for table in map_shards(
             EmbedShard,
             worker_args={"config": config_dict(config), "model_uri": model_uri, "counter": counter},

@@ -7,7 +7,9 @@ from raylabel.config import Config, dump_config
 from raylabel.pipeline import calibrate, distill, evaluate, label, prototypes, report, teacher
 from raylabel.pipeline.check import check_run
 from raylabel.pipeline.lease import hold_lease
-from raylabel.pipeline.stage import STAGES
+from raylabel.pipeline.preflight import check_cluster, check_writable
+from raylabel.pipeline.session import connect
+from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, commit_bytes
 
 Stage = Callable[[Config, RunFolder], dict[str, Any]]
@@ -22,8 +24,9 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     """Run one stage; the stages before it must be finished. The config is kept in the run.
 
     Raises:
-        InputError: another driver is at work on the run, or as of the stage.
+        InputError: the run folder can't be written, another driver is at work on the run, or as of the stage.
     """
+    check_writable(run)
     with hold_lease(run):
         commit_bytes(run.path("config.yaml"), dump_config(config).encode())
         return RUN_STAGE[stage](config, run)
@@ -33,9 +36,12 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
     """Run all stages; returns the artifact of each.
 
     Raises:
-        InputError: anything that `check_run` finds, before the first stage starts; or another driver is at work on
-            the run.
+        InputError: anything that `check_run` or `check_cluster` finds, before the first stage starts; or another driver
+            is at work on the run.
     """
-    check_run(config, run)
+    found = check_run(config, run)
     with hold_lease(run):
+        if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
+            connect()
+            check_cluster(config, run, missing, num_shards=found["pool"]["num_shards"])
         return {stage: run_one(stage, config, run) for stage in STAGES}

@@ -1,18 +1,29 @@
-"""The Ray session of a driver: connect, check that the work fits, and follow it live."""
+"""The Ray session of a driver: connect, and follow what workers do."""
 
 import logging
+import math
 import os
 import sys
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylabel.errors import InputError
-from raylabel.progress import Progress
+from raylabel.pipeline.live_snapshot import commit_progress, remove_progress
+from raylabel.pipeline.metrics import ImagesLeft
+from raylabel.progress import Counts, Progress
+from raylabel.storage import RunFolder
+
+FIGURES_SECONDS = 5.0
+"""Between two times that a driver leaves its figures in the run; on an object store each is one small PUT."""
 
 
 def connect() -> None:
@@ -48,38 +59,41 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
-    """One whole CPU must stay free beside an actor pool, or Ray Data waits in silence.
-
-    Raises:
-        InputError: the cluster is too small; the message names the setting and both figures.
-    """
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    asked = f"label.num_workers: {num_workers} workers x"
-    if num_workers * num_cpus > cpus - 1:
-        raise InputError(f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}")
-    if num_workers * num_gpus > gpus:
-        raise InputError(f"{asked} {num_gpus:g} GPUs asked for, the cluster has {gpus:g}")
+KEYS_HELD = 4096
+"""Keys that a counter remembers: more than there are workers, by far."""
 
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
-    """Takes counts from workers anywhere on the cluster for the driver's progress line, and bad input that they met."""
+    """Takes counts from workers anywhere on the cluster for the driver's progress line, and bad input that they met.
+
+    A key (a shard, a model) counts as it was reported last: what is made again doesn't count twice. Only the keys that
+    were heard of last are remembered, so memory doesn't grow with the pool.
+    """
 
     def __init__(self) -> None:
-        self._done: dict[str, int] = {}
-        self._note = ""
+        self._total = Counts(done=0)
+        self._by_key: OrderedDict[str, Counts] = OrderedDict()
         self._refusal: str | None = None
 
-    def report(self, key: str, done: int, note: str = "") -> None:
-        """Worker `key` has done so much in all."""
-        self._done[key] = done
-        self._note = note or self._note
+    def report(
+        self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
+    ) -> None:
+        """`key` has so much done in all, with so many instances and quarantined images where the stage counts them."""
+        before = self._by_key.pop(key, Counts(done=0))
+        self._by_key[key] = Counts(done=done, num_instances=instances, num_quarantined=quarantined)
+        self._total = Counts(
+            done=self._total.done + done - before.done,
+            num_instances=_replaced(self._total.num_instances, instances, before.num_instances),
+            num_quarantined=_replaced(self._total.num_quarantined, quarantined, before.num_quarantined),
+            note=note or self._total.note,
+        )
+        if len(self._by_key) > KEYS_HELD:
+            self._by_key.popitem(last=False)
 
-    def total(self) -> tuple[int, str]:
-        """Sum over workers, and the last note."""
-        return sum(self._done.values()), self._note
+    def total(self) -> Counts:
+        """Sum over keys, with the last note."""
+        return self._total
 
     def refuse(self, message: str) -> None:
         """A worker met bad input: trying again would not help."""
@@ -90,28 +104,51 @@ class LiveCounter:
         return self._refusal
 
 
+def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:
+    """A sum with `new` in place of `old`; None as long as nothing was counted."""
+    return total if new is None else (total or 0) + new - (old or 0)
+
+
 @contextmanager
-def live_progress(label: str, total: int, *, unit: str, done: int = 0) -> Iterator[Any]:
+def live_progress(
+    label: str, total: int, *, unit: str, run: RunFolder, folder: str, done: int = 0, quarantined: int = 0
+) -> Iterator[Any]:
     """Follow a LiveCounter on the progress line; yields the actor for workers to report to.
+
+    The figures are left in the run for `raylabel status` every few seconds. They go when the work is done, and stay
+    where it is interrupted: their age tells. In `label` the images to do are a Ray metric as well.
 
     Args:
         label, total, unit: as of Progress.
-        done: work that was finished before; workers report only their own.
+        run, folder: where in the run the figures are left.
+        done, quarantined: work that was finished before; workers report only their own.
     """
-    counter = LiveCounter.remote()  # type: ignore[attr-defined]
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     stop = threading.Event()
+    images_left = ImagesLeft(run) if label == "label" else None
     with Progress(label, total, unit=unit, done=done) as progress:
 
-        def poll() -> tuple[int, str]:
-            reported, note = ray.get(counter.total.remote(), timeout=30)
-            return min(total, done + reported), note
+        def poll() -> None:
+            counts: Counts = ray.get(counter.total.remote(), timeout=30)
+            if counts.num_quarantined is not None:
+                counts = replace(counts, num_quarantined=quarantined + counts.num_quarantined)
+            all_done = min(total, done + counts.done)
+            progress.show(replace(counts, done=all_done))
+            if images_left:
+                images_left.show(total - all_done)
 
         def follow() -> None:
+            last_written = -math.inf
             while not stop.wait(0.5):
                 try:
-                    progress.update(*poll())
-                except (ray.exceptions.RayError, TimeoutError):
-                    return
+                    poll()
+                    if time.monotonic() - last_written >= FIGURES_SECONDS:
+                        last_written = time.monotonic()
+                        commit_progress(run, folder, label=label, figures=progress.figures())
+                except (RayError, TimeoutError, OSError):
+                    # A busy driver or a store out of reach: the next round shows more.
+                    continue
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -119,8 +156,11 @@ def live_progress(label: str, total: int, *, unit: str, done: int = 0) -> Iterat
             yield counter
             stop.set()
             thread.join()
-            progress.update(*poll())
+            with suppress(RayError, TimeoutError):
+                poll()
         finally:
             stop.set()
             thread.join()
             ray.kill(counter)
+    with suppress(OSError):
+        remove_progress(run, folder)

@@ -17,7 +17,7 @@ from raylabel.config import Config, load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFINITIONS = REPOSITORY.parent / "shared" / "kuberay"
-MANIFESTS = sorted((REPOSITORY / "k8s").glob("*.yaml"))
+MANIFESTS = sorted((REPOSITORY / "k8s").glob("ray*.yaml"))
 DOCKERFILE = (REPOSITORY / "k8s" / "Dockerfile").read_text(encoding="utf-8")
 
 # What every Kubernetes object has beside its definition's own schema.
@@ -133,6 +133,16 @@ def quantity(text: str) -> float:
 
 def test_there_is_a_job_and_a_cluster() -> None:
     assert sorted(read(path)["kind"] for path in MANIFESTS) == ["RayCluster", "RayJob"]
+
+
+def test_pods_are_scraped_at_the_port_that_kuberay_adds() -> None:
+    monitor = read(REPOSITORY / "k8s" / "podmonitor.yaml")
+    assert monitor["kind"] == "PodMonitor"
+    assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+    # The operator adds a port of this name wherever a Ray container has none, so the manifests must not take it.
+    ports = [port for path in MANIFESTS for one in containers(read(path)) for port in one.get("ports", [])]
+    assert "metrics" not in {port["name"] for port in ports}
+    assert 8080 not in {port["containerPort"] for port in ports}
 
 
 @by_manifest

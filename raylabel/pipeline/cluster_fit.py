@@ -1,0 +1,63 @@
+"""Whether the workers of a stage are within the cluster: counted before they are asked for, since Ray would wait."""
+
+import ray
+
+from raylabel.config import TrainingConfig
+from raylabel.errors import InputError
+
+ROUNDING = 1e-6
+"""Three CPUs hold thirty workers of .1."""
+
+
+def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
+    """One whole CPU must stay free beside an actor pool, or Ray Data waits in silence.
+
+    Raises:
+        InputError: the cluster is too small; the message names the setting, both figures and what would fit.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    asked = f"label.num_workers: {num_workers} workers x"
+    if num_workers * num_cpus > cpus - 1:
+        fitting = int(max(cpus - 1, 0) // num_cpus)
+        raise InputError(
+            f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}; {_remedy(fitting)}"
+        )
+    if num_workers * num_gpus > gpus:
+        raise InputError(
+            f"{asked} {num_gpus:g} GPUs asked for, the cluster has {gpus:g}; {_remedy(int(gpus // num_gpus))}"
+        )
+    slots = sum(_slots(node, {"CPU": num_cpus, "GPU": num_gpus}, num_workers) for node in nodes)
+    if slots < num_workers:
+        raise InputError(
+            f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs asked for, each on one machine; the {len(nodes)} "
+            f"machines of the cluster hold {slots}; {_remedy(slots)}"
+        )
+
+
+def _slots(node: dict[str, float], each: dict[str, float], most: int) -> int:
+    """Workers that a node holds."""
+    return min([most, *(int(node.get(name, 0.0) / wanted + ROUNDING) for name, wanted in each.items() if wanted > 0)])
+
+
+def _remedy(fitting: int) -> str:
+    return f"set label.num_workers to {fitting} or add machines" if fitting else "ask for less a worker or add machines"
+
+
+def check_workers_fit(name: str, settings: TrainingConfig) -> None:
+    """A training's workers must be within the cluster.
+
+    Args:
+        name: of the training, for the message.
+
+    Raises:
+        InputError: they are not.
+    """
+    resources = ray.cluster_resources()
+    for kind, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
+        wanted, there = settings.num_workers * each, resources.get(kind, 0.0)
+        if wanted > there:
+            raise InputError(
+                f"{name}: {settings.num_workers} workers x {each:g} {kind}s asked for, the cluster has {there:g}; set "
+                f"num_workers or {kind.lower()}s_per_worker lower, or add machines"
+            )

@@ -1,0 +1,62 @@
+"""Workers within the cluster: what does not fit is one line with both figures and the remedy."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+
+from raylabel.config import Config
+from raylabel.errors import InputError
+from raylabel.pipeline.cluster_fit import check_pool_fits, check_workers_fit
+
+
+def node(**resources: float) -> dict[str, Any]:
+    return {"Alive": True, "NodeID": str(resources), "Resources": resources}
+
+
+def set_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
+    totals = {name: sum(one["Resources"].get(name, 0) for one in nodes if one["Alive"]) for name in ("CPU", "GPU")}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: totals)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((7, 1, 0), None),
+        ((8, 1, 0), "8 workers x 1 CPUs must leave one CPU free, the cluster has 8; set label.num_workers to 7 or"),
+        ((1, 9, 0), "1 workers x 9 CPUs must leave one CPU free, the cluster has 8; ask for less a worker or"),
+        ((2, 1, 1), None),
+        ((3, 1, 1), "3 workers x 1 GPUs asked for, the cluster has 2; set label.num_workers to 2 or"),
+        ((4, 0, 0.5), None),
+        ((60, 0.1, 0), None),
+        ((1, 6, 0), None),
+        (
+            (2, 3, 1),
+            "2 workers x 3 CPUs and 1 GPUs asked for, each on one machine; the 2 machines of the cluster hold 0",
+        ),
+        ((1, 7, 0), "1 workers x 7 CPUs and 0 GPUs asked for, each on one machine"),
+    ],
+)
+def test_pool_fits(asked: tuple[int, float, float], message: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 6 CPUs and one of 2 CPUs and 2 GPUs; a third is gone."""
+    set_nodes(monkeypatch, node(CPU=6.0), node(CPU=2.0, GPU=2.0), node(CPU=64.0, GPU=8.0) | {"Alive": False})
+    num_workers, num_cpus, num_gpus = asked
+    if message is None:
+        check_pool_fits(num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus)
+        return
+    with pytest.raises(InputError) as refused:
+        check_pool_fits(num_workers=num_workers, num_cpus=num_cpus, num_gpus=num_gpus)
+    assert f"label.num_workers: {message}" in str(refused.value)
+    assert "add machines" in str(refused.value)
+
+
+def test_workers_of_a_training_fit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_nodes(monkeypatch, node(CPU=2.0, GPU=1.0))
+    settings = replace(config.teacher, num_workers=2, cpus_per_worker=1.0)
+    check_workers_fit("teacher", settings)
+    with pytest.raises(
+        InputError, match=r"teacher: 2 workers x 1 GPUs asked for, the cluster has 1; .*gpus_per_worker"
+    ):
+        check_workers_fit("teacher", replace(settings, gpus_per_worker=1.0))
