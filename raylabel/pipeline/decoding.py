@@ -17,14 +17,13 @@ from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import Config
 from raylabel.dataset.images import ImageError, read_image
+from raylabel.pipeline.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
 """(H, W, 3) RGB, or why there is none."""
 
 _PIXELS_AHEAD = 1 << 25
 """Most pixels that a worker has in flight, 100 MB."""
-
-KILLED_ITS_DECODER = "killed its decoder"
 
 _THREADS = 4
 _PIXELS_A_TASK = 1 << 22
@@ -165,7 +164,7 @@ class TaskDecoder:
             return ray.get(references)
         except WorkerCrashedError:
             if len(uris) == 1:
-                return [ImageError(KILLED_ITS_DECODER)]
+                return [ImageError(KILLED_ITS_WORKER)]
             return [image for uri in uris for image in self._results([uri], self._submit([uri]))]
 
 

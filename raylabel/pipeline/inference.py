@@ -57,6 +57,8 @@ def map_shards(
     assert isinstance(label.num_workers, int)
     threads = torch_threads(config.label)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
+    # Else Ray Data puts an exception of its own around ours, whose cause is lost on the way.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
     rows = [{"shard": json.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _ShardActor,
