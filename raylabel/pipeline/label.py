@@ -123,8 +123,8 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
         live.finished(committed)
         for done in map_shards(
             LabelShard,
+            config=config,
             worker_args={
-                "config": config_dict(config),
                 "run": run.uri,
                 "corrector": corrector.to_json(),
                 "fingerprint": fingerprint,
@@ -136,7 +136,6 @@ def _label_pool(config: Config, run: RunFolder, pool: Any, fingerprint: str) -> 
                 {"shard_id": shard.shard_id, "images": [[image.image_id, image.uri] for image in shard.images]}
                 for shard in missing
             ],
-            label=config.label,
         ):
             live.finished(done["shard_id"].to_pylist())
     remove(run.path(FOLDER, "attempts"))
