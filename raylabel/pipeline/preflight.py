@@ -27,8 +27,11 @@ NODE_SECONDS = 60.0
 """A node that has not answered by then has nothing free."""
 
 
-def check_cluster(config: Config, run: RunFolder, stages: Collection[str]) -> None:
+def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, num_shards: int) -> None:
     """All that these stages ask of the cluster, which must be joined.
+
+    Args:
+        num_shards: of the pool; there are no more labelling workers than shards.
 
     Raises:
         InputError: a stage's workers don't fit, or as of `check_nodes`.
@@ -40,7 +43,8 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str]) -> No
             check_workers_fit(training, settings)
             gpus.append(settings.gpus_per_worker)
     if {"prototypes", "calibrate", "label", "evaluate"} & set(stages):
-        check_pool_fits(num_workers=label.num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
+        num_workers = min(label.num_workers, num_shards)
+        check_pool_fits(num_workers=num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
         gpus.append(label.num_gpus)
     check_nodes(run, uses_gpus=max(gpus) > 0)
 

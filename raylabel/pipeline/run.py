@@ -36,8 +36,8 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: anything that `check_run` or `check_cluster` finds, before the first stage starts.
     """
-    check_run(config, run)
+    found = check_run(config, run)
     if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
         connect()
-        check_cluster(config, run, missing)
+        check_cluster(config, run, missing, num_shards=found["pool"]["num_shards"])
     return {stage: run_one(stage, config, run) for stage in STAGES}

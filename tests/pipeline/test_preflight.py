@@ -41,9 +41,11 @@ def test_only_stages_to_do_are_asked_for(config: Config, monkeypatch: pytest.Mon
     set_nodes(monkeypatch, node(CPU=2.0))
     config = replace(config, teacher=replace(config.teacher, num_workers=8, cpus_per_worker=1.0))
     run = RunFolder(str(tmp_path))
-    check_cluster(config, run, ["label", "distill", "report"])
+    check_cluster(config, run, ["label", "distill", "report"], num_shards=9)
+    many = replace(config, label=replace(config.label, num_workers=30))
+    check_cluster(many, run, ["label"], num_shards=1)
     with pytest.raises(InputError, match="teacher: 8 workers"):
-        check_cluster(config, run, ["teacher", "label"])
+        check_cluster(config, run, ["teacher", "label"], num_shards=9)
 
 
 def test_a_node_must_see_the_run_and_its_gpus() -> None:
@@ -177,7 +179,7 @@ def test_a_labelled_file_that_the_teacher_learnt_from_is_not_read_again(config: 
 @pytest.mark.usefixtures("ray_session")
 def test_a_run_is_refused_before_its_first_stage(config: Config, tmp_path: Path) -> None:
     greedy = replace(config, label=replace(config.label, num_workers=30))
-    with pytest.raises(InputError, match=r"label.num_workers: 30 workers"):
+    with pytest.raises(InputError, match=r"label.num_workers: 4 workers x 1 CPUs .* the cluster has 3"):
         run_pipeline(greedy, RunFolder(str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
