@@ -144,14 +144,18 @@ class LabelConfig:
 
     shard_size: PositiveInt = 256
     """Images a shard: the unit of work, of retry and of commit."""
-    num_workers: PositiveInt = 1
-    """Labelling actors."""
+    num_workers: PositiveInt | Literal["auto"] = "auto"
+    """Labelling actors. `auto`: as many as there are GPUs for; without GPUs one for each `num_cpus` CPUs of the
+    cluster, and they share all CPUs but one (on 2 CPUs: 2 actors that reserve half a CPU each)."""
     num_cpus: NonNegative = 1.0
-    """CPUs an actor; one whole CPU of the cluster is left free."""
+    """CPUs an actor, and threads of its model; one whole CPU of the cluster is left free."""
     num_gpus: NonNegative = 0.0
     """GPUs an actor; above 0 it predicts on CUDA."""
+    decoding: Literal["auto", "threads", "tasks"] = "auto"
+    """Who reads and decodes images: threads of the actor, or Ray tasks on any CPU of the cluster, so that an
+    accelerator is not bound to the CPUs beside it. `auto`: tasks where `num_gpus` is above 0."""
     batch_size: PositiveInt = 16
-    """Images a forward pass."""
+    """Images a forward pass, all of one size; fewer where they are large."""
     max_bad_fraction: Probability = 0.05
     """The stage ends as soon as more than this share of the pool's images is quarantined."""
     score_threshold: Probability = 0.05

@@ -1,4 +1,4 @@
-"""Stored pseudo-labels: from instances to rows of a label shard and back, and reading a run's committed shards."""
+"""Stored pseudo-labels: a run's committed shards, and instances read from their rows (`label_rows` writes them)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,34 +34,6 @@ class LabelledImage:
     status: str
     instances: Instances
     calibrated_scores: NDArray[np.float32]
-
-
-def instances_to_structs(
-    instances: Instances,
-    calibrated_scores: NDArray[np.floating[Any]],
-    context: NDArray[np.float32],
-    *,
-    top_k: int,
-) -> list[dict[str, Any]]:
-    """Rows of schema.INSTANCE; of each soft vector the `top_k` largest entries are kept, largest first."""
-    order = np.argsort(-instances.soft_vectors, axis=1, kind="stable")[:, :top_k]
-    probs = np.take_along_axis(instances.soft_vectors, order, axis=1)
-    areas = instances.mask_areas
-    return [
-        {
-            "class_index": int(instances.class_indices[row]),
-            "raw_score": float(instances.raw_scores[row]),
-            "calibrated_score": float(calibrated_scores[row]),
-            "box_xyxy": instances.boxes_xyxy[row].tolist(),
-            "mask_counts": instances.masks[row]["counts"],
-            "mask_area": int(areas[row]),
-            "mask_quality": float(instances.mask_quality[row]),
-            "soft_classes": order[row].tolist(),
-            "soft_probs": probs[row].tolist(),
-            "context": dict(zip(CONTEXT_FEATURES, context[row].tolist(), strict=True)),
-        }
-        for row in range(len(instances))
-    ]
 
 
 def instances_from_structs(

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,17 @@ class FakeSegmenter(nn.Module):
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
         return F.normalize(torch.cat([target.class_probs for target in targets]), dim=1)
+
+
+class WaitingSegmenter(FakeSegmenter):
+    """Finds nothing and takes its time over it without any CPU, as a worker that waits for its accelerator."""
+
+    SECONDS = 0.015
+    """An image."""
+
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+        time.sleep(self.SECONDS * len(images))
+        return [Instances.empty((image.shape[-2], image.shape[-1]), self.num_classes) for image in images]
 
 
 class LethalSegmenter(FakeSegmenter):

@@ -30,7 +30,7 @@ def test_the_fixed_keys_have_their_documented_defaults(config_file: Path) -> Non
     assert (config.smoothing.tau, config.seed) == (0.1, 0)
     assert (config.teacher.model, config.teacher.steps, config.teacher.batch_size) == ("tiny_maskrcnn", 500, 8)
     assert (config.calibration.corrector, config.calibration.num_bins, config.calibration.folds) == ("auto", 15, 0)
-    assert (config.label.shard_size, config.label.num_workers, config.label.num_cpus) == (256, 1, 1)
+    assert (config.label.shard_size, config.label.num_workers, config.label.num_cpus) == (256, "auto", 1)
     assert (config.label.num_gpus, config.label.max_bad_fraction) == (0, 0.05)
     assert (config.selection.min_score, config.selection.max_per_image) == (0.5, 300)
     assert (config.student.steps, config.student.labelled_per_batch) == (300, 4)

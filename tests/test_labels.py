@@ -1,20 +1,17 @@
 """Stored labels: instances survive the way through a shard."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from raylabel.instances import Instances, instances_context
-from raylabel.labels import (
-    PseudoLabels,
-    committed_shards,
-    instances_from_structs,
-    instances_to_structs,
-    shard_uri,
-)
+from raylabel.instances import Instances
+from raylabel.label_rows import InstanceRows
+from raylabel.labels import PseudoLabels, committed_shards, instances_from_structs, shard_uri
 from raylabel.masks import encode_masks
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_table
@@ -35,13 +32,21 @@ def some_instances(num: int, num_classes: int, seed: int) -> Instances:
     )
 
 
+def to_structs(instances: Instances, scores: NDArray[np.float32], *, top_k: int) -> list[dict[str, Any]]:
+    """Rows of schema.INSTANCE."""
+    rows = InstanceRows(top_k=top_k)
+    rows.append(instances)
+    [structs] = rows.to_arrow(scores).to_pylist()
+    return structs
+
+
 @settings(max_examples=30, deadline=None)
 @given(num=st.integers(0, 5), num_classes=st.integers(1, 9), seed=st.integers(0, 999))
 def test_all_entries_kept_is_a_round_trip(num: int, num_classes: int, seed: int) -> None:
     before = some_instances(num, num_classes, seed)
     scores = np.linspace(0, 1, num).astype(np.float32)
     after, after_scores = instances_from_structs(
-        instances_to_structs(before, scores, instances_context(before), top_k=num_classes + 1),
+        to_structs(before, scores, top_k=num_classes + 1),
         before.image_size_hw,
         num_classes,
     )
@@ -54,9 +59,7 @@ def test_all_entries_kept_is_a_round_trip(num: int, num_classes: int, seed: int)
 
 def test_the_top_k_keep_their_value_and_the_rest_is_spread_evenly() -> None:
     before = some_instances(4, 6, seed=1)
-    after, _ = instances_from_structs(
-        instances_to_structs(before, before.raw_scores, instances_context(before), top_k=2), (9, 7), 6
-    )
+    after, _ = instances_from_structs(to_structs(before, before.raw_scores, top_k=2), (9, 7), 6)
     np.testing.assert_allclose(after.soft_vectors.sum(axis=1), 1, atol=1e-6)
     order = np.argsort(-before.soft_vectors, axis=1)
     kept = np.take_along_axis(before.soft_vectors, order[:, :2], axis=1)
@@ -76,11 +79,7 @@ def test_rows_of_all_shards_by_position_and_quarantined_ones_apart(tmp_path: Pat
                 "height": 9 if number else 0,
                 "width": 7 if number else 0,
                 "status": "ok" if number else "truncated",
-                "instances": instances_to_structs(
-                    instances, instances.raw_scores, instances_context(instances), top_k=4
-                )
-                if number
-                else [],
+                "instances": to_structs(instances, instances.raw_scores, top_k=4) if number else [],
             }
             for number in range(2)
         ]

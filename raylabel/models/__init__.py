@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from raylabel.errors import InputError
+from raylabel.models.mobilenet import build_mobilenet
 from raylabel.models.protocols import Segmenter
 from raylabel.models.resnet50 import build_resnet50
 from raylabel.models.tiny_maskrcnn import build_tiny_maskrcnn
@@ -18,6 +19,7 @@ _logger = logging.getLogger(__name__)
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     "tiny_maskrcnn": build_tiny_maskrcnn,
+    "maskrcnn_mobilenet_v3_large_fpn": build_mobilenet,
     "maskrcnn_resnet50_fpn_v2": build_resnet50,
 }
 """Name in the config -> function of `num_classes` and `min_size`."""

@@ -1,57 +1,25 @@
 """torchvision's Mask R-CNN on ResNet-50 with a feature pyramid (`maskrcnn_resnet50_fpn_v2`), with soft heads."""
 
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
-from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
-from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
-from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
-from raylabel.models.soft_rpn import SoftRPN
-
-PYRAMID_STRIDE = 32
-BOX_FEATURES = 1024
-MASK_CHANNELS = 256
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
+from raylabel.models.torchvision_rcnn import soften
 
 
 def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
     """Mask R-CNN of 45 million parameters, initialised at random; nothing is downloaded.
 
-    The parameters keep torchvision's names, except for those of the class and box layers, so its weights files fit.
+    torchvision's weights files of the model fit, and those of an ImageNet classifier of its body.
 
     Args:
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
     """
     plain = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=2)
-    heads = plain.roi_heads
-    return SoftMaskRCNN(
+    return soften(
+        plain,
         num_classes=num_classes,
-        transform=ResizeAndNormalise(min_size, size_divisible=PYRAMID_STRIDE),
-        backbone=plain.backbone,
-        rpn=SoftRPN(
-            plain.rpn.anchor_generator,
-            plain.rpn.head,
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
-            pre_nms_top_n={"training": 2000, "testing": 1000},
-            post_nms_top_n={"training": 2000, "testing": 1000},
-            nms_thresh=0.7,
-        ),
-        roi_heads=SoftRoIHeads(
-            box_roi_pool=heads.box_roi_pool,
-            box_head=heads.box_head,
-            box_predictor=SoftBoxPredictor(BOX_FEATURES, num_classes),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=512,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=0.05,
-            nms_thresh=0.5,
-            detections_per_img=100,
-            mask_roi_pool=heads.mask_roi_pool,
-            mask_head=heads.mask_head,
-            mask_predictor=MaskRCNNPredictor(MASK_CHANNELS, MASK_CHANNELS, 1),
-        ),
+        min_size=min_size,
+        mask_roi_pool=plain.roi_heads.mask_roi_pool,
+        mask_head=plain.roi_heads.mask_head,
     )

@@ -1,4 +1,4 @@
-"""A Mask R-CNN with soft class vectors: the Segmenter that the two families build."""
+"""A Mask R-CNN with soft class vectors: the Segmenter that the families build."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from raylabel.box_encoding import encode_boxes
 from raylabel.instances import Instances
-from raylabel.masks import Rle, encode_masks
 from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
 from raylabel.models.soft_roi_heads import Detections, SoftRoIHeads
 
@@ -162,23 +162,23 @@ def _instances(found: Detections, seen_size_hw: tuple[int, int], image_size_hw: 
     boxes = resize_boxes(found.boxes_xyxy, seen_size_hw, image_size_hw).cpu()
     mask_probs, probs = found.mask_probs.cpu(), found.class_probs.cpu().numpy().astype(np.float32)
     kept: list[int] = []
-    masks: list[Rle] = []
+    inside_boxes: list[NDArray[np.bool_]] = []
+    corners: list[tuple[int, int]] = []
     quality: list[float] = []
-    for row in range(len(boxes)):
-        inside, place = paste_mask(mask_probs[row], boxes[row].tolist(), image_size_hw)
+    for row, box_xyxy in enumerate(boxes.tolist()):
+        inside, (rows, columns) = paste_mask(mask_probs[row], box_xyxy, image_size_hw)
         is_mask = inside >= MASK_THRESHOLD
-        if not is_mask.any():
-            continue
-        full = np.zeros((1, *image_size_hw), np.uint8)
-        full[0][place] = is_mask
-        kept.append(row)
-        masks += encode_masks(full)
-        quality.append(float(inside[is_mask].mean()))
+        num_pixels = np.count_nonzero(is_mask)
+        if num_pixels:
+            kept.append(row)
+            inside_boxes.append(is_mask)
+            corners.append((rows.start, columns.start))
+            quality.append(float(inside.sum(where=is_mask)) / num_pixels)
     chosen = probs[kept].reshape(len(kept), probs.shape[1])
     return Instances(
         image_size_hw=image_size_hw,
         boxes_xyxy=boxes.numpy()[kept].reshape(-1, 4).astype(np.float32),
-        masks=tuple(masks),
+        masks=tuple(encode_boxes(inside_boxes, corners, image_size_hw)),
         class_indices=chosen[:, :-1].argmax(axis=1).astype(np.int32),
         raw_scores=chosen[:, :-1].max(axis=1, initial=0.0),
         soft_vectors=chosen,

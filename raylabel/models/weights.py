@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from raylabel.errors import InputError
 
+_PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
+"""What names begin with in a file and in the model: a whole model, its backbone, and the two kinds of classifiers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsReport:
@@ -43,26 +46,32 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     """
     tensors = _read_tensors(Path(path))
     state = model.state_dict()
-    prefix = next(
+    place = next(
         (
-            prefix
-            for prefix in ("", "backbone.", "backbone.body.")
-            if any(_fits(state, prefix + name, tensor) for name, tensor in tensors.items())
+            place
+            for place in _PLACES
+            if any(_fits(state, _name_in_model(name, place), tensor) for name, tensor in tensors.items())
         ),
         None,
     )
-    if prefix is None:
+    if place is None:
         raise InputError(
             f"{path}: no weight fits {type(model).__name__} by name and shape;"
             f" it has {_example(tensors)}, the model has {_example(state)}"
         )
-    fitting = {prefix + name: tensor for name, tensor in tensors.items() if _fits(state, prefix + name, tensor)}
+    names = {name: _name_in_model(name, place) for name in tensors}
+    fitting = {names[name]: tensor for name, tensor in tensors.items() if _fits(state, names[name], tensor)}
     model.load_state_dict(fitting, strict=False)
     return WeightsReport(
         loaded=tuple(fitting),
         left_at_init=tuple(name for name in state if name not in fitting),
-        unused=tuple(name for name in tensors if prefix + name not in fitting),
+        unused=tuple(name for name in tensors if names[name] not in fitting),
     )
+
+
+def _name_in_model(name: str, place: tuple[str, str]) -> str:
+    in_file, in_model = place
+    return in_model + name.removeprefix(in_file)
 
 
 def _fits(state: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:

@@ -263,15 +263,14 @@ def _match_on_ray(
     with live_progress("calibrate", num_images, unit="images", run=run, folder=FOLDER) as counter:
         for batch in map_shards(
             MatchShard,
+            config=config,
             worker_args={
-                "config": config_dict(config),
                 "model_uri": part.model_uri,
                 "split": part.split,
                 "counter": counter,
                 "calibration_actor": calibration_actor,
             },
             shards=part.shards,
-            label=config.label,
         ):
             for row in range(batch.num_rows):
                 rows = batch["detections"].slice(row, 1).combine_chunks().flatten()

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from raylabel.calibration import Detections
 from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.config import Config, config_dict, parse_config
+from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.evaluation import evaluate_results, to_results
-from raylabel.instances import instances_context
-from raylabel.labels import context_from_structs, instances_from_structs, instances_to_structs
+from raylabel.label_rows import InstanceRows
+from raylabel.labels import context_from_structs, instances_from_structs
 from raylabel.masks import Rle
 from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
@@ -137,13 +137,12 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
     with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
         for table in map_shards(
             PredictShard,
+            config=config,
             worker_args={
-                "config": config_dict(config),
                 "model_uris": {name: run.path(folder) for name, folder in arms.items()},
                 "counter": counter,
             },
             shards=shards,
-            label=config.label,
         ):
             yield from table.to_pylist()
 
@@ -160,20 +159,28 @@ class PredictShard:
         self._counter, self._top_k = counter, parsed.label.top_k
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
-        uris = [self._annotated.images[row].uri for row in shard["rows"]]
-        rows: list[dict[str, Any]] = []
+        images = [self._annotated.images[row] for row in shard["rows"]]
+        parts: list[pa.Table] = []
         for arm, predictor in self._predictors.items():
-            for row, found in zip(shard["rows"], predictor(uris), strict=True):
+            rows = InstanceRows(top_k=self._top_k)
+            sizes_hw = []
+            for image, found in zip(images, predictor([image.uri for image in images]), strict=True):
                 if isinstance(found, ImageError):
-                    uri = self._annotated.images[row].uri
-                    raise InputError(f"{uri}: a validation image that can't be read: {found}")
-                height, width = found.image_size_hw
-                structs = instances_to_structs(
-                    found, np.full(len(found), np.nan), instances_context(found), top_k=self._top_k
-                )
-                rows.append({"arm": arm, "row": row, "height": height, "width": width, "instances": structs})
-                self._counter.report.remote(f"shard-{shard['shard_id']}", len(rows))
-        return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+                    raise InputError(f"{image.uri}: a validation image that can't be read: {found}")
+                rows.append(found)
+                sizes_hw.append(found.image_size_hw)
+                num_done = len(parts) * len(images) + len(sizes_hw)
+                self._counter.report.remote(f"shard-{shard['shard_id']}", num_done)
+            heights, widths = np.array(sizes_hw, dtype=np.int32).T
+            columns = {
+                "arm": [arm] * len(images),
+                "row": shard["rows"],
+                "height": heights,
+                "width": widths,
+                "instances": rows.to_arrow(np.full(rows.lengths.sum(), np.nan)),
+            }
+            parts.append(pa.table(columns, schema=PREDICTIONS))
+        return pa.concat_tables(parts)
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
 """A saved segmenter over shards of images: the predictor inside an actor, and the Ray Data graph around it."""
 
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from raylabel.config import Config, LabelConfig
-from raylabel.dataset.images import ImageError, read_image
+from raylabel.config import Config, LabelConfig, config_dict
+from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError, StorageError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
-from raylabel.pipeline.cluster_fit import check_pool_fits
-
-DECODING_THREADS = 4
+from raylabel.pipeline.batches import batches_by_size
+from raylabel.pipeline.decoding import Decoded, build_decoder
+from raylabel.pipeline.phases import PhaseSeconds
+from raylabel.pipeline.worker_share import resolve_workers, torch_threads
 
 _SHARDS_A_BLOCK = 256
 
@@ -34,15 +35,16 @@ def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
 
 
 def map_shards(
-    worker: type, *, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]], label: LabelConfig
+    worker: type, *, config: Config, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
 ) -> Iterator[pa.Table]:
     """Run an actor class over shards; a shard is one row, and the actor does the whole shard's work.
 
     Args:
         worker: a class whose instances take one shard, as a dict, and return an Arrow table.
-        worker_args: keyword arguments of its constructor.
+        config: its `label` says how many actors, and what each reserves. They get it as the argument `config`, a plain
+            dict in which these numbers are known.
+        worker_args: the other keyword arguments of the worker's constructor.
         shards: JSON-able descriptions.
-        label: how many actors, and what each reserves.
 
     Yields:
         the tables, in the order in which they are finished.
@@ -53,8 +55,9 @@ def map_shards(
     """
     if not shards:
         return
-    num_workers = min(label.num_workers, len(shards))
-    check_pool_fits(num_workers=num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
+    label = resolve_workers(config.label, num_shards=len(shards))
+    assert isinstance(label.num_workers, int)
+    arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
     # A block a shard, so that any actor can take it; but they are cut from a few blocks, and only as they are needed:
     # thousands that are made beforehand take seconds and the driver's memory.
     blocks: list[Any] = [
@@ -66,9 +69,9 @@ def map_shards(
         .repartition(target_num_rows_per_block=1)
         .map_batches(
             _ShardActor,
-            fn_constructor_args=(worker, dict(worker_args)),
+            fn_constructor_args=(worker, arguments, torch_threads(config.label)),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=num_workers),
+            compute=ray.data.ActorPoolStrategy(size=label.num_workers),
             num_cpus=label.num_cpus,
             num_gpus=label.num_gpus,
         )
@@ -87,11 +90,13 @@ _ERRORS = {one.__name__: one for one in (InputError, StorageError)}
 class _ShardActor:
     """Adapts a worker to Ray Data's batches of one row.
 
-    Errors of one line go to the driver as data: of an exception Ray keeps only the text.
+    Errors of one line go to the driver as data: of an exception Ray keeps only the text. The worker is built at its
+    first shard, so that what it refuses goes the same way.
     """
 
-    def __init__(self, worker: type, worker_args: dict[str, Any]) -> None:
-        self._build = partial(worker, **worker_args)
+    def __init__(self, worker: type, arguments: dict[str, Any], num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._build = partial(worker, **arguments)
 
     @cached_property
     def _worker(self) -> Any:
@@ -106,23 +111,30 @@ class _ShardActor:
 
 
 class Predictor:
-    """A saved segmenter on this worker's device, fed by decoding threads.
+    """A saved segmenter on this worker's device, fed by a decoder.
 
     Args:
         model_uri: folder of the saved model.
-        config: `label` says device, batch size and limits of what is predicted, `data` how large images may be.
+        config: `label` says device, batches, decoding and limits of what is predicted, `data` how large images may be.
         score_threshold: in place of `label.score_threshold`.
         as_displayed: turn images by their EXIF orientation, as is done with the pool's.
+
+    Attributes:
+        seconds: phases `read`, the wait for decoded images, and `predict`.
+
+    Raises:
+        InputError: the worker should have a GPU, but has none.
     """
 
     def __init__(
         self, model_uri: str, config: Config, *, score_threshold: float | None = None, as_displayed: bool = False
     ) -> None:
-        self._as_displayed = as_displayed
+        self.device = _device(config.label)
         self.segmenter, self.description = load_segmenter(model_uri)
-        self.device = torch.device("cuda" if config.label.num_gpus > 0 else "cpu")
         self.segmenter.to(self.device).eval()
-        self._batch_size, self._max_pixels = config.label.batch_size, config.data.max_image_pixels
+        self.seconds = PhaseSeconds()
+        self._decoder = build_decoder(config, as_displayed=as_displayed)
+        self._batch_size = config.label.batch_size
         self._limits: dict[str, Any] = {
             "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
             "max_per_image": config.label.max_per_image,
@@ -134,33 +146,41 @@ class Predictor:
         return self.segmenter.num_classes
 
     def __call__(self, uris: Sequence[str]) -> Iterator[Instances | ImageError]:
-        """What the model says of each image, or why it can't be read; in order, a few batches decoded ahead."""
-        for batch in self._decoded_batches(uris):
-            tensors = [self.to_tensor(image) for image in batch if not isinstance(image, ImageError)]
-            predictions = iter(self._predict(tensors) if tensors else [])
-            for image in batch:
-                yield image if isinstance(image, ImageError) else next(predictions)
+        """What the model says of each image, or why it can't be read; in order."""
+        batches = batches_by_size(
+            self._decoder(uris), max_images=self._batch_size, max_pixels=max(1, self._decoder.lookahead.max_pixels // 2)
+        )
+        found: dict[int, Instances | ImageError] = {}
+        position = 0
+        while True:
+            with self.seconds.phase("read"):
+                positions, images = next(batches, ([], []))
+            if not positions:
+                return
+            with self.seconds.phase("predict"):
+                found.update(zip(positions, self._predict(images), strict=True))
+            while position in found:
+                yield found.pop(position)
+                position += 1
 
-    def to_tensor(self, image_HW3: NDArray[np.uint8]) -> torch.Tensor:
-        """(3, H, W) float32 in [0, 1] on the device."""
-        return torch.from_numpy(image_HW3).to(self.device).permute(2, 0, 1).float().div_(255)
+    def _predict(self, images: list[Decoded]) -> Sequence[Instances | ImageError]:
+        """Of one batch; its list is emptied, so that the decoded images are gone while the model is at work."""
+        if isinstance(images[0], ImageError):
+            return images  # type: ignore[return-value]
+        is_cuda = self.device.type == "cuda"
+        batch_NHW3 = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
+        np.stack(images, out=batch_NHW3.numpy())  # type: ignore[arg-type]
+        images.clear()
+        # Bytes go to the device, from pinned memory without waiting; numbers four times as large are made there.
+        on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
+            return self.segmenter.predict(list(on_device), **self._limits)
 
-    def _predict(self, tensors: list[torch.Tensor]) -> list[Instances]:
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            return self.segmenter.predict(tensors, **self._limits)
 
-    def _decoded_batches(self, uris: Sequence[str]) -> Iterator[list[NDArray[np.uint8] | ImageError]]:
-        with ThreadPoolExecutor(DECODING_THREADS) as threads:
-            remaining = iter(uris)
-            ahead = [threads.submit(self._read, uri) for uri in islice(remaining, 2 * self._batch_size)]
-            while ahead:
-                batch, ahead = ahead[: self._batch_size], ahead[self._batch_size :]
-                images = [future.result() for future in batch]
-                ahead += [threads.submit(self._read, uri) for uri in islice(remaining, self._batch_size)]
-                yield images
-
-    def _read(self, uri: str) -> NDArray[np.uint8] | ImageError:
-        try:
-            return read_image(uri, max_pixels=self._max_pixels, as_displayed=self._as_displayed)
-        except ImageError as error:
-            return error
+def _device(label: LabelConfig) -> torch.device:
+    if label.num_gpus > 0 and not torch.cuda.is_available():
+        raise InputError(
+            f"label.num_gpus: {label.num_gpus:g} GPUs a worker asked for, but torch {torch.__version__} sees no CUDA "
+            f"device on {socket.gethostname()}; set it to 0, or install a torch and a driver that fit the GPUs"
+        )
+    return torch.device("cuda" if label.num_gpus > 0 else "cpu")

@@ -158,8 +158,8 @@ def _label_shards(
         try:
             for done in map_shards(
                 LabelShard,
+                config=config,
                 worker_args={
-                    "config": config_dict(config),
                     "run": run.uri,
                     "corrector": corrector.to_json(),
                     "fingerprint": fingerprint,
@@ -168,7 +168,6 @@ def _label_shards(
                     "calibration_actor": live.actor,
                 },
                 shards=ShardReferences(manifest, missing),
-                label=config.label,
             ):
                 live.finished(done["shard_id"].to_pylist())
                 ledger.add(done)

@@ -1,5 +1,6 @@
 """The worker of the label stage: predicts, corrects and commits one shard after another, inside an actor."""
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,26 +8,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
 from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.shard_manifest import read_shard
-from raylabel.instances import Instances, instances_context
-from raylabel.labels import STATUS_OK, instances_to_structs, shard_uri
+from raylabel.instances import Instances
+from raylabel.label_rows import InstanceRows
+from raylabel.labels import STATUS_OK, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.pipeline.expected_bins import expected_bins
 from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.lease import check_lease
+from raylabel.pipeline.metrics import ShardMetrics
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json
-from raylabel.schema import LABELS
+from raylabel.schema import LABELS, SHARD_PHASES
 from raylabel.storage import RunFolder, commit_table, digest
+
+_REPORT_SECONDS = 0.5
 
 
 class LabelShard:
-    """Labels and commits shards, inside an actor."""
+    """Labels and commits shards, inside an actor; what it returns of a shard is one row of counts and seconds."""
 
     def __init__(
         self,
@@ -46,77 +50,103 @@ class LabelShard:
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
         self._predictor = Predictor(self._run.path("teacher"), self._config, as_displayed=True)
+        self._metrics = ShardMetrics(self._run)
+        self._reported = 0.0
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         shard_id: int = shard["shard_id"]
         images = read_shard(shard["part"], shard["row_group"], shard_id).images
         start = time.monotonic()
+        seconds = self._predictor.seconds
+        seconds.clear()
         attempt = begin_attempt(self._run, shard_id, self._driver_id)
-        rows: list[dict[str, Any]] = []
-        detections = Detections.empty(self._predictor.num_classes)
-        for image, found in self._found(images, attempt):
-            rows.append(self._row(image, found))
-            if isinstance(found, Instances):
-                detections = Detections.concat([detections, self._detections(found)])
-            self._counter.report.remote(f"shard-{shard_id}", len(rows))
-        histogram = ReliabilityBins.from_detections(detections, HISTOGRAM_BINS).to_table()
-        counts = {
-            "num_images": len(rows),
-            "num_instances": len(detections),
-            "num_quarantined": sum(row["status"] != STATUS_OK for row in rows),
-        }
-        metadata = {
-            **self._metadata,
+        rows = InstanceRows(top_k=self._config.label.top_k)
+        sizes_hw, statuses = [], []
+        for found in self._found(images, attempt):
+            with seconds.phase("encode"):
+                if isinstance(found, ImageError):
+                    rows.append(None)
+                    sizes_hw.append((0, 0))
+                    statuses.append(str(found))
+                else:
+                    rows.append(found)
+                    sizes_hw.append(found.image_size_hw)
+                    statuses.append(STATUS_OK)
+                self._report(f"shard-{shard_id}", rows, statuses, is_last=len(statuses) == len(images))
+        with seconds.phase("encode"):
+            detections = self._detections(rows)
+            heights, widths = np.array(sizes_hw, dtype=np.int32).T
+            columns = {
+                "image_id": [image.image_id for image in images],
+                "uri": [image.uri for image in images],
+                "height": heights,
+                "width": widths,
+                "status": statuses,
+                "instances": rows.to_arrow(self._corrector(detections)),
+            }
+            table = pa.table(columns, schema=LABELS)
+            known = replace(detections, outcomes=np.zeros(len(detections), np.int8))
+            histogram = ReliabilityBins.from_detections(known, HISTOGRAM_BINS).to_table()
+            bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
+        report = {
             "shard_id": shard_id,
-            **counts,
+            "num_images": len(images),
+            "num_instances": len(detections),
+            "num_quarantined": sum(status != STATUS_OK for status in statuses),
             "seconds": round(time.monotonic() - start, 3),
-            "histogram": histogram_to_json(histogram),
+            **{f"{name}_seconds": round(seconds[name], 3) for name in SHARD_PHASES},
+            "host": socket.gethostname(),
+            "finished_at": round(time.time(), 3),
         }
-        schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
-        table = pa.Table.from_pylist(rows, schema=schema)
-        check_lease(self._run, self._driver_id)
-        commit_table(shard_uri(self._run, shard_id), table)
-        bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
+        # What writing takes is known only afterwards: the file says 0, and of `seconds` what came before.
+        metadata = {**self._metadata, **report, "histogram": histogram_to_json(histogram)}
+        with seconds.phase("write"):
+            check_lease(self._run, self._driver_id)
+            commit_table(
+                shard_uri(self._run, shard_id),
+                table.replace_schema_metadata({name: str(value) for name, value in metadata.items()}),
+            )
         self._calibration_actor.add.remote(shard_id, bins.to_table())
         attempt.forget()
-        return pa.table({"shard_id": [shard_id], **{name: [value] for name, value in counts.items()}})
+        report |= {
+            "seconds": round(time.monotonic() - start, 3),
+            "write_seconds": round(seconds["write"], 3),
+            "finished_at": round(time.time(), 3),
+        }
+        self._metrics.count(report)
+        return pa.table({name: [value] for name, value in report.items()})
 
-    def _found(
-        self, images: Sequence[PoolImage], attempt: ShardAttempt
-    ) -> Iterator[tuple[PoolImage, Instances | ImageError]]:
-        """Every image with what was found in it; those that the listing refused are not read."""
+    def _report(self, key: str, rows: InstanceRows, statuses: list[str], *, is_last: bool) -> None:
+        """Live counts, seldom enough for thousands of workers."""
+        now = time.monotonic()
+        if is_last or now - self._reported > _REPORT_SECONDS:
+            self._reported = now
+            num_quarantined = sum(status != STATUS_OK for status in statuses)
+            self._counter.report.remote(key, len(statuses), int(rows.lengths.sum()), num_quarantined)
+
+    def _found(self, images: Sequence[PoolImage], attempt: ShardAttempt) -> Iterator[Instances | ImageError]:
+        """What was found in each image; those that the listing refused are not read."""
         predictions = self._predictions([image for image in images if image.refusal is None], attempt)
         for image in images:
-            yield next(predictions) if image.refusal is None else (image, ImageError(image.refusal))
+            yield next(predictions) if image.refusal is None else ImageError(image.refusal)
 
-    def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Any:
+    def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Iterator[Instances | ImageError]:
         if not attempt.is_careful:
-            yield from zip(images, self._predictor([image.uri for image in images]), strict=True)
+            yield from self._predictor([image.uri for image in images])
             return
         for position, image in enumerate(images):
             if position in attempt.killers:
-                yield image, ImageError(KILLED_ITS_WORKER)
+                yield ImageError(KILLED_ITS_WORKER)
                 continue
             attempt.mark_image(position)
-            [found] = self._predictor([image.uri])
-            yield image, found
+            yield from self._predictor([image.uri])
 
-    def _row(self, image: PoolImage, found: Instances | ImageError) -> dict[str, Any]:
-        row: dict[str, Any] = {"image_id": image.image_id, "uri": image.uri}
-        if isinstance(found, ImageError):
-            return row | {"height": 0, "width": 0, "status": str(found), "instances": []}
-        context = instances_context(found)
-        calibrated_scores = self._corrector(self._detections(found, context)).astype(np.float32)
-        height, width = found.image_size_hw
-        return row | {
-            "height": height,
-            "width": width,
-            "status": STATUS_OK,
-            "instances": instances_to_structs(found, calibrated_scores, context, top_k=self._config.label.top_k),
-        }
-
-    def _detections(self, found: Instances, context: NDArray[np.float32] | None = None) -> Detections:
-        # The truth of the pool is unknown: of the histogram only `num` and `sum_confidence` mean something.
-        num_classes = self._predictor.num_classes
-        scores = Detections.of_scores(found.class_indices, found.raw_scores, num_classes=num_classes, context=context)
-        return replace(scores, outcomes=np.zeros(len(found), np.int8))
+    def _detections(self, rows: InstanceRows) -> Detections:
+        """The truth of the pool is unknown: of a histogram of these only `num` and `sum_confidence` mean something."""
+        scores = Detections.of_scores(
+            rows.column("class_index"),
+            rows.column("raw_score"),
+            num_classes=self._predictor.num_classes,
+            context=rows.column("context"),  # type: ignore[arg-type]
+        )
+        return replace(scores, image_indices=np.repeat(np.arange(len(rows.lengths)), rows.lengths))

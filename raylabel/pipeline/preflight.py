@@ -17,10 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raylabel.calibration import Corrector, Detections
 from raylabel.config import Config, TrainingConfig
 from raylabel.errors import InputError
-from raylabel.pipeline.cluster_fit import check_pool_fits, check_workers_fit
+from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.data import RunClasses, RunData, load_classes
 from raylabel.pipeline.disk_need import nearest_folder
 from raylabel.pipeline.stage import finished
+from raylabel.pipeline.worker_share import resolve_workers
 from raylabel.storage import RunFolder, commit_bytes, exists, join, read_json, remove
 
 NODE_SECONDS = 60.0
@@ -43,8 +44,7 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, nu
             check_workers_fit(training, settings)
             gpus.append(settings.gpus_per_worker)
     if {"prototypes", "calibrate", "label", "evaluate"} & set(stages):
-        num_workers = min(label.num_workers, num_shards)
-        check_pool_fits(num_workers=num_workers, num_cpus=label.num_cpus, num_gpus=label.num_gpus)
+        resolve_workers(label, num_shards=num_shards)
         gpus.append(label.num_gpus)
     check_nodes(run, uses_gpus=max(gpus) > 0)
 

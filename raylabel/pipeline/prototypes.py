@@ -88,9 +88,9 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
     with live_progress("prototypes", num_images, unit="images", run=run, folder=FOLDER) as counter:
         for table in map_shards(
             EmbedShard,
-            worker_args={"config": config_dict(config), "model_uri": model_uri, "counter": counter},
+            config=config,
+            worker_args={"model_uri": model_uri, "counter": counter},
             shards=shards,
-            label=config.label,
         ):
             for counts, vectors in zip(table["counts"].to_pylist(), table["sums"].to_pylist(), strict=True):
                 part = PrototypeSums(

@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", "maskrcnn_resnet50_fpn_v2"])
+@pytest.mark.parametrize("model", ["tiny_maskrcnn", "maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2"])
 def test_losses_and_predictions_on_cuda(model: str) -> None:
     torch.manual_seed(0)
     segmenter = build_segmenter(model, num_classes=3).to("cuda")

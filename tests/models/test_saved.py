@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models import mobilenet_v3_large
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
@@ -73,6 +75,26 @@ def test_a_backbones_own_file_is_found_its_place(tmp_path: Path) -> None:
     model = build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(path))
     for key, value in below.items():
         torch.testing.assert_close(model.state_dict()[f"backbone.{key}"], value)
+
+
+def test_torchvisions_files_fit_the_mobilenet(tmp_path: Path) -> None:
+    """Those of the detector with its boxes, and of the ImageNet classifier, whose names differ."""
+    path = tmp_path / "weights.safetensors"
+    detector = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    save_file(detector.state_dict(), path)
+    model = build_segmenter("maskrcnn_mobilenet_v3_large_fpn", num_classes=4)
+    report = load_weights(model, path)
+    assert {name.split(".")[1] for name in report.unused} == {"box_predictor"}
+    assert {".".join(name.split(".")[:2]) for name in report.left_at_init} == {
+        "roi_heads.box_predictor",
+        "roi_heads.mask_head",
+        "roi_heads.mask_predictor",
+    }
+    classifier = mobilenet_v3_large().state_dict()
+    save_file(classifier, path)
+    assert {name.split(".")[0] for name in load_weights(model, path).unused} == {"classifier"}
+    first = classifier["features.0.0.weight"]
+    torch.testing.assert_close(model.state_dict()["backbone.body.0.0.weight"], first)
 
 
 def test_weights_that_cannot_serve_are_refused(tmp_path: Path) -> None:

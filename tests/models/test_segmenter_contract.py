@@ -14,22 +14,23 @@ from raylabel.models.contract import check_segmenter
 from raylabel.models.protocols import Segmenter
 
 TESTS = Path(__file__).resolve().parents[1]
+LARGE = ("maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2")
 
 
 def build_small(model: str) -> Segmenter:
     """A segmenter that looks at few regions, so that the large one stays quick."""
     torch.manual_seed(0)
     segmenter = build_segmenter(model, num_classes=5)
-    if model == "maskrcnn_resnet50_fpn_v2":
+    if model in LARGE:
         segmenter.roi_heads.fg_bg_sampler.batch_size_per_image = 4
         segmenter.rpn._post_nms_top_n = {"training": 8, "testing": 8}
     return segmenter
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", "maskrcnn_resnet50_fpn_v2", "fakes:FakeSegmenter"])
+@pytest.mark.parametrize("model", ["tiny_maskrcnn", *LARGE, "fakes:FakeSegmenter"])
 def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TESTS))
-    sizes = ((32, 32), (32, 40)) if model == "maskrcnn_resnet50_fpn_v2" else ((64, 64), (48, 80))
+    sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
     check_segmenter(build_small(model), image_sizes_hw=sizes)
 
 
@@ -63,7 +64,7 @@ def test_a_broken_promise_is_named(broken: str, message: str, monkeypatch: pytes
 
 
 def test_unknown_models_are_refused_with_the_valid_names() -> None:
-    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn.*maskrcnn_resnet50_fpn_v2.*module:Class"):
+    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn.*mobilenet_v3.*resnet50_fpn_v2.*module:Class"):
         build_segmenter("tiny_maskrcn", num_classes=3)
     with pytest.raises(InputError, match="no module no_such_module_at_all"):
         build_segmenter("no_such_module_at_all:Model", num_classes=3)

@@ -15,7 +15,7 @@ data: {labelled: labelled.json, images: images, calibration: val.json, validatio
        pool_truth: pool_truth.json}
 smoothing: {warmup_steps: 2}
 teacher: {model: "fakes:FakeSegmenter", steps: 4, batch_size: 4, num_workers: 1}
-label: {shard_size: 8, score_threshold: 0.1}
+label: {shard_size: 8, score_threshold: 0.1, num_workers: 1}
 selection: {min_score: 0.1}
 student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabelled_per_batch: 2, num_workers: 1}
 """
@@ -23,9 +23,9 @@ student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabel
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local cluster that is only ours."""
+    """A local cluster that is only ours; its GPU is a number only."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, address="local")
+    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, address="local")
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 120
     yield
     ray.shutdown()

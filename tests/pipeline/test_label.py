@@ -1,12 +1,16 @@
 """Labelling on Ray: every image of the pool once, bad ones quarantined, finished shards left alone."""
 
+import re
 import shutil
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from raylabel.calibration import Detections, FitContext, fit_corrector
@@ -15,6 +19,7 @@ from raylabel.errors import InputError
 from raylabel.labels import PseudoLabels, committed_shards
 from raylabel.pipeline import label
 from raylabel.pipeline.pool_histogram import histogram_from_json
+from raylabel.pipeline.status import run_status
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_json, read_table, read_table_metadata
 
@@ -51,6 +56,56 @@ def test_labels_follow_the_contract(config: Config, prepare: Any, tmp_path: Path
             assert one["calibrated_score"] == one["raw_score"] >= config.label.score_threshold
             assert one["soft_probs"] == sorted(one["soft_probs"], reverse=True)
             assert sum(one["soft_probs"]) <= 1 + 1e-5
+
+
+def test_seconds_by_phase_are_with_each_shard(config: Config, prepare: Any, tmp_path: Path) -> None:
+    run = prepare(config, tmp_path / "run")
+    label.run_stage(config, run)
+    for shard_id, uri in committed_shards(run).items():
+        metadata = read_table_metadata(uri)
+        phases = [float(metadata[f"{name}_seconds"]) for name in ("read", "predict", "encode", "write")]
+        assert all(0 < seconds < 60 for seconds in phases[:3])
+        assert phases[3] == 0, "not known before the file is written"
+        assert sum(phases) <= float(metadata["seconds"]) + 0.01
+        assert int(metadata["shard_id"]) == shard_id
+        assert metadata["host"]
+        assert abs(float(metadata["finished_at"]) - time.time()) < 600
+
+
+def test_decoding_by_tasks_on_several_workers_gives_the_same_labels(
+    config: Config, prepare: Any, tmp_path: Path
+) -> None:
+    run = prepare(config, tmp_path / "run")
+    label.run_stage(config, run)
+    other = replace(config, label=replace(config.label, decoding="tasks", num_workers="auto"))
+    run_by_tasks = prepare(other, tmp_path / "tasks")
+    label.run_stage(other, run_by_tasks)
+    assert rows(run_by_tasks) == rows(run)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_worker_without_the_gpu_that_it_should_have_says_so(config: Config, prepare: Any, tmp_path: Path) -> None:
+    run = prepare(config, tmp_path / "run")
+    with pytest.raises(InputError, match=r"^label.num_gpus: 1 GPUs a worker asked for, but torch .* sees no CUDA"):
+        label.run_stage(replace(config, label=replace(config.label, num_gpus=1)), run)
+
+
+def test_where_the_time_went_is_in_the_run(config: Config, prepare: Any, tmp_path: Path) -> None:
+    run = prepare(config, tmp_path / "run")
+    artifact = label.run_stage(config, run)
+    labels = run_status(run, num_slowest=2)["labels"]
+    assert labels["num_instances"] == artifact["num_instances"]
+    assert all(labels["seconds_by_phase"][phase] > 0 for phase in ("read", "predict", "encode"))
+    assert [one["host"] for one in labels["slowest_shards"]] == [socket.gethostname()] * 2
+
+
+def test_the_progress_line_counts_instances_and_quarantined_images(
+    config: Config, prepare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = prepare(config, tmp_path / "run")
+    label.run_stage(config, run)
+    [last] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("label: 32/32 images")]
+    assert re.search(r"[\d.]+ images/s  [\d.]+ instances/s  0 quarantined  took", last)
 
 
 def test_only_missing_shards_are_made_again(config: Config, prepare: Any, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 from raylabel.config import SelectionConfig
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.instances import Instances, instances_context
-from raylabel.labels import PseudoLabels, instances_to_structs, shard_uri
+from raylabel.instances import Instances
+from raylabel.label_rows import InstanceRows
+from raylabel.labels import PseudoLabels, shard_uri
 from raylabel.masks import encode_masks
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_json, commit_table
@@ -107,7 +108,9 @@ def write_labels(tmp_path: Path) -> PseudoLabels:
         mask_quality=np.array([0.9, 0.9], np.float32),
     )
     size = {"height": HEIGHT, "width": WIDTH}
-    structs = instances_to_structs(instances, np.array([0.8, 0.2], np.float32), instances_context(instances), top_k=3)
+    instance_rows = InstanceRows(top_k=3)
+    instance_rows.append(instances)
+    [structs] = instance_rows.to_arrow(np.array([0.8, 0.2], np.float32)).to_pylist()
     rows = [
         {"image_id": "a", "uri": str(tmp_path / "pool" / "a.png"), "status": "ok", "instances": structs, **size},
         {"image_id": "b", "uri": str(tmp_path / "pool" / "b.png"), "status": "missing", "instances": [], **size},

@@ -1,0 +1,65 @@
+"""How many workers, and what each gets: from what the cluster has."""
+
+from typing import Any
+
+import pytest
+
+from raylabel.config import LabelConfig
+from raylabel.errors import InputError
+from raylabel.pipeline import session, worker_share
+from raylabel.pipeline.worker_share import resolve_workers, torch_threads
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def has(**resources: float) -> None:
+        for module in (worker_share, session):
+            monkeypatch.setattr(module.ray, "cluster_resources", lambda: resources)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("resources", "label", "num_workers", "num_cpus"),
+    [
+        ({"CPU": 2}, LabelConfig(), 2, 0.5),
+        ({"CPU": 3}, LabelConfig(), 3, 0.6666),
+        ({"CPU": 64}, LabelConfig(), 64, 0.9843),
+        ({"CPU": 64}, LabelConfig(num_cpus=4), 16, 3.9375),
+        ({"CPU": 2}, LabelConfig(num_workers=1), 1, 1),
+        ({"CPU": 32, "GPU": 4}, LabelConfig(num_gpus=1, num_cpus=2), 4, 2),
+        ({"CPU": 32, "GPU": 2}, LabelConfig(num_gpus=0.25), 8, 1),
+        ({"CPU": 32, "GPU": 4}, LabelConfig(num_gpus=1, num_workers=3), 3, 1),
+    ],
+)
+def test_workers_by_what_there_is(
+    cluster: Any, resources: dict[str, float], label: LabelConfig, num_workers: int, num_cpus: float
+) -> None:
+    cluster(**resources)
+    found = resolve_workers(label, num_shards=1000)
+    assert (found.num_workers, found.num_cpus) == (num_workers, num_cpus)
+    assert num_workers * num_cpus <= resources["CPU"] - 1, "one CPU stays free"
+    few = resolve_workers(label, num_shards=1)
+    assert (few.num_workers, few.num_cpus) == (1, num_cpus)
+
+
+@pytest.mark.parametrize(
+    ("resources", "label", "message"),
+    [
+        ({"CPU": 1}, LabelConfig(), "1 workers x 1 CPUs must leave one CPU free, the cluster has 1"),
+        ({"CPU": 4}, LabelConfig(num_gpus=1), "1 workers x 1 GPUs asked for, the cluster has 0"),
+        ({"CPU": 4, "GPU": 1}, LabelConfig(num_gpus=2), "1 workers x 2 GPUs asked for, the cluster has 1"),
+    ],
+)
+def test_too_small_a_cluster_is_refused(
+    cluster: Any, resources: dict[str, float], label: LabelConfig, message: str
+) -> None:
+    cluster(**resources)
+    with pytest.raises(InputError, match=message):
+        resolve_workers(label, num_shards=10)
+
+
+def test_a_models_threads_are_the_cpus_that_were_meant() -> None:
+    assert torch_threads(LabelConfig()) == 1
+    assert torch_threads(LabelConfig(num_cpus=0.25)) == 1
+    assert torch_threads(LabelConfig(num_cpus=4)) == 4
