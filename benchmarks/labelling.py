@@ -57,7 +57,7 @@ from raylabel.storage import RunFolder, commit_table, read_table_metadata, remov
 MODELS = {"tiny": "tiny_maskrcnn", "mobilenet": "maskrcnn_mobilenet_v3_large_fpn"}
 CORES = os.cpu_count() or 1
 MAX_PIXELS = 50_000_000
-SHARD = 32
+SHARD = 16
 SETTINGS = f"{{shard_size: {SHARD}, score_threshold: 0.0, max_per_image: 30}}"
 """Thresholds mean nothing to untrained models; 30 objects an image is what a trained one finds."""
 

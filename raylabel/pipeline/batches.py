@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
+from numpy import uint8
+from numpy.typing import NDArray
+
 from raylabel.dataset.images import ImageError
 from raylabel.pipeline.decoding import Decoded
 
@@ -25,30 +28,47 @@ def batches_by_size(
     Yields:
         positions and images of a batch, in the order in which they came.
     """
-    waiting: dict[tuple[int, ...], list[tuple[int, Decoded]]] = {}
-    num_waiting = pixels_waiting = 0
+    waiting = _Waiting()
     for position, image in images:
         if isinstance(image, ImageError):
             yield [position], [image]
             continue
         shape = image.shape
-        waiting.setdefault(shape, []).append((position, image))
+        while waiting.num_images and waiting.num_pixels + shape[0] * shape[1] > max_pixels:
+            yield waiting.pop_oldest()
+        num_of_shape = waiting.add(position, image)
         del image  # or the last batch would stay in memory while the next image is waited for
-        num_waiting, pixels_waiting = num_waiting + 1, pixels_waiting + shape[0] * shape[1]
-        while waiting:
-            if len(waiting.get(shape, ())) == max_images:
-                ready = shape
-            elif num_waiting >= _BATCHES_WAITING * max_images or pixels_waiting >= max_pixels:
-                ready = next(iter(waiting))  # sizes are in the order of their first image
-            else:
-                break
-            batch = waiting.pop(ready)
-            num_waiting, pixels_waiting = num_waiting - len(batch), pixels_waiting - len(batch) * ready[0] * ready[1]
-            yield _unzip(batch)
-            del batch
-    for shape in list(waiting):
-        yield _unzip(waiting.pop(shape))
+        if num_of_shape == max_images:
+            yield waiting.pop(shape)
+        elif waiting.num_images == _BATCHES_WAITING * max_images:
+            yield waiting.pop_oldest()
+    while waiting.num_images:
+        yield waiting.pop_oldest()
 
 
-def _unzip(batch: list[tuple[int, Decoded]]) -> tuple[list[int], list[Decoded]]:
-    return [position for position, _ in batch], [image for _, image in batch]
+class _Waiting:
+    """Images by shape; shapes in the order of their first image."""
+
+    def __init__(self) -> None:
+        self._by_shape: dict[tuple[int, ...], tuple[list[int], list[Decoded]]] = {}
+        self.num_images = self.num_pixels = 0
+
+    def add(self, position: int, image: NDArray[uint8]) -> int:
+        """How many of its shape wait now."""
+        positions, images = self._by_shape.setdefault(image.shape, ([], []))
+        positions.append(position)
+        images.append(image)
+        self._count(image.shape, 1)
+        return len(images)
+
+    def pop_oldest(self) -> tuple[list[int], list[Decoded]]:
+        return self.pop(next(iter(self._by_shape)))
+
+    def pop(self, shape: tuple[int, ...]) -> tuple[list[int], list[Decoded]]:
+        positions, images = self._by_shape.pop(shape)
+        self._count(shape, -len(images))
+        return positions, images
+
+    def _count(self, shape: tuple[int, ...], num: int) -> None:
+        self.num_images += num
+        self.num_pixels += num * shape[0] * shape[1]
