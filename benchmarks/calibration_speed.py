@@ -204,26 +204,23 @@ def matching(
 def match_entries(annotated: AnnotatedSet, results: list[dict[str, Any]]) -> list[int]:
     """Outcomes in the order of the results entries."""
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
-    entries_of = defaultdict[int, list[int]](list)
-    for entry, one in enumerate(results):
-        entries_of[row_of[one["image_id"]]].append(entry)
+    rows = np.array([row_of[one["image_id"]] for one in results])
+    classes = np.array([annotated.class_index_of[one["category_id"]] for one in results])
+    scores = np.array([one["score"] for one in results])
+    masks = [rle_of(one["segmentation"]) for one in results]
+    order = np.argsort(rows, kind="stable")
+    predicted, starts = np.unique(rows[order], return_index=True)
     predictions = {
-        row: ImagePredictions(
-            np.array([annotated.class_index_of[results[entry]["category_id"]] for entry in entries]),
-            np.array([results[entry]["score"] for entry in entries]),
-            [rle_of(results[entry]["segmentation"]) for entry in entries],
-        )
-        for row, entries in entries_of.items()
+        row: ImagePredictions(classes[chosen], scores[chosen], [masks[entry] for entry in chosen.tolist()])
+        for row, chosen in zip(predicted.tolist(), np.split(order, starts[1:]), strict=True)
     }
     outcomes = np.empty(len(results), np.int8)
-    outcomes[[entry for row in sorted(entries_of) for entry in entries_of[row]]] = match_set(
-        annotated, predictions, with_context=False
-    ).known_outcomes
+    outcomes[order] = match_set(annotated, predictions, with_context=False).known_outcomes
     return outcomes.tolist()
 
 
 def rle_of(segmentation: dict[str, Any]) -> Rle:
-    return Rle(size=segmentation["size"], counts=segmentation["counts"].encode())
+    return {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
 
 
 def plain_loop(content: dict[str, Any], results: list[dict[str, Any]]) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from raylabel.config import CorrectorKind, load_config, load_run_config
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError
 from raylabel.storage import RunFolder
 
 STAGE_COMMANDS = {
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"raylabel: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except StorageError as error:
+        print(f"raylabel: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("raylabel: stopped; what was committed stays, the same command goes on from there", file=sys.stderr)
         return 1

@@ -1,8 +1,16 @@
-"""The one exception for mistakes that the user can mend."""
+"""The exceptions that end a command with one line and no traceback."""
 
 
 class InputError(ValueError):
     """Bad input: a config key, file, image or argument that the user can mend.
 
     The message is one line that names what and where; the command line prints it and exits with code 2.
+    """
+
+
+class StorageError(Exception):
+    """A disk or an object store refused, or failed for longer than trying again lasted.
+
+    The message is one line that names the file and the remedy; the command line prints it and exits with code 1. What
+    was committed stays, and the same command goes on from there.
     """

@@ -38,7 +38,8 @@ def calibrate_results(
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
             `segmentation` (RLE).
-        annotations: COCO or LVIS JSON of the same images; its image counts give the frequency groups.
+        annotations: COCO or LVIS JSON of the same images; its categories' `frequency` (LVIS), or else its image counts,
+            give the frequency groups.
         out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
             `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
             figures of every class on one page), classes.csv and, last, artifact.json.
@@ -92,7 +93,7 @@ def calibrate_results(
     commit_bytes(join(out, "reliability.png"), picture)
     page = calibration_page(tables, predictions=predictions, annotations=annotations, iou_threshold=iou_threshold)
     commit_bytes(join(out, "calibration.html"), page.encode())
-    commit_bytes(join(out, "classes.csv"), classes_csv(tables.classes, tables.cross_validated_bins))
+    commit_bytes(join(out, "classes.csv"), classes_csv(tables.classes, tables.raw_bins, tables.cross_validated_bins))
     commit_json(join(out, "artifact.json"), artifact)
     return artifact
 

@@ -108,12 +108,11 @@ def shard_uri(run: RunFolder, shard_id: int) -> str:
 
 def committed_shards(run: RunFolder) -> dict[int, str]:
     """Shard id -> file of every committed shard, in order."""
-    folder = run.path("labels")
-    scheme = folder.split("://", 1)[0] + "://" if "://" in folder and not folder.startswith("file://") else ""
     found = {}
-    for info in list_files(folder, suffix=".parquet"):
+    for info in list_files(run.path("labels"), suffix=".parquet"):
         if info.base_name.startswith("shard-"):
-            found[int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))] = scheme + info.path
+            shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
+            found[shard_id] = shard_uri(run, shard_id)
     return found
 
 

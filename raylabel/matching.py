@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from raylabel.dataset.annotations import AnnotatedSet, GroundTruth
 from raylabel.masks import Rle
 
-_NO_BOX = [0, 0, 0, 0]
-"""Sizes are not asked for; without a box hotcoco would take one from each mask."""
-
 _MAX_CLASSES = 2**31
 """Above every class index."""
 
@@ -105,7 +102,9 @@ def match_images(images: Sequence[ImageToMatch], *, iou_threshold: float = 0.5) 
     outcomes[~_is_judged(images, detection_keys, has_objects)] = Outcome.IGNORED
     rows, objects = np.flatnonzero(has_objects), np.flatnonzero(np.isin(object_keys, detection_keys))
     if len(rows):
-        is_matched, is_in_crowd = _evaluate(images, rows, objects, iou_threshold)
+        is_matched, is_in_crowd = _evaluate(
+            images, rows, detection_keys[rows], objects, object_keys[objects], iou_threshold
+        )
         outcomes[rows[is_in_crowd]] = Outcome.IGNORED
         outcomes[rows[is_matched & ~is_in_crowd]] = Outcome.CORRECT
     return outcomes
@@ -133,43 +132,49 @@ def _is_judged(
 
 
 def _evaluate(
-    images: Sequence[ImageToMatch], rows: NDArray[np.int64], objects: NDArray[np.int64], iou_threshold: float
+    images: Sequence[ImageToMatch],
+    rows: NDArray[np.int64],
+    row_keys: NDArray[np.int64],
+    objects: NDArray[np.int64],
+    object_keys: NDArray[np.int64],
+    iou_threshold: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of some predictions (places among all images') match any of some objects, and which one a crowd region."""
-    image_rows, annotations, results = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
-    of_image = _split(rows, [len(image.masks) for image in images])
+    """Which of some predictions (places among all images', and their keys) match any of some objects (as well), and
+    which of them a crowd region. Of both there are only those whose keys the others have, too.
+
+    In columns: a dict for each prediction and object would add a fifth to the time.
+    """
+    masks = [
+        image.masks[place]
+        for image, places in zip(images, _split(rows, [len(image.masks) for image in images]), strict=True)
+        for place in places.tolist()
+    ]
     objects_of_image = _split(objects, [len(image.object_classes) for image in images])
-    for number, (image, chosen, places) in enumerate(zip(images, of_image, objects_of_image, strict=True)):
-        if not len(chosen):
-            continue
-        height, width = image.image_size_hw
-        image_rows.append({"id": number, "height": height, "width": width})
-        classes, scores = np.asarray(image.class_indices)[chosen].tolist(), np.asarray(image.scores)[chosen].tolist()
-        results += [
-            {
-                "image_id": number,
-                "category_id": one,
-                "score": score,
-                "segmentation": image.masks[place],
-                "bbox": _NO_BOX,
-            }
-            for place, one, score in zip(chosen.tolist(), classes, scores, strict=True)
-        ]
-        annotations += [
-            {"image_id": number, "category_id": one, "segmentation": segmentation, "iscrowd": int(is_crowd)}
-            for one, segmentation, is_crowd in zip(
-                image.object_classes[places].tolist(),
-                image.object_segmentations(places),
-                image.object_is_crowd[places].tolist(),
-                strict=True,
-            )
-        ]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation.update(id=number, area=1)
-    categories = [{"id": one, "name": str(one)} for one in sorted({one["category_id"] for one in annotations})]
-    truth = COCO({"images": image_rows, "annotations": annotations, "categories": categories})
-    evaluation = COCOeval(truth, truth.load_res(results), "segm")
-    evaluation.params.iou_thrs, evaluation.params.max_dets = [iou_threshold], [len(results)]
+    segmentations = [
+        segmentation
+        for image, places in zip(images, objects_of_image, strict=True)
+        if len(places)
+        for segmentation in image.object_segmentations(places)
+    ]
+    image_numbers, classes = np.divmod(object_keys, _MAX_CLASSES)
+    truth = COCO.from_arrays(
+        images=[
+            {"id": number, "height": images[number].image_size_hw[0], "width": images[number].image_size_hw[1]}
+            for number in np.unique(image_numbers).tolist()
+        ],
+        categories=[{"id": one, "name": str(one)} for one in np.unique(classes).tolist()],
+        image_ids=image_numbers,
+        category_ids=classes,
+        boxes=np.zeros((len(objects), 4)),
+        area=np.zeros(len(objects)),
+        iscrowd=np.concatenate([image.object_is_crowd for image in images])[objects],
+        segmentation=segmentations,
+    )
+    results = np.zeros((len(rows), 7))  # image, box, score, class; as sizes are not asked for, no box is needed
+    results[:, 0], results[:, 6] = np.divmod(row_keys, _MAX_CLASSES)
+    results[:, 5] = np.concatenate([image.scores for image in images])[rows]
+    evaluation = COCOeval(truth, truth.load_res(results, segmentation=masks), "segm")
+    evaluation.params.iou_thrs, evaluation.params.max_dets = [iou_threshold], [len(rows)]
     evaluation.params.area_rng, evaluation.params.area_rng_lbl = [[-np.inf, np.inf]], ["all"]
     evaluation.evaluate()
     ids, is_matched, is_ignored = list[int](), list[bool](), list[bool]()

@@ -1,86 +1,165 @@
 """Files of a run, on a local disk or an object store: URIs, atomic commits, the run folder."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import posixpath
-import re
+import stat
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from raylabel.errors import InputError
-
-_LISTING_THREADS = 16
-_TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.tmp")
-
-
-@lru_cache(maxsize=64)
-def _file_system(scheme_and_host: str) -> fs.FileSystem:
-    return fs.FileSystem.from_uri(scheme_and_host)[0]
-
-
-def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path of a local path or URI (`file://`, `s3://`, `gs://`, ...).
-
-    Raises:
-        InputError: the scheme is unknown.
-    """
-    if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        if uri.startswith("file://"):
-            return fs.FileSystem.from_uri(uri)
-        scheme, rest = uri.split("://", 1)
-        host = rest.split("/", 1)[0]
-        return _file_system(f"{scheme}://{host}"), rest
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"{uri}: {error}") from error
+from raylabel.errors import InputError, StorageError
+from raylabel.file_systems import is_object_store, open_uri, split_options
+from raylabel.retries import retried
 
 
 def join(uri: str, *parts: str) -> str:
-    """Append path parts to a path or URI."""
-    return posixpath.join(uri, *parts)
+    """Append path parts to a path or URI; options at its end stay there."""
+    base, options = split_options(uri)
+    return posixpath.join(base, *parts) + options
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
+    return file_type(uri) != fs.FileType.NotFound
+
+
+def file_type(uri: str) -> fs.FileType:
+    """What is there: a file, a folder, something else (a device, a pipe), or nothing."""
     file_system, path = open_uri(uri)
-    return file_system.get_file_info(path).type != fs.FileType.NotFound
+    return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
     """The whole content of a file.
+
+    Args:
+        uri: local path or URI.
+        max_bytes: larger files are not read.
 
     Raises:
         FileNotFoundError: it is not there.
+        IsADirectoryError: it is a folder.
+        SpecialFileError: it is a device, a pipe or a socket, which might be read for ever.
+        TooLargeError: it has more than `max_bytes`.
+        StorageError: disk or network failed for longer than trying again lasts.
     """
     file_system, path = open_uri(uri)
-    with file_system.open_input_file(path) as file:
+    read = _read_local if isinstance(file_system, fs.LocalFileSystem) else _read_remote
+    return retried(lambda: read(file_system, path, max_bytes), uri=uri, doing="read")
+
+
+class SpecialFileError(OSError):
+    """What is there is neither a file nor a folder."""
+
+
+class TooLargeError(Exception):
+    """A file is larger than the caller wants to read."""
+
+
+def _read_local(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
+    # Opening a pipe without O_NONBLOCK waits for a writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise SpecialFileError(errno.ENXIO, "neither a file nor a folder", path)
+        _check_size(status.st_size, max_bytes)
         return file.read()
 
 
+def _read_remote(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
+    if isinstance(file_system, fs.PyFileSystem):
+        # pyarrow's adapter takes an error of the network for a file that is not there.
+        content = file_system.handler.fs.cat_file(path)
+        _check_size(len(content), max_bytes)
+        return content
+    with file_system.open_input_file(path) as file:
+        _check_size(file.size(), max_bytes)
+        return file.read()
+
+
+def _check_size(num_bytes: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise TooLargeError(f"{num_bytes} bytes")
+
+
 def commit_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all: temporary name and rename, or one PUT on an object store."""
-    file_system, path = open_uri(uri)
+    """Write a file so that it appears whole or not at all: one upload to an object store, else a temporary name and a
+    rename.
+
+    Raises:
+        InputError: a folder has that name, or a file that of its folder.
+        StorageError: the disk is full, nothing may be written there, or the store fails for longer than trying again
+            lasts; nothing is left over.
+    """
+    file_system, path = open_uri(uri, upload_bytes=len(content))
     if isinstance(file_system, fs.LocalFileSystem):
-        file_system.create_dir(posixpath.dirname(path), recursive=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        commit = _commit_local
+    else:
+        commit = _upload if is_object_store(file_system) else _commit_remote
+    try:
+        retried(lambda: commit(file_system, path, content), uri=uri, doing="write", num_bytes=len(content))
+    except OSError as error:
+        raise StorageError(f"{uri}: could not write: {' '.join(str(error).split())}") from error
+
+
+def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+    if os.path.isdir(path):
+        raise InputError(f"{path}: must be a file to write, is a folder")
+    try:
+        os.makedirs(posixpath.dirname(path), exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: its folder can't be made: {error}") from error
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+    file_system.create_dir(posixpath.dirname(path), recursive=True)
+    temporary = _temporary(path)
+    try:
         with file_system.open_output_stream(temporary) as file:
             file.write(content)
         file_system.move(temporary, path)
-    else:
-        with file_system.open_output_stream(path) as file:
-            file.write(content)
+    except BaseException:
+        with suppress(Exception):
+            file_system.delete_file(temporary)
+        raise
+
+
+def _upload(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+    # Closing a stream publishes what was written so far, and so does forgetting it: no `with`, and in a thread of its
+    # own, where Ctrl-C does not come in between. A stream that failed to send a part can't publish.
+    def send() -> None:
+        file = file_system.open_output_stream(path)
+        file.write(content)
+        file.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(send).result()
+
+
+def _temporary(path: str) -> str:
+    return f"{path}.{uuid.uuid4().hex}.tmp"
 
 
 def list_files(uri: str, *, suffix: str = "", recursive: bool = False) -> list[fs.FileInfo]:
@@ -90,7 +169,7 @@ def list_files(uri: str, *, suffix: str = "", recursive: bool = False) -> list[f
     selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
     found = [
         info
-        for info in file_system.get_file_info(selector)
+        for info in retried(lambda: file_system.get_file_info(selector), uri=uri, doing="read")
         if info.type == fs.FileType.File
         and info.base_name.endswith(suffix)
         and not info.base_name.startswith(".")
@@ -99,96 +178,36 @@ def list_files(uri: str, *, suffix: str = "", recursive: bool = False) -> list[f
     return sorted(found, key=lambda info: info.path)
 
 
-def walk_files(uri: str) -> Iterator[str]:
-    """Paths, relative to a folder, of all files below it, in any order; nothing hidden.
-
-    One directory at a time is held (on object stores, which answer slowly, 16), whatever the size of the tree. Links
-    are followed, but not in circles. Bytes of local names that are not UTF-8 are lone surrogates in the text.
-
-    Raises:
-        InputError: a folder may not be listed.
-    """
-    file_system, root = open_uri(uri)
-    if isinstance(file_system, fs.LocalFileSystem):
-        yield from _walk_local(root)
-        return
-    root = root.rstrip("/")
-    pending = [root]
-    with ThreadPoolExecutor(_LISTING_THREADS) as threads:
-        while pending:
-            selectors = [fs.FileSelector(folder) for folder in pending[-_LISTING_THREADS:]]
-            del pending[-_LISTING_THREADS:]
-            for infos in threads.map(file_system.get_file_info, selectors):
-                for info in infos:
-                    if info.base_name.startswith("."):
-                        continue
-                    if info.type == fs.FileType.Directory:
-                        pending.append(info.path)
-                    elif info.type == fs.FileType.File:
-                        yield info.path[len(root) + 1 :]
-
-
-def _walk_local(root: str) -> Iterator[str]:
-    # With each folder go the identities of those above it: a link to one of them is a circle.
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while pending:
-        folder, above = pending.pop()
-        try:
-            entries = os.scandir(os.path.join(root, folder))
-        except PermissionError as error:
-            raise InputError(f"{os.path.join(root, folder)}: no permission to list the folder") from error
-        with entries:
-            status = os.stat(os.path.join(root, folder))
-            above |= {(status.st_dev, status.st_ino)}
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    status = entry.stat()
-                    if (status.st_dev, status.st_ino) not in above:
-                        pending.append((path, above))
-                elif entry.is_file() or entry.is_symlink():
-                    yield path
-
-
-def remove_temporary(uri: str) -> int:
-    """Delete what writers that died left unfinished below a local folder; returns how many files.
-
-    Object stores have none: there a file is one PUT.
-    """
-    file_system, root = open_uri(uri)
-    if not isinstance(file_system, fs.LocalFileSystem):
-        return 0
-    num_removed = 0
-    for folder, _, names in os.walk(root):
-        for name in filter(_TEMPORARY.fullmatch, names):
-            os.remove(os.path.join(folder, name))
-            num_removed += 1
-    return num_removed
-
-
 def remove(uri: str) -> None:
     """Delete a file or folder; nothing where it is absent."""
     file_system, path = open_uri(uri)
+    retried(lambda: _delete(file_system, path), uri=uri, doing="remove")
+
+
+def _delete(file_system: fs.FileSystem, path: str) -> None:
     kind = file_system.get_file_info(path).type
-    if kind == fs.FileType.Directory:
-        file_system.delete_dir(path)
-    elif kind == fs.FileType.File:
-        file_system.delete_file(path)
+    # What another process, or a try that seemed to fail, has removed is removed.
+    with suppress(FileNotFoundError):
+        if kind == fs.FileType.Directory:
+            file_system.delete_dir(path)
+        elif kind != fs.FileType.NotFound:
+            file_system.delete_file(path)
 
 
 def move_folder(source: str, target: str) -> None:
     """Move every file below a folder; on object stores, which know no folders, file by file."""
     file_system, source_path = open_uri(source)
     _, target_path = open_uri(target)
-    if isinstance(file_system, fs.LocalFileSystem):
+    if not is_object_store(file_system):
         file_system.create_dir(posixpath.dirname(target_path), recursive=True)
         file_system.move(source_path, target_path)
         return
-    for info in file_system.get_file_info(fs.FileSelector(source_path, recursive=True)):
+    selector = fs.FileSelector(source_path, recursive=True)
+    for info in retried(lambda: file_system.get_file_info(selector), uri=source, doing="read"):
         if info.type == fs.FileType.File:
-            file_system.move(info.path, target_path + info.path.removeprefix(source_path))
+            copied_path = target_path + info.path.removeprefix(source_path)
+            retried(partial(file_system.copy_file, info.path, copied_path), uri=source, doing="move")
+            retried(partial(_delete, file_system, info.path), uri=source, doing="move")
 
 
 def commit_json(uri: str, content: Any) -> None:
@@ -225,8 +244,12 @@ def read_table(uri: str) -> pa.Table:
 def read_table_metadata(uri: str) -> dict[str, str]:
     """Key-value metadata of a Parquet file's schema, without reading its rows."""
     file_system, path = open_uri(uri)
-    with file_system.open_input_file(path) as file:
-        metadata = pq.read_schema(file).metadata or {}
+
+    def read() -> Any:
+        with file_system.open_input_file(path) as file:
+            return pq.read_schema(file).metadata or {}
+
+    metadata = retried(read, uri=uri, doing="read")
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")}
 
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
 os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(TESTS), os.environ.get("PYTHONPATH")) if part)
+
+from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -29,3 +32,21 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3-speaking server on loopback, in a process of its own."""
+    pytest.importorskip("moto", reason="needs moto[server]")
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of an empty bucket; endpoint and credentials are in the environment."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    make_bucket(s3_endpoint, name)
+    return f"s3://{name}"

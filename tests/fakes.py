@@ -1,5 +1,6 @@
 """Hand-written fakes, importable as a user's own class would be: `fakes:FakeSegmenter` with tests/ on the path."""
 
+import ctypes
 import os
 import signal
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import PpmImagePlugin
 from torch import Tensor, nn
 
 from raylabel.instances import Instances
@@ -20,11 +22,12 @@ MAX_SHAPES = 4
 def shapes_of(image: Tensor, num_classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """The rectangles that FakeSegmenter says an image has, from a seed that is made of its pixels.
 
-    Returns masks (N, H, W), N from 0 to 4, none of them empty, and soft vectors (N, num_classes + 1) that sum to 1.
+    Returns masks (N, H, W), N from 0 to 4 (0 in images smaller than 10 pixels), none of them empty, and soft vectors
+    (N, num_classes + 1) that sum to 1.
     """
     height, width = image.shape[-2:]
     rng = np.random.default_rng(round(float(image.double().sum()) * 255))
-    num = rng.integers(0, MAX_SHAPES + 1)
+    num = rng.integers(0, MAX_SHAPES + 1) if min(height, width) >= 10 else 0
     masks = np.zeros((num, height, width), bool)
     for mask in masks:
         top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
@@ -80,3 +83,19 @@ class LethalSegmenter(FakeSegmenter):
         if any(bool((image == 1).all()) for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(images, score_threshold=score_threshold, max_per_image=max_per_image)
+
+
+class CrashingDecoderSegmenter(FakeSegmenter):
+    """Where it is loaded, Pillow's decoder of PPM files crashes the process at a file that says "crash"."""
+
+    def __init__(self, *, num_classes: int, min_size: int | None = None) -> None:
+        super().__init__(num_classes=num_classes, min_size=min_size)
+        load = PpmImagePlugin.PpmImageFile.load
+
+        def crashing(self: PpmImagePlugin.PpmImageFile) -> object:
+            self.fp.seek(0)
+            if b"crash" in self.fp.read():
+                ctypes.string_at(0)
+            return load(self)
+
+        PpmImagePlugin.PpmImageFile.load = crashing  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from raylabel.schema import PROTOTYPES
 from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
 
 
-def prepared_run(config: Config, folder: Path) -> RunFolder:
+def prepared_run(config: Config, folder: Path | str) -> RunFolder:
     """A run with an untrained teacher, prototypes that are all at right angles, and a corrector that changes nothing:
     all that `calibrate` and `label` need."""
     run, data = RunFolder(str(folder)), RunData(config)

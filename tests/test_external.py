@@ -127,10 +127,12 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks"),
+        ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks, not by boxes"),
         ({"image_id": 99}, "entry 7: unknown image_id 99"),
         ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
         ({"category_id": 4}, "entry 7: unknown category_id 4"),
+        ({"category_id": 3.5}, "entry 7: unknown category_id 3.5"),
+        ({"category_id": float("nan")}, "entry 7: unknown category_id nan"),
         ({"score": float("nan")}, r"entry 7: score must be a number in \[0, 1\], got nan"),
         ({"score": 1.5}, r"entry 7: score must be a number in \[0, 1\], got 1.5"),
         ({"score": "high"}, r"entry 7: score must be a number in \[0, 1\], got 'high'"),
@@ -150,6 +152,19 @@ def test_damaged_entries_are_named(files: Files, tmp_path: Path, change: dict[st
         calibrate_results(predictions, annotations, str(tmp_path / "out"))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists(), "nothing is written before everything is read"
+
+
+def test_whole_numbers_may_be_written_as_floats(files: Files, tmp_path: Path) -> None:
+    """As tables of floats write them; the entries keep theirs."""
+    predictions, annotations, results = files
+    Path(predictions).write_text(json.dumps([one | {"image_id": float(one["image_id"])} for one in results]))
+    calibrate_results(predictions, annotations, str(tmp_path / "floats"), corrector="temperature")
+    as_floats = [one | {"category_id": float(one["category_id"])} for one in results]
+    Path(predictions).write_text(json.dumps(as_floats))
+    artifact = calibrate_results(predictions, annotations, str(tmp_path / "out"), corrector="temperature")
+    assert (artifact["num_correct"], artifact["num_incorrect"]) == (12, 12)
+    correct_results(str(tmp_path / "out" / "corrector.json"), predictions, str(tmp_path / "corrected.json"))
+    assert {type(one["category_id"]) for one in read_json(str(tmp_path / "corrected.json"))} == {float}
 
 
 @pytest.mark.parametrize("name", ["image_id", "category_id", "score"])
@@ -217,10 +232,19 @@ def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> No
 
 
 def contextual(files: Files, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """A contextual corrector of the small files, and their entries."""
+    """A contextual corrector of the small files, whose model has all of the say, and their entries."""
     predictions, annotations, results = files
     calibrate_results(predictions, annotations, str(folder / "out"), corrector="contextual")
-    return str(folder / "out" / "corrector.json"), results
+    path = folder / "out" / "corrector.json"
+    path.write_text(json.dumps(read_json(str(path)) | {"share": 1.0}))
+    return str(path), results
+
+
+def test_context_is_not_asked_for_where_the_model_has_no_say(files: Files, tmp_path: Path) -> None:
+    corrector, results = contextual(files, tmp_path)
+    Path(corrector).write_text(json.dumps(read_json(corrector) | {"share": 0.0}))
+    Path(files[0]).write_text(json.dumps([one | {"segmentation": None} for one in results]))
+    assert correct_results(corrector, files[0], str(tmp_path / "corrected.json"))["num_detections"] == 24
 
 
 @pytest.mark.parametrize(
@@ -246,7 +270,7 @@ def test_context_needs_whole_entries(files: Files, tmp_path: Path, change: dict[
 def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files: Files, tmp_path: Path) -> None:
     corrector, _ = contextual(files, tmp_path)
     content = read_json(corrector)
-    content |= {"features": [*content["features"], "mask_quality"], "share": 1.0}
+    content |= {"features": [*content["features"], "mask_quality"]}
     Path(corrector).write_text(json.dumps(content))
     with pytest.raises(InputError, match="mask_quality, which these detections lack"):
         correct_results(corrector, files[0], str(tmp_path / "corrected.json"))

@@ -182,6 +182,36 @@ def test_many_images_at_once_equal_the_rule_one_by_one(seed: int, num_images: in
     assert found.tolist() == expected
 
 
+def test_objects_of_every_form() -> None:
+    """Polygons of integers and of floats, compressed and uncompressed RLE: the same 10x10 square, each in an image."""
+    [square] = squares((0, 0, 10))
+    runs = [run for _ in range(10) for run in (10, 10)]
+    forms: list[Any] = [
+        [[0, 0, 0, 10, 10, 10, 10, 0]],
+        [[0.0, 0.0, 0.0, 10.0, 10.0, 10.0, 10.0, 0.0]],
+        [[0, 0, 0, 10, 5, 10, 5, 0], [5, 0.0, 5, 10, 10, 10, 10, 0]],
+        square,
+        {"size": list(SIZE), "counts": square["counts"].decode()},
+        {"size": list(SIZE), "counts": [0, *runs[1:], 10 + 20 * 10]},
+    ]
+    images = [
+        ImageToMatch(
+            image_size_hw=SIZE,
+            class_indices=np.array([1, 3, 3]),
+            scores=np.array([0.9, 0.8, 0.7], dtype=np.float32),
+            masks=squares((0, 0, 10), (0, 1, 10), (0, 0, 10)),
+            object_classes=np.array([3]),
+            object_is_crowd=np.array([False]),
+            object_segmentations=lambda places, form=form: [form for _ in places],
+            negative_classes=None,
+            not_exhaustive_classes=frozenset(),
+        )
+        for form in forms
+    ]
+    assert match_images(images, iou_threshold=0.8).tolist() == [INCORRECT, CORRECT, INCORRECT] * len(forms)
+    assert match_images(images, iou_threshold=0.9).tolist() == [INCORRECT, INCORRECT, CORRECT] * len(forms)
+
+
 def test_no_image() -> None:
     assert match_images([]).shape == (0,)
 

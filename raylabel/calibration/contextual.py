@@ -50,6 +50,9 @@ class ContextualCorrector:
     whatever its score. The trees (LightGBM) never fall with the score. They are evaluated at fixed knots of the score
     and interpolated between, so that the whole is continuous.
 
+    Below the lowest score of the fit the model knows nothing, so from there down the log odds fall with logit(score)
+    itself: what a lower threshold lets through is not taken for what was seen.
+
     Few detections change little: w = 1000 / (1000 + n) keeps the score's own slope, the share of the model is the
     likeliest one out of fold (by image), which is 0 where the trees don't help on other images, and the shifts are
     shrunk to their frequency group's, those to 0 (`class_shift`). A class without a detection has its group's shift.
@@ -144,7 +147,8 @@ class ContextualCorrector:
     def _log_odds_of_part(self, detections: Detections) -> NDArray[np.float64]:
         score_logits = logits(detections.raw_scores)
         intercept, slope = self.share * self.prior[0], 1 - self.share + self.share * self.prior[1]
-        found = intercept + slope * score_logits + self.shift.of_class[detections.class_indices]
+        below = np.minimum(score_logits - self.knots[1], 0.0)
+        found = intercept + slope * score_logits + (1 - slope) * below + self.shift.of_class[detections.class_indices]
         if self.share > 0:
             found += self.share * self._interpolated_trees(score_logits, self._needed_features(detections))
         return found

@@ -37,10 +37,15 @@ class FitContext:
 
     @staticmethod
     def of(annotated: AnnotatedSet, *, num_bins: int = 15, seed: int = 0) -> "FitContext":
-        """For detections of an annotated set, whose image counts give the frequency groups."""
+        """For detections of an annotated set that the detector was not trained on.
+
+        Frequency groups are of its training set, so those that the categories declare (LVIS) count; where one of them
+        declares none, the set's own image counts stand in for them.
+        """
+        declared = [category.frequency for category in annotated.categories]
         return FitContext(
             num_bins=num_bins,
-            frequency_groups=annotated.frequency_groups(),
+            frequency_groups=annotated.frequency_groups() if None in declared else np.array(declared),
             num_train_images=annotated.class_image_counts(),
             seed=seed,
         )

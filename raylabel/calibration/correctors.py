@@ -72,7 +72,7 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
 def needs_context(corrector: Corrector) -> bool:
     """Whether a fitted corrector looks at more than class and score."""
     chosen = corrector.chosen if isinstance(corrector, AutoCorrector) else corrector
-    return chosen.kind == ContextualCorrector.kind
+    return isinstance(chosen, ContextualCorrector) and chosen.share > 0 and bool(chosen.features)
 
 
 def corrector_from_json(content: dict[str, Any]) -> Corrector:

@@ -13,6 +13,9 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks import Rle, mask_areas
 from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images
 
+_SLACK = 1e-6
+"""Scores may miss [0, 1] by this much, as single precision does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
@@ -28,6 +31,9 @@ class Detections:
         context: (N, len(CONTEXT_FEATURES)) float32, what else the image says of each (`context.image_context`), NaN
             where a feature is unknown; None where nothing is known.
         mask_areas: (N,) int32 pixels; None where unknown.
+
+    Raises:
+        ValueError: a score or a weight outside of its range, or NaN.
     """
 
     num_classes: int
@@ -47,6 +53,11 @@ class Detections:
                 shape = (num, len(CONTEXT_FEATURES)) if field.name == "context" else (num,)
                 assert value.shape == shape, f"{field.name} must have shape {shape}, got {value.shape}"
         assert num == 0 or (self.class_indices.min() >= 0 and self.class_indices.max() < self.num_classes)
+        # Written so that a NaN fails too.
+        if num and not (self.raw_scores.min() >= -_SLACK and self.raw_scores.max() <= 1 + _SLACK):
+            raise ValueError(f"raw_scores must be in [0, 1], got {self.raw_scores.min()} to {self.raw_scores.max()}")
+        if num and not (self.weights.min() > 0 and np.isfinite(self.weights.max())):
+            raise ValueError(f"weights must be > 0 and finite, got {self.weights.min()} to {self.weights.max()}")
 
     def __len__(self) -> int:
         return len(self.class_indices)

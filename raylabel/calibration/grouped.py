@@ -71,7 +71,7 @@ def figures_by_group(
         scores: (N,) confidences to judge, such as calibrated ones; the raw scores where None.
         num_bins: bins of the scores.
         frequency_groups: (num_classes,) "r", "c" or "f"; needed to group by frequency.
-        mask_areas: (N,) of the detections in pixels; needed to group by size.
+        mask_areas: (N,) of the detections in pixels, to group by size; the detections' own where None.
         class_names: (num_classes,) different names of the groups; the class indices where None.
         object_classes: (M,) class of each true object (not crowd), needed for `ap_pool` and `yield_*`. These stay None
             within a size: a detection and its object can differ in size, so recall is not defined by the detections'.
@@ -132,6 +132,7 @@ def _groups(
     """Names of the groups, the group of each detection, and that of each class unless groups divide classes."""
     num_classes = detections.num_classes
     if group_by == "size":
+        mask_areas = detections.mask_areas if mask_areas is None else mask_areas
         if mask_areas is None:
             raise ValueError("mask_areas must be given to group by size")
         areas = np.asarray(mask_areas, dtype=np.float64)

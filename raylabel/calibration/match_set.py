@@ -9,8 +9,9 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.matching import verification_weights
 from raylabel.threads import map_on_threads
 
-_MASKS_AT_A_TIME = 8000
-"""Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on."""
+_MASKS_AT_A_TIME = 1000
+"""Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on, and for
+the objects that hotcoco answers with not to set off a collection of Python's whole memory."""
 
 
 def match_set(

@@ -90,10 +90,14 @@ def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False
 
 
 def mean_bias(bins: ReliabilityBins, *, min_count: float = 1) -> float:
-    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections.
+    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections, in [-1, 1].
+
+        mean_c (mean confidence of c - accuracy of c)
 
     Raises:
         ValueError: no class reaches `min_count`.
+
+    Source: as `class_bias`; the mean over classes is ours.
     """
     return float(class_bias(bins)[_counted(bins, min_count)].mean())
 
@@ -149,7 +153,7 @@ def mce(bins: ReliabilityBins, *, min_count: float = 0) -> float:
 
     Source: Naeini, Cooper and Hauskrecht 2015.
     """
-    return _known(class_mce(bins.pooled(), min_count=min_count)[0], f"no bin has at least {min_count:g} detections")
+    return _known(class_mce(bins.pooled(), min_count=min_count)[0], _too_few("bin", min_count))
 
 
 def class_ace(bins: ReliabilityBins) -> NDArray[np.float64]:
@@ -304,8 +308,12 @@ def _counted(bins: ReliabilityBins, min_count: float) -> NDArray[np.bool_]:
     num = bins.num.sum(axis=1)
     counted = (num >= min_count) & (num > 0)
     if not counted.any():
-        raise ValueError(f"no class has at least {min_count:g} detections")
+        raise ValueError(_too_few("class", min_count))
     return counted
+
+
+def _too_few(what: str, min_count: float) -> str:
+    return f"no {what} has " + (f"at least {min_count:g} detections" if min_count > _ANY else "a detection")
 
 
 def _gaps(bins: ReliabilityBins) -> NDArray[np.float64]:

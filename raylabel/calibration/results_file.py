@@ -57,7 +57,7 @@ def unmatched_detections(
     if not with_context:
         return Detections.of_scores(classes, scores, num_classes=len(class_index_of))
     for row, one in enumerate(entries):
-        if not isinstance(one.get("image_id"), int | str):
+        if not isinstance(one.get("image_id"), int | float | str):
             raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
     masks = _masks(path, entries, [_mask_size(path, row, one) for row, one in enumerate(entries)])
     context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
@@ -90,7 +90,7 @@ def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapp
     if name not in entry:
         raise InputError(f"{path}: entry {row} has no {name}")
     value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in places:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value not in places:
         raise InputError(f"{path}: entry {row}: unknown {name} {value!r}")
     return places[value]
 
@@ -124,7 +124,7 @@ def _masks(path: str, entries: list[dict[str, Any]], sizes_hw: Sequence[tuple[in
     masks = []
     for row, (one, size_hw) in enumerate(zip(entries, sizes_hw, strict=True)):
         if one.get("segmentation") is None:
-            raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks")
+            raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks, not by boxes")
         try:
             masks.append(rle_from_segmentation(one["segmentation"], size_hw, check=False))
         except (ValueError, TypeError) as error:

@@ -1,9 +1,14 @@
 """Images packed in one file: members of a tar, rows of a Parquet file."""
 
+import io
 import re
 import tarfile
+import threading
+from bisect import bisect_right
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -11,9 +16,16 @@ import pyarrow.parquet as pq
 
 from raylabel import storage
 from raylabel.dataset.image_errors import ImageError
+from raylabel.stored_file import StoredFile
 
-_REFERENCE = re.compile(r"(.+\.(?:tar|parquet))#(.+)", re.DOTALL)
 BYTES_COLUMN = "bytes"
+# Containers that stay open: shards follow the pool's order, so that a worker is in one or two at a time.
+NUM_KEPT_OPEN = 8
+_REFERENCE = re.compile(r"(.+\.(?:tar|parquet))#(.+)", re.DOTALL)
+_PLACE = re.compile(r"(.+)@(\d+)\+(\d+)", re.DOTALL)
+# One request fetches several headers of a tar with photographs; row groups are read in pieces.
+_BUFFER_BYTES = 2**20
+_ROWS_AT_ONCE, _KEPT_BYTES = 4, 64 * 2**20
 
 
 def split_reference(uri: str) -> tuple[str, str] | None:
@@ -30,71 +42,143 @@ class TarMember:
     offset: int
     num_bytes: int
 
+    def reference(self, tar_uri: str) -> str:
+        """`file.tar#member@offset+bytes`: who reads it needs no index, which would take a request for each member."""
+        return f"{tar_uri}#{self.name}@{self.offset}+{self.num_bytes}"
+
 
 def tar_members(uri: str) -> Iterator[TarMember]:
-    """Regular files of a tar, in its order, header by header.
+    """Regular files of a tar, in its order, one after another.
 
     Raises:
         tarfile.TarError: it is not an uncompressed tar.
         FileNotFoundError: it is missing.
+        StorageError: disk or network failed.
     """
-    file_system, path = storage.open_uri(uri)
-    with file_system.open_input_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        while (one := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it would grow with the tar
+    with io.BufferedReader(StoredFile(uri), _BUFFER_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for one in tar:
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would remember each
             if one.isfile():
                 yield TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size)
 
 
 class ContainerReader:
-    """Reads members of containers; the index of the last tar and the last Parquet row group are kept."""
+    """Reads members of containers, from several threads if wished; those that were read last stay open."""
 
     def __init__(self) -> None:
-        self._open: tuple[str, Callable[[str], bytes]] | None = None
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, _Container] = OrderedDict()
 
-    def read(self, uri: str, key: str) -> bytes:
+    def read(self, uri: str, key: str, *, max_bytes: int) -> bytes:
         """Encoded image of a tar's member or a Parquet file's row.
 
         Raises:
             ImageError: the container has no such member, or cannot be read.
             FileNotFoundError: the container is missing.
+            storage.TooLargeError: the member is larger than `max_bytes`.
         """
+        with self._lock:
+            container = self._open.setdefault(uri, _Container(uri))
+            self._open.move_to_end(uri)
+            while len(self._open) > NUM_KEPT_OPEN:
+                self._open.popitem(last=False)
         try:
-            if self._open is None or self._open[0] != uri:
-                self._open = uri, (_TarReader(uri) if uri.endswith(".tar") else _ParquetReader(uri))
-            return self._open[1](key)
-        except (tarfile.TarError, pa.ArrowInvalid) as error:
-            raise ImageError(f"container unreadable: {error}") from None
+            return container.read(key, max_bytes)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+            raise
+        except (tarfile.TarError, pa.ArrowException, OSError) as error:  # pyarrow has an OSError for damaged pages
+            raise ImageError(f"container unreadable: {' '.join(str(error).split())}") from None
+
+
+class _Container:
+    """Opened by the first thread that reads from it, while others wait."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._reader: Callable[[str, int], bytes] | None = None
+
+    def read(self, key: str, max_bytes: int) -> bytes:
+        with self._lock:
+            if self._reader is None:
+                self._reader = _TarReader(self._uri) if self._uri.endswith(".tar") else _ParquetReader(self._uri)
+        return self._reader(key, max_bytes)
 
 
 class _TarReader:
-    def __init__(self, uri: str) -> None:
-        self._members = {member.name: member for member in tar_members(uri)}
-        file_system, path = storage.open_uri(uri)
-        self._file = file_system.open_input_file(path)
+    """Reads from places; the index is made when a member is first asked for by its name alone."""
 
-    def __call__(self, name: str) -> bytes:
-        if name not in self._members:
-            raise ImageError("missing")
-        member = self._members[name]
-        return self._file.read_at(member.num_bytes, member.offset)
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._file = StoredFile(uri)
+        self._lock = threading.Lock()
+        self._members: dict[str, TarMember] | None = None
+
+    def __call__(self, key: str, max_bytes: int) -> bytes:
+        if place := _PLACE.fullmatch(key):
+            offset, num_bytes = int(place[2]), int(place[3])
+        else:
+            member = self._index().get(key)
+            if member is None:
+                raise ImageError("missing")
+            offset, num_bytes = member.offset, member.num_bytes
+        if num_bytes > max_bytes:
+            raise storage.TooLargeError(f"{num_bytes} bytes")
+        return self._file.read_at(num_bytes, offset)
+
+    def _index(self) -> dict[str, TarMember]:
+        with self._lock:
+            if self._members is None:
+                self._members = {member.name: member for member in tar_members(self._uri)}
+            return self._members
 
 
 class _ParquetReader:
-    def __init__(self, uri: str) -> None:
-        file_system, path = storage.open_uri(uri)
-        self._file = pq.ParquetFile(file_system.open_input_file(path))
-        self._num_rows = [
-            self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)
-        ]
-        self._latest: tuple[int, Any] | None = None
+    """Reads rows; quick where they come roughly in order, as they do within a shard. A row group is read in pieces, so
+    that memory does not depend on its size."""
 
-    def __call__(self, row_text: str) -> bytes:
-        row, group = int(row_text) if row_text.isdecimal() else -1, 0
-        while group < len(self._num_rows) and row >= self._num_rows[group]:
-            row, group = row - self._num_rows[group], group + 1
-        if row < 0 or group == len(self._num_rows) or BYTES_COLUMN not in self._file.schema_arrow.names:
+    def __init__(self, uri: str) -> None:
+        self._file = pq.ParquetFile(StoredFile(uri), buffer_size=_BUFFER_BYTES)
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._first_rows = [0, *accumulate(sizes)]
+        self._has_images = BYTES_COLUMN in self._file.schema_arrow.names
+        self._lock = threading.Lock()
+        self._pieces: deque[tuple[int, Any]] = deque()
+        self._kept_bytes = 0
+        self._group, self._next_row = -1, 0
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def __call__(self, row_text: str, max_bytes: int) -> bytes:
+        row = int(row_text) if row_text.isascii() and row_text.isdecimal() else -1
+        if not 0 <= row < self._first_rows[-1] or not self._has_images:
             raise ImageError("missing")
-        if self._latest is None or self._latest[0] != group:
-            self._latest = group, self._file.read_row_group(group, columns=[BYTES_COLUMN])[BYTES_COLUMN]
-        return self._latest[1][row].as_py() or b""
+        with self._lock:
+            first_row, column = self._piece_of(row)
+        content: bytes = column[row - first_row].as_py() or b""
+        if len(content) > max_bytes:
+            raise storage.TooLargeError(f"{len(content)} bytes")
+        return content
+
+    def _piece_of(self, row: int) -> tuple[int, Any]:
+        for first_row, column in self._pieces:
+            if first_row <= row < first_row + len(column):
+                return first_row, column
+        group = bisect_right(self._first_rows, row) - 1
+        if group != self._group or row < self._next_row:
+            self._batches = self._file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[BYTES_COLUMN])
+            self._group, self._next_row = group, self._first_rows[group]
+        while self._next_row <= row:
+            self._group, group = -1, self._group  # unless the next piece can be read, it begins anew
+            column = next(self._batches)[BYTES_COLUMN]
+            self._keep(self._next_row, column)
+            self._next_row += len(column)
+            self._group = group
+        return self._pieces[-1]
+
+    def _keep(self, first_row: int, column: Any) -> None:
+        """Threads are a little ahead of each other; to go back means to read the row group from its start."""
+        self._pieces.append((first_row, column))
+        self._kept_bytes += column.nbytes
+        while self._kept_bytes > _KEPT_BYTES and len(self._pieces) > 1:
+            self._kept_bytes -= self._pieces.popleft()[1].nbytes

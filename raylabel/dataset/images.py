@@ -1,66 +1,106 @@
 """Decoding images: what cannot be decoded gives a short reason instead."""
 
+import errno
 import io
-import struct
-import zlib
+import logging
+import re
+import warnings
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from pyarrow import fs
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from raylabel import storage
 from raylabel.dataset.containers import ContainerReader, split_reference
 from raylabel.dataset.image_errors import ImageError
+from raylabel.errors import InputError
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 
 # Not all of Pillow's: some formats start other programs (EPS) or are decoded by rarely tested code.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What Pillow's decoders raise on damaged content.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
-            OverflowError)  # fmt: skip
+# Each scan of a progressive JPEG goes over all pixels, and one of a few bytes suffices: 500 of them keep a CPU busy for
+# 20 seconds, 50,000 fit into 3 MB. Encoders write about ten.
+MAX_JPEG_SCANS = 100
+_BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20
+
+# A pool of millions has all kinds of odd files; what is wrong with them is said by their reason.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def decode_image(content: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode to RGB, shape (H, W, 3) uint8: the first frame, without alpha; 16 bits a channel become 8.
-
-    The pixels stay as they are stored: EXIF orientation is not applied, as COCO and LVIS annotate stored pixels.
+def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False) -> NDArray[np.uint8]:
+    """Decode to RGB, shape (H, W, 3) uint8: the first frame; 16 bits a channel become 8; what is transparent lies on
+    white, as on a page; colour profiles are not applied.
 
     Args:
         content: a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file.
         max_pixels: larger images are refused by their header, before they are decoded; Pillow itself refuses more
             than about 179 million.
+        as_displayed: turned by its EXIF orientation, as viewers show it; else the pixels stay as they are stored, which
+            is what COCO and LVIS annotate.
 
     Raises:
-        ImageError: "zero bytes", "not an image", "too large: W x H pixels", "truncated", or "corrupt: ..." with
-            Pillow's words.
+        ImageError: "zero bytes", "not an image", "too large", "truncated", "unsupported" or "corrupt"; see
+            `image_errors.REASONS`.
     """
     if not content:
         raise ImageError("zero bytes")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError(f"too large: {width} x {height} pixels")
-            return _rgb(image)
+            _check_effort(image, content, max_pixels)
+            orientation = _orientation(image) if image.format == "TIFF" else 1
+            pixels_HW3 = _rgb(image)
+            if image.format == "TIFF":
+                # Pillow has turned it already.
+                return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
+            return _turned(pixels_HW3, _orientation(image)) if as_displayed else pixels_HW3
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError("not an image") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"too large: {error}") from None
-    except _DAMAGED as error:
-        words = " ".join(str(error).split())
+        [num_pixels] = re.findall(r"\d+(?= pixels\))", str(error)) or ["too many"]
+        raise ImageError(f"too large: {num_pixels} pixels") from None
+    except MemoryError:
+        raise ImageError("too large: not enough memory") from None
+    except (
+        Exception
+    ) as error:  # decoders raise whatever comes to hand on damaged content, and none of it is our mistake
+        words = " ".join(str(error).split()) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or "truncated" in words.lower()
         raise ImageError("truncated" if is_truncated else f"corrupt: {words}") from None
 
 
-def read_image(uri: str, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Read and decode one image; see `ImageReader.read`."""
-    return ImageReader(max_pixels=max_pixels).read(uri)
+def read_image(uri: str, *, max_pixels: int, as_displayed: bool = False) -> NDArray[np.uint8]:
+    """Read and decode one image; see `ImageReader.read`. Containers that were read last stay open."""
+    return _reader(max_pixels).read(uri, as_displayed=as_displayed)
+
+
+@lru_cache(maxsize=2)
+def _reader(max_pixels: int) -> "ImageReader":
+    return ImageReader(max_pixels=max_pixels)
+
+
+def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
+    """Read an image in the orientation that its annotations have.
+
+    That is the stored one, unless only the displayed one has the annotated size. If neither has, the stored one is
+    given, for the caller to complain of.
+
+    Raises:
+        ImageError, StorageError: as of `ImageReader.read`.
+    """
+    stored = read_image(uri, max_pixels=max_pixels)
+    if stored.shape[:2] == tuple(image_size_hw) or stored.shape[:2] != tuple(image_size_hw)[::-1]:
+        return stored
+    displayed = read_image(uri, max_pixels=max_pixels, as_displayed=True)
+    return displayed if displayed.shape[:2] == tuple(image_size_hw) else stored
 
 
 class ImageReader:
-    """Reads images one after another; the tar or Parquet file that was read last stays indexed.
+    """Reads images, from several threads if wished; tar and Parquet files that were read last stay open.
 
     Args:
         max_pixels: as of `decode_image`.
@@ -70,47 +110,98 @@ class ImageReader:
         self.max_pixels = max_pixels
         self._containers = ContainerReader()
 
-    def read(self, uri: str) -> NDArray[np.uint8]:
+    def read(self, uri: str, *, as_displayed: bool = False) -> NDArray[np.uint8]:
         """Read and decode an image: a file's path or URI, `file.tar#member` or `file.parquet#row`.
 
         Returns:
-            (H, W, 3) uint8 RGB.
+            (H, W, 3) uint8 RGB, as of `decode_image`.
 
         Raises:
-            ImageError: "missing", "no permission", "is a folder", or as of `decode_image`.
-            OSError: the disk or the network failed, which says nothing of the image.
+            ImageError: see `image_errors.REASONS`.
+            StorageError: the disk or the network failed, which says nothing of the image.
         """
-        return decode_image(self.read_bytes(uri), max_pixels=self.max_pixels)
+        return decode_image(self.read_bytes(uri), max_pixels=self.max_pixels, as_displayed=as_displayed)
 
     def read_bytes(self, uri: str) -> bytes:
         """The encoded image; raises as `read` does."""
+        max_bytes = _BYTES_A_PIXEL * self.max_pixels + _OTHER_BYTES
         reference = split_reference(uri)
         try:
             if reference:
-                return self._containers.read(*reference)
-            return storage.read_bytes(uri)
+                return self._containers.read(*reference, max_bytes=max_bytes)
+            return storage.read_bytes(uri, max_bytes=max_bytes)
+        except storage.TooLargeError as error:
+            raise ImageError(f"too large: {error}") from None
+        except IsADirectoryError:
+            raise ImageError("is a folder") from None
+        except storage.SpecialFileError:
+            raise ImageError("not a file") from None
         except (FileNotFoundError, NotADirectoryError):
             raise ImageError("missing") from None
         except PermissionError:
             raise ImageError("no permission") from None
-        except OSError:
-            if _is_folder(uri):
-                raise ImageError("is a folder") from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                raise ImageError("missing") from None
             raise
+        except (InputError, ValueError) as error:  # an unknown scheme; a zero byte or half a character in a name
+            raise ImageError(f"unreadable URI: {' '.join(str(error).split())}") from None
 
 
-def _is_folder(uri: str) -> bool:
-    file_system, path = storage.open_uri(uri)
-    return file_system.get_file_info(path).type == fs.FileType.Directory
+def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
+    """Refuse what would take much memory or time, by what the header says."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"too large: {width} x {height} pixels")
+    if image.format == "TIFF":
+        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))  # type: ignore[attr-defined]
+        if tile_width * tile_height > max(max_pixels, 2**20):
+            raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile")
+    if image.format in ("JPEG", "MPO") and (num_scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        raise ImageError(f"too large: {num_scans} scans")
+
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode == "F":
-        raise ImageError("corrupt: pixels are floating-point numbers")
+    if image.mode in ("F", "LAB", "HSV"):
+        raise ImageError(f"unsupported: pixels of mode {image.mode}")
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255.
         gray = (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.mode == "P":
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    image.load()
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(page, image.convert("RGBA"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, by EXIF; 1 where there is none, or none that can be read."""
+    try:
+        if image.format == "TIFF":
+            return image.tag_v2.get(ExifTags.Base.Orientation, 1)  # type: ignore[attr-defined]
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged EXIF block is no damaged image: viewers don't mind
+        return 1
+
+
+_INVERSE = {6: 8, 8: 6}
+
+
+def _turned(pixels_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """What is stored with this orientation, as it is to be shown."""
+    turns = {
+        2: lambda: pixels_HW3[:, ::-1],
+        3: lambda: pixels_HW3[::-1, ::-1],
+        4: lambda: pixels_HW3[::-1],
+        5: lambda: pixels_HW3.transpose(1, 0, 2),
+        6: lambda: np.rot90(pixels_HW3, -1),
+        7: lambda: pixels_HW3[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda: np.rot90(pixels_HW3),
+    }
+    return np.ascontiguousarray(turns[orientation]()) if orientation in turns else pixels_HW3

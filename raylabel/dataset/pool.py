@@ -13,6 +13,7 @@ from raylabel.dataset.containers import TarMember, tar_members
 from raylabel.dataset.pool_image import IMAGE_SUFFIXES, PoolImage, image_below, printable
 from raylabel.dataset.pool_rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
+from raylabel.file_tree import walk_files
 
 _COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -66,7 +67,7 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
 
 
 def _of_folder(root: str) -> Iterator[PoolImage]:
-    for relative in storage.walk_files(root):
+    for relative in walk_files(root):
         yield from _of_entry(root, relative)
 
 
@@ -83,7 +84,7 @@ def _of_pattern(pattern: str) -> Iterator[PoolImage]:
             yield from _of_entry(root, name)
         return
     matching = re.compile("|".join(map(_glob_regex, names)))
-    for relative in storage.walk_files(root):
+    for relative in walk_files(root):
         if matching.fullmatch(relative):
             yield from _of_entry(root, relative)
 
@@ -153,7 +154,7 @@ def _of_tar(uri: str) -> Iterator[PoolImage]:
             members = list(sample)
             plain = [member for member in members if posixpath.basename(member.name).count(".") == 1]
             for member in plain or members:
-                yield image_below(uri, member.name, separator="#")
+                yield image_below(uri, member.name, uri=member.reference(uri))
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
 

@@ -27,13 +27,13 @@ class PoolImage:
     refusal: str | None = None
 
 
-def image_below(root: str, relative: str, *, separator: str = "/", image_id: str | None = None) -> PoolImage:
+def image_below(root: str, relative: str, *, uri: str | None = None, image_id: str | None = None) -> PoolImage:
     """The image of this relative path below a root, with the path as its id unless another is given.
 
     Args:
         root: folder, or a container whose member the path is.
         relative: the path; lone surrogates stand for bytes that are not UTF-8.
-        separator: between root and path; "#" for members of containers.
+        uri: where it is, in place of the path below the root; for members of containers.
         image_id: in place of the path.
     """
     text, refusal = printable(relative), None
@@ -41,8 +41,7 @@ def image_below(root: str, relative: str, *, separator: str = "/", image_id: str
         refusal = NOT_UTF8
     elif climbs_out(relative):
         refusal = OUTSIDE
-    uri = storage.join(root, text) if separator == "/" else f"{root}{separator}{text}"
-    return PoolImage(text if image_id is None else image_id, uri, refusal)
+    return PoolImage(text if image_id is None else image_id, uri or storage.join(root, text), refusal)
 
 
 def printable(text: str) -> str:

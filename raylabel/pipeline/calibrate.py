@@ -70,7 +70,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         return fitted | {"num_split_images": num_split_images}
 
     artifact = execute_stage(run, "calibrate", inputs, work)
-    return artifact if artifact["settings"] == _settings(config) else refit(config, run)
+    # A refit that was interrupted has left another corrector than the artifact's, and some of its tables.
+    is_whole = artifact["corrector_digest"] == digest(load_corrector(run).to_json())
+    return artifact if is_whole and artifact["settings"] == _settings(config) else refit(config, run)
 
 
 def refit(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -161,14 +163,15 @@ def fit_and_commit(
         num_train_images=classes.num_train_images,
         accuracy=accuracy,
     )
+    # First, so that an interruption among the tables can be seen by it. It names categories, as results files do, for
+    # `raylabel correct`.
+    commit_json(
+        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
+    )
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
     commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())
     commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
-    # `raylabel correct` applies it to results files, which name categories.
-    commit_json(
-        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
-    )
     return tables.summary | {
         "settings": _settings(config),
         "corrector_digest": digest(corrector.to_json()),
@@ -213,7 +216,8 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
     rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
     by_row = replace(detections, image_indices=rows[detections.image_indices])
-    weights = weigh_by_verification(by_row, annotated).weights
+    # In the precision in which they are stored, so that a refit on the stored detections is the same fit.
+    weights = weigh_by_verification(by_row, annotated).weights.astype(np.float32).astype(np.float64)
     return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
 
 

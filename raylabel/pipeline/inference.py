@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError, read_image
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.session import check_pool_fits
@@ -22,7 +23,6 @@ from raylabel.pipeline.session import check_pool_fits
 DECODING_THREADS = 4
 
 _SHARDS_A_BLOCK = 256
-_REFUSAL = "bad_input"
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
@@ -49,6 +49,7 @@ def map_shards(
 
     Raises:
         InputError: the cluster is too small, or a worker met bad input.
+        StorageError: a disk or store failed a worker for longer than trying again lasted.
     """
     if not shards:
         return
@@ -74,26 +75,34 @@ def map_shards(
     )
     tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     for table in tables:
-        if table.column_names == [_REFUSAL]:
-            raise InputError(table[_REFUSAL][0].as_py())
+        if _ERROR in table.column_names:
+            raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
         yield table
+
+
+_ERROR = "error"
+_ERRORS = {one.__name__: one for one in (InputError, StorageError)}
 
 
 class _ShardActor:
     """Adapts a worker to Ray Data's batches of one row.
 
-    Bad input that the worker meets goes to the driver as data: of an exception Ray keeps only the text.
+    Errors of one line go to the driver as data: of an exception Ray keeps only the text.
     """
 
     def __init__(self, worker: type, worker_args: dict[str, Any]) -> None:
-        self._worker = worker(**worker_args)
+        self._build = partial(worker, **worker_args)
+
+    @cached_property
+    def _worker(self) -> Any:
+        return self._build()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
         [shard] = batch["shard"]
         try:
             return self._worker(json.loads(shard))
-        except InputError as error:
-            return pa.table({_REFUSAL: [str(error)]})
+        except (InputError, StorageError) as error:
+            return pa.table({_ERROR: [type(error).__name__], "message": [str(error)]})
 
 
 class Predictor:
@@ -103,9 +112,13 @@ class Predictor:
         model_uri: folder of the saved model.
         config: `label` says device, batch size and limits of what is predicted, `data` how large images may be.
         score_threshold: in place of `label.score_threshold`.
+        as_displayed: turn images by their EXIF orientation, as is done with the pool's.
     """
 
-    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
+    def __init__(
+        self, model_uri: str, config: Config, *, score_threshold: float | None = None, as_displayed: bool = False
+    ) -> None:
+        self._as_displayed = as_displayed
         self.segmenter, self.description = load_segmenter(model_uri)
         self.device = torch.device("cuda" if config.label.num_gpus > 0 else "cpu")
         self.segmenter.to(self.device).eval()
@@ -148,6 +161,6 @@ class Predictor:
 
     def _read(self, uri: str) -> NDArray[np.uint8] | ImageError:
         try:
-            return read_image(uri, max_pixels=self._max_pixels)
+            return read_image(uri, max_pixels=self._max_pixels, as_displayed=self._as_displayed)
         except ImageError as error:
             return error

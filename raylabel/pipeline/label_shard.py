@@ -45,7 +45,7 @@ class LabelShard:
         self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
-        self._predictor = Predictor(self._run.path("teacher"), self._config)
+        self._predictor = Predictor(self._run.path("teacher"), self._config, as_displayed=True)
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         shard_id: int = shard["shard_id"]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from raylabel.calibration import ReliabilityBins
 from raylabel.config import Config
+from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
 from raylabel.labels import STATUS_OK, committed_shards
 from raylabel.pipeline.data import load_classes
@@ -64,7 +65,7 @@ def write_errors(run: RunFolder, shard_uris: Iterable[str]) -> Quarantined:
         for uri in shard_uris:
             bad = _bad_images(uri)
             writer.write_table(bad)
-            reasons.update(bad["reason"].to_pylist())
+            reasons.update(map(reason_kind, bad["reason"].to_pylist()))
             first = first or bad.slice(0, 1).to_pylist()[0]
     commit_bytes(run.path(LABELS_FOLDER, "errors.parquet"), buffer.getvalue())
     return Quarantined(first, reasons)

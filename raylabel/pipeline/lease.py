@@ -16,8 +16,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from raylabel.errors import InputError
-from raylabel.storage import RunFolder, commit_json, open_uri, read_json, remove, remove_temporary
+from raylabel.errors import InputError, StorageError
+from raylabel.file_systems import open_uri
+from raylabel.file_tree import remove_temporary
+from raylabel.storage import RunFolder, commit_json, read_json, remove
 
 LEASE = "driver.json"
 
@@ -85,7 +87,7 @@ def hold_lease(run: RunFolder) -> Iterator[str]:
 
 
 def _release(run: RunFolder) -> None:
-    with suppress(OSError):  # left behind it delays the next driver for some seconds, and no more
+    with suppress(OSError, StorageError):  # left behind it delays the next driver for some seconds, and no more
         lease = read_lease(run)
         if lease is not None and lease["driver_id"] == this_driver():
             remove(run.path(LEASE))
@@ -130,7 +132,7 @@ def _keep_alive(run: RunFolder, stop: threading.Event) -> None:
             if lease is None or lease["driver_id"] != this_driver():
                 return  # lost: workers see it before their next commit
             commit_json(run.path(LEASE), lease | {"heartbeat": lease["heartbeat"] + 1})
-        except OSError:
+        except (OSError, StorageError):
             continue  # the store is out of reach; the next beat may get through
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raylabel.errors import StorageError
 from raylabel.pipeline.stage import stage_folder
 from raylabel.schema import SHARDS
 from raylabel.storage import RunFolder, commit_table, exists, read_table, read_table_metadata
@@ -66,7 +67,7 @@ class Ledger:
         """Write all rows down. It may fail: nothing depends on it."""
         start = time.monotonic()
         self._merge()
-        with suppress(OSError):
+        with suppress(OSError, StorageError):
             commit_table(self._uri, self._rows)
         end = time.monotonic()
         self._next_write = end + max(_WRITE_SECONDS, _PATIENCE * (end - start))

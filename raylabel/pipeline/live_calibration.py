@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from raylabel.calibration.bins import ReliabilityBins
+from raylabel.errors import StorageError
 from raylabel.pipeline.data import load_classes
 from raylabel.pipeline.live_snapshot import commit_snapshot, live_figures, remove_snapshot
 from raylabel.pipeline.stage import stage_folder
@@ -156,7 +157,7 @@ def live_calibration(
         while not stop.wait(SNAPSHOT_SECONDS):
             try:
                 live.refresh()
-            except (RayError, TimeoutError, OSError):
+            except (RayError, TimeoutError, OSError, StorageError):
                 # The actor is being restarted, or the store is out of reach: the next round shows more.
                 continue
 

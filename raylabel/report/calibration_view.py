@@ -26,6 +26,7 @@ def calibration_view(
     calibrated_bins: ReliabilityBins,
     summary: Mapping[str, Any],
     is_held_out: bool = True,
+    image_kind: str = "training",
 ) -> dict[str, Any]:
     """The diagrams and rows that `calibration_parts.html` prints.
 
@@ -36,6 +37,7 @@ def calibration_view(
         calibrated_bins: of calibrated scores.
         summary: `CalibrationTables.summary`.
         is_held_out: whether `calibrated_bins` are cross-validated.
+        image_kind: whose images `num_train_images` counts, for headings.
     """
     masks = group_masks(np.array(classes["frequency_group"].to_pylist()))
     weights = mean_weights(
@@ -50,13 +52,16 @@ def calibration_view(
         "num_bins": raw_bins.num_bins,
         "is_held_out": is_held_out,
         "few": int(FEW),
+        "image_kind": image_kind,
         "groups": groups,
         "reliability_png": reliability_png(
             raw_bins, calibrated_bins, groups=masks, weights=weights, after_name=after_name
         ),
         "ccece_png": bars_png(bars, [GROUP_NAMES[row["letter"]] for row in groups], x_label="CCECE (lower is better)"),
-        "class_diagrams": _class_diagrams(classes, raw_bins, calibrated_bins, weights, after_name),
-        "class_rows": class_rows(classes, calibrated_bins if is_held_out else None),
+        "class_diagrams": _class_diagrams(
+            classes, raw_bins, calibrated_bins, weights, after_name=after_name, image_kind=image_kind
+        ),
+        "class_rows": class_rows(classes, raw_bins, calibrated_bins if is_held_out else None),
     }
 
 
@@ -83,41 +88,54 @@ def _class_diagrams(
     raw_bins: ReliabilityBins,
     calibrated_bins: ReliabilityBins,
     weights: MeanWeights,
+    *,
     after_name: str,
+    image_kind: str,
 ) -> list[dict[str, Any]]:
     names, num_train_images = classes["name"].to_pylist(), classes["num_train_images"].to_numpy()
     diagrams = []
     for choice in choose_classes(raw_bins, calibrated_bins, num_train_images, weights=weights):
-        panels = class_panels(raw_bins, choice.class_indices, names=names, num_train_images=num_train_images)
+        panels = class_panels(
+            raw_bins,
+            choice.class_indices,
+            names=names,
+            num_train_images=num_train_images,
+            image_kind=image_kind,
+        )
         figure = reliability_figure(raw_bins, calibrated_bins, panels, weights=weights, after_name=after_name)
         diagrams.append({"heading": choice.heading, "num_classes": len(panels), "png": png(figure)})
     return diagrams
 
 
-def class_rows(classes: pa.Table, held_out_bins: ReliabilityBins | None) -> list[dict[str, Any]]:
+def class_rows(
+    classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: ReliabilityBins | None
+) -> list[dict[str, Any]]:
     """Rows of schema.CLASSES with mean raw confidence and cross-validated bias, the rarest class first."""
     num_classes = classes.num_rows
+    num = raw_bins.num.sum(axis=1)
+    confidences = np.divide(raw_bins.sum_confidence.sum(axis=1), num, out=np.full(len(num), np.nan), where=num > 0)
     biases = np.full(num_classes, np.nan) if held_out_bins is None else class_bias(held_out_bins)
     rows = [
         {
             **row,
-            "mean_confidence": None if row["accuracy"] is None else row["accuracy"] + row["bias"],
+            "mean_confidence": None if np.isnan(confidence) else float(confidence),
             "bias_calibrated": None if np.isnan(bias) else float(bias),
         }
-        for row, bias in zip(classes.to_pylist(), biases, strict=True)
+        for row, confidence, bias in zip(classes.to_pylist(), confidences, biases, strict=True)
     ]
     return sorted(rows, key=lambda row: (row["num_train_images"], row["class_index"]))
 
 
-def classes_csv(classes: pa.Table, held_out_bins: ReliabilityBins) -> bytes:
+def classes_csv(classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: ReliabilityBins) -> bytes:
     """`class_rows` as comma-separated text for spreadsheets: a heading, then a class a line, the rarest first; cells of
     a class without a detection are empty.
 
     Args:
         classes: schema.CLASSES.
+        raw_bins: of the raw scores.
         held_out_bins: of cross-validated calibrated scores.
     """
-    rows = class_rows(classes, held_out_bins)
+    rows = class_rows(classes, raw_bins, held_out_bins)
     names = [name for name in (*classes.column_names, "mean_confidence", "bias_calibrated") if name != "class_index"]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")

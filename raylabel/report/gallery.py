@@ -91,7 +91,7 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
     ]
     jpeg, problem = b"", ""
     try:
-        pixels = read_image(image.uri, max_pixels=max_pixels)
+        pixels = read_image(image.uri, max_pixels=max_pixels, as_displayed=True)
         if pixels.shape[:2] == image.image_size_hw:
             rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
             jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))

@@ -80,6 +80,7 @@ def calibration_page(tables: CalibrationTables, *, predictions: str, annotations
         raw_bins=tables.raw_bins,
         calibrated_bins=tables.cross_validated_bins,
         summary=tables.summary,
+        image_kind="annotated",
     )
     content = {
         "calibration": view,

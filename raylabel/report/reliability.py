@@ -56,13 +56,18 @@ def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]])
 
 
 def class_panels(
-    bins: ReliabilityBins, class_indices: Sequence[int], *, names: Sequence[str], num_train_images: Sequence[int]
+    bins: ReliabilityBins,
+    class_indices: Sequence[int],
+    *,
+    names: Sequence[str],
+    num_train_images: Sequence[int],
+    image_kind: str = "training",
 ) -> list[Panel]:
-    """A panel for each of some classes."""
+    """A panel for each of some classes; `image_kind` says whose images `num_train_images` counts."""
     return [
         Panel(
             title=_short(names[index]),
-            subtitle=f"{_plural(num_train_images[index], 'training image', 'training images')}, "
+            subtitle=f"{_plural(num_train_images[index], f'{image_kind} image', f'{image_kind} images')}, "
             f"n = {bins.num[index].sum():,.0f}",
             classes=np.arange(bins.num_classes) == index,
         )
@@ -121,7 +126,7 @@ def choose_classes(
     choices = {
         "Most detections": detected[np.argsort(-weight[detected], kind="stable")],
         "After correction furthest outside of the intervals": detected[furthest[off[furthest] > 0]],
-        "Fewest training images": rare_first,
+        "The rarest": rare_first,
     }
     return [
         ClassChoice(heading=heading, class_indices=chosen[:num].tolist())

@@ -1,6 +1,6 @@
 """Training examples: images with their targets, from an annotated set or from pseudo-labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import SelectionConfig
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import ImageError, read_image
+from raylabel.dataset.images import ImageError, read_annotated_image, read_image
 from raylabel.errors import InputError
 from raylabel.labels import PseudoLabels
 from raylabel.masks import Rle, decode_masks
@@ -82,7 +82,8 @@ class LabelledExamples:
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""
         truth = self.annotated.ground_truth(index)
-        image = _read(self.annotated.images[index].uri, truth.image_size_hw, self._max_pixels)
+        uri, size_hw = self.annotated.images[index].uri, truth.image_size_hw
+        image = _image(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
         rows = np.flatnonzero(~truth.is_crowd)
         target = _target(
             truth.image_size_hw,
@@ -143,7 +144,8 @@ class PoolExamples:
         is_taken = is_kept | (1 - labelled.instances.soft_vectors[:, -1] >= self._doubtful_score)
         instances, scores = labelled.instances[is_taken], labelled.calibrated_scores[is_taken]
         weights = is_kept[is_taken] * (scores if self._weight_by_score else np.float32(1))
-        image = _read(labelled.uri, instances.image_size_hw, self._max_pixels)
+        uri, size_hw = labelled.uri, instances.image_size_hw
+        image = _image(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
         target = _target(
             instances.image_size_hw,
             instances.boxes_xyxy,
@@ -183,9 +185,9 @@ def _select_all(
     return kept, classes
 
 
-def _read(uri: str, image_size_hw: tuple[int, int], max_pixels: int) -> Tensor:
+def _image(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
     try:
-        pixels_HWC = read_image(uri, max_pixels=max_pixels)
+        pixels_HWC = read()
     except ImageError as error:
         raise InputError(f"{uri}: can't be read for training: {error}") from error
     if pixels_HWC.shape[:2] != tuple(image_size_hw):

@@ -67,6 +67,16 @@ def test_continuous_and_rising_in_the_score_with_any_context(row: int) -> None:
     assert np.isfinite(FITTED(with_scores(row, np.array([0.0, 1.0])))).all()
 
 
+def test_below_the_scores_of_the_fit_log_odds_fall_as_the_scores_do() -> None:
+    """A lower threshold lets through what the fit never saw: its slope, a seventh of the score's, would flatter it."""
+    detections = simulated(0, 6000)
+    corrector = fit_corrector("contextual", detections.subset(detections.raw_scores >= 0.4), context=CONTEXT)
+    lowest = detections.raw_scores[detections.raw_scores >= 0.4].min()
+    scores = np.array([0.001, 0.1, 0.3, lowest])
+    found = corrector(with_scores(0, scores))
+    np.testing.assert_allclose(np.diff(logit(found)), np.diff(logit(scores)), rtol=1e-5)
+
+
 def test_reads_back_to_the_same_bits_and_has_no_pickle() -> None:
     text = json.dumps(FITTED.to_json(), allow_nan=False)
     assert "Tree=0" in text, "the trees are LightGBM's text"

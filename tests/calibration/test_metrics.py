@@ -76,6 +76,9 @@ def test_bias_and_ccece_by_hand() -> None:
 
 def test_no_detection_has_no_figure() -> None:
     empty = ReliabilityBins.zeros(3, 5)
+    for figure in (ece, mce):
+        with pytest.raises(ValueError, match=r"no (class|bin) has a detection"):
+            figure(empty)
     assert np.isnan(class_ccece(empty)).all()
     assert np.isnan(class_ccece_debiased(empty)).all()
     for per_class in (class_mce, class_ace, class_rmsce):

@@ -1,6 +1,7 @@
 """The table of figures by frequency, size and class."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,8 @@ def test_every_group_has_the_figures_of_its_detections() -> None:
 
     table = figures_by_group(detections, group_by="size", mask_areas=areas, **given_all)
     assert list(table) == ["all", "small", "medium", "large"]
+    of_their_own = replace(detections, mask_areas=areas.astype(np.int32))
+    assert figures_by_group(of_their_own, group_by="size", **given_all) == table
     check_group(table["all"], detections, scores, len(objects))
     for name in ("small", "medium", "large"):
         rows = size_groups(areas) == name

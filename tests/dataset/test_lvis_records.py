@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from raylabel.calibration import ImagePredictions, federated_accuracy, match_set
+from raylabel.calibration import FitContext, ImagePredictions, federated_accuracy, match_set
 from raylabel.dataset.annotations import AnnotatedSet, frequency_groups, read_annotations
 from raylabel.dataset.splits import split_by_hash
 from raylabel.masks import encode_masks
@@ -58,6 +59,17 @@ def test_fields_survive_splitting(records: dict[str, Any], annotated: AnnotatedS
 def test_category_frequencies_are_kept(records: dict[str, Any], annotated: AnnotatedSet) -> None:
     theirs = {one["id"]: one["frequency"] for one in records["categories"]}
     assert {one.category_id: one.frequency for one in annotated.categories} == theirs
+
+
+def test_groups_of_a_fit_are_those_of_the_training_set(records: dict[str, Any], annotated: AnnotatedSet) -> None:
+    """100 images make every class rare; where one category declares nothing, that is all that is known."""
+    theirs = {one["id"]: one["frequency"] for one in records["categories"]}
+    groups = FitContext.of(annotated).frequency_groups
+    assert dict(zip(annotated.category_ids.tolist(), groups.tolist(), strict=True)) == theirs
+    without = replace(
+        annotated, categories=(replace(annotated.categories[0], frequency=None), *annotated.categories[1:])
+    )
+    assert set(FitContext.of(without).frequency_groups) == {"r"}
 
 
 def test_frequency_groups_of_the_real_long_tail(shared_data: Callable[[str], Path]) -> None:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from small_calibration import fitted_calibration
@@ -17,6 +18,7 @@ from raylabel.calibration.metrics import class_bias
 from raylabel.config import load_run_config
 from raylabel.errors import InputError
 from raylabel.report import build_report, calibration_page, classes_csv
+from raylabel.report.calibration_view import class_rows
 from raylabel.report.gallery import choose_images, draw
 from raylabel.report.sections import precision_table, read_categories
 from raylabel.storage import RunFolder, commit_json, read_json, remove
@@ -158,7 +160,7 @@ def test_page_of_a_calibration_alone() -> None:
 
 def test_classes_as_csv() -> None:
     tables, _ = fitted_calibration()
-    text = classes_csv(tables.classes, tables.cross_validated_bins).decode()
+    text = classes_csv(tables.classes, tables.raw_bins, tables.cross_validated_bins).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["name"] for row in rows][1:3] == ["red disc", "green disc"]
     by_id = {row["category_id"]: row for row in rows}
@@ -171,9 +173,21 @@ def test_classes_as_csv() -> None:
         assert int(row["num_detections"]) == expected["num_detections"]
 
 
+def test_confidence_is_the_bins_own_where_accuracy_is_an_estimate() -> None:
+    """Of federated sets the accuracy is estimated from more than the scored detections, the bias is not."""
+    tables, _ = fitted_calibration()
+    column = tables.classes.schema.get_field_index("accuracy")
+    estimated = tables.classes.set_column(column, "accuracy", pa.array(np.full(5, 0.9)))
+    for row in class_rows(estimated, tables.raw_bins, tables.cross_validated_bins):
+        of_class = tables.raw_bins.sum_confidence[row["class_index"]], tables.raw_bins.num[row["class_index"]]
+        assert row["mean_confidence"] == pytest.approx(of_class[0].sum() / of_class[1].sum())
+
+
 def test_a_class_without_a_detection_has_empty_cells() -> None:
     tables, _ = fitted_calibration(without=3)
-    rows = list(csv.DictReader(io.StringIO(classes_csv(tables.classes, tables.cross_validated_bins).decode())))
+    rows = list(
+        csv.DictReader(io.StringIO(classes_csv(tables.classes, tables.raw_bins, tables.cross_validated_bins).decode()))
+    )
     [row] = [row for row in rows if row["name"] == "blue disc"]
     assert row["num_detections"] == "0"
     assert {row[name] for name in ("accuracy", "bias", "bias_calibrated", "ccece_calibrated", "mean_confidence")} == {
@@ -181,6 +195,7 @@ def test_a_class_without_a_detection_has_empty_cells() -> None:
     }
     page = calibration_page(tables, predictions="p", annotations="a", iou_threshold=0.5)
     assert page.count('<svg class="interval"') == 4
+    assert "<th>annotated images</th>" in page, "the training images of somebody else's detector are unknown"
 
 
 def test_not_a_run(tmp_path: Path) -> None:

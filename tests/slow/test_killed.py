@@ -4,9 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from prepared import prepared_run
+from runs import MINUTES, finish, start, write_config
 
-from raylabel.config import Config, dump_config, load_config
 from raylabel.dataset.synthetic import generate
 from raylabel.labels import PseudoLabels, committed_shards
 from raylabel.models.saved import load_segmenter
@@ -24,35 +22,11 @@ from raylabel.storage import RunFolder, read_json
 
 pytestmark = pytest.mark.slow
 
-MINUTES = 60
-
-
-def start(*argv: str) -> subprocess.Popen[str]:
-    """The command line in a session of its own, so that the whole group can be ended."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "raylabel.cli", *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
 
 def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL to the driver alone; Ray's own processes end by themselves when it is gone."""
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=MINUTES)
-
-
-def finish(process: subprocess.Popen[str], *, within: float = 5 * MINUTES) -> str:
-    try:
-        output, _ = process.communicate(timeout=within)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output
-    return output
 
 
 def wait_for(condition: Any, *, process: subprocess.Popen[str], within: float = 3 * MINUTES) -> None:
@@ -68,22 +42,6 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated")
     generate(folder, num_images=400, num_classes=6, image_size=64)
     return folder
-
-
-def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tuple[Config, str]:
-    path = folder / "config.yaml"
-    names = {"labelled": "labelled.json", "images": "images", "calibration": "calibration.json", "pool": "pool"}
-    data = ", ".join(f"{key}: {generated / name}" for key, name in {**names, "validation": "val.json"}.items())
-    path.write_text(
-        f"data: {{{data}}}\n"
-        f'teacher: {{model: "{model}", steps: 60, batch_size: 4, num_workers: 1, checkpoint_every: 5}}\n'
-        f'student: {{model: "{model}"}}\n'
-        "smoothing: {warmup_steps: 0}\n"
-    )
-    config = load_config(path)
-    config = replace(config, label=replace(config.label, **label))
-    path.write_text(dump_config(config))
-    return config, str(path)
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
@@ -158,4 +116,23 @@ def test_the_image_that_kills_its_worker_is_quarantined(
     statuses = {row["image_id"]: row["status"] for row in rows(run)}
     assert statuses.pop("lethal.png") == KILLED_ITS_WORKER
     assert len(statuses) == 20
+    assert set(statuses.values()) == {"ok"}
+
+
+def test_two_images_that_crash_the_decoder_are_found_in_one_shard(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segmentation fault in a decoding thread, not in the model."""
+    config, path = write_config(tmp_path, generated, "fakes:CrashingDecoderSegmenter", shard_size=16, batch_size=4)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for source in sorted(Path(str(config.data.pool)).iterdir())[:14]:
+        (pool / source.name).symlink_to(source)
+    for name in ("a-lethal.ppm", "lethal-too.ppm"):
+        (pool / name).write_bytes(b"P6 1 1 255 crash")
+    run = prepared_run(config, tmp_path / "run")
+    finish(start("label", path, "--out", run.uri, "--data.pool", str(pool), "--label.max_bad_fraction", "0.5"))
+    statuses = {row["image_id"]: row["status"] for row in rows(run)}
+    assert [statuses.pop(name) for name in ("a-lethal.ppm", "lethal-too.ppm")] == [KILLED_ITS_WORKER] * 2
+    assert len(statuses) == 14
     assert set(statuses.values()) == {"ok"}

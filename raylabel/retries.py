@@ -1,0 +1,117 @@
+"""Trying again: a disk or network that fails for a moment must not end a run of days, nor a full disk look like one."""
+
+import errno
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from raylabel.errors import StorageError
+
+TRIES = 6
+PATIENCE_SECONDS = 60.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 8.0
+
+_T = TypeVar("_T")
+_MOMENTARY = {
+    errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE, errno.ECONNRESET,
+    errno.ECONNABORTED, errno.ECONNREFUSED, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.EHOSTUNREACH,
+}  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_THE_PATH = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
+# Object stores: errors have no number, but words. A store that answers "no" will do so again.
+_REFUSAL = re.compile(r"ACCESS_DENIED|ACCESS_KEY|SIGNATURE|TOKEN|Permission denied|[Cc]redential|HTTP status 40[13]")
+_FINAL = re.compile(r"NO_SUCH_BUCKET|INVALID_|MALFORMED|VALIDATION|NOT_IMPLEMENTED|METHOD_NOT_ALLOWED|"
+                    r"HTTP status 4(?!08|29)\d\d")  # fmt: skip
+# Of HTTP clients behind fsspec; not every one of them is an OSError.
+_HTTP_CLIENT_ERRORS = {"ClientConnectionError", "ClientPayloadError"}
+
+
+def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int = 0) -> _T:
+    """Run an operation that can be repeated; after momentary errors again, waiting longer each time.
+
+    Up to `TRIES` times, of which the last begins within `PATIENCE_SECONDS`, so that a store that answers nothing
+    ends the work in less than two minutes. Waits double, and are drawn at random below that, so that workers do not
+    come back all at once.
+
+    Args:
+        operation: what is done; it may have had its effect although it failed.
+        uri: what it is done to, for the message.
+        doing: "read" or "write".
+        num_bytes: what is written, for the message.
+
+    Raises:
+        OSError: at once, as the operation raised it, where it speaks of the path: nothing is there, a folder, a loop of
+            links, no permission (PermissionError also where an object store denies access).
+        StorageError: the disk is full, the store refuses for good, or still fails at the last try.
+    """
+    start, tries = time.monotonic(), 0
+    while True:
+        tries += 1
+        try:
+            return operation()
+        except Exception as error:
+            if not _is_of_storage(error) or _is_of_the_path(error):
+                raise
+            is_last = tries == TRIES or time.monotonic() - start > PATIENCE_SECONDS
+            if not _is_momentary(error):
+                raise _final(error, uri, doing, num_bytes) from error
+            if is_last:
+                waited = f"{tries} tries in {time.monotonic() - start:.0f} s"
+                raise StorageError(f"{uri}: could not {doing} in {waited}: {_words(error)}") from error
+        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+        time.sleep(random.uniform(longest / 2, longest))
+
+
+def _is_of_storage(error: Exception) -> bool:
+    is_of_http = not _HTTP_CLIENT_ERRORS.isdisjoint(one.__name__ for one in type(error).__mro__)
+    return isinstance(error, OSError) or is_of_http or isinstance(getattr(error, "status", None), int)
+
+
+def _is_of_the_path(error: Exception) -> bool:
+    # fsspec gives some of them without a number.
+    kinds = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    return isinstance(error, kinds) or getattr(error, "errno", None) in _OF_THE_PATH
+
+
+def _is_momentary(error: Exception) -> bool:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number in _MOMENTARY
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status in (408, 429) or status >= 500
+    words = str(error)
+    return not (_REFUSAL.search(words) or _FINAL.search(words))
+
+
+def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> Exception:
+    number, status = getattr(error, "errno", None), getattr(error, "status", None)
+    if status in (404, 410):
+        return FileNotFoundError(errno.ENOENT, _words(error), uri)
+    if number in _FULL:
+        return StorageError(
+            f"{uri}: no space left to write {num_bytes:,} bytes{_free(uri)}; what is committed stays: free some space, "
+            "then the same command goes on"
+        )
+    if status in (401, 403) or (number is None and _REFUSAL.search(str(error))):
+        return PermissionError(errno.EACCES, f"access denied: {_words(error)}", uri)
+    return StorageError(f"{uri}: could not {doing}: {_words(error)}")
+
+
+def _free(uri: str) -> str:
+    """How much room there is, where that can be said."""
+    folder = os.path.dirname(uri.removeprefix("file://"))
+    try:
+        return f" ({shutil.disk_usage(folder).free:,} bytes are free in {folder})"
+    except OSError:
+        return ""
+
+
+def _words(error: Exception) -> str:
+    """One line, without what changes from call to call."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r" ?\(?Request ID: [^)]*\)?", "", words)
