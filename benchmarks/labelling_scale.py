@@ -89,8 +89,12 @@ def world(folder: Path, num_images: int) -> Config:
 
 
 def isolated(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    try:
         return pool.apply(work, arguments)
+    finally:
+        pool.close()  # not terminated: Ray wants to end in peace
+        pool.join()
 
 
 def peak_mib() -> float:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from raylabel import storage
 from raylabel.dataset.image_errors import ImageError
+from raylabel.file_systems import split_options
 from raylabel.stored_file import StoredFile
 
 BYTES_COLUMN = "bytes"
@@ -30,8 +31,15 @@ _ROWS_AT_ONCE, _KEPT_BYTES = 4, 64 * 2**20
 
 def split_reference(uri: str) -> tuple[str, str] | None:
     """Container and key of `file.tar#member` or `file.parquet#row`, None for a plain path or URI."""
-    match = _REFERENCE.fullmatch(uri)
-    return (match[1], match[2]) if match else None
+    base, options = split_options(uri)
+    match = _REFERENCE.fullmatch(base)
+    return (match[1] + options, match[2]) if match else None
+
+
+def join_reference(container_uri: str, key: str) -> str:
+    """`container#key`; options of the URI stay at its end."""
+    base, options = split_options(container_uri)
+    return f"{base}#{key}{options}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +52,7 @@ class TarMember:
 
     def reference(self, tar_uri: str) -> str:
         """`file.tar#member@offset+bytes`: who reads it needs no index, which would take a request for each member."""
-        return f"{tar_uri}#{self.name}@{self.offset}+{self.num_bytes}"
+        return join_reference(tar_uri, f"{self.name}@{self.offset}+{self.num_bytes}")
 
 
 def tar_members(uri: str) -> Iterator[TarMember]:
@@ -101,7 +109,9 @@ class _Container:
     def read(self, key: str, max_bytes: int) -> bytes:
         with self._lock:
             if self._reader is None:
-                self._reader = _TarReader(self._uri) if self._uri.endswith(".tar") else _ParquetReader(self._uri)
+                self._reader = (
+                    _TarReader(self._uri) if split_options(self._uri)[0].endswith(".tar") else _ParquetReader(self._uri)
+                )
         return self._reader(key, max_bytes)
 
 

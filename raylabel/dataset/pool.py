@@ -13,6 +13,7 @@ from raylabel.dataset.containers import TarMember, tar_members
 from raylabel.dataset.pool_image import IMAGE_SUFFIXES, PoolImage, image_below, printable
 from raylabel.dataset.pool_rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
+from raylabel.file_systems import split_options
 from raylabel.file_tree import walk_files
 
 _COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
@@ -54,7 +55,7 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
         images = _of_folder(root)
     elif kind == fs.FileType.File:
         images = _of_file(root)
-    elif _MAGIC.search(root):
+    elif _MAGIC.search(split_options(root)[0]):
         images = _of_pattern(root)
     else:
         raise InputError(f"{uri}: no such pool")
@@ -72,10 +73,11 @@ def _of_folder(root: str) -> Iterator[PoolImage]:
 
 
 def _of_pattern(pattern: str) -> Iterator[PoolImage]:
-    magic = _MAGIC.search(pattern)
+    base, options = split_options(pattern)
+    magic = _MAGIC.search(base)
     assert magic is not None
-    root = pattern[: magic.start()].rpartition("/")[0]
-    names = [name[len(root) + 1 :] for name in _expand_braces(pattern)]
+    folder = base[: magic.start()].rpartition("/")[0]
+    root, names = folder + options, [name[len(folder) + 1 :] for name in _expand_braces(base)]
     if not any(map(_GLOB.search, names)):
         for name in names:
             if not (name.lower().endswith(IMAGE_SUFFIXES) or name.endswith((".tar", ".parquet"))):
@@ -133,13 +135,13 @@ def _of_file(uri: str) -> Iterator[PoolImage]:
         ".tar": _of_tar,
     }
     for suffix, lister in listers.items():
-        if uri.endswith(suffix):
+        if split_options(uri)[0].endswith(suffix):
             try:
                 yield from lister(uri)
             except FileNotFoundError:
                 raise InputError(f"{uri}: no such file") from None
             return
-    _refuse_compressed(uri)
+    _refuse_compressed(split_options(uri)[0])
     raise InputError(f"{uri}: a pool must be a folder, a pattern or one of *{', *'.join(listers)}")
 
 

@@ -41,7 +41,9 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
         refusal = NOT_UTF8
     elif climbs_out(relative):
         refusal = OUTSIDE
-    return PoolImage(text if image_id is None else image_id, uri or storage.join(root, text), refusal)
+    return PoolImage(
+        text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal
+    )
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylabel import storage
-from raylabel.dataset.containers import BYTES_COLUMN, split_reference
+from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
 from raylabel.dataset.pool_image import NOT_UTF8, OUTSIDE, PoolImage, climbs_out, image_below, printable
 from raylabel.errors import InputError
 
@@ -69,7 +69,7 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
             for number, row in enumerate(_rows(parquet, columns)):
                 where = f"{uri}: row {number}"
                 if has_bytes:
-                    yield PoolImage(_image_id(row, f"{number:09d}", where), f"{uri}#{number}")
+                    yield PoolImage(_image_id(row, f"{number:09d}", where), join_reference(uri, str(number)))
                 else:
                     yield _from_row(row, uri, where)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyarrow import fs
 
+from raylabel import file_systems, file_tree, storage, stored_file
 from raylabel.dataset.images import ImageError, ImageReader
 from raylabel.dataset.pool import iter_pool
 from raylabel.dataset.pool_image import NOT_UTF8, OUTSIDE, PoolImage
@@ -311,7 +313,7 @@ def test_names_that_are_not_utf8_are_listed_and_refused(tmp_path):
     assert refusals(tmp_path / "pool.tar") == {"caf\\udce9.png": NOT_UTF8}
     (tmp_path / "pool.jsonl").write_text('{"uri": "a\\ud800.png"}\n{"uri": "s3://b/\\ud800.png", "image_id": 1}\n')
     assert refusals(tmp_path / "pool.jsonl") == {"a\\ud800.png": NOT_UTF8, "1": NOT_UTF8}
-    for image in iter_pool(str(folder)):
+    for image in [*iter_pool(str(folder)), *iter_pool(str(tmp_path / "pool.tar"))]:
         assert f"{image.image_id}{image.uri}".encode()
 
 
@@ -324,3 +326,36 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (folder / "gone.png").symlink_to(tmp_path / "absent.png")
     found = ids(list_pool(str(folder)))
     assert found == sorted([*NAMES, "gone.png", "linked/x.png", "linked/back/a.png", "linked/back/deep/c d.png"])
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """`s3://` is a folder, reached with options only."""
+
+    def open_uri(uri, **options):
+        if not uri.startswith("s3://"):
+            return file_systems.open_uri(uri, **options)
+        base, given = file_systems.split_options(uri)
+        assert given == OPTIONS
+        return fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), base.removeprefix("s3://")
+
+    for module in (storage, file_tree, stored_file):
+        monkeypatch.setattr(module, "open_uri", open_uri)
+
+
+OPTIONS = "?endpoint_override=127.0.0.1:9000"
+
+
+@pytest.mark.usefixtures("store")
+def test_options_of_a_uri_reach_its_images(shards, folder):
+    pq.write_table(pa.table({"bytes": [png(3)]}), folder / "x.parquet")
+    for pool, expected in (
+        ("sets/train/shard-008.tar", [8]),
+        ("sets/train/shard-{008..010}.tar", [8, 9, 10]),
+        ("sets/train/*9.tar", [9]),
+        ("sets/", list(range(8, 18))),
+        ("pool/x.parquet", [3]),
+    ):
+        images = list_pool(f"s3://{pool}{OPTIONS}")
+        assert all(image.uri.endswith(OPTIONS) for image in images)
+        assert values(images) == expected

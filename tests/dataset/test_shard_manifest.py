@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from raylabel import file_tree, storage
+from raylabel import file_systems, file_tree, storage
 from raylabel.dataset.pool import iter_pool
 from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.shard_manifest import (
@@ -154,12 +154,11 @@ def names_of_prefix(root: Path, numbers: Iterable[int]) -> str:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`s3://` is a folder that, as a store, can only be asked for one level at a time."""
-    open_local = storage.open_uri
 
     def open_uri(uri: str, **options: object) -> tuple[fs.FileSystem, str]:
         if uri.startswith("s3://"):
             return fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem()), uri.removeprefix("s3://")
-        return open_local(uri, **options)
+        return file_systems.open_uri(uri, **options)  # type: ignore[arg-type]
 
     for module in (storage, file_tree):
         monkeypatch.setattr(module, "open_uri", open_uri)
