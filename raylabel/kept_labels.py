@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raylabel.config import SelectionConfig
 from raylabel.labels import STATUS_OK, flat_instances
 from raylabel.selection import select
-from raylabel.storage import open_uri
+from raylabel.stored_file import StoredFile
 
 _ROWS_AT_A_TIME = 64
 
@@ -46,8 +46,7 @@ def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: ND
         selection: which predictions are kept.
         frequency_groups: (num_classes,) "r", "c" or "f".
     """
-    file_system, path = open_uri(shard_uri)
-    with file_system.open_input_file(path) as file:
+    with StoredFile(shard_uri) as file:
         for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME):
             structs, lengths = flat_instances(batch["instances"])
             columns = _columns(structs)
@@ -73,9 +72,8 @@ def count_kept(
 
     The same selection as in `kept_images`; only the columns that it looks at are read.
     """
-    file_system, path = open_uri(shard_uri)
     columns = ["status", *(f"instances.list.element.{name}" for name in _SELECTED_BY.values())]
-    with file_system.open_input_file(path) as file:
+    with StoredFile(shard_uri) as file:
         table = pq.ParquetFile(file).read(columns)
     table = table.filter(pc.equal(table["status"], STATUS_OK))
     structs, lengths = flat_instances(table["instances"])

@@ -65,3 +65,9 @@ class StoredFile(io.RawIOBase):
         """See io.IOBase."""
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
         return self._position
+
+    def close(self) -> None:
+        """See io.IOBase."""
+        if not self.closed:
+            self._file.close()
+        super().close()

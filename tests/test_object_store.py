@@ -16,7 +16,8 @@ from pyarrow import fs
 
 from raylabel import retries, storage
 from raylabel.dataset.images import read_image
-from raylabel.dataset.pool import PoolImage, list_pool
+from raylabel.dataset.pool import iter_pool
+from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.synthetic import generate
 from raylabel.errors import StorageError
 from raylabel.labels import committed_shards, shard_uri
@@ -57,12 +58,16 @@ def test_a_run_folder_on_a_bucket(s3_bucket: str) -> None:
     assert not storage.exists(run.path("superseded", "labels", "shard-00000000.parquet"))
 
 
+def listed(uri: str) -> list[PoolImage]:
+    return sorted(iter_pool(uri), key=lambda image: image.image_id)
+
+
 def picture_pool(uri: str) -> list[PoolImage]:
     """A pool of one image."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG")
     storage.commit_bytes(storage.join(uri, "a.png"), buffer.getvalue())
-    return list_pool(uri)
+    return listed(uri)
 
 
 def test_endpoint_and_credentials_may_be_in_the_uri(
@@ -112,7 +117,7 @@ def test_a_pool_on_a_bucket(s3_bucket: str, tmp_path: Path) -> None:
     generate(tmp_path, num_images=40, num_classes=3, image_size=64)
     for path in sorted((tmp_path / "pool").iterdir()):
         storage.commit_bytes(f"{s3_bucket}/pool/deep/{path.name}", path.read_bytes())
-    local, remote = list_pool(str(tmp_path / "pool")), list_pool(f"{s3_bucket}/pool")
+    local, remote = listed(str(tmp_path / "pool")), listed(f"{s3_bucket}/pool")
     assert [image.image_id for image in remote] == [f"deep/{image.image_id}" for image in local]
     for ours, theirs in zip(remote[:3], local[:3], strict=True):
         np.testing.assert_array_equal(*(read_image(one.uri, max_pixels=10_000) for one in (ours, theirs)))

@@ -15,6 +15,7 @@ from raylabel import storage
 from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
 from raylabel.dataset.pool_image import NOT_UTF8, OUTSIDE, PoolImage, climbs_out, image_below, printable
 from raylabel.errors import InputError
+from raylabel.stored_file import StoredFile
 
 
 def of_text(uri: str) -> Iterator[PoolImage]:
@@ -58,8 +59,7 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
     """Encoded images in a column `bytes` (the id defaults to the row number, 9 digits), or a column `uri`; optional
     `image_id`. Of the rows only these columns are read, and never the images."""
     try:
-        file_system, path = storage.open_uri(uri)
-        with file_system.open_input_file(path) as file:
+        with StoredFile(uri) as file:
             parquet = pq.ParquetFile(file)
             names = parquet.schema_arrow.names
             has_bytes = BYTES_COLUMN in names

@@ -25,6 +25,7 @@ from raylabel import storage
 from raylabel.dataset.pool_image import PoolImage
 from raylabel.dataset.sorted_images import POOL_IMAGES, images_of, images_to_table, sort_images
 from raylabel.errors import InputError
+from raylabel.stored_file import StoredFile
 
 MANIFEST = "manifest.json"
 
@@ -204,8 +205,7 @@ def grow_manifest(manifest: ShardManifest, images: Iterable[PoolImage]) -> Growt
 
 def read_shard(part: str, row_group: int, shard_id: int) -> Shard:
     """A shard's images; the arguments are those of a `ShardManifest.reference`."""
-    file_system, path = storage.open_uri(part)
-    with file_system.open_input_file(path) as file:
+    with StoredFile(part) as file:
         return Shard(shard_id, tuple(images_of(pq.ParquetFile(file).read_row_group(row_group))))
 
 
@@ -256,8 +256,7 @@ def _manifest_images(manifest: ShardManifest) -> Iterator[PoolImage]:
 
 def _generation_images(manifest: ShardManifest, generation: Generation) -> Iterator[PoolImage]:
     for part in generation.parts:
-        file_system, path = storage.open_uri(storage.join(manifest.folder, part.name))
-        with file_system.open_input_file(path) as file:
+        with StoredFile(storage.join(manifest.folder, part.name)) as file:
             for batch in pq.ParquetFile(file).iter_batches(4096):
                 yield from images_of(batch)
 

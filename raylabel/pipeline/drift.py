@@ -12,7 +12,8 @@ from raylabel.pipeline.calibrate import load_detections
 from raylabel.pipeline.data import load_classes
 from raylabel.pipeline.pool_histogram import LABELS_FOLDER, read_pool_histogram
 from raylabel.pipeline.stage import finished
-from raylabel.storage import RunFolder, commit_table, open_uri
+from raylabel.storage import RunFolder, commit_table
+from raylabel.stored_file import StoredFile
 
 _COLUMNS = ["status", "instances.list.element.class_index", "instances.list.element.raw_score"]
 
@@ -48,8 +49,7 @@ def count_pool(run: RunFolder, *, num_classes: int, num_bins: int) -> ImageCount
     """Count the stored predictions of every image that was read, shard by shard, by their classes and raw scores."""
     counts = ImageCounts.zeros(num_classes, num_bins)
     for uri in committed_shards(run).values():
-        file_system, path = open_uri(uri)
-        with file_system.open_input_file(path) as file:
+        with StoredFile(uri) as file:
             table = pq.ParquetFile(file).read(columns=_COLUMNS)
         is_read = np.array(table["status"].to_pylist(), dtype=object) == STATUS_OK
         instances = table["instances"].combine_chunks()

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from raylabel.calibration.bins import ReliabilityBins, bin_of
 from raylabel.calibration.detections import Detections
-from raylabel.storage import open_uri
+from raylabel.stored_file import StoredFile
 
 _COLUMNS = ("class_index", "raw_score", "calibrated_score")
 
@@ -31,8 +31,7 @@ def expected_bins(labels: pa.Table, *, num_classes: int, num_bins: int) -> Relia
 
 def bins_of_shard(uri: str, *, num_classes: int, num_bins: int) -> ReliabilityBins:
     """`expected_bins` of a committed shard; masks, most of its bytes, are not read."""
-    file_system, path = open_uri(uri)
-    with file_system.open_input_file(path) as file:
+    with StoredFile(uri) as file:
         shard = pq.ParquetFile(file)
         paths = [shard.schema.column(index).path for index in range(len(shard.schema))]
         labels = shard.read([path for path in paths if path.rsplit(".", 1)[-1] in _COLUMNS])

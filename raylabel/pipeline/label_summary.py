@@ -16,7 +16,8 @@ from raylabel.labels import STATUS_OK, committed_shards
 from raylabel.pipeline.data import load_classes
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, LABELS_FOLDER, histogram_from_json
 from raylabel.schema import ERRORS
-from raylabel.storage import RunFolder, commit_bytes, commit_table, open_uri, read_table_metadata
+from raylabel.storage import RunFolder, commit_bytes, commit_table, read_table_metadata
+from raylabel.stored_file import StoredFile
 from raylabel.threads import READING_THREADS, map_on_threads
 
 _COUNTS = ("num_images", "num_instances", "num_quarantined")
@@ -86,8 +87,7 @@ def too_many_bad(
 
 
 def _bad_images(shard_uri: str) -> pa.Table:
-    file_system, path = open_uri(shard_uri)
-    with file_system.open_input_file(path) as file:
+    with StoredFile(shard_uri) as file:
         rows = pq.ParquetFile(file).read(columns=["image_id", "uri", "status"])
     bad = [{"reason": row.pop("status"), **row} for row in rows.to_pylist() if row["status"] != STATUS_OK]
     return pa.Table.from_pylist(bad, schema=ERRORS)
