@@ -1,5 +1,7 @@
 """Whether the workers of a stage are within the cluster: counted before they are asked for, since Ray would wait."""
 
+from collections.abc import Mapping
+
 import ray
 
 from raylabel.config import TrainingConfig
@@ -8,6 +10,9 @@ from raylabel.errors import InputError
 ROUNDING = 1e-6
 """Three CPUs hold thirty workers of .1."""
 
+_MANY = 1_000_000
+"""Workers that need nothing."""
+
 
 def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
     """One whole CPU must stay free beside an actor pool, or Ray Data waits in silence.
@@ -15,7 +20,7 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
     Raises:
         InputError: the cluster is too small; the message names the setting, both figures and what would fit.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = live_nodes()
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     asked = f"label.num_workers: {num_workers} workers x"
     if num_workers * num_cpus > cpus - 1:
@@ -27,7 +32,7 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
         raise InputError(
             f"{asked} {num_gpus:g} GPUs asked for, the cluster has {gpus:g}; {_remedy(int(gpus // num_gpus))}"
         )
-    slots = sum(_slots(node, {"CPU": num_cpus, "GPU": num_gpus}, num_workers) for node in nodes)
+    slots = num_slots({"CPU": num_cpus, "GPU": num_gpus})
     if slots < num_workers:
         raise InputError(
             f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs asked for, each on one machine; the {len(nodes)} "
@@ -35,9 +40,17 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
         )
 
 
-def _slots(node: dict[str, float], each: dict[str, float], most: int) -> int:
-    """Workers that a node holds."""
-    return min([most, *(int(node.get(name, 0.0) / wanted + ROUNDING) for name, wanted in each.items() if wanted > 0)])
+def live_nodes() -> list[dict[str, float]]:
+    """What each machine of the cluster has: resource -> amount."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def num_slots(each: Mapping[str, float]) -> int:
+    """How many workers the cluster's machines hold that need so much each; no worker can be on two machines."""
+    wanted = {name: amount for name, amount in each.items() if amount > 0}
+    if not wanted:
+        return _MANY
+    return sum(min(int(node.get(name, 0.0) / wanted[name] + ROUNDING) for name in wanted) for node in live_nodes())
 
 
 def _remedy(fitting: int) -> str:

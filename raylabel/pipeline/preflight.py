@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylabel.calibration import Corrector, Detections
 from raylabel.config import Config, TrainingConfig
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError
 from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.data import RunClasses, RunData, load_classes
 from raylabel.pipeline.disk_need import nearest_folder
@@ -136,7 +136,7 @@ def check_writable(run: RunFolder) -> None:
     try:
         commit_bytes(probe_uri, b"")
         remove(probe_uri)
-    except OSError as error:
+    except (OSError, InputError, StorageError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{run.uri}: can't be written ({reason}); give an --out that this user may write") from error
 

@@ -40,8 +40,8 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
             is at work on the run.
     """
     found = check_run(config, run)
+    if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
+        connect()
+        check_cluster(config, run, missing, num_shards=found["pool"]["num_shards"])
     with hold_lease(run):
-        if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
-            connect()
-            check_cluster(config, run, missing, num_shards=found["pool"]["num_shards"])
         return {stage: run_one(stage, config, run) for stage in STAGES}

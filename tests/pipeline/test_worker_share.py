@@ -3,18 +3,18 @@
 from typing import Any
 
 import pytest
+import ray
 
 from raylabel.config import LabelConfig
 from raylabel.errors import InputError
-from raylabel.pipeline import session, worker_share
 from raylabel.pipeline.worker_share import resolve_workers, torch_threads
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def has(**resources: float) -> None:
-        for module in (worker_share, session):
-            monkeypatch.setattr(module.ray, "cluster_resources", lambda: resources)
+    def has(*machines: dict[str, float]) -> None:
+        nodes = [{"Alive": True, "Resources": resources} for resources in machines]
+        monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99}}])
 
     return has
 
@@ -35,7 +35,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_workers_by_what_there_is(
     cluster: Any, resources: dict[str, float], label: LabelConfig, num_workers: int, num_cpus: float
 ) -> None:
-    cluster(**resources)
+    cluster(resources)
     found = resolve_workers(label, num_shards=1000)
     assert (found.num_workers, found.num_cpus) == (num_workers, num_cpus)
     assert num_workers * num_cpus <= resources["CPU"] - 1, "one CPU stays free"
@@ -54,9 +54,17 @@ def test_workers_by_what_there_is(
 def test_too_small_a_cluster_is_refused(
     cluster: Any, resources: dict[str, float], label: LabelConfig, message: str
 ) -> None:
-    cluster(**resources)
+    cluster(resources)
     with pytest.raises(InputError, match=message):
         resolve_workers(label, num_shards=10)
+
+
+def test_no_worker_spans_two_machines(cluster: Any) -> None:
+    cluster({"CPU": 6}, {"CPU": 6})
+    found = resolve_workers(LabelConfig(num_cpus=4), num_shards=10)
+    assert (found.num_workers, found.num_cpus) == (2, 4)
+    cluster({"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 3})
+    assert resolve_workers(LabelConfig(num_gpus=2), num_shards=10).num_workers == 1
 
 
 def test_a_models_threads_are_the_cpus_that_were_meant() -> None:
