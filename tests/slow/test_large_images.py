@@ -91,6 +91,6 @@ def test_no_image_is_spilled(decoding: str, tmp_path: Path) -> None:
     print("peak memory of each worker and decoder in MB:", [round(peak) for peak in result["peaks_mb"]])
     assert "Spilled" not in result["stats"], result["stats"]
     assert result["peaks_mb"]
-    assert max(result["peaks_mb"]) < 1200, "torch and Ray take 500 MB of it"
+    assert max(result["peaks_mb"]) < 1600, "torch and Ray take 500 MB of it; unbounded, it is over 2 GB"
     labels = PseudoLabels(run, 6)
     assert [labels[row].status for row in range(len(labels))] == ["ok"] * NUM_IMAGES
