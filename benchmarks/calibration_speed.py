@@ -185,13 +185,22 @@ def matching(
         return outcomes
 
     hotcoco_results = hotcoco_truth.load_res(results)
-    ours, plain, theirs = match_entries(annotated, results), plain_loop(content, results), hotcoco_outcomes()
-    assert ours == plain == theirs, "the three must agree on every detection"
+    ours, plain, theirs = (
+        match_entries(annotated, results),
+        plain_loop(content, results, by_class=True),
+        hotcoco_outcomes(),
+    )
+    assert ours == plain == theirs == plain_loop(content, results, by_class=False), (
+        "the three must agree on every detection"
+    )
     rows = in_turns(
         {
             "raylabel match_set": lambda: match_entries(annotated, results),
             "pycocotools COCOeval.evaluate": cocoeval,
-            "pycocotools mask.iou, image by image and class by class": lambda: plain_loop(content, results),
+            "pycocotools mask.iou, image by image": lambda: plain_loop(content, results, by_class=False),
+            "pycocotools mask.iou, image by image and class by class": lambda: plain_loop(
+                content, results, by_class=True
+            ),
             "hotcoco load_res, evaluate, eval_imgs": hotcoco_outcomes,
             "hotcoco evaluate alone, without outcomes": lambda: evaluator().evaluate(),
         },
@@ -223,26 +232,27 @@ def rle_of(segmentation: dict[str, Any]) -> Rle:
     return {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
 
 
-def plain_loop(content: dict[str, Any], results: list[dict[str, Any]]) -> list[int]:
-    """What one would write with pycocotools: for each image and class the IoU matrix, then down the scores."""
+def plain_loop(content: dict[str, Any], results: list[dict[str, Any]], *, by_class: bool) -> list[int]:
+    """What one would write with pycocotools: an IoU matrix for each image, or each image and class; then down the
+    scores, class by class."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     objects, detections = defaultdict[Any, list[Any]](list), defaultdict[Any, list[int]](list)
     for one in content["annotations"]:
-        objects[one["image_id"], one["category_id"]].append(one)
+        objects[one["image_id"], one["category_id"] if by_class else None].append(one)
     for entry, one in enumerate(results):
-        detections[one["image_id"], one["category_id"]].append(entry)
+        detections[one["image_id"], one["category_id"] if by_class else None].append(entry)
     outcomes = [int(Outcome.INCORRECT)] * len(results)
-    for (image_id, category_id), entries in detections.items():
-        same = sorted(objects.get((image_id, category_id), []), key=lambda one: one["iscrowd"])
+    for key, entries in detections.items():
+        same = sorted(objects.get(key, []), key=lambda one: one["iscrowd"])
         entries.sort(key=lambda entry: -results[entry]["score"])
         is_crowd = [one["iscrowd"] for one in same]
-        masks = [rasterised(one["segmentation"], *sizes[image_id]) for one in same]
+        masks = [rasterised(one["segmentation"], *sizes[key[0]]) for one in same]
         iou = coco_mask.iou([results[entry]["segmentation"] for entry in entries], masks, is_crowd)
         taken = set[int]()
         for row, entry in enumerate(entries):
             best, chosen = 0.5, -1
-            for column, crowd in enumerate(is_crowd):
-                if column in taken:
+            for column, (other, crowd) in enumerate(zip(same, is_crowd, strict=True)):
+                if column in taken or other["category_id"] != results[entry]["category_id"]:
                     continue
                 if chosen >= 0 and crowd and not is_crowd[chosen]:
                     break
