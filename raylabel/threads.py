@@ -24,6 +24,19 @@ def map_on_threads(
         yield from threads.map(function, items)
 
 
+def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items; the next one is made on a thread while the last is worked with."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, items, _END)
+        while (item := ahead.result()) is not _END:
+            ahead = thread.submit(next, items, _END)
+            yield item  # type: ignore[misc]
+            del item  # its memory is the taker's alone while the next is waited for
+
+
+_END = object()
+
+
 def num_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

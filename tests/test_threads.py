@@ -1,10 +1,11 @@
 """Work on threads: in order, and no more of it after a failure."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from raylabel.threads import map_on_threads, num_cpus
+from raylabel.threads import map_on_threads, num_cpus, one_ahead
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
@@ -34,3 +35,36 @@ def test_after_a_failure_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="zero"):
         list(map_on_threads(work, range(1000)))
     assert len(begun) < 1000
+
+
+def test_one_ahead_makes_the_next_while_the_last_is_worked_with() -> None:
+    made: list[int] = []
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    found = one_ahead(items())
+    assert next(found) == 0
+    assert second.wait(timeout=30), "before it is asked for"
+    assert list(found) == [1, 2]
+    assert made == [0, 1, 2]
+    assert list(one_ahead(iter([]))) == []
+
+
+def test_one_ahead_passes_on_what_is_raised_and_may_be_left() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise OSError("disk")
+
+    found = one_ahead(failing())
+    assert next(found) == 1
+    with pytest.raises(OSError, match="disk"):
+        next(found)
+    endless = one_ahead(iter(int, 1))
+    assert next(endless) == 0
+    endless.close()

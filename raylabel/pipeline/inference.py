@@ -22,6 +22,7 @@ from raylabel.pipeline.batches import batches_by_size
 from raylabel.pipeline.decoding import Decoded, build_decoder
 from raylabel.pipeline.phases import PhaseSeconds
 from raylabel.pipeline.worker_share import resolve_workers, torch_threads
+from raylabel.threads import one_ahead
 
 _SHARDS_A_BLOCK = 256
 
@@ -147,9 +148,8 @@ class Predictor:
 
     def __call__(self, uris: Sequence[str]) -> Iterator[Instances | ImageError]:
         """What the model says of each image, or why it can't be read; in order."""
-        batches = batches_by_size(
-            self._decoder(uris), max_images=self._batch_size, max_pixels=max(1, self._decoder.lookahead.max_pixels // 2)
-        )
+        max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
+        batches = one_ahead(batches_by_size(self._decoder(uris), max_images=self._batch_size, max_pixels=max_pixels))
         found: dict[int, Instances | ImageError] = {}
         position = 0
         while True:
