@@ -1,5 +1,6 @@
 """From the instances of many images to the `instances` column of a table: gathered by image, made once, in columns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,12 @@ class InstanceRows:
     def append(self, found: Instances | None) -> None:
         """The next image's instances; None for an image that could not be read, which has none."""
         self._images.append(None if found is None else self._columns(found))
+
+    def take(self, places: Iterable[int]) -> "InstanceRows":
+        """The images of these places, in this order."""
+        taken = InstanceRows(top_k=self._top_k)
+        taken._images = [self._images[place] for place in places]
+        return taken
 
     def _columns(self, found: Instances) -> _ImageColumns:
         soft_classes = top_entries(found.soft_vectors, self._top_k)

@@ -88,6 +88,17 @@ class WaitingSegmenter(FakeSegmenter):
         return [Instances.empty((image.shape[-2], image.shape[-1]), self.num_classes) for image in images]
 
 
+class SlowSegmenter(FakeSegmenter):
+    """FakeSegmenter at a pace that leaves time to disturb it."""
+
+    SECONDS = 0.03
+    """An image."""
+
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+        time.sleep(self.SECONDS * len(images))
+        return super().predict(images, score_threshold=score_threshold, max_per_image=max_per_image)
+
+
 class LethalSegmenter(FakeSegmenter):
     """Ends its process at an image that is all white, as a crash in a decoder or driver would."""
 

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ def finish(process: subprocess.Popen[str], *, code: int = 0, within: float = 5 *
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == code, output
     return output
+
+
+def wait_for(condition: Callable[[], object], *, process: subprocess.Popen[str], within: float = 5 * MINUTES) -> None:
+    """Wait until something holds while a command is at work."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the driver alone; Ray's own processes end by themselves when it is gone."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=MINUTES)
 
 
 def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tuple[Config, str]:

@@ -61,9 +61,10 @@ class LabelShard:
         seconds.clear()
         attempt = begin_attempt(self._run, shard_id, self._driver_id)
         rows = InstanceRows(top_k=self._config.label.top_k)
-        sizes_hw, statuses = [], []
-        for found in self._found(images, attempt):
+        positions, sizes_hw, statuses = [], [], []
+        for position, found in self._found(images, attempt):
             with seconds.phase("encode"):
+                positions.append(position)
                 if isinstance(found, ImageError):
                     rows.append(None)
                     sizes_hw.append((0, 0))
@@ -74,14 +75,16 @@ class LabelShard:
                     statuses.append(STATUS_OK)
                 self._report(f"shard-{shard_id}", rows, statuses, is_last=len(statuses) == len(images))
         with seconds.phase("encode"):
+            by_position = np.argsort(positions)
+            rows = rows.take(by_position)
             detections = self._detections(rows)
-            heights, widths = np.array(sizes_hw, dtype=np.int32).T
+            heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
             columns = {
                 "image_id": [image.image_id for image in images],
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
-                "status": statuses,
+                "status": np.array(statuses)[by_position],
                 "instances": rows.to_arrow(self._corrector(detections)),
             }
             table = pa.table(columns, schema=LABELS)
@@ -124,22 +127,26 @@ class LabelShard:
             num_quarantined = sum(status != STATUS_OK for status in statuses)
             self._counter.report.remote(key, len(statuses), int(rows.lengths.sum()), num_quarantined)
 
-    def _found(self, images: Sequence[PoolImage], attempt: ShardAttempt) -> Iterator[Instances | ImageError]:
-        """What was found in each image; those that the listing refused are not read."""
-        predictions = self._predictions([image for image in images if image.refusal is None], attempt)
-        for image in images:
-            yield next(predictions) if image.refusal is None else ImageError(image.refusal)
-
-    def _predictions(self, images: list[PoolImage], attempt: ShardAttempt) -> Iterator[Instances | ImageError]:
-        if not attempt.is_careful:
-            yield from self._predictor([image.uri for image in images])
-            return
+    def _found(
+        self, images: Sequence[PoolImage], attempt: ShardAttempt
+    ) -> Iterator[tuple[int, Instances | ImageError]]:
+        """Position of each image and what was found in it; those that the listing refused are not read."""
+        to_read = []
         for position, image in enumerate(images):
-            if position in attempt.killers:
-                yield ImageError(KILLED_ITS_WORKER)
-                continue
-            attempt.mark_image(position)
-            yield from self._predictor([image.uri])
+            if image.refusal is None:
+                to_read.append(position)
+            else:
+                yield position, ImageError(image.refusal)
+        if not attempt.is_careful:
+            yield from zip(to_read, self._predictor([images[position].uri for position in to_read]), strict=True)
+            return
+        for position in attempt.killers:
+            yield position, ImageError(KILLED_ITS_WORKER)
+        for step, position in enumerate(attempt.order(to_read)):
+            attempt.mark_image(step, position)
+            [found] = self._predictor([images[position].uri])
+            yield position, found
+        attempt.mark_end()
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """The truth of the pool is unknown: of a histogram of these only `num` and `sum_confidence` mean something."""

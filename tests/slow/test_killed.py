@@ -1,9 +1,6 @@
-"""Killed and started again: exactly the rows of an undisturbed run, each once, finished shards not redone."""
+"""A training that is killed goes on; an image that kills its worker is found. The faults of labelling: test_faults.py."""
 
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,29 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from prepared import prepared_run
-from runs import MINUTES, finish, start, write_config
+from runs import finish, kill, start, wait_for, write_config
 
 from raylabel.dataset.synthetic import generate
-from raylabel.labels import PseudoLabels, committed_shards
+from raylabel.labels import PseudoLabels
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER
-from raylabel.storage import RunFolder, read_json
+from raylabel.storage import RunFolder
 
 pytestmark = pytest.mark.slow
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the driver alone; Ray's own processes end by themselves when it is gone."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=MINUTES)
-
-
-def wait_for(condition: Any, *, process: subprocess.Popen[str], within: float = 3 * MINUTES) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +29,6 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
     return PseudoLabels(run, 6).table.to_pylist()
-
-
-def test_a_driver_killed_in_the_middle_loses_and_doubles_nothing(generated: Path, tmp_path: Path) -> None:
-    config, path = write_config(tmp_path, generated, "tiny_maskrcnn", shard_size=8, score_threshold=0.0, batch_size=2)
-    undisturbed = prepared_run(config, tmp_path / "undisturbed")
-    finish(start("label", path, "--out", undisturbed.uri))
-    num_shards = len(committed_shards(undisturbed))
-    assert num_shards >= 20
-
-    run = prepared_run(config, tmp_path / "killed")
-    driver = start("label", path, "--out", run.uri)
-    wait_for(lambda: len(committed_shards(run)) >= num_shards // 3, process=driver)
-    kill(driver)
-    time.sleep(5)  # workers that outlive their driver for a moment may finish a shard, which is as good as any
-    before = {uri: Path(uri).stat().st_mtime_ns for uri in committed_shards(run).values()}
-    assert num_shards // 3 <= len(before) < num_shards
-    assert not Path(run.path("labels", "artifact.json")).exists()
-
-    finish(start("label", path, "--out", run.uri))
-    assert {uri: Path(uri).stat().st_mtime_ns for uri in before} == before, "finished shards are not redone"
-    after, expected = rows(run), rows(undisturbed)
-    assert len({row["image_id"] for row in after}) == len(after) == len(expected)
-    assert after == expected
-    ours, theirs = (read_json(one.path("labels", "artifact.json")) for one in (run, undisturbed))
-    for name in ("num_images", "num_instances", "num_quarantined", "selection"):
-        assert ours[name] == theirs[name]
 
 
 def test_a_training_killed_in_the_middle_goes_on_from_its_checkpoint(generated: Path, tmp_path: Path) -> None:
