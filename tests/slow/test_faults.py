@@ -1,4 +1,4 @@
-"""Labelling that is disturbed: the rows of an undisturbed run, each once, finished shards not redone, nothing left over.
+"""Labelling that is disturbed: the rows of an undisturbed run, each once, finished shards stay.
 
 Other faults have tests of their own: the calibration actor killed (tests/pipeline/test_live_calibration.py), a config
 that changed (tests/pipeline/test_label.py), a full disk and a failing store (beside this file).
