@@ -91,7 +91,7 @@ class WaitingSegmenter(FakeSegmenter):
 class SlowSegmenter(FakeSegmenter):
     """FakeSegmenter at a pace that leaves time to disturb it."""
 
-    SECONDS = 0.03
+    SECONDS = 0.04
     """An image."""
 
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:

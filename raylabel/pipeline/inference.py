@@ -21,10 +21,9 @@ from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.batches import batches_by_size
 from raylabel.pipeline.decoding import Decoded, build_decoder
 from raylabel.pipeline.phases import PhaseSeconds
+from raylabel.pipeline.shard_blocks import shard_blocks
 from raylabel.pipeline.worker_share import resolve_workers, torch_threads
 from raylabel.threads import one_ahead
-
-_SHARDS_A_BLOCK = 256
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
@@ -59,23 +58,13 @@ def map_shards(
     label = resolve_workers(config.label, num_shards=len(shards))
     assert isinstance(label.num_workers, int)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
-    # A block a shard, so that any actor can take it; but they are cut from a few blocks, and only as they are needed:
-    # thousands that are made beforehand take seconds and the driver's memory.
-    blocks: list[Any] = [
-        ray.put(pa.table({"shard": [json.dumps(shard) for shard in shards[start : start + _SHARDS_A_BLOCK]]}))
-        for start in range(0, len(shards), _SHARDS_A_BLOCK)
-    ]
-    dataset = (
-        ray.data.from_arrow_refs(blocks)
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(
-            _ShardActor,
-            fn_constructor_args=(worker, arguments, torch_threads(config.label)),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=label.num_workers),
-            num_cpus=label.num_cpus,
-            num_gpus=label.num_gpus,
-        )
+    dataset = shard_blocks(shards).map_batches(
+        _ShardActor,
+        fn_constructor_args=(worker, arguments, torch_threads(config.label)),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=label.num_workers),
+        num_cpus=label.num_cpus,
+        num_gpus=label.num_gpus,
     )
     tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     for table in tables:

@@ -1,4 +1,4 @@
-"""A training that is killed goes on; an image that kills its worker is found. Faults of labelling: test_faults.py."""
+"""A training that is killed goes on; an image that kills its worker is found. Other faults: test_faults.py."""
 
 import json
 import time
