@@ -34,7 +34,7 @@ def connect() -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
             # A machine of one CPU still needs one for the pool and one for everything else.
-            options |= {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+            options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
         with _silent_stderr():
             ray.init(**options)
     context = DataContext.get_current()
