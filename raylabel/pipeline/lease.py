@@ -63,7 +63,7 @@ def check_lease(run: RunFolder, driver_id: str) -> None:
 def hold_lease(run: RunFolder) -> Iterator[str]:
     """Be the run's one driver; yields the driver's id. Inside of itself it does nothing.
 
-    What writers that died left unfinished is removed first.
+    What writers that died left unfinished is removed first, and in the end.
 
     Raises:
         InputError: another driver is at work on the run.
@@ -90,6 +90,7 @@ def _release(run: RunFolder) -> None:
     with suppress(OSError, StorageError):  # left behind it delays the next driver for some seconds, and no more
         lease = read_lease(run)
         if lease is not None and lease["driver_id"] == this_driver():
+            remove_temporary(run.uri)  # of workers that died meanwhile
             remove(run.path(LEASE))
 
 

@@ -161,7 +161,9 @@ def test_what_dead_writers_left_is_removed(run: RunFolder) -> None:
         commit_bytes(run.path("labels", name), b"")
     with hold_lease(run):
         names = sorted(path.name for path in Path(run.path("labels")).iterdir())
+        commit_bytes(run.path("labels", leftover), b"")
     assert names == ["shard-00000000.parquet", "users.tmp"]
+    assert sorted(path.name for path in Path(run.path("labels")).iterdir()) == names
 
 
 def test_a_lease_is_json_that_anyone_can_read(run: RunFolder) -> None:
