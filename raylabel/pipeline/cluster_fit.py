@@ -1,6 +1,6 @@
 """Whether the workers of a stage are within the cluster: counted before they are asked for, since Ray would wait."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ray
 
@@ -15,7 +15,7 @@ _MANY = 1_000_000
 
 
 def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
-    """One whole CPU must stay free beside an actor pool, or Ray Data waits in silence.
+    """One whole CPU of a machine must stay free beside an actor pool, or Ray Data waits in silence.
 
     Raises:
         InputError: the cluster is too small; the message names the setting, both figures and what would fit.
@@ -23,8 +23,8 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
     nodes = live_nodes()
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     asked = f"label.num_workers: {num_workers} workers x"
-    if num_workers * num_cpus > cpus - 1:
-        fitting = int(max(cpus - 1, 0) // num_cpus)
+    fitting = _most_workers(num_cpus, nodes)
+    if num_workers > fitting:
         raise InputError(
             f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}; {_remedy(fitting)}"
         )
@@ -38,6 +38,22 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
             f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs asked for, each on one machine; the {len(nodes)} "
             f"machines of the cluster hold {slots}; {_remedy(slots)}"
         )
+
+
+def _most_workers(num_cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many workers leave a whole CPU free on some machine, however Ray places them."""
+    if num_cpus == 0:
+        return _MANY
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    most = int(max(0.0, sum(cpus) - 1) / num_cpus + ROUNDING)
+    held = [int(one / num_cpus + ROUNDING) for one in cpus]
+    # With so many a machine of one CPU or more has less than one left; of other machines Ray Data has no use anyway.
+    filling = [
+        int((one - 1) / num_cpus + ROUNDING) + 1 if one >= 1 else room for one, room in zip(cpus, held, strict=True)
+    ]
+    if any(enough > room for enough, room in zip(filling, held, strict=True)):
+        return most  # there is a machine that they can't fill
+    return min(most, sum(filling) - 1)
 
 
 def live_nodes() -> list[dict[str, float]]:

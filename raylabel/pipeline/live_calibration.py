@@ -21,7 +21,8 @@ from ray.exceptions import RayError
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.errors import StorageError
 from raylabel.pipeline.data import load_classes
-from raylabel.pipeline.live_snapshot import commit_snapshot, live_figures, remove_snapshot
+from raylabel.pipeline.live_figures import live_figures
+from raylabel.pipeline.live_snapshot import commit_snapshot, remove_snapshot
 from raylabel.pipeline.stage import stage_folder
 from raylabel.storage import RunFolder
 

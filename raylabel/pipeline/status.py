@@ -28,7 +28,7 @@ LIVE_STAGES = ("calibrate", "label")
 def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
     """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
     all, images/s, quarantined images, seconds by phase. Of stages that are at work: the figures of their progress line,
-    and of `calibrate` and `label` the live view of the raw scores (`live_snapshot.live_figures`), with their age.
+    and of `calibrate` and `label` the live view of the raw scores (`live_figures.live_figures`), with their age.
 
     Args:
         num_slowest: so many of the slowest shards are listed.

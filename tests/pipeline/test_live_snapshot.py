@@ -7,10 +7,10 @@ import pytest
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics import ccece
+from raylabel.pipeline.live_figures import live_figures
 from raylabel.pipeline.live_snapshot import (
     commit_snapshot,
     format_snapshot,
-    live_figures,
     read_snapshot,
     remove_snapshot,
 )

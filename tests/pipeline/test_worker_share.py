@@ -63,6 +63,14 @@ def test_no_worker_spans_two_machines(cluster: Any) -> None:
     cluster({"CPU": 6}, {"CPU": 6})
     found = resolve_workers(LabelConfig(num_cpus=4), num_shards=10)
     assert (found.num_workers, found.num_cpus) == (2, 4)
+    cluster({"CPU": 2}, {"CPU": 2})
+    found = resolve_workers(LabelConfig(), num_shards=10)
+    assert (found.num_workers, found.num_cpus) == (4, 0.5), "with .75 each, neither machine has a whole CPU left"
+    with pytest.raises(InputError, match=r"4 workers x 0\.75 CPUs must leave one CPU free, the cluster has 4"):
+        resolve_workers(LabelConfig(num_workers=4, num_cpus=0.75), num_shards=10)
+    cluster({"CPU": 1}, {"CPU": 1}, {"CPU": 1})
+    found = resolve_workers(LabelConfig(), num_shards=10)
+    assert (found.num_workers, found.num_cpus) == (2, 1)
     cluster({"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 3})
     assert resolve_workers(LabelConfig(num_gpus=2), num_shards=10).num_workers == 1
 

@@ -49,7 +49,8 @@ def follow():
             if ancestor == os.getpid():
                 peaks[pid] = peak
 
-ray.init(num_cpus=3, object_store_memory=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
+store_bytes = int(sys.argv[3])
+ray.init(address="local", num_cpus=3, object_store_memory=store_bytes, include_dashboard=False, log_to_driver=False)
 thread = threading.Thread(target=follow)
 thread.start()
 label.run_stage(load_config(sys.argv[1]), RunFolder(sys.argv[2]))
