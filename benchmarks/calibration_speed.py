@@ -15,49 +15,38 @@ recalibrate   the whole of `raylabel recalibrate RUN --corrector KIND` on a gene
 
 import argparse
 import contextlib
-import gc
 import io
 import json
-import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from generated_input import NUM_CLASSES, generate_run, generated_context, generated_detections, generated_set
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from side_by_side import in_turns, isolated, print_table
 
 from raylabel.calibration import (
-    Detections,
-    FitContext,
     ImagePredictions,
     ReliabilityBins,
     bin_of,
     fit_corrector,
     match_set,
 )
-from raylabel.config import Config, DataConfig, config_dict, dump_config, parse_config
-from raylabel.context import CONTEXT_FEATURES
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.labels import shard_uri
-from raylabel.masks import Rle, encode_masks
+from raylabel.masks import Rle
 from raylabel.matching import Outcome
-from raylabel.schema import LABELS, PROTOTYPES
-from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table
+from raylabel.storage import RunFolder
 from raylabel.threads import num_cpus
 
 PARTS = ("matching", "binning", "corrector", "recalibrate")
-NUM_CLASSES = 80
 
 
 def main() -> None:
@@ -88,50 +77,6 @@ def main() -> None:
         for num in arguments.instances:
             for kind in arguments.corrector:
                 print_table(recalibrate(kind, num))
-
-
-def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def print_table(found: tuple[str, dict[str, tuple[float, float]]]) -> None:
-    title, rows = found
-    print(f"\n{title}")
-    [(_, (own_seconds, _)), *_] = rows.items()
-    for name, (seconds, mebibytes) in rows.items():
-        print(f"  {name:<58}{seconds:>9.3f} ({mebibytes:>6.0f}){seconds / own_seconds:>8.2f}x", flush=True)
-
-
-def in_turns(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Best seconds and highest peak in MiB of each candidate."""
-    seconds, peaks = dict.fromkeys(candidates, np.inf), dict.fromkeys(candidates, 0.0)
-    for _ in range(rounds):
-        for name, candidate in candidates.items():
-            gc.collect()
-            before = reset_peak()
-            start = time.perf_counter()
-            result = candidate()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-            peaks[name] = max(peaks[name], peak_mebibytes() - before)
-            del result
-    return {name: (seconds[name], peaks[name]) for name in candidates}
-
-
-def reset_peak() -> float:
-    """Set the high-water mark of memory back to what is in use, where the kernel can; the mark, in MiB."""
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_mebibytes()
-
-
-def peak_mebibytes() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
 
 
 # Matching
@@ -289,72 +234,7 @@ def repeated(
     return {"images": images, "annotations": annotations, "categories": content["categories"]}, found
 
 
-def generated_set(num_images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Images of 480 x 640 with polygons for objects, and rough masks of them and of nothing as detections."""
-    rng = np.random.default_rng(0)
-    height, width = 480, 640
-    rows, columns = np.mgrid[:height, :width]
-    images, annotations, results = [], [], []
-    for image_id in range(1, num_images + 1):
-        images.append({"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width})
-        for _ in range(8):
-            centre, radii = rng.uniform(60, 420, 2), rng.uniform(15, 90, 2)
-            category_id = int(rng.integers(1, NUM_CLASSES + 1))
-            angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-            rough = 1 + 0.1 * rng.standard_normal(40)
-            x, y = centre[1] + rough * radii[1] * np.cos(angles), centre[0] + rough * radii[0] * np.sin(angles)
-            polygon = np.column_stack([x, y]).ravel().clip(0).round(2).tolist()
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "segmentation": [polygon],
-                    "iscrowd": 0,
-                }
-            )
-            for _ in range(4):
-                moved, size = centre + rng.normal(0, 15, 2), radii * rng.uniform(0.8, 1.25)
-                wave = 1 + 0.1 * np.sin(rng.uniform(0, 0.5) * rows + rng.uniform(0, 0.5) * columns)
-                mask = (rows - moved[0]) ** 2 / size[0] ** 2 + (columns - moved[1]) ** 2 / size[1] ** 2 < wave
-                [rle] = encode_masks(mask[None])
-                detected = category_id if rng.random() < 0.7 else int(rng.integers(1, NUM_CLASSES + 1))
-                results.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": detected,
-                        "score": round(float(rng.random()), 4),
-                        "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
-                    }
-                )
-    categories = [{"id": one, "name": str(one)} for one in range(1, NUM_CLASSES + 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}, results
-
-
 # Bins and correctors
-
-
-def generated_detections(num: int) -> Detections:
-    """Overconfident detections of classes of Zipf frequencies, 20 an image."""
-    rng = np.random.default_rng(0)
-    shares = 1 / np.arange(1, NUM_CLASSES + 1)
-    scores = rng.beta(0.6, 1.4, num).round(4)
-    outcomes = (rng.random(num) < scores**1.5).astype(np.int8)
-    outcomes[rng.random(num) < 0.02] = Outcome.IGNORED
-    return Detections(
-        num_classes=NUM_CLASSES,
-        class_indices=rng.choice(NUM_CLASSES, num, p=shares / shares.sum()).astype(np.int32),
-        raw_scores=scores,
-        image_indices=np.arange(num) // 20,
-        outcomes=outcomes,
-        weights=np.where(rng.random(num) < 0.9, 1.0, rng.uniform(1, 20, num)),
-        context=rng.random((num, len(CONTEXT_FEATURES)), dtype=np.float32),
-    )
-
-
-def generated_context() -> FitContext:
-    groups = np.array(["f"] * 20 + ["c"] * 30 + ["r"] * 30)
-    return FitContext(num_bins=15, frequency_groups=groups, seed=0)
 
 
 def binning(num: int) -> tuple[str, dict[str, tuple[float, float]]]:
@@ -424,118 +304,6 @@ def recalibrate(kind: str, num_instances: int) -> tuple[str, dict[str, tuple[flo
 def wait_for(process: subprocess.Popen[bytes]) -> tuple[int, int, Any]:
     """Process id, exit status and resource usage of a child, once it has ended."""
     return os.wait4(process.pid, 0)
-
-
-def generate_run(run: RunFolder, num_instances: int) -> int:
-    """A run that is labelled and not corrected, 20 instances an image and 256 images a shard."""
-    from raylabel.calibration import scored_accuracy
-    from raylabel.pipeline.calibrate import fit_and_commit
-    from raylabel.pipeline.label import refresh
-    from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
-
-    groups = generated_context().frequency_groups
-    data = DataConfig(labelled="labelled.json", images="images", calibration="c.json", validation="v.json", pool="pool")
-    config = parse_config(config_dict(Config(data=data)) | {"calibration": {"corrector": "none"}})
-    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-    categories = [
-        {"category_id": index + 1, "name": str(index), "frequency_group": str(group), "num_train_images": 50}
-        for index, group in enumerate(groups)
-    ]
-    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": False})
-    rng = np.random.default_rng(0)
-    embeddings = {
-        "class_index": np.arange(NUM_CLASSES, dtype=np.int32),
-        "num_instances": np.full(NUM_CLASSES, 50),
-        "embedding": rng.standard_normal((NUM_CLASSES, 16)).astype(np.float32).tolist(),
-    }
-    commit_table(run.path("prototypes", "prototypes.parquet"), pa.table(embeddings, schema=PROTOTYPES))
-    masks = generated_masks(rng, 4000)
-    lengths = [256 * 20] * (num_instances // (256 * 20))
-    lengths += [num_instances % (256 * 20)] if num_instances % (256 * 20) else []
-    histogram = ReliabilityBins.zeros(NUM_CLASSES, HISTOGRAM_BINS)
-    for shard_id, length in enumerate(lengths):
-        shard = generated_shard(rng, length, masks)
-        metadata = {"corrector": "none", "shard_id": str(shard_id), "num_instances": str(length)}
-        commit_table(shard_uri(run, shard_id), shard.replace_schema_metadata(metadata))
-        instances = shard["instances"].combine_chunks().flatten()
-        scores = Detections.of_scores(
-            instances.field("class_index").to_numpy(), instances.field("raw_score").to_numpy(), num_classes=NUM_CLASSES
-        )
-        histogram += ReliabilityBins.from_detections(
-            replace(scores, outcomes=np.zeros(length, np.int8)), HISTOGRAM_BINS
-        )
-    commit_table(run.path("labels", "histogram.parquet"), histogram.to_table())
-
-    detections = generated_detections(20_000)
-    detections = replace(
-        detections,
-        context=rng.random((len(detections), len(CONTEXT_FEATURES))).astype(np.float32),
-        mask_areas=rng.integers(50, 9000, len(detections)).astype(np.int32),
-    )
-    image_ids = [str(image) for image in range(1000)]
-    tables = fit_and_commit(config, run, detections, image_ids, scored_accuracy(detections))
-    run.commit_artifact("teacher", {"fingerprint": "teacher"})
-    run.commit_artifact("calibration", {"fingerprint": "calibration", "num_split_images": 1000, **tables})
-    counts = {"num_instances": num_instances, "num_images": num_instances // 20, "num_quarantined": 0}
-    run.commit_artifact("labels", {"fingerprint": "labels", "inputs": {"teacher": "teacher"}, **counts})
-    refresh(config, run)
-    return len(lengths)
-
-
-def generated_masks(rng: np.random.Generator, num: int) -> list[bytes]:
-    rows, columns = np.mgrid[:240, :320]
-    masks = []
-    for _ in range(num):
-        (y, x), radii = rng.uniform(60, 180, 2), rng.uniform(8, 60, 2)
-        [rle] = encode_masks((((rows - y) / radii[0]) ** 2 + ((columns - x) / radii[1]) ** 2 < 1)[None])
-        masks.append(rle["counts"])
-    return masks
-
-
-def generated_shard(rng: np.random.Generator, num: int, masks: list[bytes]) -> pa.Table:
-    top_k = 10
-    probs = -np.sort(-rng.dirichlet(np.full(top_k + 1, 0.3), num)[:, :top_k], axis=1)
-    lists = pa.array(np.arange(num + 1, dtype=np.int32) * top_k)
-    columns = {
-        "class_index": rng.integers(0, NUM_CLASSES, num).astype(np.int32),
-        "raw_score": probs[:, 0].astype(np.float32),
-        "calibrated_score": probs[:, 0].astype(np.float32),
-        "box_xyxy": pa.FixedSizeListArray.from_arrays(rng.uniform(0, 300, num * 4).astype(np.float32), 4),
-        "mask_counts": pa.array(masks, pa.binary()).take(pa.array(rng.integers(0, len(masks), num))),
-        "mask_area": rng.integers(50, 9000, num).astype(np.int32),
-        "mask_quality": rng.random(num).astype(np.float32),
-        "soft_classes": pa.ListArray.from_arrays(lists, rng.integers(0, NUM_CLASSES, num * top_k).astype(np.int32)),
-        "soft_probs": pa.ListArray.from_arrays(lists, probs.astype(np.float32).ravel()),
-    }
-    fields = list(LABELS.field("instances").type.value_type)
-    arrays = [
-        pa.array(columns[field.name]) if field.name in columns else random_array(rng, field.type, num)
-        for field in fields
-    ]
-    instances = pa.StructArray.from_arrays(
-        [array.cast(field.type) for array, field in zip(arrays, fields, strict=True)], fields=fields
-    )
-    num_images = -(-num // 20)
-    offsets = np.minimum(np.arange(num_images + 1, dtype=np.int32) * 20, num)
-    names = [f"{rng.integers(2**48):012x}.jpg" for _ in range(num_images)]
-    return pa.table(
-        {
-            "image_id": names,
-            "uri": [f"pool/{name}" for name in names],
-            "height": np.full(num_images, 240, np.int32),
-            "width": np.full(num_images, 320, np.int32),
-            "status": ["ok"] * num_images,
-            "instances": pa.ListArray.from_arrays(pa.array(offsets), instances),
-        },
-        schema=LABELS,
-    )
-
-
-def random_array(rng: np.random.Generator, kind: pa.DataType, num: int) -> pa.Array:
-    """Of a column that other parts of the package add: numbers, or a struct of numbers."""
-    if pa.types.is_struct(kind):
-        return pa.StructArray.from_arrays([random_array(rng, field.type, num) for field in kind], fields=list(kind))
-    return pa.array(rng.random(num)).cast(kind, safe=False)
 
 
 if __name__ == "__main__":

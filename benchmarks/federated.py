@@ -34,6 +34,7 @@ from raylabel.dataset.synthetic import generate
 from raylabel.dataset.synthetic_federated import federate
 from raylabel.demo import NUM_IMAGES, demo_config
 from raylabel.matching import verification_weights
+from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.pool_quality import measure_pool
 from raylabel.pipeline.recalibrate import recalibrate
@@ -77,7 +78,9 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         root = config.data.images
         annotated = read_annotations(str(config.data.calibration), images_root=root)
         truth = read_annotations(str(config.data.calibration).replace(".json", "_full.json"), images_root=root)
-        found = list(Predictor(run.path("teacher"), config)([image.uri for image in truth.images]))
+        found = list(
+            Predictor(run.path("teacher"), config)([ImageSource(one.uri, one.image_size_hw) for one in truth.images])
+        )
         predictions = [ImagePredictions(one.class_indices, one.raw_scores, one.masks) for one in found]
         full = match(truth, predictions)
         num = np.bincount(full.class_indices, minlength=full.num_classes)

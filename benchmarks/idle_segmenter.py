@@ -1,9 +1,10 @@
 """A segmenter that finds nothing in images that nobody reads: what is left of labelling is raylabel's own work.
 
-Importing it replaces the image reader of the process, in workers that is.
+In processes that load it, in workers that is, images are not read.
 """
 
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,14 +22,12 @@ def _constant_image(reader: ImageReader, uri: str, **kwargs: object) -> NDArray[
     return PIXELS
 
 
-ImageReader.read = _constant_image  # type: ignore[method-assign, assignment]
-
-
 class IdleSegmenter(nn.Module):
     """Predicts no instance."""
 
     def __init__(self, *, num_classes: int, min_size: int | None = None) -> None:
         super().__init__()
+        patch.object(ImageReader, "read", _constant_image).start()
         self.num_classes = num_classes
         self.layer = nn.Linear(1, 1)
 

@@ -1,6 +1,6 @@
 """What labelling costs beside reading images and running a model, and whether it stays flat.
 
-    python benchmarks/labelling_scale.py [--images 100000 1000000] [--parts listing labelling resume]
+    PYTHONPATH=benchmarks:tests python benchmarks/labelling_scale.py [--parts listing labelling resume]
 
 listing     a JSONL manifest of so many lines into the shard manifest.
 labelling   `label` on such a manifest, which names few files; the segmenter finds nothing and nothing is decoded.
@@ -27,28 +27,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).resolve().parent
-TESTS = BENCHMARKS.parent / "tests"
-sys.path[:0] = [str(BENCHMARKS), str(TESTS)]
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")]))
+import pyarrow as pa
+import ray
+from prepared import prepared_run
 
-import pyarrow as pa  # noqa: E402
-import ray  # noqa: E402
-from prepared import prepared_run  # noqa: E402
-
-from raylabel.calibration import ReliabilityBins  # noqa: E402
-from raylabel.config import Config, load_config  # noqa: E402
-from raylabel.dataset.pool import iter_pool  # noqa: E402
-from raylabel.dataset.shard_manifest import read_manifest, read_shard, write_manifest  # noqa: E402
-from raylabel.dataset.synthetic import generate  # noqa: E402
-from raylabel.labels import STATUS_OK, committed_shards, shard_uri  # noqa: E402
-from raylabel.pipeline import label  # noqa: E402
-from raylabel.pipeline.ledger import Ledger  # noqa: E402
-from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json  # noqa: E402
-from raylabel.pipeline.pool_listing import manifest_folder  # noqa: E402
-from raylabel.pipeline.session import connect  # noqa: E402
-from raylabel.schema import LABELS  # noqa: E402
-from raylabel.storage import RunFolder, commit_table  # noqa: E402
+from raylabel.calibration import ReliabilityBins
+from raylabel.config import Config, load_config
+from raylabel.dataset.pool import iter_pool
+from raylabel.dataset.shard_manifest import read_manifest, read_shard, write_manifest
+from raylabel.dataset.synthetic import generate
+from raylabel.labels import STATUS_OK, committed_shards, shard_uri
+from raylabel.pipeline import label
+from raylabel.pipeline.ledger import Ledger
+from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json
+from raylabel.pipeline.pool_listing import manifest_folder
+from raylabel.pipeline.session import connect
+from raylabel.schema import LABELS
+from raylabel.storage import RunFolder, commit_table
 
 PARTS = ("listing", "labelling", "resume")
 CONFIG = """

@@ -1,7 +1,7 @@
 """Masks that are known in their boxes only, encoded as COCO's runs of the whole image, without ever making the image.
 
 Most instances fill a small part of their image. Work that grows with the box, and all masks of an image in one go, is
-an order of magnitude faster than pasting each into an image and encoding that (`benchmarks/labelling.py`).
+an order of magnitude faster than pasting each into an image and encoding that (`benchmarks/mask_encoding.py`).
 """
 
 from collections.abc import Iterator, Sequence

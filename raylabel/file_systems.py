@@ -71,6 +71,7 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
             known, path = fsspec.core.url_to_fs(uri, **_http_options(scheme))
             return fs.PyFileSystem(fs.FSSpecHandler(known)), path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
+        # Malformed, not in this build of pyarrow, unknown to fsspec, or its package is not installed.
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
     return file_system, "/".join(part for part in (root, path) if part)
 

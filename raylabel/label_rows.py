@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ class InstanceRows:
         lengths = [0 if image is None else len(image.class_index) for image in self._images]
         return np.array(lengths, dtype=np.int64)
 
-    def column(self, name: str) -> NDArray[np.generic]:
+    def column(self, name: str) -> NDArray[Any]:
         """One field of all instances together: `class_index`, `raw_score` or `context`, (N, ...)."""
         parts = [getattr(image, name) for image in self._filled()]
         return np.concatenate(parts) if parts else _NOTHING[name]
@@ -92,7 +93,7 @@ class InstanceRows:
             "mask_quality": pa.array(self.column("mask_quality"), pa.float32()),
             "soft_classes": pa.ListArray.from_arrays(bounds, pa.array(soft_classes.ravel(), pa.int32())),
             "soft_probs": pa.ListArray.from_arrays(bounds, pa.array(soft_probs.ravel(), pa.float32())),
-            "context": context_to_arrow(self.column("context"), num),  # type: ignore[arg-type]
+            "context": context_to_arrow(self.column("context"), num),
         }
         structs = pa.StructArray.from_arrays([values[field.name] for field in INSTANCE], fields=list(INSTANCE))
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
@@ -102,7 +103,7 @@ class InstanceRows:
         return [image for image in self._images if image is not None and len(image.class_index)]
 
 
-_NOTHING: dict[str, NDArray[np.generic]] = {
+_NOTHING: dict[str, NDArray[Any]] = {
     "class_index": np.zeros(0, np.int32),
     "raw_score": np.zeros(0, np.float32),
     "box_xyxy": np.zeros((0, 4), np.float32),

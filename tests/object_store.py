@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer  # noqa: N815
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -14,6 +14,7 @@ REASONS = {
     "truncated": "the file ends too early",
     "corrupt": "the decoder gives up",
     "unsupported": "a kind of pixel that has no colour",
+    "another size": "of an annotated image: not the one that its annotations have",
     "too large": "more pixels or bytes than `data.max_image_pixels` allows",
     "killed its worker": "the worker died twice at this image",
 }

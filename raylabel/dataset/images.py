@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from raylabel import storage
 from raylabel.dataset.containers import ContainerReader, split_reference
@@ -50,9 +51,9 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_effort(image, content, max_pixels)
-            orientation = _orientation(image) if image.format == "TIFF" else 1
+            orientation = _orientation(image) if isinstance(image, TiffImageFile) else 1
             pixels_HW3 = _rgb(image)
-            if image.format == "TIFF":
+            if isinstance(image, TiffImageFile):
                 # Pillow has turned it already.
                 return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
             return _turned(pixels_HW3, _orientation(image)) if as_displayed else pixels_HW3
@@ -65,9 +66,8 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
         raise ImageError(f"too large: {num_pixels} pixels") from None
     except MemoryError:
         raise ImageError("too large: not enough memory") from None
-    except (
-        Exception
-    ) as error:  # decoders raise whatever comes to hand on damaged content, and none of it is our mistake
+    except Exception as error:
+        # Decoders raise whatever comes to hand on damaged content; none of it is a mistake of ours.
         words = " ".join(str(error).split()) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or "truncated" in words.lower()
         raise ImageError("truncated" if is_truncated else f"corrupt: {words}") from None
@@ -153,8 +153,8 @@ def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too large: {width} x {height} pixels")
-    if image.format == "TIFF":
-        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))  # type: ignore[attr-defined]
+    if isinstance(image, TiffImageFile):
+        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         if tile_width * tile_height > max(max_pixels, 2**20):
             raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile")
     if image.format in ("JPEG", "MPO") and (num_scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
@@ -181,12 +181,13 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _orientation(image: Image.Image) -> int:
     """1 to 8, by EXIF; 1 where there is none, or none that can be read."""
     try:
-        if image.format == "TIFF":
-            return image.tag_v2.get(ExifTags.Base.Orientation, 1)  # type: ignore[attr-defined]
+        if isinstance(image, TiffImageFile):
+            return image.tag_v2.get(ExifTags.Base.Orientation, 1)
         exif = Image.Exif()
         exif.load(image.info.get("exif", b""))
         return exif.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a damaged EXIF block is no damaged image: viewers don't mind
+    except Exception:
+        # A damaged EXIF block, on which Pillow raises many kinds of errors, is no damaged image: viewers don't mind.
         return 1
 
 

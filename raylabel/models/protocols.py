@@ -28,7 +28,7 @@ class Target:
     """
 
     boxes_xyxy: Tensor
-    masks_NHW: Tensor  # noqa: N815
+    masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
 

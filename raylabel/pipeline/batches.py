@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
-from numpy import uint8
+import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.dataset.images import ImageError
 from raylabel.pipeline.decoding import Decoded
+
+Batch = list[NDArray[np.uint8]] | ImageError
+"""Images of equal shape, or why there is none."""
 
 _BATCHES_WAITING = 4
 """So many batches' worth of images may wait for others of their size."""
@@ -14,7 +17,7 @@ _BATCHES_WAITING = 4
 
 def batches_by_size(
     images: Iterable[tuple[int, Decoded]], *, max_images: int, max_pixels: int
-) -> Iterator[tuple[list[int], list[Decoded]]]:
+) -> Iterator[tuple[list[int], Batch]]:
     """Images of equal shape together; what is no image comes by itself.
 
     Where too many wait for others of their size, those that have waited longest go. What is in a batch depends on the
@@ -26,12 +29,12 @@ def batches_by_size(
         max_pixels: of all images that wait, and so of a batch; but never less than one image.
 
     Yields:
-        positions and images of a batch, in the order in which they came.
+        positions and images of a batch, in the order in which they came; or one position, and why there is no image.
     """
     waiting = _Waiting()
     for position, image in images:
         if isinstance(image, ImageError):
-            yield [position], [image]
+            yield [position], image
             continue
         shape = image.shape
         while waiting.num_images and waiting.num_pixels + shape[0] * shape[1] > max_pixels:
@@ -50,10 +53,10 @@ class _Waiting:
     """Images by shape; shapes in the order of their first image."""
 
     def __init__(self) -> None:
-        self._by_shape: dict[tuple[int, ...], tuple[list[int], list[Decoded]]] = {}
+        self._by_shape: dict[tuple[int, ...], tuple[list[int], list[NDArray[np.uint8]]]] = {}
         self.num_images = self.num_pixels = 0
 
-    def add(self, position: int, image: NDArray[uint8]) -> int:
+    def add(self, position: int, image: NDArray[np.uint8]) -> int:
         """How many of its shape wait now."""
         positions, images = self._by_shape.setdefault(image.shape, ([], []))
         positions.append(position)
@@ -61,10 +64,10 @@ class _Waiting:
         self._count(image.shape, 1)
         return len(images)
 
-    def pop_oldest(self) -> tuple[list[int], list[Decoded]]:
+    def pop_oldest(self) -> tuple[list[int], list[NDArray[np.uint8]]]:
         return self.pop(next(iter(self._by_shape)))
 
-    def pop(self, shape: tuple[int, ...]) -> tuple[list[int], list[Decoded]]:
+    def pop(self, shape: tuple[int, ...]) -> tuple[list[int], list[NDArray[np.uint8]]]:
         positions, images = self._by_shape.pop(shape)
         self._count(shape, -len(images))
         return positions, images

@@ -31,6 +31,7 @@ from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
+from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.live_calibration import live_calibration
 from raylabel.pipeline.pool_histogram import labelled_pool, read_pool_histogram
@@ -292,9 +293,11 @@ class MatchShard:
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         rows = shard["rows"]
         parts, image_ids = [Detections.empty(self._annotated.num_classes)], []
-        for done, (row, found) in enumerate(zip(rows, self._predictor([self._uri(row) for row in rows]), strict=True)):
+        images = [self._annotated.images[row] for row in rows]
+        predictions = self._predictor([ImageSource(image.uri, image.image_size_hw) for image in images])
+        for done, (row, image, found) in enumerate(zip(rows, images, predictions, strict=True)):
             if isinstance(found, ImageError):
-                raise InputError(f"{self._uri(row)}: an annotated image that can't be read: {found}")
+                raise InputError(f"{image.uri}: an annotated image that can't be used: {found}")
             detections = match_image(
                 self._annotated,
                 row,
@@ -303,7 +306,7 @@ class MatchShard:
                 iou_threshold=self._config.calibration.iou_threshold,
             )
             parts.append(detections)
-            image_ids += [str(self._annotated.images[row].image_id)] * len(detections)
+            image_ids += [str(image.image_id)] * len(detections)
             self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
         detections = Detections.concat(parts)
         bins = ReliabilityBins.from_detections(detections, self._config.calibration.num_bins)
@@ -325,6 +328,3 @@ class MatchShard:
         offsets, rows_of_shard = pa.array([0, table.num_rows], pa.int32()), table.to_struct_array().combine_chunks()
         lists = pa.ListArray.from_arrays(offsets, rows_of_shard)
         return pa.table({"shard_id": [shard["shard_id"]], "detections": lists})
-
-    def _uri(self, row: int) -> str:
-        return self._annotated.images[row].uri

@@ -5,11 +5,10 @@ batches, and with them the last bits of predictions, do not depend on timing.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ray
@@ -17,11 +16,25 @@ from numpy.typing import NDArray
 from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import Config
-from raylabel.dataset.images import ImageError, read_image
+from raylabel.dataset.images import ImageError, read_annotated_image, read_image
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
 """(H, W, 3) RGB, or why there is none."""
+
+
+class ImageSource(NamedTuple):
+    """Where an image is, and which way up it is to be read.
+
+    Attributes:
+        uri: as of `ImageReader`.
+        annotated_size_hw: height and width that its annotations have; None of the pool's, which are turned as viewers
+            show them.
+    """
+
+    uri: str
+    annotated_size_hw: tuple[int, int] | None = None
+
 
 _PIXELS_AHEAD = 1 << 25
 """Most pixels that a worker has in flight, 100 MB."""
@@ -44,32 +57,26 @@ class Decoder(Protocol):
 
     lookahead: "Lookahead"
 
-    def __call__(self, uris: Sequence[str]) -> Iterator[tuple[int, Decoded]]:
-        """Position and image of each URI, in order.
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
+        """Position and image of each source, in order.
 
         Raises:
-            OSError: the disk or the network failed, which says nothing of an image.
+            StorageError: the disk or the network failed, which says nothing of an image.
         """
         ...
 
 
-def build_decoder(config: Config, *, as_displayed: bool) -> Decoder:
-    """As `label.decoding` says; tasks need `label.num_workers` as a number, and a Ray worker around them.
-
-    Args:
-        config: `label` and `data.max_image_pixels` count.
-        as_displayed: whether images are turned by their EXIF orientation.
-    """
-    label = config.label
-    read = partial(read_or_say_why, max_pixels=config.data.max_image_pixels, as_displayed=as_displayed)
+def build_decoder(config: Config) -> Decoder:
+    """As `label.decoding` says; tasks need `label.num_workers` as a number, and a Ray worker around them."""
+    label, max_pixels = config.label, config.data.max_image_pixels
     # A batch for the model, one that is gathered meanwhile, and what keeps the decoders busy until it is asked for.
     images_ahead = 3 * label.batch_size
     by_tasks = label.decoding == "tasks" or (label.decoding == "auto" and label.num_gpus > 0)
     if not by_tasks:
-        return ThreadDecoder(read, Lookahead(max_images=images_ahead, max_pixels=_PIXELS_AHEAD))
+        return ThreadDecoder(max_pixels, Lookahead(max_images=images_ahead, max_pixels=_PIXELS_AHEAD))
     assert isinstance(label.num_workers, int)
     share = min(_PIXELS_AHEAD, int(_STORE_SHARE * _store_bytes_a_worker(label.num_workers) / 3))
-    return TaskDecoder(read, Lookahead(max_images=images_ahead, max_pixels=share))
+    return TaskDecoder(max_pixels, Lookahead(max_images=images_ahead, max_pixels=share))
 
 
 @dataclass
@@ -107,21 +114,21 @@ class ThreadDecoder:
     """Threads of this process; Pillow's decoders leave Python to the others meanwhile.
 
     Args:
-        read: a URI's image.
+        max_pixels: as of `read_image`.
         lookahead: what may be in flight.
     """
 
-    def __init__(self, read: Callable[[str], Decoded], lookahead: Lookahead) -> None:
-        self._read, self.lookahead = read, lookahead
+    def __init__(self, max_pixels: int, lookahead: Lookahead) -> None:
+        self._max_pixels, self.lookahead = max_pixels, lookahead
         self._threads = ThreadPoolExecutor(_THREADS)
 
-    def __call__(self, uris: Sequence[str]) -> Iterator[tuple[int, Decoded]]:
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
         ahead: deque[Any] = deque()
         submitted = 0
         try:
-            for position in range(len(uris)):
-                while submitted < len(uris) and len(ahead) < self.lookahead.num_images:
-                    ahead.append(self._threads.submit(self._read, uris[submitted]))
+            for position in range(len(sources)):
+                while submitted < len(sources) and len(ahead) < self.lookahead.num_images:
+                    ahead.append(self._threads.submit(read_source, sources[submitted], self._max_pixels))
                     submitted += 1
                 image = ahead.popleft().result()
                 self.lookahead.saw(image)
@@ -139,18 +146,18 @@ class TaskDecoder:
     that still dies is given up.
 
     Args:
-        read, lookahead: as of ThreadDecoder; `read` is sent to the tasks.
+        max_pixels, lookahead: as of ThreadDecoder.
     """
 
-    def __init__(self, read: Callable[[str], Decoded], lookahead: Lookahead) -> None:
-        self._read, self.lookahead = read, lookahead
+    def __init__(self, max_pixels: int, lookahead: Lookahead) -> None:
+        self._max_pixels, self.lookahead = max_pixels, lookahead
 
-    def __call__(self, uris: Sequence[str]) -> Iterator[tuple[int, Decoded]]:
-        ahead: deque[tuple[Sequence[str], list[Any]]] = deque()
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
+        ahead: deque[tuple[Sequence[ImageSource], list[Any]]] = deque()
         num_ahead = submitted = position = 0
-        while position < len(uris):
-            while submitted < len(uris) and num_ahead < self.lookahead.num_images:
-                part = uris[submitted : submitted + self.lookahead.num_images_a_task]
+        while position < len(sources):
+            while submitted < len(sources) and num_ahead < self.lookahead.num_images:
+                part = sources[submitted : submitted + self.lookahead.num_images_a_task]
                 ahead.append((part, self._submit(part)))
                 submitted, num_ahead = submitted + len(part), num_ahead + len(part)
             part, references = ahead.popleft()
@@ -162,31 +169,39 @@ class TaskDecoder:
                 yield position, images.popleft()
                 position += 1
 
-    def _submit(self, uris: Sequence[str]) -> list[Any]:
-        references = _decode_task.options(num_returns=len(uris)).remote(list(uris), self._read)
+    def _submit(self, sources: Sequence[ImageSource]) -> list[Any]:
+        references = _decode_task.options(num_returns=len(sources)).remote(list(sources), self._max_pixels)
         return references if isinstance(references, list) else [references]
 
-    def _results(self, uris: Sequence[str], references: list[Any]) -> list[Decoded]:
+    def _results(self, sources: Sequence[ImageSource], references: list[Any]) -> list[Decoded]:
         try:
             return ray.get(references)
         except WorkerCrashedError:
-            if len(uris) == 1:
+            if len(sources) == 1:
                 return [ImageError(KILLED_ITS_WORKER)]
-            return [image for uri in uris for image in self._results([uri], self._submit([uri]))]
+            return [image for one in sources for image in self._results([one], self._submit([one]))]
 
 
 @ray.remote(num_cpus=_TASK_CPUS)
-def _decode_task(uris: list[str], read: Callable[[str], Decoded]) -> Any:
-    images = [read(uri) for uri in uris]
+def _decode_task(sources: list[ImageSource], max_pixels: int) -> Any:
+    images = [read_source(source, max_pixels) for source in sources]
     return images if len(images) > 1 else images[0]
 
 
-def read_or_say_why(uri: str, *, max_pixels: int, as_displayed: bool) -> Decoded:
-    """One image as the model sees it, or why it can't be read."""
+def read_source(source: ImageSource, max_pixels: int) -> Decoded:
+    """One image as the model sees it, or why it can't be used."""
+    uri, size_hw = source
     try:
-        return read_image(uri, max_pixels=max_pixels, as_displayed=as_displayed)
+        if size_hw is None:
+            return read_image(uri, max_pixels=max_pixels, as_displayed=True)
+        image = read_annotated_image(uri, size_hw, max_pixels=max_pixels)
     except ImageError as error:
         return error
+    if image.shape[:2] != tuple(size_hw):
+        return ImageError(
+            f"another size: {image.shape[0]} x {image.shape[1]} pixels, annotated as {size_hw[0]} x {size_hw[1]}"
+        )
+    return image
 
 
 def _store_bytes_a_worker(num_workers: int) -> float:

@@ -18,6 +18,7 @@ from raylabel.labels import context_from_structs, instances_from_structs
 from raylabel.masks import Rle
 from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.distill import BASELINE
 from raylabel.pipeline.inference import Predictor, map_shards, row_shards
 from raylabel.pipeline.pool_quality import measure_pool
@@ -160,13 +161,14 @@ class PredictShard:
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         images = [self._annotated.images[row] for row in shard["rows"]]
+        sources = [ImageSource(image.uri, image.image_size_hw) for image in images]
         parts: list[pa.Table] = []
         for arm, predictor in self._predictors.items():
             rows = InstanceRows(top_k=self._top_k)
             sizes_hw = []
-            for image, found in zip(images, predictor([image.uri for image in images]), strict=True):
+            for image, found in zip(images, predictor(sources), strict=True):
                 if isinstance(found, ImageError):
-                    raise InputError(f"{image.uri}: a validation image that can't be read: {found}")
+                    raise InputError(f"{image.uri}: a validation image that can't be used: {found}")
                 rows.append(found)
                 sizes_hw.append(found.image_size_hw)
                 num_done = len(parts) * len(images) + len(sizes_hw)

@@ -19,7 +19,7 @@ from raylabel.errors import InputError, StorageError
 from raylabel.instances import Instances
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.batches import batches_by_size
-from raylabel.pipeline.decoding import Decoded, build_decoder
+from raylabel.pipeline.decoding import ImageSource, build_decoder
 from raylabel.pipeline.phases import PhaseSeconds
 from raylabel.pipeline.shard_blocks import shard_blocks
 from raylabel.pipeline.worker_share import resolve_workers, torch_threads
@@ -107,7 +107,6 @@ class Predictor:
         model_uri: folder of the saved model.
         config: `label` says device, batches, decoding and limits of what is predicted, `data` how large images may be.
         score_threshold: in place of `label.score_threshold`.
-        as_displayed: turn images by their EXIF orientation, as is done with the pool's.
 
     Attributes:
         seconds: phases `read`, the wait for decoded images, and `predict`.
@@ -116,14 +115,12 @@ class Predictor:
         InputError: the worker should have a GPU, but has none.
     """
 
-    def __init__(
-        self, model_uri: str, config: Config, *, score_threshold: float | None = None, as_displayed: bool = False
-    ) -> None:
+    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
         self.device = _device(config.label)
         self.segmenter, self.description = load_segmenter(model_uri)
         self.segmenter.to(self.device).eval()
         self.seconds = PhaseSeconds()
-        self._decoder = build_decoder(config, as_displayed=as_displayed)
+        self._decoder = build_decoder(config)
         self._batch_size = config.label.batch_size
         self._limits: dict[str, Any] = {
             "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
@@ -135,30 +132,31 @@ class Predictor:
         """Classes without background."""
         return self.segmenter.num_classes
 
-    def __call__(self, uris: Sequence[str]) -> Iterator[Instances | ImageError]:
-        """What the model says of each image, or why it can't be read; in order."""
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[Instances | ImageError]:
+        """What the model says of each image, or why it can't be used; in order."""
         max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
-        batches = one_ahead(batches_by_size(self._decoder(uris), max_images=self._batch_size, max_pixels=max_pixels))
+        batches = one_ahead(batches_by_size(self._decoder(sources), max_images=self._batch_size, max_pixels=max_pixels))
         found: dict[int, Instances | ImageError] = {}
         position = 0
         while True:
             with self.seconds.phase("read"):
-                positions, images = next(batches, ([], []))
+                positions, batch = next(batches, ([], []))
             if not positions:
                 return
-            with self.seconds.phase("predict"):
-                found.update(zip(positions, self._predict(images), strict=True))
+            if isinstance(batch, ImageError):
+                found[positions[0]] = batch
+            else:
+                with self.seconds.phase("predict"):
+                    found.update(zip(positions, self._predict(batch), strict=True))
             while position in found:
                 yield found.pop(position)
                 position += 1
 
-    def _predict(self, images: list[Decoded]) -> Sequence[Instances | ImageError]:
+    def _predict(self, images: list[NDArray[np.uint8]]) -> list[Instances]:
         """Of one batch; its list is emptied, so that the decoded images are gone while the model is at work."""
-        if isinstance(images[0], ImageError):
-            return images  # type: ignore[return-value]
         is_cuda = self.device.type == "cuda"
         batch_NHW3 = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
-        np.stack(images, out=batch_NHW3.numpy())  # type: ignore[arg-type]
+        np.stack(images, out=batch_NHW3.numpy())
         images.clear()
         # Bytes go to the device, from pinned memory without waiting; numbers four times as large are made there.
         on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)

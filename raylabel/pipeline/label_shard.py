@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raylabel.calibration import Detections, ReliabilityBins, corrector_from_json
+from raylabel.calibration import Detections, corrector_from_json
 from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool_image import PoolImage
@@ -18,6 +19,7 @@ from raylabel.instances import Instances
 from raylabel.label_rows import InstanceRows
 from raylabel.labels import STATUS_OK, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.expected_bins import expected_bins
 from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.lease import check_lease
@@ -49,7 +51,7 @@ class LabelShard:
         self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
-        self._predictor = Predictor(self._run.path("teacher"), self._config, as_displayed=True)
+        self._predictor = Predictor(self._run.path("teacher"), self._config)
         self._metrics = ShardMetrics(self._run)
         self._reported = 0.0
 
@@ -60,10 +62,43 @@ class LabelShard:
         seconds = self._predictor.seconds
         seconds.clear()
         attempt = begin_attempt(self._run, shard_id, self._driver_id)
+        table = self._label(shard_id, images, attempt)
+        with seconds.phase("encode"):
+            bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS).to_table()
+        report = {
+            "shard_id": shard_id,
+            "num_images": table.num_rows,
+            "num_instances": int(pc.sum(pc.list_value_length(table["instances"])).as_py()),
+            "num_quarantined": int(pc.sum(pc.not_equal(table["status"], STATUS_OK)).as_py()),
+            "seconds": round(time.monotonic() - start, 3),
+            **{f"{name}_seconds": round(seconds[name], 3) for name in SHARD_PHASES},
+            "host": socket.gethostname(),
+            "finished_at": round(time.time(), 3),
+        }
+        # What writing takes is known only afterwards: the file says 0, and of `seconds` what came before.
+        metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
+        with seconds.phase("write"):
+            check_lease(self._run, self._driver_id)
+            commit_table(
+                shard_uri(self._run, shard_id),
+                table.replace_schema_metadata({name: str(value) for name, value in metadata.items()}),
+            )
+        self._calibration_actor.add.remote(shard_id, bins)
+        attempt.forget()
+        report |= {
+            "seconds": round(time.monotonic() - start, 3),
+            "write_seconds": round(seconds["write"], 3),
+            "finished_at": round(time.time(), 3),
+        }
+        self._metrics.count(report)
+        return pa.table({name: [value] for name, value in report.items()})
+
+    def _label(self, shard_id: int, images: Sequence[PoolImage], attempt: ShardAttempt) -> pa.Table:
+        """Rows of schema.LABELS, in the order of the images."""
         rows = InstanceRows(top_k=self._config.label.top_k)
-        positions, sizes_hw, statuses = [], [], []
+        positions, sizes_hw, statuses = list[int](), list[tuple[int, int]](), list[str]()
         for position, found in self._found(images, attempt):
-            with seconds.phase("encode"):
+            with self._predictor.seconds.phase("encode"):
                 positions.append(position)
                 if isinstance(found, ImageError):
                     rows.append(None)
@@ -74,50 +109,20 @@ class LabelShard:
                     sizes_hw.append(found.image_size_hw)
                     statuses.append(STATUS_OK)
                 self._report(f"shard-{shard_id}", rows, statuses, is_last=len(statuses) == len(images))
-        with seconds.phase("encode"):
+        with self._predictor.seconds.phase("encode"):
+            # Careful attempts take the doubtful images first.
             by_position = np.argsort(positions)
             rows = rows.take(by_position)
-            detections = self._detections(rows)
             heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
             columns = {
                 "image_id": [image.image_id for image in images],
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
-                "status": np.array(statuses)[by_position],
-                "instances": rows.to_arrow(self._corrector(detections)),
+                "status": [statuses[place] for place in by_position],
+                "instances": rows.to_arrow(self._corrector(self._detections(rows))),
             }
-            table = pa.table(columns, schema=LABELS)
-            known = replace(detections, outcomes=np.zeros(len(detections), np.int8))
-            histogram = ReliabilityBins.from_detections(known, HISTOGRAM_BINS).to_table()
-            bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS)
-        report = {
-            "shard_id": shard_id,
-            "num_images": len(images),
-            "num_instances": len(detections),
-            "num_quarantined": sum(status != STATUS_OK for status in statuses),
-            "seconds": round(time.monotonic() - start, 3),
-            **{f"{name}_seconds": round(seconds[name], 3) for name in SHARD_PHASES},
-            "host": socket.gethostname(),
-            "finished_at": round(time.time(), 3),
-        }
-        # What writing takes is known only afterwards: the file says 0, and of `seconds` what came before.
-        metadata = {**self._metadata, **report, "histogram": histogram_to_json(histogram)}
-        with seconds.phase("write"):
-            check_lease(self._run, self._driver_id)
-            commit_table(
-                shard_uri(self._run, shard_id),
-                table.replace_schema_metadata({name: str(value) for name, value in metadata.items()}),
-            )
-        self._calibration_actor.add.remote(shard_id, bins.to_table())
-        attempt.forget()
-        report |= {
-            "seconds": round(time.monotonic() - start, 3),
-            "write_seconds": round(seconds["write"], 3),
-            "finished_at": round(time.time(), 3),
-        }
-        self._metrics.count(report)
-        return pa.table({name: [value] for name, value in report.items()})
+            return pa.table(columns, schema=LABELS)
 
     def _report(self, key: str, rows: InstanceRows, statuses: list[str], *, is_last: bool) -> None:
         """Live counts, seldom enough for thousands of workers."""
@@ -138,22 +143,23 @@ class LabelShard:
             else:
                 yield position, ImageError(image.refusal)
         if not attempt.is_careful:
-            yield from zip(to_read, self._predictor([images[position].uri for position in to_read]), strict=True)
+            sources = [ImageSource(images[position].uri) for position in to_read]
+            yield from zip(to_read, self._predictor(sources), strict=True)
             return
         for position in attempt.killers:
             yield position, ImageError(KILLED_ITS_WORKER)
         for step, position in enumerate(attempt.order(to_read)):
             attempt.mark_image(step, position)
-            [found] = self._predictor([images[position].uri])
+            [found] = self._predictor([ImageSource(images[position].uri)])
             yield position, found
         attempt.mark_end()
 
     def _detections(self, rows: InstanceRows) -> Detections:
-        """The truth of the pool is unknown: of a histogram of these only `num` and `sum_confidence` mean something."""
+        """Of unknown outcome."""
         scores = Detections.of_scores(
             rows.column("class_index"),
             rows.column("raw_score"),
             num_classes=self._predictor.num_classes,
-            context=rows.column("context"),  # type: ignore[arg-type]
+            context=rows.column("context"),
         )
         return replace(scores, image_indices=np.repeat(np.arange(len(rows.lengths)), rows.lengths))

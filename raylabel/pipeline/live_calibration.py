@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,8 @@ def live_calibration(
         stop.set()
         ray.kill(live.actor)
         thread.join()
-    remove_snapshot(run, stage_folder(stage))
+    with suppress(OSError, StorageError):
+        remove_snapshot(run, stage_folder(stage))
 
 
 def actor_name(stage: str) -> str:

@@ -17,6 +17,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raylabel.errors import StorageError
 from raylabel.pipeline.live_snapshot import commit_progress, remove_progress
 from raylabel.pipeline.metrics import ImagesLeft
 from raylabel.progress import Counts, Progress
@@ -146,7 +147,7 @@ def live_progress(
                     if time.monotonic() - last_written >= FIGURES_SECONDS:
                         last_written = time.monotonic()
                         commit_progress(run, folder, label=label, figures=progress.figures())
-                except (RayError, TimeoutError, OSError):
+                except (RayError, TimeoutError, OSError, StorageError):
                     # A busy driver or a store out of reach: the next round shows more.
                     continue
 
@@ -162,5 +163,5 @@ def live_progress(
             stop.set()
             thread.join()
             ray.kill(counter)
-    with suppress(OSError):
+    with suppress(OSError, StorageError):
         remove_progress(run, folder)

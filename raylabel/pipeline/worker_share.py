@@ -15,23 +15,23 @@ def resolve_workers(label: LabelConfig, *, num_shards: int) -> LabelConfig:
     Raises:
         InputError: the cluster is too small, or has no GPU where one is asked for.
     """
-    resolved = label
-    if label.num_workers == "auto":
-        each = {"GPU": label.num_gpus} if label.num_gpus > 0 else {"CPU": label.num_cpus or 1}
-        num_workers = max(1, num_slots(each))
-        resolved = replace(label, num_workers=num_workers)
-        cpus = [node["CPU"] for node in live_nodes() if node.get("CPU", 0.0) >= 1]
-        if label.num_gpus == 0 and sum(cpus) > len(cpus):
-            # Rounded down to what Ray counts in.
-            share = int((sum(cpus) - len(cpus)) / num_workers * 10_000) / 10_000
-            resolved = replace(resolved, num_cpus=min(label.num_cpus or share, share))
-        elif label.num_gpus == 0 and len(cpus) > 1:
-            resolved = replace(resolved, num_workers=num_workers - 1)  # machines of one CPU: one of them stays free
-    assert isinstance(resolved.num_workers, int)
-    resolved = replace(resolved, num_workers=min(resolved.num_workers, num_shards))
-    assert isinstance(resolved.num_workers, int)
-    check_pool_fits(num_workers=resolved.num_workers, num_cpus=resolved.num_cpus, num_gpus=resolved.num_gpus)
-    return resolved
+    num_workers, num_cpus = _share(label) if label.num_workers == "auto" else (label.num_workers, label.num_cpus)
+    num_workers = min(num_workers, num_shards)
+    check_pool_fits(num_workers=num_workers, num_cpus=num_cpus, num_gpus=label.num_gpus)
+    return replace(label, num_workers=num_workers, num_cpus=num_cpus)
+
+
+def _share(label: LabelConfig) -> tuple[int, float]:
+    """Workers of `auto`, and the CPUs of each."""
+    if label.num_gpus > 0:
+        return max(1, num_slots({"GPU": label.num_gpus})), label.num_cpus
+    num_workers = max(1, num_slots({"CPU": label.num_cpus or 1}))
+    cpus = [node["CPU"] for node in live_nodes() if node.get("CPU", 0.0) >= 1]
+    if sum(cpus) <= len(cpus):
+        return max(1, num_workers - 1), label.num_cpus  # machines of one CPU: one of them stays free
+    # Rounded down to what Ray counts in.
+    share = int((sum(cpus) - len(cpus)) / num_workers * 10_000) / 10_000
+    return num_workers, min(label.num_cpus or share, share)
 
 
 def torch_threads(label: LabelConfig) -> int:

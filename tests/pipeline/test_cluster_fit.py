@@ -1,24 +1,13 @@
 """Workers within the cluster: what does not fit is one line with both figures and the remedy."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import ray
+from false_cluster import node, set_nodes
 
 from raylabel.config import Config
 from raylabel.errors import InputError
 from raylabel.pipeline.cluster_fit import check_pool_fits, check_workers_fit
-
-
-def node(**resources: float) -> dict[str, Any]:
-    return {"Alive": True, "NodeID": str(resources), "Resources": resources}
-
-
-def set_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
-    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
-    totals = {name: sum(one["Resources"].get(name, 0) for one in nodes if one["Alive"]) for name in ("CPU", "GPU")}
-    monkeypatch.setattr(ray, "cluster_resources", lambda: totals)
 
 
 @pytest.mark.parametrize(

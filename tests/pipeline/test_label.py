@@ -131,6 +131,21 @@ def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, t
     assert len(list(aside.glob("shard-*.parquet"))) == 4
 
 
+def test_another_teacher_never_mixes_with_the_old_labels(config: Config, prepare: Any, tmp_path: Path) -> None:
+    run = prepare(config, tmp_path / "run")
+    label.run_stage(config, run)
+    Path(run.path("labels", "artifact.json")).unlink()
+    Path(committed_shards(run)[2]).unlink()  # interrupted, and then the teacher is trained anew
+    run.commit_artifact("teacher", run.artifact("teacher") | {"fingerprint": "another"})
+    label.run_stage(config, run)
+    fingerprints = {read_table_metadata(uri)["fingerprint"] for uri in committed_shards(run).values()}
+    [aside] = (tmp_path / "run" / "superseded").iterdir()
+    before = {read_table_metadata(str(path))["fingerprint"] for path in aside.glob("shard-*.parquet")}
+    assert len(fingerprints) == len(before) == 1
+    assert fingerprints != before
+    assert len(committed_shards(run)) == 4
+
+
 def test_another_corrector_changes_calibrated_scores_only(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
+from false_cluster import node, set_nodes
 
 from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
 from raylabel.config import Config
@@ -25,16 +25,6 @@ from raylabel.pipeline.preflight import (
 )
 from raylabel.pipeline.run import run_pipeline
 from raylabel.storage import RunFolder, commit_json, read_json
-
-
-def node(**resources: float) -> dict[str, Any]:
-    return {"Alive": True, "NodeID": str(resources), "Resources": resources}
-
-
-def set_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
-    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
-    totals = {name: sum(one["Resources"].get(name, 0) for one in nodes if one["Alive"]) for name in ("CPU", "GPU")}
-    monkeypatch.setattr(ray, "cluster_resources", lambda: totals)
 
 
 def test_only_stages_to_do_are_asked_for(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from raylabel import progress
+from raylabel.errors import StorageError
 from raylabel.pipeline import session
 from raylabel.pipeline.live_snapshot import read_progress
 from raylabel.pipeline.session import LiveCounter, live_progress
@@ -102,3 +103,24 @@ def test_figures_stay_where_the_work_is_interrupted(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert read_progress(run, "labels") is not None
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_figures_that_cannot_be_written_fail_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_tries = 0
+
+    def failing(*args: object, **kwargs: object) -> None:
+        nonlocal num_tries
+        num_tries += 1
+        raise StorageError("the store is out of reach")
+
+    monkeypatch.setattr(session, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(session, "commit_progress", failing)
+    monkeypatch.setattr(session, "remove_progress", failing)
+    with live_progress("label", 100, unit="images", run=RunFolder(str(tmp_path)), folder="labels") as counter:
+        deadline = time.monotonic() + 30
+        while num_tries < 2:
+            assert time.monotonic() < deadline, "the first failure must not be the last try"
+            time.sleep(0.1)
+        counter.report.remote("shard-3", 100, 90, 1)

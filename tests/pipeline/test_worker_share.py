@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-import ray
+from false_cluster import node, set_nodes
 
 from raylabel.config import LabelConfig
 from raylabel.errors import InputError
@@ -13,8 +13,7 @@ from raylabel.pipeline.worker_share import resolve_workers, torch_threads
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
     def has(*machines: dict[str, float]) -> None:
-        nodes = [{"Alive": True, "Resources": resources} for resources in machines]
-        monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99}}])
+        set_nodes(monkeypatch, *(node(**one) for one in machines), node(CPU=99.0) | {"Alive": False})
 
     return has
 

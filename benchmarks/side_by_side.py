@@ -1,0 +1,56 @@
+"""Candidates side by side: best seconds of a few rounds in turns, and peak memory above what the inputs take."""
+
+import gc
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result, from a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def print_table(found: tuple[str, dict[str, tuple[float, float]]]) -> None:
+    title, rows = found
+    print(f"\n{title}")
+    [(_, (own_seconds, _)), *_] = rows.items()
+    for name, (seconds, mebibytes) in rows.items():
+        print(f"  {name:<58}{seconds:>9.3f} ({mebibytes:>6.0f}){seconds / own_seconds:>8.2f}x", flush=True)
+
+
+def in_turns(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Best seconds and highest peak in MiB of each candidate."""
+    seconds, peaks = dict.fromkeys(candidates, np.inf), dict.fromkeys(candidates, 0.0)
+    for _ in range(rounds):
+        for name, candidate in candidates.items():
+            gc.collect()
+            before = reset_peak()
+            start = time.perf_counter()
+            result = candidate()
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            peaks[name] = max(peaks[name], peak_mebibytes() - before)
+            del result
+    return {name: (seconds[name], peaks[name]) for name in candidates}
+
+
+def reset_peak() -> float:
+    """Set the high-water mark of memory back to what is in use, where the kernel can; the mark, in MiB."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_mebibytes()
+
+
+def peak_mebibytes() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
