@@ -43,6 +43,8 @@ class DiskNeed:
             if self.free_bytes is None
             else f"{_size(self.free_bytes)} free"
         )
+        if not self.num_images:
+            return f"no labels are to be made, {free}"
         return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} an image), {free}"
 
 
