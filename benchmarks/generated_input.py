@@ -86,9 +86,9 @@ def generated_context() -> FitContext:
 def generate_run(run: RunFolder, num_instances: int) -> int:
     """A run that is labelled and not corrected, 20 instances an image and 256 images a shard."""
     from raylabel.calibration import scored_accuracy
-    from raylabel.pipeline.calibrate import fit_and_commit
     from raylabel.pipeline.label import refresh
     from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
+    from raylabel.pipeline.stored_calibration import fit_and_commit
 
     groups = generated_context().frequency_groups
     data = DataConfig(labelled="labelled.json", images="images", calibration="c.json", validation="v.json", pool="pool")

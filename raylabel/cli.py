@@ -201,7 +201,6 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise InputError("calibrate: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
-    from raylabel.pipeline.evaluate import format_metrics
     from raylabel.pipeline.run import run_one
 
     is_json = getattr(arguments, "json", False)
@@ -212,6 +211,8 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if is_json:
         print(json.dumps(artifact))
     elif arguments.stage == "evaluate":
+        from raylabel.pipeline.evaluate import format_metrics
+
         print(format_metrics(artifact["metrics"]))
 
 

@@ -10,39 +10,38 @@ import pyarrow as pa
 
 from raylabel.calibration import (
     ClassAccuracy,
-    Corrector,
     Detections,
-    FitContext,
     ImagePredictions,
     ReliabilityBins,
-    calibration_tables,
-    corrector_from_json,
     federated_accuracy,
-    fit_corrector,
     match_image,
     weigh_by_verification,
 )
-from raylabel.calibration.marginal import MarginalCorrector
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
-from raylabel.pipeline.data import RunData, load_classes
+from raylabel.pipeline.data import RunData
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.decoding import ImageSource
-from raylabel.pipeline.inference import Predictor, map_shards, row_shards
+from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.live_calibration import live_calibration
-from raylabel.pipeline.pool_histogram import labelled_pool, read_pool_histogram
+from raylabel.pipeline.map_shards import map_shards, row_shards
 from raylabel.pipeline.session import connect, live_progress
-from raylabel.pipeline.similarity import load_similarity
-from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.stage import execute_stage, finished
+from raylabel.pipeline.stored_calibration import (
+    FOLDER,
+    detections_from_table,
+    fit_and_commit,
+    fit_settings,
+    load_corrector,
+    refit,
+)
 from raylabel.pipeline.training_jobs import describe_model, fold_rows, fold_teacher_job
-from raylabel.schema import DETECTIONS, context_from_arrow, context_to_arrow
-from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_json, read_table
-
-FOLDER = stage_folder("calibrate")
+from raylabel.schema import DETECTIONS, context_to_arrow
+from raylabel.storage import RunFolder, digest
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -73,111 +72,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     artifact = execute_stage(run, "calibrate", inputs, work)
     # A refit that was interrupted has left another corrector than the artifact's, and some of its tables.
     is_whole = artifact["corrector_digest"] == digest(load_corrector(run).to_json())
-    return artifact if is_whole and artifact["settings"] == _settings(config) else refit(config, run)
-
-
-def refit(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Fit the configured corrector on the stored detections; only the tables, the corrector and the artifact change.
-
-    Raises:
-        InputError: nothing was calibrated yet.
-    """
-    artifact = finished(run, "calibrate")
-    detections, image_ids = load_detections(run)
-    artifact |= fit_and_commit(config, run, detections, image_ids, load_accuracy(run))
-    run.commit_artifact(FOLDER, artifact)
-    print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
-    return artifact
-
-
-def fit_to_pool(config: Config, run: RunFolder) -> None:
-    """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
-    if config.calibration.corrector == MarginalCorrector.kind:
-        pool = labelled_pool(run)
-        if pool is not None and finished(run, "calibrate").get("pool") != pool:
-            refit(config, run)
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    return {"corrector": config.calibration.corrector, "num_bins": config.calibration.num_bins, "seed": config.seed}
-
-
-def load_corrector(run: RunFolder) -> Corrector:
-    """The corrector that calibrate or recalibrate fitted.
-
-    Raises:
-        InputError: there is none yet.
-    """
-    return corrector_from_json(read_json(run.path(FOLDER, "corrector.json")))
-
-
-def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
-    """Stored detections of the calibration split, and the image ids that their image indices number."""
-    return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
-
-
-def load_accuracy(run: RunFolder) -> ClassAccuracy:
-    """Stored accuracy of each class; no corrector changes it."""
-    table = read_table(run.path(FOLDER, "classes.parquet"))
-    columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
-    return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
-
-
-def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
-    """Read rows of schema.DETECTIONS."""
-    image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
-    detections = Detections(
-        num_classes=num_classes,
-        class_indices=table["class_index"].to_numpy(),
-        raw_scores=table["raw_score"].to_numpy().astype(np.float64),
-        image_indices=image_indices.astype(np.int64),
-        outcomes=table["outcome"].to_numpy(),
-        weights=table["weight"].to_numpy().astype(np.float64),
-        context=context_from_arrow(table["context"]),
-        mask_areas=table["mask_area"].to_numpy(),
-    )
-    return detections, image_ids.tolist()
-
-
-def fit_and_commit(
-    config: Config, run: RunFolder, detections: Detections, image_ids: list[str], accuracy: ClassAccuracy
-) -> dict[str, Any]:
-    """Fit the configured corrector and write its tables; returns what the artifact says."""
-    classes = load_classes(run)
-    pool = labelled_pool(run) if config.calibration.corrector == MarginalCorrector.kind else None
-    context = FitContext(
-        num_bins=config.calibration.num_bins,
-        frequency_groups=classes.frequency_groups,
-        similarity=load_similarity(run),
-        seed=config.seed,
-        num_train_images=classes.num_train_images,
-        pool_histogram=read_pool_histogram(run) if pool is not None else None,
-    )
-    corrector = fit_corrector(config.calibration.corrector, detections, context=context)
-    tables = calibration_tables(
-        detections,
-        image_ids=image_ids,
-        corrector=corrector,
-        context=context,
-        class_names=classes.names,
-        category_ids=classes.category_ids,
-        num_train_images=classes.num_train_images,
-        accuracy=accuracy,
-    )
-    # First, so that an interruption among the tables can be seen by it. It names categories, as results files do, for
-    # `raylabel correct`.
-    commit_json(
-        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
-    )
-    commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
-    commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
-    commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())
-    commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
-    return tables.summary | {
-        "settings": _settings(config),
-        "corrector_digest": digest(corrector.to_json()),
-        "pool": pool,
-    }
+    return artifact if is_whole and artifact["settings"] == fit_settings(config) else refit(config, run)
 
 
 class _Part(NamedTuple):

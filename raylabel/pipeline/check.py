@@ -6,12 +6,12 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
-from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
 from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.stage import STAGES, stage_folder
+from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
 
 

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
 from raylabel.errors import InputError
 from raylabel.labels import STATUS_OK, committed_shards
-from raylabel.pipeline.calibrate import load_detections
 from raylabel.pipeline.data import load_classes
 from raylabel.pipeline.pool_histogram import LABELS_FOLDER, read_pool_histogram
 from raylabel.pipeline.stage import finished
+from raylabel.pipeline.stored_calibration import load_detections
 from raylabel.storage import RunFolder, commit_table
 from raylabel.stored_file import StoredFile
 

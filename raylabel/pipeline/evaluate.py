@@ -16,14 +16,15 @@ from raylabel.evaluation import evaluate_results, to_results
 from raylabel.label_rows import InstanceRows
 from raylabel.labels import context_from_structs, instances_from_structs
 from raylabel.masks import Rle
-from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.distill import BASELINE
-from raylabel.pipeline.inference import Predictor, map_shards, row_shards
+from raylabel.pipeline.inference import Predictor
+from raylabel.pipeline.map_shards import map_shards, row_shards
 from raylabel.pipeline.pool_quality import measure_pool
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.schema import INSTANCE
 from raylabel.storage import RunFolder, commit_json, exists
 

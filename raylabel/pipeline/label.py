@@ -12,23 +12,23 @@ from raylabel.config import Config, config_dict
 from raylabel.dataset.shard_manifest import ShardManifest, ShardReferences
 from raylabel.kept_labels import count_kept
 from raylabel.labels import committed_shards, shard_uri
-from raylabel.pipeline.calibrate import fit_to_pool, load_corrector
 from raylabel.pipeline.corrected_shards import apply_corrector
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.drift import compare_with_pool
 from raylabel.pipeline.expected_bins import bins_of_shard
-from raylabel.pipeline.inference import map_shards
 from raylabel.pipeline.label_shard import LabelShard
 from raylabel.pipeline.label_summary import summarise, too_many_bad, write_errors
 from raylabel.pipeline.lease import hold_lease
 from raylabel.pipeline.ledger import Ledger
 from raylabel.pipeline.live_calibration import live_calibration
+from raylabel.pipeline.map_shards import map_shards
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
 from raylabel.pipeline.pool_listing import ensure_manifest, has_grown
 from raylabel.pipeline.preflight import check_nodes, check_teacher_fits
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
+from raylabel.pipeline.stored_calibration import fit_to_pool, load_corrector
 from raylabel.storage import RunFolder, commit_json, digest, remove
 
 FOLDER = stage_folder("label")

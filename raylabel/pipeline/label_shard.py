@@ -21,7 +21,6 @@ from raylabel.labels import STATUS_OK, shard_uri
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.expected_bins import expected_bins
-from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.lease import check_lease
 from raylabel.pipeline.metrics import ShardMetrics
 from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json
@@ -45,6 +44,8 @@ class LabelShard:
         counter: Any,
         calibration_actor: Any,
     ) -> None:
+        from raylabel.pipeline.inference import Predictor  # loads torch: seconds that the driver needn't wait
+
         self._config = parse_config(config)
         self._run = RunFolder(run)
         self._corrector = corrector_from_json(corrector)

@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import ray
-import torch
 from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -68,6 +67,8 @@ class _NodeReport:
 
 @ray.remote(num_cpus=0)
 def _look_around(probe_uri: str) -> _NodeReport:
+    import torch  # takes seconds to load, which a driver without GPUs needn't wait
+
     return _NodeReport(
         host=socket.gethostname(),
         sees_run=exists(probe_uri),

@@ -11,7 +11,8 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData, commit_classes
 from raylabel.pipeline.ddp import Training, train_on_ray
-from raylabel.pipeline.inference import Predictor, map_shards, row_shards
+from raylabel.pipeline.inference import Predictor
+from raylabel.pipeline.map_shards import map_shards, row_shards
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, stage_folder
 from raylabel.pipeline.training_jobs import (

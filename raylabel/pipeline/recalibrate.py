@@ -3,9 +3,9 @@
 from typing import Any
 
 from raylabel.config import dump_config, load_run_config
-from raylabel.pipeline.calibrate import refit
 from raylabel.pipeline.label import refresh
 from raylabel.pipeline.lease import hold_lease
+from raylabel.pipeline.stored_calibration import refit
 from raylabel.storage import RunFolder, commit_bytes
 
 

@@ -1,11 +1,10 @@
 """A run from end to end: every stage in order, skipping what is finished."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from raylabel.config import Config, dump_config
-from raylabel.pipeline import calibrate, distill, evaluate, label, prototypes, report, teacher
-from raylabel.pipeline.check import check_run
 from raylabel.pipeline.lease import hold_lease
 from raylabel.pipeline.preflight import check_cluster, check_writable
 from raylabel.pipeline.session import connect
@@ -14,10 +13,12 @@ from raylabel.storage import RunFolder, commit_bytes
 
 Stage = Callable[[Config, RunFolder], dict[str, Any]]
 
-_MODULES = (prototypes, teacher, calibrate, label, distill, evaluate, report)
+# Modules of stages, and `check`, are loaded when they are needed: torch takes seconds that not all of them need.
 
-RUN_STAGE: dict[str, Stage] = {name: module.run_stage for name, module in zip(STAGES, _MODULES, strict=True)}
-"""Name of a stage -> its function."""
+
+def _run_stage(stage: str) -> Stage:
+    module: Any = importlib.import_module(f"raylabel.pipeline.{stage}")
+    return module.run_stage
 
 
 def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     check_writable(run)
     with hold_lease(run):
         commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-        return RUN_STAGE[stage](config, run)
+        return _run_stage(stage)(config, run)
 
 
 def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -39,6 +40,8 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
         InputError: anything that `check_run` or `check_cluster` finds, before the first stage starts; or another driver
             is at work on the run.
     """
+    from raylabel.pipeline.check import check_run
+
     found = check_run(config, run)
     if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
         connect()

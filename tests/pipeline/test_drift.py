@@ -11,7 +11,7 @@ import pytest
 from raylabel.config import Config
 from raylabel.errors import InputError
 from raylabel.labels import PseudoLabels, committed_shards
-from raylabel.pipeline import calibrate, label
+from raylabel.pipeline import label, stored_calibration
 from raylabel.pipeline.drift import count_pool
 from raylabel.pipeline.pool_histogram import labelled_pool
 from raylabel.pipeline.recalibrate import recalibrate
@@ -102,7 +102,7 @@ def test_marginal_is_fitted_to_the_pool_once_it_is_labelled(config: Config, prep
     config = replace(config, calibration=replace(config.calibration, corrector="marginal"))
     run = prepare(config, tmp_path / "run")
     put_detections(run, np.arange(60) % 6, num_images=60)
-    calibrate.refit(config, run)
+    stored_calibration.refit(config, run)
     before = read_json(run.path("calibration", "corrector.json"))
     assert finished(run, "calibrate")["pool"] is None
     artifact = run_one("label", config, run)
@@ -128,7 +128,7 @@ def test_labels_of_another_teacher_are_not_the_pool(config: Config, prepare: Any
     put_detections(run, np.arange(60) % 6, num_images=60)
     label.run_stage(config, run)
     run.commit_artifact("teacher", {"fingerprint": "another", "seconds": 0.0})
-    calibrate.refit(config, run)
+    stored_calibration.refit(config, run)
     assert finished(run, "calibrate")["pool"] is None
 
 

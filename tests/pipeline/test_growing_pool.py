@@ -15,9 +15,9 @@ from raylabel.config import Config, dump_config
 from raylabel.errors import InputError
 from raylabel.labels import PseudoLabels, committed_shards
 from raylabel.pipeline import distill, evaluate, label
-from raylabel.pipeline.inference import map_shards
 from raylabel.pipeline.lease import read_lease
 from raylabel.pipeline.ledger import read_ledger
+from raylabel.pipeline.map_shards import map_shards
 from raylabel.pipeline.pool_histogram import labelled_pool
 from raylabel.storage import RunFolder, commit_json, read_json, read_table
 

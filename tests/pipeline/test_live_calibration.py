@@ -22,10 +22,10 @@ from raylabel.calibration import Detections, ReliabilityBins, ccece
 from raylabel.config import Config, dump_config, load_config
 from raylabel.labels import PseudoLabels, committed_shards
 from raylabel.matching import detection_weights, verification_weights
-from raylabel.pipeline import calibrate, label, live_calibration
+from raylabel.pipeline import calibrate, label, live_calibration, stored_calibration
 from raylabel.pipeline.data import RunData
-from raylabel.pipeline.inference import map_shards
 from raylabel.pipeline.live_calibration import NAMESPACE, CalibrationActor, LiveCalibration, actor_name
+from raylabel.pipeline.map_shards import map_shards
 from raylabel.pipeline.status import format_status, run_status
 from raylabel.storage import RunFolder, commit_bytes, commit_json, read_bytes
 
@@ -191,7 +191,7 @@ def test_killed_while_calibrating(
 
 def bins_as_matched(config: Config, run: RunFolder) -> ReliabilityBins:
     """Of the stored detections with the weights that workers give, before all images together improve on them."""
-    detections, image_ids = calibrate.load_detections(run)
+    detections, image_ids = stored_calibration.load_detections(run)
     annotated = RunData(config).calibration
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
     class_weights, weights = verification_weights(annotated), np.ones(len(detections))

@@ -15,7 +15,6 @@ from raylabel.calibration import Corrector, Detections, FitContext, fit_correcto
 from raylabel.config import Config
 from raylabel.errors import InputError
 from raylabel.pipeline import label, preflight
-from raylabel.pipeline.calibrate import load_corrector
 from raylabel.pipeline.check import check_run, format_check
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.preflight import (
@@ -24,6 +23,7 @@ from raylabel.pipeline.preflight import (
     check_writable,
 )
 from raylabel.pipeline.run import run_pipeline
+from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, commit_json, read_json
 
 

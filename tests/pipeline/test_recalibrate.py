@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raylabel.config import Config
-from raylabel.pipeline import calibrate, label
+from raylabel.pipeline import calibrate, label, stored_calibration
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.storage import RunFolder, commit_json, commit_table, digest, read_bytes, read_json
 
@@ -78,4 +78,4 @@ def test_killed_after_any_commit_of_the_fit(
     assert artifact["corrector_digest"] == run.artifact("calibration")["corrector_digest"]
     recalibrate(run, "temperature")
     assert read_json(run.path("calibration", "corrector.json"))["kind"] == "temperature"
-    assert run.artifact("labels")["corrector_digest"] == digest(calibrate.load_corrector(run).to_json())
+    assert run.artifact("labels")["corrector_digest"] == digest(stored_calibration.load_corrector(run).to_json())

@@ -8,11 +8,11 @@ import pytest
 
 from raylabel.config import Config, load_run_config
 from raylabel.models.saved import load_segmenter
-from raylabel.pipeline.calibrate import load_detections
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_pipeline
 from raylabel.pipeline.stage import STAGES
 from raylabel.pipeline.status import format_status, run_status
+from raylabel.pipeline.stored_calibration import load_detections
 from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
 from raylabel.storage import RunFolder, read_json, read_table
 
