@@ -8,18 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from raylabel.config import TrainingConfig
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, read_checkpoint, write_checkpoint
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
+from raylabel.training.optimizer import build_optimizer, learning_rate
 
 __all__ = ["TrainContext", "TrainJob", "train"]
 
 MAX_GRADIENT_NORM = 5.0
-LEARNING_RATE_WARMUP_STEPS = 50
-FINAL_LEARNING_RATE_SHARE = 0.01
 REPORT_EVERY_STEPS = 10
 
 
@@ -74,24 +72,6 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
             context.report(step, metrics.take() | {"learning_rate": rate}, write)
     segmenter.load_state_dict(average.state)
     return segmenter.eval()
-
-
-def learning_rate(step: int, job: TrainJob) -> float:
-    """Rate at a step: linear warm-up from `start_step`, times a cosine over all `steps` to a hundredth of the peak."""
-    num_warmup = min(LEARNING_RATE_WARMUP_STEPS, max(1, (job.steps - job.start_step) // 4))
-    warmup = min(1.0, (step - job.start_step + 1) / num_warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / job.steps))
-    return job.settings.learning_rate * warmup * (FINAL_LEARNING_RATE_SHARE + (1 - FINAL_LEARNING_RATE_SHARE) * cosine)
-
-
-def build_optimizer(segmenter: Segmenter, settings: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; biases and the gains of norms (one-dimensional parameters) are not decayed."""
-    parameters = [one for _, one in segmenter.named_parameters() if one.requires_grad]
-    groups = [
-        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
 class BatchLosses(nn.Module):

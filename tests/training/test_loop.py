@@ -17,7 +17,8 @@ from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.batches import BatchSource
 from raylabel.training.job import TrainContext, TrainJob
-from raylabel.training.loop import BatchLosses, build_optimizer, learning_rate, train
+from raylabel.training.loop import BatchLosses, train
+from raylabel.training.optimizer import build_optimizer, learning_rate
 
 NUM_CLASSES = 2
 

@@ -1,0 +1,36 @@
+"""Every setting of a run: frozen dataclasses, one docstring a field; and the strict YAML loader."""
+
+from raylabel.config.data import DataConfig, SplitFraction
+from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, SelectionConfig
+from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
+from raylabel.config.run import Config
+from raylabel.config.training import (
+    PoolLosses,
+    SmoothingConfig,
+    SmoothingKind,
+    StudentConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "CalibrationConfig",
+    "Config",
+    "CorrectorKind",
+    "DataConfig",
+    "LabelConfig",
+    "PoolLosses",
+    "SelectionConfig",
+    "SmoothingConfig",
+    "SmoothingKind",
+    "SplitFraction",
+    "StudentConfig",
+    "TeacherConfig",
+    "TrainingConfig",
+    "config_dict",
+    "dump_config",
+    "load_config",
+    "load_run_config",
+    "parse_config",
+    "resolve_paths",
+]

@@ -1,0 +1,145 @@
+"""The strict YAML loader: unknown keys are refused, with the nearest valid name."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from raylabel.config.run import Config
+from raylabel.errors import InputError
+from raylabel.storage import RunFolder, exists, read_bytes
+
+
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
+    """Read and check a YAML config.
+
+    Args:
+        path: local YAML file; relative paths under `data`, `weights` and `embedder` are relative to its folder, `out`
+            is relative to the working directory.
+        overrides: dotted key -> YAML text, such as {"teacher.steps": "100"}.
+
+    Raises:
+        InputError: the file is missing or not YAML, a key is unknown (the nearest valid name is given), or a value
+            is of the wrong type or out of its range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file")
+    return resolve_paths(_config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
+
+
+def load_run_config(run: RunFolder, overrides: dict[str, str] | None = None) -> Config:
+    """The resolved config that a run keeps in its folder.
+
+    Raises:
+        InputError: the folder is not a run, or as of `load_config`.
+    """
+    uri = run.path("config.yaml")
+    if not exists(uri):
+        raise InputError(f"{run.uri}: not a run folder: it has no config.yaml")
+    return _config_from_yaml(read_bytes(uri), uri, overrides)
+
+
+def _config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None) -> Config:
+    try:
+        settings = yaml.safe_load(content.decode("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{source}: must be a mapping of settings, got {type(settings).__name__}")
+    for dotted, text in (overrides or {}).items():
+        _set(settings, dotted, text)
+    return parse_config(settings, source=source)
+
+
+def parse_config(settings: dict[str, Any], *, source: str = "config") -> Config:
+    """Turn a mapping into a checked Config; `source` stands at the head of every message.
+
+    Raises:
+        InputError: as of `load_config`.
+    """
+    _refuse_unknown(Config, settings, prefix="", source=source)
+    try:
+        return TypeAdapter(Config).validate_python(settings)
+    except ValidationError as error:
+        first = max(error.errors(), key=lambda one: len(one["loc"]))
+        if isinstance(first.get("ctx", {}).get("error"), InputError):
+            raise InputError(f"{source}: {first['ctx']['error']}") from None
+        location = ".".join(str(part) for part in first["loc"] if str(part) in _key_names(Config) or "." in str(part))
+        message = first["msg"][0].lower() + first["msg"][1:]
+        if first["type"] == "missing":
+            raise InputError(f"{source}: {location or first['loc'][-1]} is required") from None
+        raise InputError(f"{source}: {location}: {message}, got {first['input']!r}") from None
+
+
+def dump_config(config: Config) -> str:
+    """YAML of every setting; `load_config` reads it back to an equal Config."""
+    return yaml.safe_dump(config_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """Plain dictionary of a config or one of its parts."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def resolve_paths(config: Config, base: Path) -> Config:
+    """Make relative paths absolute, from `base`; URIs stay."""
+
+    def absolute(text: Any) -> Any:
+        if not isinstance(text, str) or "://" in text:
+            return text
+        return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
+
+    settings = config_dict(config)
+    for name, value in settings["data"].items():
+        settings["data"][name] = absolute(value)
+    for section, name in (("teacher", "weights"), ("student", "weights"), ("smoothing", "embedder")):
+        settings[section][name] = absolute(settings[section][name])
+    return parse_config(settings)
+
+
+def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
+    *parents, last = dotted.split(".")
+    place = settings
+    for name in parents:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise InputError(f"--{dotted}: {name} is not a section")
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--{dotted}: not a YAML value: {text!r}") from error
+
+
+def _sections(annotation: Any) -> list[type]:
+    """Config classes that a field's annotation admits."""
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return [found for part in get_args(annotation) for found in _sections(part)]
+    return [annotation] if is_dataclass(annotation) and isinstance(annotation, type) else []
+
+
+def _refuse_unknown(section: type, settings: dict[str, Any], *, prefix: str, source: str) -> None:
+    hints = get_type_hints(section)
+    names = [field.name for field in fields(section)]
+    for key, value in settings.items():
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"valid names: {', '.join(names)}"
+            raise InputError(f"{source}: unknown key {prefix}{key}; {hint}")
+        inner = _sections(hints[key])
+        if inner and isinstance(value, dict):
+            _refuse_unknown(inner[0], value, prefix=f"{prefix}{key}.", source=source)
+        elif inner and value is None and str not in get_args(hints[key]):
+            settings[key] = {}
+
+
+def _key_names(section: type) -> set[str]:
+    names = {field.name for field in fields(section)}
+    for annotation in get_type_hints(section).values():
+        for inner in _sections(annotation):
+            names |= _key_names(inner)
+    return names

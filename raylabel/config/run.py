@@ -1,0 +1,51 @@
+"""Settings of a whole run."""
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from raylabel.config.constraints import STRICT, NonNegativeInt
+from raylabel.config.data import DataConfig, SplitFraction
+from raylabel.config.labelling import CalibrationConfig, LabelConfig, SelectionConfig
+from raylabel.config.training import SmoothingConfig, StudentConfig, TeacherConfig
+from raylabel.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """A whole run."""
+
+    data: DataConfig
+    smoothing: SmoothingConfig = Field(default_factory=SmoothingConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    calibration: CalibrationConfig = Field(default_factory=CalibrationConfig)
+    label: LabelConfig = Field(default_factory=LabelConfig)
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    student: StudentConfig = Field(default_factory=StudentConfig)
+    seed: NonNegativeInt = 0
+    """Seed of every random choice."""
+    out: str = "runs/default"
+    """The run folder or URI, where `--out` is not given."""
+
+    def __post_init__(self) -> None:
+        if self.calibration.folds == 1:
+            raise InputError("calibration.folds must be 0 or >= 2, got 1")
+        if self.smoothing.eps_min > self.smoothing.eps_max:
+            low, high = self.smoothing.eps_min, self.smoothing.eps_max
+            raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
+        if self.smoothing.warmup_steps > self.teacher.steps:
+            warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
+            raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
+        if self.student.init == "teacher" and self.student.model != self.teacher.model:
+            raise InputError(
+                f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
+                f"{self.student.model}; or set student.init: weights"
+            )
+        fractions = [
+            part.fraction
+            for part in (self.data.calibration, self.data.validation, self.data.pool)
+            if isinstance(part, SplitFraction)
+        ]
+        if sum(fractions) >= 1:
+            raise InputError(
+                f"data: the fractions of calibration, validation and pool must sum to < 1, got {fractions}"
+            )

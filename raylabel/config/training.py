@@ -1,0 +1,106 @@
+"""Settings of the models and their training."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
+
+SmoothingKind = Literal["none", "uniform", "similarity"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SmoothingConfig:
+    """Label smoothing of the teacher's class targets (docs/design.md, "Similarity label smoothing")."""
+
+    kind: SmoothingKind = "similarity"
+    """Where the smoothed mass goes: nowhere, evenly to the other classes, or by class similarity."""
+    eps_min: Probability = 0.02
+    """Mass taken from the true class for the most frequent class."""
+    eps_max: Probability = 0.2
+    """Mass taken from the true class for the rarest class."""
+    tau: Positive = 0.1
+    """Temperature of the softmax over similarities."""
+    warmup_steps: NonNegativeInt = 150
+    """Steps of the warm-up that trains the embedder, where neither weights nor `embedder` are given; the teacher
+    goes on from it, and they count into `teacher.steps`."""
+    embedder: str | None = None
+    """Folder of a saved model whose features serve for the prototypes."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainingConfig:
+    """What the training of teacher and student share."""
+
+    model: str = "tiny_maskrcnn"
+    """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    weights: str | None = None
+    """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
+    learning_rate: Positive = 0.002
+    """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the moving average of the weights, which is what is saved; ramped up over the first steps."""
+    repeat_threshold: NonNegative = 0.1
+    """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    num_workers: PositiveInt = 2
+    """DDP workers; each takes an equal part of the batch."""
+    cpus_per_worker: Positive = 0.5
+    """CPUs that Ray reserves for a worker."""
+    gpus_per_worker: NonNegative = 0.0
+    """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
+    checkpoint_every: PositiveInt = 100
+    """Steps between checkpoints, from which an interrupted training goes on."""
+    min_size: PositiveInt | None = None
+    """Images are resized so that the short side has this length before the model; null keeps their size."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeacherConfig(TrainingConfig):
+    """The model that labels the pool."""
+
+    steps: PositiveInt = 500
+    """Optimizer steps."""
+    batch_size: PositiveInt = 8
+    """Images a step over all workers."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PoolLosses:
+    """Weight of each loss term on pseudo-labelled images."""
+
+    classes: NonNegative = 1.0
+    """Soft cross-entropy of the box head."""
+    objectness: NonNegative = 1.0
+    """Objectness of the region proposals."""
+    boxes: NonNegative = 0.0
+    """Box regression, of proposals and box head."""
+    masks: NonNegative = 0.0
+    """Mask head."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StudentConfig(TrainingConfig):
+    """The model that is distilled from labelled images and pseudo-labels."""
+
+    steps: PositiveInt = 300
+    """Optimizer steps."""
+    init: Literal["teacher", "weights"] = "teacher"
+    """Start from the teacher (which must be of the same model), or from `weights` (at random where null)."""
+    labelled_per_batch: PositiveInt = 4
+    """Labelled images a step over all workers."""
+    unlabelled_per_batch: NonNegativeInt = 12
+    """Pool images a step over all workers."""
+    unlabelled_weight: NonNegative = 1.0
+    """Weight of the loss on pool images."""
+    pool_losses: PoolLosses = Field(default_factory=PoolLosses)
+    """Weight of each loss term on pool images."""
+    weight_by_score: bool = False
+    """Weigh each pseudo-label's class loss by its calibrated score."""
+    doubtful_score: Probability = 0.1
+    """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
+    background; 1 takes all that is dropped for background."""
+    supervised_baseline: bool = True
+    """Also train on labelled images only, with the same steps and images a step, for the report."""
