@@ -63,6 +63,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),
         ("smoothing.eps_min", "0.9", "eps_min must be <= smoothing.eps_max"),
         ("smoothing.warmup_steps", "501", "warmup_steps must be <= teacher.steps"),
+        ("student.min_workers", "3", "student.min_workers must be <= student.num_workers 2, got 3"),
         ("teacher.learning_rate", ".inf", "teacher.learning_rate: .*finite"),
         ("teacher", "3", "teacher: "),
         ("teacher.model", "maskrcnn_resnet50_fpn_v2", "student.init: teacher needs student.model maskrcnn_resnet50"),
