@@ -56,6 +56,8 @@ class TrainingConfig:
     """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    keep_checkpoints: PositiveInt = 2
+    """So many of the last checkpoints are kept while a training lasts."""
     min_size: PositiveInt | None = None
     """Images are resized so that the short side has this length before the model; null keeps their size."""
 

@@ -26,7 +26,14 @@ from raylabel.training.loop import TrainJob
 EMBEDDER = "prototypes/embedder"
 """Folder in the run of the model that made the prototypes, where it was trained or built here."""
 
-RESOURCES = ("num_workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every")
+RESOURCES = (
+    "num_workers",
+    "min_workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
 """Training settings that change where and how fast a model is trained, not which."""
 
 

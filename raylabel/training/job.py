@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
+from raylabel.training.checkpoints import Snapshot
 from raylabel.training.examples import Examples
 
-Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
-"""Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
-as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`); and, every `checkpoint_every` steps and at the end, a
-function that writes a checkpoint into an existing local folder, to be called by rank 0."""
+Report = Callable[[int, dict[str, float]], None]
+"""Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
+call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,9 @@ class TrainContext:
         device: of the model.
         wrap: puts a module into DDP, or leaves it.
         report: see Report.
-        restore: folder of a checkpoint to go on from.
+        restore: the state to go on from.
+        save: takes the state every `checkpoint_every` steps and after the last one, on the first rank alone.
+        wants_checkpoint: asked after each step on every rank, and says the same on all; whether to save now as well.
         amp: automatic mixed precision.
     """
 
@@ -36,8 +37,10 @@ class TrainContext:
     num_parts: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
-    report: Report = lambda step, metrics, write: None
-    restore: Path | None = None
+    report: Report = lambda step, metrics: None
+    restore: Snapshot | None = None
+    save: Callable[[Snapshot], None] = lambda snapshot: None
+    wants_checkpoint: Callable[[int], bool] = lambda step: False
     amp: bool = False
 
 

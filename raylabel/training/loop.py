@@ -2,7 +2,6 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
-from raylabel.training.checkpoints import TrainState, read_checkpoint, write_checkpoint
+from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.optimizer import build_optimizer, learning_rate
@@ -46,7 +45,10 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     amp_dtype = _amp_dtype(context.device)
     scaler = torch.amp.GradScaler(context.device.type, enabled=context.amp and amp_dtype == torch.float16)
     state = TrainState(segmenter=segmenter, average=average, optimizer=optimizer, scaler=scaler)
-    step = job.start_step if context.restore is None else read_checkpoint(context.restore, state)
+    step = job.start_step
+    if context.restore is not None:
+        restore_snapshot(context.restore, state)
+        step = context.restore.step
     stop_step = job.steps if job.stop_step is None else min(job.stop_step, job.steps)
     segmenter.train()
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
@@ -82,10 +84,11 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
             average.update(segmenter, step - job.start_step)
             step += 1
             metrics.add({"loss": loss, "gradient_norm": norm.item()})
-            is_checkpoint = step == stop_step or step % job.settings.checkpoint_every == 0
-            if is_checkpoint or step % REPORT_EVERY_STEPS == 0:
-                write = partial(write_checkpoint, step=step, state=state) if is_checkpoint else None
-                context.report(step, metrics.take() | {"learning_rate": rate}, write)
+            if step == stop_step or step % REPORT_EVERY_STEPS == 0:
+                context.report(step, metrics.take() | {"learning_rate": rate})
+            is_due = step == stop_step or step % job.settings.checkpoint_every == 0
+            if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
+                context.save(take_snapshot(step, state))
     segmenter.load_state_dict(average.state)
     return segmenter.eval()
 
