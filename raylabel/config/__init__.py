@@ -3,6 +3,7 @@
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, SelectionConfig
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
+from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
     PoolLosses,
@@ -19,7 +20,9 @@ __all__ = [
     "CorrectorKind",
     "DataConfig",
     "LabelConfig",
+    "OptimizerConfig",
     "PoolLosses",
+    "Precision",
     "SelectionConfig",
     "SmoothingConfig",
     "SmoothingKind",

@@ -1,11 +1,12 @@
 """Settings of the models and their training."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
+from raylabel.config.optimizer import OptimizerConfig
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
 
@@ -37,12 +38,8 @@ class TrainingConfig:
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
     weights: str | None = None
     """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
-    learning_rate: Positive = 0.002
-    """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the moving average of the weights, which is what is saved; ramped up over the first steps."""
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    """Learning rates, schedule, precision, moving average."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
     num_workers: PositiveInt = 2
@@ -50,9 +47,13 @@ class TrainingConfig:
     cpus_per_worker: Positive = 0.5
     """CPUs that Ray reserves for a worker."""
     gpus_per_worker: NonNegative = 0.0
-    """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
+    """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
+    evaluate_images: PositiveInt = 64
+    """Validation images that such an evaluation predicts, evenly chosen."""
     min_size: PositiveInt | None = None
     """Images are resized so that the short side has this length before the model; null keeps their size."""
 

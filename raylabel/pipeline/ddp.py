@@ -88,7 +88,6 @@ def train_on_ray(
             train_loop_config={
                 "trainings": missing,
                 "run": run.uri,
-                "amp": settings.gpus_per_worker > 0,
                 "threads": max(1, int(settings.cpus_per_worker)),
                 "counter": counter,
             },
@@ -127,13 +126,13 @@ def _train_worker(loop: dict[str, Any]) -> None:
     missing = [training for training in loop["trainings"] if not training.is_saved(run)]
     try:
         for training in missing:
-            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"])
+            _train_and_save(training, run, counter=loop["counter"])
     except InputError as error:
         ray.get(loop["counter"].refuse.remote(str(error)))
         raise
 
 
-def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool) -> None:
+def _train_and_save(training: Training, run: RunFolder, *, counter: Any) -> None:
     rank = ray.train.get_context().get_world_rank()
     metrics_uri = run.path(training.folder, "metrics.jsonl")
     segmenter, job = training.build()
@@ -170,7 +169,6 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
             wrap=prepare_model,
             report=report,
             restore=restore,
-            amp=amp,
         )
         trained = train(segmenter, job, context)
     if rank == 0:

@@ -83,7 +83,7 @@ class LabelledExamples:
         """See Examples."""
         truth = self.annotated.ground_truth(index)
         uri, size_hw = self.annotated.images[index].uri, truth.image_size_hw
-        image = _image(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
+        image = image_tensor(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
         rows = np.flatnonzero(~truth.is_crowd)
         target = _target(
             truth.image_size_hw,
@@ -145,7 +145,7 @@ class PoolExamples:
         instances, scores = labelled.instances[is_taken], labelled.calibrated_scores[is_taken]
         weights = is_kept[is_taken] * (scores if self._weight_by_score else np.float32(1))
         uri, size_hw = labelled.uri, instances.image_size_hw
-        image = _image(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
+        image = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
         target = _target(
             instances.image_size_hw,
             instances.boxes_xyxy,
@@ -185,7 +185,12 @@ def _select_all(
     return kept, classes
 
 
-def _image(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
+def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
+    """An image as a model wants it, (3, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: it can't be read, or is of another size than its labels; the message names it.
+    """
     try:
         pixels_HWC = read()
     except ImageError as error:
