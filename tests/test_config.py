@@ -66,6 +66,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("teacher.optimizer.learning_rate", ".inf", "teacher.optimizer.learning_rate: .*finite"),
         ("teacher.learning_rate", "0.1", "unknown key teacher.learning_rate; valid names: .*optimizer"),
         ("teacher.optimizer.milestones", "[0.5, 1.5]", "teacher.optimizer.milestones.*less than 1, got 1.5"),
+        ("student.strong_view.min_scale", "1.5", "min_scale must be <= max_scale 1, got 1.5"),
         ("teacher", "3", "teacher: "),
         ("teacher.model", "maskrcnn_resnet50_fpn_v2", "student.init: teacher needs student.model maskrcnn_resnet50"),
         ("teacher.steps", "[", "--teacher.steps: not a YAML value"),

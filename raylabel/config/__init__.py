@@ -1,5 +1,6 @@
 """Every setting of a run: frozen dataclasses, one docstring a field; and the strict YAML loader."""
 
+from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, SelectionConfig
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
@@ -15,6 +16,7 @@ from raylabel.config.training import (
 )
 
 __all__ = [
+    "AugmentationConfig",
     "CalibrationConfig",
     "Config",
     "CorrectorKind",
@@ -27,9 +29,11 @@ __all__ = [
     "SmoothingConfig",
     "SmoothingKind",
     "SplitFraction",
+    "StrongViewConfig",
     "StudentConfig",
     "TeacherConfig",
     "TrainingConfig",
+    "ViewConfig",
     "config_dict",
     "dump_config",
     "load_config",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig
 from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
 from raylabel.config.optimizer import OptimizerConfig
 
@@ -40,6 +41,8 @@ class TrainingConfig:
     """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """Learning rates, schedule, precision, moving average."""
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """Of labelled images."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
     num_workers: PositiveInt = 2
@@ -100,6 +103,8 @@ class StudentConfig(TrainingConfig):
     """Weight of each loss term on pool images."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
+    strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
+    """Augmentation of pool images."""
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""

@@ -39,6 +39,15 @@ class Target:
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
+    def __getitem__(self, rows: Tensor) -> "Target":
+        """The chosen objects, by (K,) int64 rows."""
+        return Target(
+            boxes_xyxy=self.boxes_xyxy[rows],
+            masks_NHW=self.masks_NHW[rows],
+            class_probs=self.class_probs[rows],
+            weights=self.weights[rows],
+        )
+
     def to(self, device: torch.device | str) -> "Target":
         """The same on another device."""
         return Target(

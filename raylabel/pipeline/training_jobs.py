@@ -20,7 +20,7 @@ from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.smoothing import soft_targets
 from raylabel.storage import RunFolder, file_digest
-from raylabel.training.augment import Augment, weak_augmentation
+from raylabel.training.augment import view
 from raylabel.training.examples import LabelledExamples, PoolExamples
 from raylabel.training.job import Evaluate, TrainJob
 from raylabel.training.validation import ValidationAP
@@ -119,7 +119,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     job = TrainJob(
         settings=student,
         steps=student.steps,
-        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none")),
+        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none"), student),
         labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
         pool=pool_examples(config, run) if with_pool and student.unlabelled_per_batch else None,
         unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
@@ -146,10 +146,17 @@ def class_targets(
 
 
 def labelled_examples(
-    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], *, augment: Augment = weak_augmentation
+    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], training: TrainingConfig
 ) -> LabelledExamples:
     """Training examples of an annotated set."""
-    return LabelledExamples(labelled, targets, max_pixels=config.data.max_image_pixels, augment=augment)
+    return LabelledExamples(
+        labelled,
+        targets,
+        max_pixels=config.data.max_image_pixels,
+        augment=view(training.augmentation),
+        copy_paste=training.augmentation.copy_paste,
+        repeat_threshold=training.repeat_threshold,
+    )
 
 
 def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
@@ -175,6 +182,7 @@ def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
         weight_by_score=config.student.weight_by_score,
         doubtful_score=config.student.doubtful_score,
         max_pixels=config.data.max_image_pixels,
+        augment=view(config.student.strong_view),
     )
 
 
@@ -191,7 +199,7 @@ def _teacher_schedule(
         start_step=start,
         stop_step=stop,
         steps=config.teacher.steps,
-        labelled=labelled_examples(config, labelled, targets),
+        labelled=labelled_examples(config, labelled, targets, config.teacher),
         labelled_per_batch=config.teacher.batch_size,
         seed=config.seed,
     )
