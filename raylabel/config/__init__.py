@@ -7,6 +7,7 @@ from raylabel.config.load import config_dict, dump_config, load_config, load_run
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
+    FederatedLossConfig,
     PoolLosses,
     SmoothingConfig,
     SmoothingKind,
@@ -21,6 +22,7 @@ __all__ = [
     "Config",
     "CorrectorKind",
     "DataConfig",
+    "FederatedLossConfig",
     "LabelConfig",
     "OptimizerConfig",
     "PoolLosses",
