@@ -6,6 +6,7 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -43,6 +44,8 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
     for settings in (config.teacher, config.student):
         _build(settings, data.labelled.num_classes)
         federated_classes(data.labelled, settings.federated_loss)
+    if config.smoothing.embedder:
+        load_segmenter(config.smoothing.embedder)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {
