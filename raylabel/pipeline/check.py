@@ -6,6 +6,7 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -13,6 +14,7 @@ from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
+from raylabel.training.federated import federated_classes
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -41,6 +43,9 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
     groups = data.frequency_groups.tolist()
     for settings in (config.teacher, config.student):
         _build(settings, data.labelled.num_classes)
+        federated_classes(data.labelled, settings.federated_loss)
+    if config.smoothing.embedder:
+        load_segmenter(config.smoothing.embedder)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {

@@ -143,13 +143,12 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
     context = TrainContext(
         rank=rank,
         world_size=ray.train.get_context().get_world_size(),
-        num_parts=plan.settings.num_workers,
+        num_parts=plan.settings.num_workers * plan.settings.optimizer.accumulate,
         device=get_device(),
         wrap=prepare_model,
         report=report,
         restore=restore,
         save=save,
-        amp=plan.settings.gpus_per_worker > 0,
     )
     trained = train(segmenter, job, context)
     if rank == 0:

@@ -75,8 +75,16 @@ def restore_snapshot(snapshot: Snapshot, state: TrainState) -> None:
         field, _, name = key.partition(".")
         fields.setdefault(name, {})[field] = value
     names = {parameter: name for name, parameter in state.segmenter.named_parameters()}
-    order = [names[parameter] for group in state.optimizer.param_groups for parameter in group["params"]]
-    of_places = {place: fields[name] for place, name in enumerate(order) if name in fields}
+    order = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    of_places = {
+        # Moments lie in memory as their parameter does.
+        place: {
+            field: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            for field, value in fields[names[parameter]].items()
+        }
+        for place, parameter in enumerate(order)
+        if names[parameter] in fields
+    }
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": of_places})
     state.scaler.load_state_dict(snapshot.scaler)
 

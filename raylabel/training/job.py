@@ -7,12 +7,17 @@ import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
+from raylabel.models.protocols import Segmenter
 from raylabel.training.checkpoints import Snapshot
 from raylabel.training.examples import Examples
 
 Report = Callable[[int, dict[str, float]], None]
 """Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
-call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`."""
+call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`; on rank 0 and after an
+evaluation, its figures as `ema_*`."""
+
+Evaluate = Callable[[Segmenter], dict[str, float]]
+"""Figures of a model, such as `AP`; called on rank 0 only, in eval mode, with the moving average as weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,6 @@ class TrainContext:
         restore: the state to go on from.
         save: takes the state every `checkpoint_every` steps and after the last one, on the first rank alone.
         wants_checkpoint: asked after each step on every rank, and says the same on all; whether to save now as well.
-        amp: automatic mixed precision.
     """
 
     rank: int = 0
@@ -41,7 +45,6 @@ class TrainContext:
     restore: Snapshot | None = None
     save: Callable[[Snapshot], None] = lambda snapshot: None
     wants_checkpoint: Callable[[int], bool] = lambda step: False
-    amp: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class TrainJob:
     """What is trained on what, and for how long.
 
     Attributes:
-        settings: learning rate, decay, moving average, sampling, checkpoints.
+        settings: optimizer, sampling, checkpoints, evaluations.
         steps: length of the learning-rate schedule, and where training stops unless `stop_step` says so.
         start_step: where it starts; the model then comes from an earlier job of the same schedule.
         stop_step: where it stops, if before `steps`.
@@ -59,6 +62,7 @@ class TrainJob:
         unlabelled_per_batch: images of the pool a step over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
+        evaluate: what is made of the moving average every `settings.evaluate_every` steps; None is nothing.
         seed: of every random choice.
     """
 
@@ -72,4 +76,5 @@ class TrainJob:
     unlabelled_per_batch: int = 0
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)
+    evaluate: Evaluate | None = None
     seed: int = 0

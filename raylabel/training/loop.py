@@ -13,12 +13,12 @@ from raylabel.training.batches import Batch, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
-from raylabel.training.optimizer import build_optimizer, learning_rate
+from raylabel.training.network import autocast_dtype, prepare_network
+from raylabel.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from raylabel.training.prefetch import Prefetched
 
 __all__ = ["TrainContext", "TrainJob", "train"]
 
-MAX_GRADIENT_NORM = 5.0
 REPORT_EVERY_STEPS = 10
 
 
@@ -39,11 +39,13 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
         InputError: an image can't be read.
         RuntimeError: the loss is not finite; the message names the step.
     """
-    segmenter.to(context.device)
-    optimizer = build_optimizer(segmenter, job.settings)
-    average = MovingAverage(segmenter, job.settings.ema_decay)
-    amp_dtype = _amp_dtype(context.device)
-    scaler = torch.amp.GradScaler(context.device.type, enabled=context.amp and amp_dtype == torch.float16)
+    settings = job.settings.optimizer
+    prepare_network(segmenter.to(context.device), settings)
+    optimizer = build_optimizer(segmenter, settings)
+    average = MovingAverage(segmenter, settings.ema_decay)
+    amp_dtype = autocast_dtype(settings.precision, context.device)
+    scaler = torch.amp.GradScaler(context.device.type, enabled=amp_dtype == torch.float16)
+    max_norm = settings.max_gradient_norm or math.inf
     state = TrainState(segmenter=segmenter, average=average, optimizer=optimizer, scaler=scaler)
     step = job.start_step
     if context.restore is not None:
@@ -59,15 +61,14 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     with Prefetched(BatchSource(job, num_parts), places) as batches:
         while step < stop_step:
             rate = learning_rate(step, job)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
             loss = 0.0
             for part in parts:
                 batch = batches.take()
                 torch.manual_seed(step_seed(job.seed, step, part))
                 with _synchronised(losses_of, part == parts[-1]):
-                    with torch.autocast(context.device.type, dtype=amp_dtype, enabled=context.amp):
+                    with torch.autocast(context.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                         losses = losses_of(batch.to(context.device))
                     if not math.isfinite(losses["loss"].item()):
                         values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
@@ -78,14 +79,19 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                 loss += losses.pop("loss").item()
                 metrics.add({name: value.item() for name, value in losses.items()})
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), MAX_GRADIENT_NORM)
+            norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
             scaler.step(optimizer)
             scaler.update()
             average.update(segmenter, step - job.start_step)
             step += 1
             metrics.add({"loss": loss, "gradient_norm": norm.item()})
-            if step == stop_step or step % REPORT_EVERY_STEPS == 0:
-                context.report(step, metrics.take() | {"learning_rate": rate})
+            evaluate = job.evaluate if is_evaluation_step(step, job) else None
+            if evaluate or step == stop_step or step % REPORT_EVERY_STEPS == 0:
+                figures = metrics.take() | {"learning_rate": rate}
+                if evaluate and context.rank == 0:
+                    with average.applied_to(segmenter):
+                        figures |= {f"ema_{name}": value for name, value in evaluate(segmenter).items()}
+                context.report(step, figures)
             is_due = step == stop_step or step % job.settings.checkpoint_every == 0
             if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
                 context.save(take_snapshot(step, state))
@@ -130,10 +136,10 @@ class BatchLosses(nn.Module):
         return {"loss": total, **terms}
 
 
-def _amp_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 needs no loss scaling; older GPUs have float16 only."""
-    is_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if is_bf16 else torch.float16
+def is_evaluation_step(step: int, job: TrainJob) -> bool:
+    """Whether the moving average is evaluated after so many steps."""
+    every = job.settings.evaluate_every
+    return every > 0 and step % every == 0
 
 
 def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
-from raylabel.config import PoolLosses, TrainingConfig
-from raylabel.models.protocols import Target
+from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.batches import BatchSource
+from raylabel.training.checkpoints import Snapshot
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import BatchLosses, train
-from raylabel.training.optimizer import build_optimizer, learning_rate
 
 
 def test_a_job_that_stops_early_is_the_first_part_of_the_schedule() -> None:
@@ -112,25 +111,6 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
-def test_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    job = a_job(steps=1000, settings=TrainingConfig(learning_rate=1.0))
-    rates = [learning_rate(step, job) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / 50, rel=1e-3)
-    assert max(rates) == pytest.approx(1.0, abs=0.01)
-    assert rates[500] == pytest.approx(0.505, abs=1e-6)  # halfway down from 1 to .01
-    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
-    assert learning_rate(400, replace(job, start_step=400)) == pytest.approx(rates[400] / 50)
-
-
-def test_norms_and_biases_are_not_decayed() -> None:
-    segmenter = new_segmenter()
-    decayed, kept = build_optimizer(segmenter, TrainingConfig(weight_decay=0.3)).param_groups
-    assert decayed["weight_decay"] == 0.3
-    assert kept["weight_decay"] == 0
-    assert all(one.ndim > 1 for one in decayed["params"])
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(segmenter.named_parameters()))
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
     segmenter = new_segmenter()
     with torch.no_grad():
@@ -148,8 +128,47 @@ def test_an_unreadable_image_reaches_the_caller() -> None:
         train(new_segmenter(), a_job(labelled=Unreadable()), TrainContext())
 
 
-def test_mixed_precision_trains() -> None:
-    metrics: list[dict[str, float]] = []
-    context = TrainContext(amp=True, report=lambda step, values: metrics.append(values))
-    train(new_segmenter(), a_job(steps=2), context)
-    assert math.isfinite(metrics[-1]["loss"])
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        (OptimizerConfig(precision="bf16"), 0.1),
+        (OptimizerConfig(precision="fp16"), 0.1),
+        (OptimizerConfig(channels_last=True), 1e-3),
+    ],
+)
+def test_other_formats_and_layouts_train_and_go_on_alike(settings: OptimizerConfig, tolerance: float) -> None:
+    """About the same loss as plain float32; restored from a checkpoint, the same weights to the bit."""
+    losses: dict[str, float] = {}
+    saved: dict[int, Snapshot] = {}
+
+    def trained(name: str, optimizer: OptimizerConfig, restore: Snapshot | None = None) -> Segmenter:
+        context = TrainContext(
+            report=lambda step, values: losses.update({name: values["loss"]}),
+            save=lambda snapshot: saved.update({snapshot.step: snapshot}),
+            restore=restore,
+        )
+        training = TrainingConfig(checkpoint_every=1, optimizer=optimizer)
+        job = a_job(settings=training, steps=2, labelled_per_batch=1, pool=None, unlabelled_per_batch=0)
+        return train(new_segmenter(), job, context)
+
+    trained("plain", OptimizerConfig())
+    undisturbed = trained("other", settings)
+    assert losses["other"] == pytest.approx(losses["plain"], rel=tolerance)
+    assert_same_weights(trained("restored", settings, saved[1]), undisturbed)
+
+
+def test_the_average_is_evaluated_on_rank_0_and_training_goes_on_as_without() -> None:
+    seen: list[dict[str, Tensor]] = []
+    reported: dict[int, dict[str, float]] = {}
+
+    def evaluate(segmenter: Segmenter) -> dict[str, float]:
+        assert not segmenter.training
+        seen.append({name: value.clone() for name, value in segmenter.state_dict().items()})
+        return {"AP": len(seen) / 10}
+
+    job = a_job(settings=TrainingConfig(checkpoint_every=100, evaluate_every=2), steps=4, evaluate=evaluate)
+    evaluated = train(new_segmenter(), job, TrainContext(report=lambda step, values: reported.update({step: values})))
+    assert {step: values["ema_AP"] for step, values in reported.items()} == {2: 0.1, 4: 0.2}
+    assert all(torch.equal(value, seen[1][name]) for name, value in evaluated.state_dict().items())
+    plain = train(new_segmenter(), a_job(settings=TrainingConfig(checkpoint_every=100), steps=4), TrainContext())
+    assert_same_weights(evaluated, plain)
