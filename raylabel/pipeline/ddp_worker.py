@@ -16,6 +16,7 @@ from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.preemption import PreemptionNotice
 from raylabel.storage import RunFolder, commit_bytes, digest, exists, read_bytes, read_json, remove
 from raylabel.training.checkpoints import Checkpoints, Snapshot
 from raylabel.training.loop import TrainContext, TrainJob, train
@@ -149,6 +150,7 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
         report=report,
         restore=restore,
         save=save,
+        wants_checkpoint=PreemptionNotice(),
     )
     trained = train(segmenter, job, context)
     if rank == 0:

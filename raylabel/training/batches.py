@@ -62,6 +62,11 @@ class BatchSource:
             pool_targets=[target for _, target in pool],
         )
 
+    def image_ids(self, step: int, part: int) -> list[str]:
+        """What the images of a part are called, labelled ones first."""
+        streams = (self._labelled, self._pool)
+        return [one for stream in streams if stream for one in stream.image_ids(step, part, self._num_parts)]
+
 
 class _Stream:
     """Repeat-factor sampling from one set of examples; augmentation depends on seed, step and place in the batch."""
@@ -72,14 +77,19 @@ class _Stream:
         self._sampler = RepeatFactorSampler(factors, batch_size, seed=step_seed(job.seed, 0, stream))
 
     def read(self, step: int, part: int, num_parts: int) -> list[tuple[Tensor, Target]]:
+        return [
+            self._examples.load(index, np.random.default_rng([self._seed, self._stream, step, place]))
+            for place, index in self._drawn(step, part, num_parts)
+        ]
+
+    def image_ids(self, step: int, part: int, num_parts: int) -> list[str]:
+        return [self._examples.image_id(index) for _, index in self._drawn(step, part, num_parts)]
+
+    def _drawn(self, step: int, part: int, num_parts: int) -> list[tuple[int, int]]:
+        """Place in the batch and index of each example."""
         indices = self._sampler.batch(step)
         places = np.array_split(np.arange(len(indices)), num_parts)[part]
-        return [
-            self._examples.load(
-                int(indices[place]), np.random.default_rng([self._seed, self._stream, step, int(place)])
-            )
-            for place in places
-        ]
+        return [(int(place), int(indices[place])) for place in places]
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:

@@ -40,6 +40,10 @@ class Examples(Protocol):
         """Class indices that are in each image, for repeat-factor sampling."""
         ...
 
+    def image_id(self, index: int) -> str:
+        """What an image is called in messages."""
+        ...
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """An image (3, H, W) float32 in [0, 1] and its target, augmented.
 
@@ -90,6 +94,10 @@ class LabelledExamples:
     def image_classes(self) -> list[NDArray[np.int32]]:
         """See Examples."""
         return [self.annotated.annotated_classes(row) for row in range(len(self))]
+
+    def image_id(self, index: int) -> str:
+        """See Examples."""
+        return str(self.annotated.images[index].image_id)
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""
@@ -160,6 +168,10 @@ class PoolExamples:
     def image_classes(self) -> list[NDArray[np.int32]]:
         """See Examples; the classes of the kept pseudo-labels."""
         return self._classes
+
+    def image_id(self, index: int) -> str:
+        """See Examples."""
+        return self._labels[int(self._positions[index])].image_id
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""

@@ -1,6 +1,7 @@
 """The training loop of teacher and student, written once against a small context."""
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from raylabel.errors import TrainingError
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
@@ -20,6 +22,7 @@ from raylabel.training.prefetch import Prefetched
 __all__ = ["TrainContext", "TrainJob", "train"]
 
 REPORT_EVERY_STEPS = 10
+MAX_IDS_NAMED = 64
 
 
 def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segmenter:
@@ -37,7 +40,7 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
 
     Raises:
         InputError: an image can't be read.
-        RuntimeError: the loss is not finite; the message names the step.
+        TrainingError: loss or gradient is not finite; the message names the step, the terms of the loss and the images.
     """
     settings = job.settings.optimizer
     prepare_network(segmenter.to(context.device), settings)
@@ -58,7 +61,8 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     parts = np.array_split(np.arange(num_parts), context.world_size)[context.rank].tolist()
     metrics = _Means()
     places = ((step, part) for step in range(step, stop_step) for part in parts)
-    with Prefetched(BatchSource(job, num_parts), places) as batches:
+    source = BatchSource(job, num_parts)
+    with Prefetched(source, places) as batches:
         while step < stop_step:
             rate = learning_rate(step, job)
             set_learning_rate(optimizer, rate)
@@ -71,15 +75,15 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                     with torch.autocast(context.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                         losses = losses_of(batch.to(context.device))
                     if not math.isfinite(losses["loss"].item()):
-                        values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-                        raise RuntimeError(
-                            f"loss is not finite at step {step + 1} (learning rate {rate:.3g}): {values}"
-                        )
+                        raise _not_finite("loss", losses, step, rate, source.image_ids(step, part))
                     scaler.scale(losses["loss"]).backward()
                 loss += losses.pop("loss").item()
                 metrics.add({name: value.item() for name, value in losses.items()})
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
+            if not math.isfinite(norm.item()) and not scaler.is_enabled():  # the scaler leaves such steps out
+                image_ids = [one for part in parts for one in source.image_ids(step, part)]
+                raise _not_finite("gradient", losses, step, rate, image_ids)
             scaler.step(optimizer)
             scaler.update()
             average.update(segmenter, step - job.start_step)
@@ -134,6 +138,17 @@ class BatchLosses(nn.Module):
                 terms[f"pool_{term}"] = value.detach()
                 total = total + scale * self._pool_weights[term] * value
         return {"loss": total, **terms}
+
+
+def _not_finite(
+    what: str, losses: Mapping[str, Tensor], step: int, rate: float, image_ids: Sequence[str]
+) -> TrainingError:
+    values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+    shown = ", ".join(image_ids[:MAX_IDS_NAMED]) + (", ..." if len(image_ids) > MAX_IDS_NAMED else "")
+    return TrainingError(
+        f"{what} is not finite at step {step + 1} (learning rate {rate:.3g}): {values}; images {shown}; lower the "
+        "learning rate, or look at these images and their annotations"
+    )
 
 
 def is_evaluation_step(step: int, job: TrainJob) -> bool:
