@@ -1,6 +1,7 @@
 """The training loop of teacher and student, written once against a small context."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -59,10 +60,11 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
     num_parts = max(context.world_size, context.num_parts)
     parts = np.array_split(np.arange(num_parts), context.world_size)[context.rank].tolist()
-    metrics = _Means()
+    metrics, pace = _Means(), _Pace(job.labelled_per_batch + job.unlabelled_per_batch)
     places = ((step, part) for step in range(step, stop_step) for part in parts)
     source = BatchSource(job, num_parts)
     with Prefetched(source, places) as batches:
+        pace.start(step)
         while step < stop_step:
             rate = learning_rate(step, job)
             set_learning_rate(optimizer, rate)
@@ -91,11 +93,12 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
             metrics.add({"loss": loss, "gradient_norm": norm.item()})
             evaluate = job.evaluate if is_evaluation_step(step, job) else None
             if evaluate or step == stop_step or step % REPORT_EVERY_STEPS == 0:
-                figures = metrics.take() | {"learning_rate": rate}
+                figures = metrics.take() | {"learning_rate": rate} | pace.take(step, batches.take_seconds_waited())
                 if evaluate and context.rank == 0:
                     with average.applied_to(segmenter):
                         figures |= {f"ema_{name}": value for name, value in evaluate(segmenter).items()}
                 context.report(step, figures)
+                pace.start(step)
             is_due = step == stop_step or step % job.settings.checkpoint_every == 0
             if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
                 context.save(take_snapshot(step, state))
@@ -162,6 +165,22 @@ def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[No
     if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return nullcontext()
+
+
+class _Pace:
+    """How fast steps are made between two reports, evaluations left out."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self._images_per_step = images_per_step
+
+    def start(self, step: int) -> None:
+        self._step, self._start = step, time.perf_counter()
+
+    def take(self, step: int, seconds_waited: float) -> dict[str, float]:
+        """Images/s of all ranks, and the share of the time in which this one has waited for images."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        num_images = (step - self._step) * self._images_per_step
+        return {"images_per_second": num_images / seconds, "data_wait": min(1.0, seconds_waited / seconds)}
 
 
 class _Means:

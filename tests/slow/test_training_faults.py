@@ -27,7 +27,7 @@ psutil = pytest.importorskip("psutil")  # comes with Ray
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-"""Of weights after 40 steps by two workers and one (0 when it was measured: two floats add up alike in either order)."""
+"""Of weights after 40 steps by two workers and one (0 when measured: two floats add up alike in either order)."""
 
 
 def start(run: Path, settings: dict[str, Any], *, pause: float = 0.05, **env: str) -> subprocess.Popen[str]:

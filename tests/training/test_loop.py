@@ -95,6 +95,20 @@ def test_images_without_objects_can_be_trained_on() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in segmenter.state_dict().values())
 
 
+def test_a_report_tells_the_pace_and_the_share_of_waiting() -> None:
+    """Images that take long to read are waited for."""
+    reported: dict[bool, dict[str, float]] = {}
+    for is_slow in (False, True):
+        labelled = ToyExamples(pause=0.5 * is_slow)
+        job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
+        report = lambda step, values, is_slow=is_slow: reported.update({is_slow: values})  # noqa: E731
+        train(new_segmenter(), job, TrainContext(report=report))
+    assert reported[True]["data_wait"] > max(0.2, reported[False]["data_wait"])
+    assert 0 < reported[True]["images_per_second"] <= 3  # three steps of an image; two of them wait for half a second
+    terms = {"labelled_classes", "labelled_objectness", "labelled_boxes", "labelled_masks"}
+    assert set(reported[True]) >= terms | {"loss", "gradient_norm", "learning_rate"}
+
+
 @pytest.fixture
 def one_process_group() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
