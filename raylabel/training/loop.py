@@ -97,8 +97,8 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                 if evaluate and context.rank == 0:
                     with average.applied_to(segmenter):
                         figures |= {f"ema_{name}": value for name, value in evaluate(segmenter).items()}
+                    pace.start(step)
                 context.report(step, figures)
-                pace.start(step)
             is_due = step == stop_step or step % job.settings.checkpoint_every == 0
             if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
                 context.save(take_snapshot(step, state))
@@ -180,6 +180,7 @@ class _Pace:
         """Images/s of all ranks, and the share of the time in which this one has waited for images."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         num_images = (step - self._step) * self._images_per_step
+        self.start(step)
         return {"images_per_second": num_images / seconds, "data_wait": min(1.0, seconds_waited / seconds)}
 
 
