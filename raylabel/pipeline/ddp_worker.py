@@ -85,12 +85,12 @@ def train_worker(config: dict[str, Any]) -> None:
     driver says what it was.
     """
     plan: WorkerPlan = config["plan"]
-    if not broadcast_from_rank_zero(_may_begin(plan)):
-        return
     torch.set_num_threads(max(1, int(plan.settings.cpus_per_worker)))
-    # Decided by one rank before any saves anything, so that all ranks decide the same.
-    missing = broadcast_from_rank_zero([one.folder for one in plan.trainings if not one.is_saved(plan.run)])
     try:
+        if not broadcast_from_rank_zero(_may_begin(plan)):
+            return
+        # Decided by one rank before any saves anything, so that all ranks decide the same.
+        missing = broadcast_from_rank_zero([one.folder for one in plan.trainings if not one.is_saved(plan.run)])
         for training in plan.trainings:
             if training.folder in missing:
                 _train_and_save(training, plan)
