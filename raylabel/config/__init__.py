@@ -5,15 +5,18 @@ from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelCon
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
 from raylabel.config.run import Config
 from raylabel.config.training import (
+    IMAGENET,
     PoolLosses,
     SmoothingConfig,
     SmoothingKind,
     StudentConfig,
     TeacherConfig,
     TrainingConfig,
+    has_weights_name,
 )
 
 __all__ = [
+    "IMAGENET",
     "CalibrationConfig",
     "Config",
     "CorrectorKind",
@@ -29,6 +32,7 @@ __all__ = [
     "TrainingConfig",
     "config_dict",
     "dump_config",
+    "has_weights_name",
     "load_config",
     "load_run_config",
     "parse_config",

