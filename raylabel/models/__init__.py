@@ -13,7 +13,7 @@ from raylabel.errors import InputError
 from raylabel.models.efficientnet import build_efficientnet_lite0
 from raylabel.models.mobilenet import build_mobilenet
 from raylabel.models.protocols import Segmenter
-from raylabel.models.resnet50 import build_resnet50
+from raylabel.models.resnet50 import build_resnet50, build_resnet50_v2
 from raylabel.models.tiny_maskrcnn import build_tiny_maskrcnn
 from raylabel.models.weights import load_weights
 
@@ -25,7 +25,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "tiny_maskrcnn": build_tiny_maskrcnn,
     "maskrcnn_efficientnet_lite0": build_efficientnet_lite0,
     "maskrcnn_mobilenet_v3_large_fpn": build_mobilenet,
-    "maskrcnn_resnet50_fpn_v2": build_resnet50,
+    "maskrcnn_resnet50_fpn": build_resnet50,
+    "maskrcnn_resnet50_fpn_v2": build_resnet50_v2,
 }
 """Name in the config -> function of `num_classes` and `min_size`."""
 

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import BadZipFile
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from raylabel.config import IMAGENET, has_weights_name
+from raylabel.config import DOWNLOADED, IMAGENET, has_weights_name
 from raylabel.errors import InputError
+from raylabel.models.downloads import download_weights
 from raylabel.models.extras import import_extra
+from raylabel.models.weights_file import read_tensors
 from raylabel.storage import file_digest
 
 _PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
@@ -48,12 +45,17 @@ def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
     Args:
         model: is changed.
         weights: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects;
-            or `imagenet`, the body's that the extra `pretrained` installs.
+            or `imagenet`, the body's that the extra `pretrained` installs; or `torchvision:NAME` or
+            `transformers:REPO_ID`, which those packages download unless they have them.
 
     Raises:
-        InputError: the file is missing or not a state dict, or nothing in it fits.
+        InputError: the file is missing or not a state dict, nothing in it fits, or what is named can't be had.
     """
-    tensors = _read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
+    package, _, name = str(weights).partition(":")
+    if package in DOWNLOADED:
+        tensors = download_weights(package, name)
+    else:
+        tensors = read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
     state = model.state_dict()
     place = next(
         (
@@ -94,20 +96,3 @@ def _fits(state: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
 
 def _example(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:2]) or "nothing"
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, BadZipFile, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a weights file: {' '.join(str(error).split())[:200]}") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path}: must hold a state dict of tensors, got {type(content).__name__}")
-    return content

@@ -14,7 +14,12 @@ from raylabel.models.contract import check_segmenter
 from raylabel.models.protocols import Segmenter
 
 TESTS = Path(__file__).resolve().parents[1]
-LARGE = ("maskrcnn_efficientnet_lite0", "maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2")
+LARGE = (
+    "maskrcnn_efficientnet_lite0",
+    "maskrcnn_mobilenet_v3_large_fpn",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+)
 
 
 EXTRA_OF = {"maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch")}
