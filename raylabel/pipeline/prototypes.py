@@ -50,6 +50,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
         "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
         "schedule_steps": 0 if embedder else config.teacher.steps,
+        "layer": config.smoothing.layer,
         "seed": config.seed,
     }
     return execute_stage(run, "prototypes", inputs, lambda: _embed_classes(config, run, data))
@@ -132,6 +133,7 @@ class EmbedShard:
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
         self._predictor = Predictor(model_uri, parsed)
+        self._layer = parsed.smoothing.layer
         self._batch_size = parsed.label.batch_size
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
@@ -141,7 +143,9 @@ class EmbedShard:
             examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
             device = self._predictor.device
             embeddings = self._predictor.segmenter.embed(
-                [image.to(device) for image, _ in examples], [target.to(device) for _, target in examples]
+                [image.to(device) for image, _ in examples],
+                [target.to(device) for _, target in examples],
+                layer=self._layer,
             )
             class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
             part = PrototypeSums.of_instances(

@@ -16,10 +16,11 @@ from raylabel.labels import PseudoLabels
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import load_segmenter
+from raylabel.models.weights import weights_identity
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.smoothing import soft_targets
-from raylabel.storage import RunFolder, file_digest
+from raylabel.storage import RunFolder
 from raylabel.training.augment import view
 from raylabel.training.examples import LabelledExamples, PoolExamples
 from raylabel.training.job import Evaluate, TrainJob
@@ -43,10 +44,10 @@ SPEED = ("accumulate", "precision", "channels_last", "compile")
 
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
-    """What of the settings a trained model depends on, for fingerprints; the weights file by its content."""
+    """What of the settings a trained model depends on, for fingerprints; weights by name or content."""
     inputs = {name: value for name, value in config_dict(settings).items() if name not in RESOURCES}
     inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
-    return inputs | {"weights": file_digest(settings.weights) if settings.weights else None}
+    return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
 
 
 def warmup_steps(config: Config) -> int:
