@@ -63,6 +63,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),
         ("smoothing.eps_min", "0.9", "eps_min must be <= smoothing.eps_max"),
         ("smoothing.warmup_steps", "501", "warmup_steps must be <= teacher.steps"),
+        ("student.min_workers", "3", "student.min_workers must be <= student.num_workers 2, got 3"),
         ("teacher.optimizer.learning_rate", ".inf", "teacher.optimizer.learning_rate: .*finite"),
         ("teacher.learning_rate", "0.1", "unknown key teacher.learning_rate; valid names: .*optimizer"),
         ("teacher.optimizer.milestones", "[0.5, 1.5]", "teacher.optimizer.milestones.*less than 1, got 1.5"),

@@ -64,6 +64,9 @@ class TrainingConfig:
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
     num_workers: PositiveInt = 2
     """DDP workers; each takes an equal part of the batch."""
+    min_workers: PositiveInt | None = None
+    """Go on with as few workers as this where machines are lost (fewer take over the parts of the others, so the batch
+    of a step stays the same), and with more where they come back; null waits for all `num_workers`."""
     cpus_per_worker: Positive = 0.5
     """CPUs that Ray reserves for a worker."""
     gpus_per_worker: NonNegative = 0.0

@@ -31,6 +31,7 @@ EMBEDDER = "prototypes/embedder"
 
 RESOURCES = (
     "num_workers",
+    "min_workers",
     "cpus_per_worker",
     "gpus_per_worker",
     "checkpoint_every",

@@ -27,6 +27,8 @@ class TrainContext:
 
     Attributes:
         rank, world_size: this worker among all.
+        num_parts: into so many parts the batch of a step is cut, whatever the number of workers: one for each planned
+            worker, times the steps of gradient accumulation. More workers than parts cut it finer.
         device: of the model.
         wrap: puts a module into DDP, or leaves it.
         report: see Report.
@@ -35,6 +37,7 @@ class TrainContext:
 
     rank: int = 0
     world_size: int = 1
+    num_parts: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
     report: Report = lambda step, metrics, write: None
