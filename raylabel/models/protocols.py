@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from raylabel.errors import InputError
 from raylabel.instances import Instances
 
 LossTerm = Literal["classes", "objectness", "boxes", "masks"]
@@ -39,6 +40,15 @@ class Target:
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
+    def __getitem__(self, rows: Tensor) -> "Target":
+        """The chosen objects, by (K,) int64 rows."""
+        return Target(
+            boxes_xyxy=self.boxes_xyxy[rows],
+            masks_NHW=self.masks_NHW[rows],
+            class_probs=self.class_probs[rows],
+            weights=self.weights[rows],
+        )
+
     def to(self, device: torch.device | str) -> "Target":
         """The same on another device."""
         return Target(
@@ -59,6 +69,19 @@ class Target:
         )
 
 
+def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
+    """The layer that `embed` reads.
+
+    Raises:
+        InputError: the segmenter has no such layer.
+    """
+    if layer is None:
+        return embed_layers[0]
+    if layer not in embed_layers:
+        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers)}, got {layer}")
+    return layer
+
+
 class Segmenter(Protocol):
     """A `torch.nn.Module` for instance segmentation with soft class vectors.
 
@@ -69,10 +92,12 @@ class Segmenter(Protocol):
 
     Attributes:
         num_classes: number of foreground classes.
+        embed_layers: names that `embed` knows, the default first.
         training: the mode of the nn.Module.
     """
 
     num_classes: int
+    embed_layers: tuple[str, ...]
     training: bool
 
     def losses(
@@ -92,8 +117,16 @@ class Segmenter(Protocol):
         """
         ...
 
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
-        """Unit-length embeddings (sum of N, D) float32 of the targets' objects, in their order, without gradient."""
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+        """Unit-length embeddings (sum of N, D) float32 of the targets' objects, in their order, without gradient.
+
+        Args:
+            images, targets: as of `losses`.
+            layer: where they are read, one of `embed_layers`; None is the first of them.
+
+        Raises:
+            InputError: no such layer.
+        """
         ...
 
     def train(self, mode: bool = True) -> Self:

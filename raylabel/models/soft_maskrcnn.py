@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from raylabel.box_encoding import encode_boxes
 from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
+from raylabel.models.mask_embedding import average_over_masks
+from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target, chosen_layer
 from raylabel.models.soft_roi_heads import Detections, SoftRoIHeads
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -29,11 +31,19 @@ class ResizeAndNormalise(GeneralizedRCNNTransform):
     Args:
         min_size: length of the short side in pixels; the long one is at most 5/3 of it.
         size_divisible: the batch is padded to a multiple of it.
+        mean, std: per channel, of pixels in [0, 1].
     """
 
-    def __init__(self, min_size: int | None, *, size_divisible: int) -> None:
+    def __init__(
+        self,
+        min_size: int | None,
+        *,
+        size_divisible: int,
+        mean: tuple[float, ...] = IMAGE_MEAN,
+        std: tuple[float, ...] = IMAGE_STD,
+    ) -> None:
         longest = round((min_size or 0) * LONG_TO_SHORT_SIDE)
-        super().__init__(min_size or 0, longest, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=size_divisible)
+        super().__init__(min_size or 0, longest, list(mean), list(std), size_divisible=size_divisible)
         self._keeps_size = min_size is None
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
@@ -47,10 +57,12 @@ class SoftMaskRCNN(nn.Module):
     Args:
         num_classes: number of foreground classes.
         transform: resizing and normalisation, a part of the model.
-        backbone: image batch -> dict of feature maps.
+        backbone: image batch -> dict of feature maps; its `body` gives the maps before the pyramid.
         rpn: region proposals.
         roi_heads: box and mask heads.
     """
+
+    embed_layers: tuple[str, ...] = ("box_head", "backbone")
 
     def __init__(
         self,
@@ -64,7 +76,7 @@ class SoftMaskRCNN(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.transform = transform
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
 
@@ -109,20 +121,35 @@ class SoftMaskRCNN(nn.Module):
         return [predictions[row] for row in range(len(images))]
 
     @torch.no_grad()
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
-        """See Segmenter; the box head's features of the targets' boxes."""
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+        """See Segmenter; `box_head`: its features of the targets' boxes; `backbone`: the last map of the body."""
+        layer = chosen_layer(self.embed_layers, layer)
         embeddings: dict[int, Tensor] = {}
         with _mode(self, training=False):
             for rows in _rows_by_size(images):
-                batch, features = self._features([images[row] for row in rows])
-                boxes = [
-                    resize_boxes(targets[row].boxes_xyxy, images[row].shape[-2:], size)
-                    for row, size in zip(rows, batch.image_sizes, strict=True)
-                ]
-                together = self.roi_heads.box_features(features, boxes, batch.image_sizes).float()
-                parts = F.normalize(together, dim=1).split([len(image_boxes) for image_boxes in boxes])
-                embeddings |= dict(zip(rows, parts, strict=True))
+                batch, _ = self.transform([images[row] for row in rows])
+                embed_rows = self._embed_boxes if layer == "box_head" else self._embed_masks
+                sizes = [(images[row].shape[-2], images[row].shape[-1]) for row in rows]
+                embeddings |= dict(zip(rows, embed_rows(batch, sizes, [targets[row] for row in rows]), strict=True))
         return torch.cat([embeddings[row] for row in range(len(images))])
+
+    def _embed_boxes(
+        self, batch: ImageList, sizes_hw: list[tuple[int, int]], targets: Sequence[Target]
+    ) -> Sequence[Tensor]:
+        boxes = [
+            resize_boxes(target.boxes_xyxy, size, seen_size)
+            for target, size, seen_size in zip(targets, sizes_hw, batch.image_sizes, strict=True)
+        ]
+        features = self.roi_heads.box_features(self.backbone(batch.tensors), boxes, batch.image_sizes).float()
+        return F.normalize(features, dim=1).split([len(target) for target in targets])
+
+    def _embed_masks(
+        self, batch: ImageList, sizes_hw: list[tuple[int, int]], targets: Sequence[Target]
+    ) -> Sequence[Tensor]:
+        *_, last_map = self.backbone.body(batch.tensors).values()
+        masks = [target.masks_NHW for target in targets]
+        height, width = batch.tensors.shape[-2:]
+        return average_over_masks(last_map, masks, batch.image_sizes, (height, width))
 
     def _features(self, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
         batch, _ = self.transform(images)

@@ -6,6 +6,7 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter, chosen_layer
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -39,8 +40,10 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "is_federated": part.is_federated,
         }
     groups = data.frequency_groups.tolist()
-    for settings in (config.teacher, config.student):
-        _build(settings, data.labelled.num_classes)
+    teacher = _build(config.teacher, data.labelled.num_classes)
+    if config.smoothing.embedder is None:
+        chosen_layer(teacher.embed_layers, config.smoothing.layer)
+    _build(config.student, data.labelled.num_classes)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {
@@ -85,8 +88,10 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
             )
 
 
-def _build(settings: TrainingConfig, num_classes: int) -> None:
-    build_segmenter(settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size)
+def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:
+    return build_segmenter(
+        settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size
+    )
 
 
 def format_check(found: dict[str, Any]) -> str:
