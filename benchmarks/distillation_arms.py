@@ -22,13 +22,12 @@ from raylabel.calibration import (
     pooled_average_precision,
 )
 from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.config import PoolLosses, TrainingConfig
-from raylabel.evaluation import evaluate_results
+from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.evaluation import evaluate_results, results_of_image
 from raylabel.instances import Instances, instances_context
 from raylabel.masks import decode_masks
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
-from raylabel.pipeline.evaluate import rows_of_image
 from raylabel.smoothing import PrototypeSums, class_similarity, soft_targets
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
 from raylabel.training.job import TrainContext, TrainJob
@@ -82,6 +81,15 @@ class Lengths:
     labelled_batch: int = 4
     pool_batch: int = 12
     is_bf16: bool = False
+
+    def optimizer(self, rate: float, *, is_constant: bool) -> OptimizerConfig:
+        """Of a teacher or a student."""
+        return OptimizerConfig(
+            learning_rate=rate,
+            schedule="constant" if is_constant else "cosine",
+            ema_decay=EMA_DECAY,
+            precision="bf16" if self.is_bf16 else "fp32",
+        )
 
 
 class MemoryExamples:
@@ -152,15 +160,15 @@ def train_teacher(
     """Steps `start` to `stop` at a constant rate, from random weights or from a state."""
     segmenter = new_segmenter(labelled, seed, state)
     job = TrainJob(
-        settings=TrainingConfig(learning_rate=TEACHER_RATE, ema_decay=EMA_DECAY),
-        steps=10_000_000,  # so long a cosine is flat
+        settings=TrainingConfig(optimizer=lengths.optimizer(TEACHER_RATE, is_constant=True)),
+        steps=lengths.teacher,
         start_step=start,
         stop_step=stop,
         labelled=MemoryExamples(labelled, true_targets(labelled, class_targets), weak_augmentation),
         labelled_per_batch=lengths.teacher_batch,
         seed=seed,
     )
-    return train(segmenter, job, TrainContext(amp=lengths.is_bf16))
+    return train(segmenter, job, TrainContext())
 
 
 def train_student(
@@ -176,9 +184,10 @@ def train_student(
     with_pool = arm.pool_losses is not None
     num_labelled = lengths.labelled_batch + (0 if with_pool else lengths.pool_batch)
     job = TrainJob(
-        settings=TrainingConfig(learning_rate=TEACHER_RATE if arm.is_constant else STUDENT_RATE, ema_decay=EMA_DECAY),
-        steps=10_000_000 if arm.is_constant else lengths.student,
-        stop_step=lengths.student,
+        settings=TrainingConfig(
+            optimizer=lengths.optimizer(TEACHER_RATE if arm.is_constant else STUDENT_RATE, is_constant=arm.is_constant)
+        ),
+        steps=lengths.student,
         labelled=MemoryExamples(labelled, true_targets(labelled, one_hot(labelled)), weak_augmentation),
         labelled_per_batch=num_labelled,
         pool=MemoryExamples(world["pool"], pool_targets, strong_augmentation) if pool_targets is not None else None,
@@ -186,7 +195,7 @@ def train_student(
         pool_losses=arm.pool_losses or PoolLosses(),
         seed=seed + 1,
     )
-    return train(new_segmenter(labelled, seed, state), job, TrainContext(amp=lengths.is_bf16))
+    return train(new_segmenter(labelled, seed, state), job, TrainContext())
 
 
 def new_segmenter(split: Split, seed: int, state: dict[str, torch.Tensor] | None = None) -> Segmenter:
@@ -300,7 +309,7 @@ def measure(world: World, found: Sequence[Instances], soft_vectors: Sequence[NDA
     groups = dict(zip(labelled.category_ids.tolist(), labelled.frequency_groups().tolist(), strict=True))
     results: list[dict[str, Any]] = []
     for row, (one, vectors) in enumerate(zip(found, soft_vectors, strict=True)):
-        results += rows_of_image(test.images[row].image_id, one.masks, vectors, test.category_ids)
+        results += results_of_image(test.images[row].image_id, one.masks, vectors, test.category_ids)
     figures = evaluate_results(test.to_json(), results, frequency_groups=groups)
     predictions = {
         row: ImagePredictions(one.class_indices, vectors[np.arange(len(one)), one.class_indices], one.masks)
