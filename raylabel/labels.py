@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from raylabel.context import CONTEXT_FEATURES
 from raylabel.instances import Instances
 from raylabel.masks import Rle
-from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, list_files, read_table
 
 STATUS_OK = "ok"
@@ -88,40 +87,21 @@ def committed_shards(run: RunFolder) -> dict[int, str]:
     return found
 
 
-class PseudoLabels:
-    """All rows of a run's committed shards, by position; unreadable images included.
+def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]:
+    """Images of one committed shard, unreadable ones included.
 
     Args:
-        run: the run folder.
+        shard_uri: one of `committed_shards`.
         num_classes: length of the soft vectors without background.
     """
-
-    def __init__(self, run: RunFolder, num_classes: int) -> None:
-        self.num_classes = num_classes
-        tables = [read_table(uri).replace_schema_metadata(None) for uri in committed_shards(run).values()]
-        self.table = pa.concat_tables(tables) if tables else LABELS.empty_table()
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, position: int) -> LabelledImage:
-        [row] = self.table.slice(position, 1).to_pylist()
+    for row in read_table(shard_uri).to_pylist():
         instances, calibrated_scores = instances_from_structs(
-            row["instances"] or [], (row["height"], row["width"]), self.num_classes
+            row["instances"] or [], (row["height"], row["width"]), num_classes
         )
-        return LabelledImage(
+        yield LabelledImage(
             image_id=row["image_id"],
             uri=row["uri"],
             status=row["status"],
             instances=instances,
             calibrated_scores=calibrated_scores,
         )
-
-    def __iter__(self) -> Iterator[LabelledImage]:
-        return (self[position] for position in range(len(self)))
-
-    @property
-    def usable(self) -> NDArray[np.int64]:
-        """Positions of the images that were read."""
-        statuses = np.array(self.table["status"].to_pylist(), dtype=object)
-        return np.flatnonzero(statuses == STATUS_OK)

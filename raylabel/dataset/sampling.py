@@ -20,13 +20,19 @@ def repeat_factors(image_classes: Sequence[NDArray[Any]], num_classes: int, thre
 
     Source: Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019 (arXiv 1908.03195), sec. 4.
     """
-    num_images = len(image_classes)
     distinct = [np.unique(np.asarray(classes, dtype=np.int64)) for classes in image_classes]
     counts = np.zeros(num_classes)
     for classes in distinct:
         counts[classes] += 1
-    of_class = np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(counts, 1)))
+    of_class = class_repeat_factors(counts, num_images=len(image_classes), threshold=threshold)
     return np.array([of_class[classes].max(initial=1.0) for classes in distinct], dtype=np.float64)
+
+
+def class_repeat_factors(
+    image_counts: NDArray[np.number[Any]], *, num_images: int, threshold: float
+) -> NDArray[np.float64]:
+    """(num_classes,) r_c of `repeat_factors`, from the number of images that show each class."""
+    return np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(image_counts, 1)))
 
 
 class RepeatFactorSampler:

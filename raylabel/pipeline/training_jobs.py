@@ -11,20 +11,29 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.labels import PseudoLabels
+from raylabel.labels import committed_shards
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
+from raylabel.progress import Progress
 from raylabel.smoothing import soft_targets
-from raylabel.storage import RunFolder, file_digest
+from raylabel.storage import RunFolder, commit_table, exists, file_digest, read_table
 from raylabel.training.augment import Augment, weak_augmentation
-from raylabel.training.examples import LabelledExamples, PoolExamples
-from raylabel.training.loop import TrainJob
+from raylabel.training.batches import POOL_STREAM, step_seed
+from raylabel.training.examples import LabelledExamples
+from raylabel.training.job import TrainJob
+from raylabel.training.pool_choice import PoolChoice
+from raylabel.training.pool_index import PoolIndex, index_pool
+from raylabel.training.pool_stream import PoolStream
+from raylabel.training.pool_targets import PoolTargets
 
 EMBEDDER = "prototypes/embedder"
 """Folder in the run of the model that made the prototypes, where it was trained or built here."""
+
+POOL_INDEX = "student/pool_index.parquet"
+"""File in the run: schema.POOL_INDEX."""
 
 RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every")
 """Training settings that change where and how fast a model is trained, not which."""
@@ -106,7 +115,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
         steps=student.steps,
         labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none")),
         labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
-        pool=pool_examples(config, run) if with_pool and student.unlabelled_per_batch else None,
+        pool=pool_stream(config, run) if with_pool and student.unlabelled_per_batch else None,
         unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
         unlabelled_weight=student.unlabelled_weight,
         pool_losses=student.pool_losses,
@@ -136,15 +145,29 @@ def labelled_examples(
     return LabelledExamples(labelled, targets, max_pixels=config.data.max_image_pixels, augment=augment)
 
 
-def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
-    """Training examples of the run's selected pseudo-labels."""
-    classes = load_classes(run)
-    return PoolExamples(
-        PseudoLabels(run, classes.num_classes),
-        config.selection,
-        classes.frequency_groups,
-        weight_by_score=config.student.weight_by_score,
-        doubtful_score=config.student.doubtful_score,
+def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
+    """Which of the run's stored predictions the student learns from."""
+    return PoolChoice(selection=config.selection, frequency_groups=load_classes(run).frequency_groups)
+
+
+def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
+    """The index of the run's labels as the student learns from them; made where it is not there yet."""
+    uri, choice, threshold = run.path(POOL_INDEX), pool_choice(config, run), config.student.repeat_threshold
+    if not exists(uri):
+        shards = committed_shards(run)
+        with Progress("pool index", len(shards) * (2 if threshold else 1), unit="shards") as progress:
+            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
+    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
+
+
+def pool_stream(config: Config, run: RunFolder) -> PoolStream:
+    """The run's pseudo-labels as the student learns from them."""
+    return PoolStream(
+        run,
+        ensure_pool_index(config, run),
+        pool_choice(config, run),
+        PoolTargets(weight_by_score=config.student.weight_by_score, doubtful_score=config.student.doubtful_score),
+        seed=step_seed(config.seed + 1, 0, POOL_STREAM),
         max_pixels=config.data.max_image_pixels,
     )
 

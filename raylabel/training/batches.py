@@ -1,6 +1,7 @@
 """Which images a step learns from: stateless, so that a restored training sees what an undisturbed one would."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
 from raylabel.models.protocols import Target
-from raylabel.training.examples import Examples
+from raylabel.training.examples import ExampleStream
 from raylabel.training.job import TrainJob
 
 LABELLED_STREAM, POOL_STREAM, MODEL_STREAM = 0, 1, 2
@@ -43,17 +44,13 @@ class BatchSource:
 
     def __init__(self, job: TrainJob, rank: int, world_size: int) -> None:
         self._rank, self._world_size, self._seed = rank, world_size, job.seed
-        self._labelled = _Stream(job.labelled, job.labelled_per_batch, job, LABELLED_STREAM)
-        self._pool = (
-            _Stream(job.pool, job.unlabelled_per_batch, job, POOL_STREAM)
-            if job.pool is not None and job.unlabelled_per_batch
-            else None
-        )
+        self._labelled = _Part(RepeatedExamples(job), job.labelled_per_batch, LABELLED_STREAM)
+        self._pool = _Part(job.pool, job.unlabelled_per_batch, POOL_STREAM) if job.pool is not None else None
 
     def batch(self, step: int) -> Batch:
         """This rank's images of a step."""
-        labelled = self._labelled.read(step, self._rank, self._world_size)
-        pool = self._pool.read(step, self._rank, self._world_size) if self._pool else []
+        labelled = self._read(self._labelled, step)
+        pool = self._read(self._pool, step) if self._pool else []
         return Batch(
             labelled_images=[image for image, _ in labelled],
             labelled_targets=[target for _, target in labelled],
@@ -61,24 +58,38 @@ class BatchSource:
             pool_targets=[target for _, target in pool],
         )
 
-
-class _Stream:
-    """Repeat-factor sampling from one set of examples; augmentation depends on seed, step and place in the batch."""
-
-    def __init__(self, examples: Examples, batch_size: int, job: TrainJob, stream: int) -> None:
-        self._examples, self._seed, self._stream = examples, job.seed, stream
-        factors = repeat_factors(examples.image_classes(), examples.num_classes, job.settings.repeat_threshold)
-        self._sampler = RepeatFactorSampler(factors, batch_size, seed=step_seed(job.seed, 0, stream))
-
-    def read(self, step: int, rank: int, world_size: int) -> list[tuple[Tensor, Target]]:
-        indices = self._sampler.batch(step)
-        places = np.array_split(np.arange(len(indices)), world_size)[rank]
+    def _read(self, part: "_Part", step: int) -> list[tuple[Tensor, Target]]:
+        """Augmentation depends on seed, step and place in the batch, not on the rank."""
         return [
-            self._examples.load(
-                int(indices[place]), np.random.default_rng([self._seed, self._stream, step, int(place)])
+            part.stream.load(
+                step * part.size + int(place), np.random.default_rng([self._seed, part.number, step, int(place)])
             )
-            for place in places
+            for place in np.array_split(np.arange(part.size), self._world_size)[self._rank]
         ]
+
+
+class _Part(NamedTuple):
+    """So many images of every batch."""
+
+    stream: ExampleStream
+    size: int
+    number: int
+
+
+class RepeatedExamples:
+    """An ExampleStream by repeat-factor sampling from a job's labelled examples, of which all are known."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._examples = job.labelled
+        factors = repeat_factors(
+            self._examples.image_classes(), self._examples.num_classes, job.settings.repeat_threshold
+        )
+        self._sampler = RepeatFactorSampler(factors, 1, seed=step_seed(job.seed, 0, LABELLED_STREAM))
+
+    def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """See ExampleStream."""
+        [index] = self._sampler.batch(draw)
+        return self._examples.load(int(index), rng)
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:

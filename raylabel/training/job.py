@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
-from raylabel.training.examples import Examples
+from raylabel.training.examples import Examples, ExampleStream
 
 Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
 """Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
@@ -49,7 +49,7 @@ class TrainJob:
         stop_step: where it stops, if before `steps`.
         labelled: examples with annotations.
         labelled_per_batch: images a step over all ranks.
-        pool: pseudo-labelled examples.
+        pool: pseudo-labelled images, in the order in which they are learnt from.
         unlabelled_per_batch: images of the pool a step over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
@@ -62,7 +62,7 @@ class TrainJob:
     labelled_per_batch: int
     start_step: int = 0
     stop_step: int | None = None
-    pool: Examples | None = None
+    pool: ExampleStream | None = None
     unlabelled_per_batch: int = 0
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from prepared import prepared_run
 from runs import finish, kill, start, wait_for, write_config
+from stored_labels import label_rows
 
 from raylabel.dataset.synthetic import generate
-from raylabel.labels import PseudoLabels
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER
 from raylabel.storage import RunFolder
@@ -28,7 +28,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
-    return PseudoLabels(run, 6).table.to_pylist()
+    return label_rows(run)
 
 
 def test_a_training_killed_in_the_middle_goes_on_from_its_checkpoint(generated: Path, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What a student learns of a pool image: targets from what a model said of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.soft import correct_soft_vectors
+from raylabel.instances import Instances
+from raylabel.models.protocols import Target
+from raylabel.training.examples import target_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolTargets:
+    """Soft vectors corrected by the calibrated score.
+
+    Attributes:
+        weight_by_score: weigh each object's class loss by its calibrated score.
+        doubtful_score: predictions that are not chosen, but whose foreground probability (1 - background) reaches
+            this, are objects of weight 0: where they are, nothing is learnt. Below it, they are background.
+    """
+
+    weight_by_score: bool = False
+    doubtful_score: float = 1.0
+
+    def of(self, instances: Instances, calibrated_scores: NDArray[np.float32], is_kept: NDArray[np.bool_]) -> Target:
+        """The target of one image.
+
+        Args:
+            instances: all that was said of it.
+            calibrated_scores: (N,) of the predicted classes.
+            is_kept: (N,) which are learnt from.
+        """
+        is_taken = is_kept | (1 - instances.soft_vectors[:, -1] >= self.doubtful_score)
+        taken, scores = instances[is_taken], calibrated_scores[is_taken]
+        weights = is_kept[is_taken] * (scores if self.weight_by_score else np.float32(1))
+        return target_of(
+            taken.image_size_hw,
+            taken.boxes_xyxy,
+            taken.masks,
+            correct_soft_vectors(taken.soft_vectors, taken.class_indices, scores),
+            weights.astype(np.float32),
+        )
