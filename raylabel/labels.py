@@ -66,6 +66,24 @@ def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArra
     return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
 
 
+def foreground_probs(structs: pa.StructArray, num_classes: int) -> NDArray[np.float32]:
+    """(N,) probability of rows of schema.INSTANCE to be any object at all: 1 - background in the raw soft vector.
+
+    Where background is not among the stored entries, it has its even share of what remains.
+    """
+    lists = structs.field("soft_probs")
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(structs)), lengths)
+    probs = lists.flatten().to_numpy().astype(np.float64)
+    is_background = structs.field("soft_classes").flatten().to_numpy() == num_classes
+    sums = np.bincount(rows, weights=probs, minlength=len(structs))
+    rest, num_missing = np.maximum(0.0, 1.0 - sums), num_classes + 1 - lengths
+    background = np.where(num_missing > 0, rest / np.maximum(num_missing, 1), 0.0)
+    background[rows[is_background]] = probs[is_background]
+    total = sums + np.where(num_missing > 0, rest, 0.0)
+    return (1.0 - background / np.maximum(total, 1e-12)).astype(np.float32)
+
+
 def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
     """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
     rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]

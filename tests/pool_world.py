@@ -30,7 +30,9 @@ def labelled_row(
     soft_vectors: Any,
     scores: Any,
     masks_NHW: Any,
-    quality: Any = 0.9,
+    quality: Any,
+    *,
+    top_k: int = 20,
 ) -> dict[str, Any]:
     """A readable image with instances; boxes are those of the masks."""
     soft = np.array(soft_vectors, np.float32)
@@ -39,7 +41,7 @@ def labelled_row(
         columns, rows_of_mask = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         boxes.append([columns[0], rows_of_mask[0], columns[-1] + 1, rows_of_mask[-1] + 1])
     num = len(soft)
-    rows = InstanceRows(top_k=soft.shape[1] if num else 1)
+    rows = InstanceRows(top_k=min(top_k, soft.shape[1]))
     rows.append(
         Instances(
             image_size_hw=size_hw,

@@ -97,6 +97,19 @@ class StudentConfig(TrainingConfig):
     """Weight of the loss on pool images."""
     pool_losses: PoolLosses = Field(default_factory=PoolLosses)
     """Weight of each loss term on pool images."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Class targets of pseudo-labels: the soft vector, or 1 for the predicted class (the usual baseline)."""
+    correct_targets: bool = True
+    """Soft vectors have the calibrated score in place of the raw one. Selection by score is by the calibrated one
+    either way."""
+    select_by: Literal["score", "foreground"] = "score"
+    """What is learnt from: predictions that pass `selection`; or, with its `min_score` aside, all whose foreground
+    probability (1 - background, raw) reaches `min_foreground`, whatever their class."""
+    min_foreground: Probability = 0.5
+    """See `select_by`."""
+    weight_masks_by: Literal["none", "quality"] = "none"
+    """Weigh each pseudo-label's box and mask loss by its mask quality; of use where `pool_losses` has
+    these terms."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
     doubtful_score: Probability = 0.1

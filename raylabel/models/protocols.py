@@ -1,7 +1,7 @@
 """What a model family implements: the Segmenter protocol, and the targets that it learns from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -25,16 +25,20 @@ class Target:
         class_probs: (N, num_classes + 1) float32 soft class targets, rows sum to 1, background last.
         weights: (N,) float32 >= 0, weight of each object's class loss. An object of weight 0 is in doubt: the place
             where it is teaches neither the object nor background.
+        location_weights: (N,) float32 >= 0, weight of each object's box and mask loss; 1 unless it is given.
     """
 
     boxes_xyxy: Tensor
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
+    location_weights: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        num = len(self.boxes_xyxy)
-        assert len(self.masks_NHW) == len(self.class_probs) == len(self.weights) == num, "fields must have equal length"
+        if self.location_weights is None:
+            object.__setattr__(self, "location_weights", torch.ones_like(self.weights))
+        lengths = {len(getattr(self, field.name)) for field in fields(self)}
+        assert len(lengths) == 1, f"fields must have equal length, got {lengths}"
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -46,6 +50,7 @@ class Target:
             masks_NHW=self.masks_NHW.to(device),
             class_probs=self.class_probs.to(device),
             weights=self.weights.to(device),
+            location_weights=self.location_weights.to(device),
         )
 
     @staticmethod

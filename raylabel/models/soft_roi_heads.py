@@ -89,7 +89,7 @@ class SoftRoIHeads(RoIHeads):
             features: maps of the pyramid by level.
             proposals: regions of each image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs` and `weights` of each image.
+            targets: `boxes`, `masks`, `class_probs`, `weights` and `location_weights` of each image.
             terms: the losses that are wanted.
         """
         losses: dict[str, Tensor] = {}
@@ -111,9 +111,8 @@ class SoftRoIHeads(RoIHeads):
             )
         if "boxes" in terms:
             deltas = self.box_predictor.box_deltas(box_features[learnt]).float()
-            losses["boxes"] = F.smooth_l1_loss(
-                deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="sum"
-            ) / max(len(learnt), 1)
+            errors = F.smooth_l1_loss(deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="none").sum(dim=1)
+            losses["boxes"] = (errors * _location_weights(targets, matched_rows, is_learnt)).sum() / max(len(learnt), 1)
         if "masks" in terms:
             losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_learnt)
         return losses
@@ -195,4 +194,15 @@ class SoftRoIHeads(RoIHeads):
             for target, image_boxes, image_rows in zip(targets, boxes, rows, strict=True)
             if len(image_boxes)
         ]
-        return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+        errors = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none").mean(dim=(1, 2))
+        return (errors * _location_weights(targets, matched_rows, is_learnt)).mean()
+
+
+def _location_weights(targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_learnt: list[Tensor]) -> Tensor:
+    """(number of learnt regions,) weight of the object of each, over all images."""
+    return torch.cat(
+        [
+            target["location_weights"][rows[learnt]]
+            for target, rows, learnt in zip(targets, matched_rows, is_learnt, strict=True)
+        ]
+    )

@@ -46,9 +46,14 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         index = ensure_pool_index(config, run)
         if not index.num_kept:
+            lower = (
+                f"selection.min_score ({config.selection.min_score:g})"
+                if config.student.select_by == "score"
+                else f"student.min_foreground ({config.student.min_foreground:g})"
+            )
             raise InputError(
-                f"selection kept none of {labels['num_instances']} predictions; lower selection.min_score "
-                f"({config.selection.min_score:g}) or train the teacher longer"
+                f"selection kept none of {labels['num_instances']} predictions; "
+                f"lower {lower} or train the teacher longer"
             )
         trainings = [training(FOLDER, "student", with_pool=True)]
         if config.student.supervised_baseline:

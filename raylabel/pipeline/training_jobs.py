@@ -147,7 +147,24 @@ def labelled_examples(
 
 def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
     """Which of the run's stored predictions the student learns from."""
-    return PoolChoice(selection=config.selection, frequency_groups=load_classes(run).frequency_groups)
+    student = config.student
+    return PoolChoice(
+        selection=config.selection,
+        frequency_groups=load_classes(run).frequency_groups,
+        min_foreground=student.min_foreground if student.select_by == "foreground" else None,
+    )
+
+
+def pool_targets(config: Config) -> PoolTargets:
+    """What the student learns of them."""
+    student = config.student
+    return PoolTargets(
+        is_soft=student.targets == "soft",
+        is_corrected=student.correct_targets,
+        weight_by_score=student.weight_by_score,
+        weight_by_quality=student.weight_masks_by == "quality",
+        doubtful_score=student.doubtful_score,
+    )
 
 
 def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
@@ -166,7 +183,7 @@ def pool_stream(config: Config, run: RunFolder) -> PoolStream:
         run,
         ensure_pool_index(config, run),
         pool_choice(config, run),
-        PoolTargets(weight_by_score=config.student.weight_by_score, doubtful_score=config.student.doubtful_score),
+        pool_targets(config),
         seed=step_seed(config.seed + 1, 0, POOL_STREAM),
         max_pixels=config.data.max_image_pixels,
     )

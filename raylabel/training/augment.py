@@ -4,6 +4,7 @@ Every random choice comes from the numpy generator that is handed in, so a batch
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -52,13 +53,7 @@ def flip(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     width = image.shape[-1]
     boxes = target.boxes_xyxy.clone()
     boxes[:, [0, 2]] = width - target.boxes_xyxy[:, [2, 0]]
-    flipped = Target(
-        boxes_xyxy=boxes,
-        masks_NHW=target.masks_NHW.flip(-1),
-        class_probs=target.class_probs,
-        weights=target.weights,
-    )
-    return image.flip(-1), flipped
+    return image.flip(-1), replace(target, boxes_xyxy=boxes, masks_NHW=target.masks_NHW.flip(-1))
 
 
 def _jitter_colours(image: Tensor, rng: np.random.Generator) -> Tensor:

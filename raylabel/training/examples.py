@@ -120,6 +120,7 @@ def target_of(
     masks: Sequence[Rle],
     class_probs: NDArray[np.floating],
     weights: NDArray[np.float32],
+    location_weights: NDArray[np.float32] | None = None,
 ) -> Target:
     """A target; boxes are clipped to the image, and those of no width or height, which would make infinite regression
     targets, are left out."""
@@ -131,4 +132,7 @@ def target_of(
         masks_NHW=torch.from_numpy(decode_masks([masks[row] for row in rows], image_size_hw)),
         class_probs=torch.from_numpy(class_probs[rows].astype(np.float32)),
         weights=torch.from_numpy(weights[rows].astype(np.float32)),
+        location_weights=(
+            torch.ones(len(rows)) if location_weights is None else torch.from_numpy(location_weights[rows])
+        ),
     )

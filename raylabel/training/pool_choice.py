@@ -1,6 +1,6 @@
 """Which stored predictions of the pool a student learns from, a shard at a time and by column."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +9,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
-from raylabel.labels import STATUS_OK, flat_instances
+from raylabel.instances import Instances
+from raylabel.labels import STATUS_OK, flat_instances, foreground_probs
 from raylabel.selection import select
 from raylabel.stored_file import StoredFile
-
-CHOICE_FIELDS = ("calibrated_score", "class_index", "mask_quality", "mask_area")
-"""Fields of schema.INSTANCE that the choice looks at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +22,67 @@ class PoolChoice:
     Attributes:
         selection: as for the pseudo-labels.
         frequency_groups: (num_classes,) "r", "c" or "f".
+        min_foreground: smallest foreground probability, in place of the selection's smallest scores; None leaves these.
     """
 
     selection: SelectionConfig
     frequency_groups: NDArray[np.str_]
+    min_foreground: float | None = None
 
     @property
     def num_classes(self) -> int:
         """Classes without background."""
         return len(self.frequency_groups)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of schema.INSTANCE that the choice looks at."""
+        scores = ("calibrated_score",) if self.min_foreground is None else ("soft_classes", "soft_probs")
+        return ("class_index", "mask_quality", "mask_area", *scores)
+
     def keep(self, structs: pa.StructArray, image_lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(N,) which rows of schema.INSTANCE are learnt from; `image_lengths` says how many each image has."""
-        columns = {name: structs.field(name).to_numpy() for name in CHOICE_FIELDS}
+        if self.min_foreground is None:
+            scores = structs.field("calibrated_score").to_numpy()
+        else:
+            scores = foreground_probs(structs, self.num_classes)
+        return self._keep(
+            scores=scores,
+            class_indices=structs.field("class_index").to_numpy(),
+            mask_quality=structs.field("mask_quality").to_numpy(),
+            mask_areas=structs.field("mask_area").to_numpy(),
+            image_lengths=image_lengths,
+        )
+
+    def keep_instances(self, instances: Instances, calibrated_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """The same of one image's instances."""
+        return self._keep(
+            scores=calibrated_scores if self.min_foreground is None else 1 - instances.soft_vectors[:, -1],
+            class_indices=instances.class_indices,
+            mask_quality=instances.mask_quality,
+            mask_areas=instances.mask_areas,
+            image_lengths=np.array([len(instances)]),
+        )
+
+    def _keep(
+        self,
+        *,
+        scores: NDArray[np.float32],
+        class_indices: NDArray[np.int32],
+        mask_quality: NDArray[np.float32],
+        mask_areas: NDArray[np.int32],
+        image_lengths: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """The same by column; `scores` are foreground probabilities where these are what counts."""
+        config = self.selection
+        if self.min_foreground is not None:
+            config = replace(config, min_score=self.min_foreground, min_score_by_group={})
         return select(
-            calibrated_scores=columns["calibrated_score"],
-            class_indices=columns["class_index"],
-            mask_quality=columns["mask_quality"],
-            mask_areas=columns["mask_area"],
-            config=self.selection,
+            calibrated_scores=scores,
+            class_indices=class_indices,
+            mask_quality=mask_quality,
+            mask_areas=mask_areas,
+            config=config,
             frequency_groups=self.frequency_groups,
             image_lengths=image_lengths,
         ).keep
@@ -85,7 +125,7 @@ def read_chosen(shard_uri: str, choice: PoolChoice, *, columns: tuple[str, ...] 
         choice: what is learnt from.
         columns: further ones, by the names that Parquet has for them.
     """
-    wanted = ["status", *(f"instances.list.element.{name}" for name in CHOICE_FIELDS), *columns]
+    wanted = ["status", *(f"instances.list.element.{name}" for name in choice.fields), *columns]
     with StoredFile(shard_uri) as file:
         table = pq.ParquetFile(file).read(wanted)
     table = table.filter(pc.equal(table["status"], STATUS_OK)).combine_chunks()

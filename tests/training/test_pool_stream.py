@@ -1,9 +1,11 @@
 """Pseudo-labels streamed from committed shards: which images, how often, with which targets."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,8 @@ from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
-from raylabel.labels import committed_shards
+from raylabel.labels import committed_shards, foreground_probs, instances_from_structs
+from raylabel.schema import INSTANCE
 from raylabel.storage import RunFolder
 from raylabel.training import pool_order, pool_stream
 from raylabel.training.augment import no_augmentation
@@ -163,6 +166,53 @@ def test_dropped_predictions_of_enough_foreground_have_weight_0(
     targets = PoolTargets(doubtful_score=doubtful_score)
     _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
     assert target.weights.tolist() == weights, "the dropped one is foreground by .6"
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (PoolTargets(is_soft=False), [0.0, 1.0, 0.0]),
+        (PoolTargets(is_soft=False, is_corrected=False), [0.0, 1.0, 0.0]),
+        (PoolTargets(is_corrected=False), [0.1, 0.6, 0.3]),
+        (PoolTargets(), [0.05, 0.8, 0.15]),
+    ],
+)
+def test_targets_are_soft_or_hard_corrected_or_raw(targets: PoolTargets, expected: list[float], tmp_path: Path) -> None:
+    _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
+    torch.testing.assert_close(target.class_probs, torch.tensor([expected]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("weight_by_quality", "expected"), [(True, [0.9, 0.5]), (False, [1.0, 1.0])])
+def test_location_may_be_weighed_by_mask_quality(
+    weight_by_quality: bool, expected: list[float], tmp_path: Path
+) -> None:
+    targets = PoolTargets(weight_by_quality=weight_by_quality)
+    _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.1), targets=targets).load(0, RNG)
+    torch.testing.assert_close(target.location_weights, torch.tensor(expected))
+    assert target.weights.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("min_foreground", "classes"), [(0.55, [1, 0]), (0.65, [1]), (0.75, [])])
+def test_selection_by_foreground_looks_at_background_alone(
+    min_foreground: float, classes: list[int], tmp_path: Path
+) -> None:
+    choice = replace(choice_of(2, min_score=0.99), min_foreground=min_foreground)
+    run = two_predictions(tmp_path)
+    table = index_pool(committed_shards(run), choice, threshold=0.0)
+    assert table["classes"].to_pylist() == [sorted(classes)]
+    _, target = stream_of(run, choice).load(0, RNG)
+    assert target.class_probs[:, :-1].argmax(dim=1).tolist() == classes
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 999))
+def test_foreground_by_column_is_that_of_the_restored_vectors(top_k: int, num_classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    soft = rng.dirichlet(np.full(num_classes + 1, 0.3), size=4).astype(np.float32)
+    mask = np.ones((1, 4, 4), bool)
+    row = labelled_row("a", "", (4, 4), soft, rng.random(4), np.repeat(mask, 4, axis=0), 1.0, top_k=top_k)
+    restored, _ = instances_from_structs(row["instances"], (4, 4), num_classes)
+    structs = pa.array(row["instances"], INSTANCE)
+    np.testing.assert_allclose(foreground_probs(structs, num_classes), 1 - restored.soft_vectors[:, -1], atol=1e-6)
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
