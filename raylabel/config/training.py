@@ -115,5 +115,8 @@ class StudentConfig(TrainingConfig):
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""
+    burn_in_steps: NonNegativeInt | None = None
+    """Steps in which the committed labels guide the student; after them the moving average of the student's weights
+    labels the pool images of each batch anew, on their weak view. null: the committed labels to the end."""
     supervised_baseline: bool = True
     """Also train on labelled images only, with the same steps and images a step, for the report."""

@@ -3,6 +3,8 @@
 Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,20 @@ from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
+from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.progress import Progress
 from raylabel.smoothing import soft_targets
 from raylabel.storage import RunFolder, commit_table, exists, file_digest, read_table
 from raylabel.training.augment import Augment, weak_augmentation
 from raylabel.training.batches import POOL_STREAM, step_seed
+from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import LabelledExamples
 from raylabel.training.job import TrainJob
 from raylabel.training.pool_choice import PoolChoice
 from raylabel.training.pool_index import PoolIndex, index_pool
 from raylabel.training.pool_stream import PoolStream
 from raylabel.training.pool_targets import PoolTargets
+from raylabel.training.relabel import Relabeller, Relabelling
 
 EMBEDDER = "prototypes/embedder"
 """Folder in the run of the model that made the prototypes, where it was trained or built here."""
@@ -116,6 +121,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
         labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none")),
         labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
         pool=pool_stream(config, run) if with_pool and student.unlabelled_per_batch else None,
+        relabel=relabelling(config, run) if with_pool and student.burn_in_steps is not None else None,
         unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
         unlabelled_weight=student.unlabelled_weight,
         pool_losses=student.pool_losses,
@@ -179,6 +185,7 @@ def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
 
 def pool_stream(config: Config, run: RunFolder) -> PoolStream:
     """The run's pseudo-labels as the student learns from them."""
+    burn_in = config.student.burn_in_steps
     return PoolStream(
         run,
         ensure_pool_index(config, run),
@@ -186,7 +193,22 @@ def pool_stream(config: Config, run: RunFolder) -> PoolStream:
         pool_targets(config),
         seed=step_seed(config.seed + 1, 0, POOL_STREAM),
         max_pixels=config.data.max_image_pixels,
+        unlabelled_from=None if burn_in is None else burn_in * config.student.unlabelled_per_batch,
     )
+
+
+def relabelling(config: Config, run: RunFolder) -> Callable[[Segmenter, MovingAverage], Relabeller]:
+    """Makes what labels the pool by the student's own moving average."""
+    assert config.student.burn_in_steps is not None
+    how = Relabelling(
+        from_step=config.student.burn_in_steps,
+        corrector=load_corrector(run),
+        choice=pool_choice(config, run),
+        targets=pool_targets(config),
+        score_threshold=config.label.score_threshold,
+        max_per_image=config.label.max_per_image,
+    )
+    return partial(Relabeller, how)
 
 
 def _teacher_schedule(

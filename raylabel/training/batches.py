@@ -17,12 +17,17 @@ LABELLED_STREAM, POOL_STREAM, MODEL_STREAM = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's images of one step."""
+    """One rank's images of one step.
+
+    Attributes:
+        pool_rngs: the generator of each pool image, for what is done to it after reading.
+    """
 
     labelled_images: list[Tensor]
     labelled_targets: list[Target]
     pool_images: list[Tensor]
     pool_targets: list[Target]
+    pool_rngs: list[np.random.Generator]
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -31,6 +36,7 @@ class Batch:
             labelled_targets=[one.to(device) for one in self.labelled_targets],
             pool_images=[one.to(device) for one in self.pool_images],
             pool_targets=[one.to(device) for one in self.pool_targets],
+            pool_rngs=self.pool_rngs,
         )
 
 
@@ -52,20 +58,26 @@ class BatchSource:
         labelled = self._read(self._labelled, step)
         pool = self._read(self._pool, step) if self._pool else []
         return Batch(
-            labelled_images=[image for image, _ in labelled],
-            labelled_targets=[target for _, target in labelled],
-            pool_images=[image for image, _ in pool],
-            pool_targets=[target for _, target in pool],
+            labelled_images=[one.image for one in labelled],
+            labelled_targets=[one.target for one in labelled],
+            pool_images=[one.image for one in pool],
+            pool_targets=[one.target for one in pool],
+            pool_rngs=[one.rng for one in pool],
         )
 
-    def _read(self, part: "_Part", step: int) -> list[tuple[Tensor, Target]]:
+    def _read(self, part: "_Part", step: int) -> list["_Read"]:
         """Augmentation depends on seed, step and place in the batch, not on the rank."""
-        return [
-            part.stream.load(
-                step * part.size + int(place), np.random.default_rng([self._seed, part.number, step, int(place)])
-            )
-            for place in np.array_split(np.arange(part.size), self._world_size)[self._rank]
-        ]
+        read = []
+        for place in np.array_split(np.arange(part.size), self._world_size)[self._rank].tolist():
+            rng = np.random.default_rng([self._seed, part.number, step, place])
+            read.append(_Read(*part.stream.load(step * part.size + place, rng), rng))
+        return read
+
+
+class _Read(NamedTuple):
+    image: Tensor
+    target: Target
+    rng: np.random.Generator
 
 
 class _Part(NamedTuple):

@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
+from raylabel.models.protocols import Segmenter
+from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
+
+if TYPE_CHECKING:
+    from raylabel.training.batches import Batch
 
 Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
 """Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
@@ -53,6 +59,8 @@ class TrainJob:
         unlabelled_per_batch: images of the pool a step over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
+        relabel: makes, of the model and its moving average, what relabels the pool images of a step's batch before it
+            is learnt from.
         seed: of every random choice.
     """
 
@@ -66,4 +74,5 @@ class TrainJob:
     unlabelled_per_batch: int = 0
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)
+    relabel: "Callable[[Segmenter, MovingAverage], Callable[[Batch, int], Batch]] | None" = None
     seed: int = 0

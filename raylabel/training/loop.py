@@ -46,14 +46,16 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     stop_step = job.steps if job.stop_step is None else min(job.stop_step, job.steps)
     segmenter.train()
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
+    relabel = job.relabel(segmenter, average) if job.relabel else lambda batch, step: batch
     metrics = _Means()
     for batch in _prefetched(BatchSource(job, context.rank, context.world_size), step, stop_step):
         rate = learning_rate(step, job)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        batch = relabel(batch.to(context.device), step)
         torch.manual_seed(step_seed(job.seed, step, context.rank))
         with torch.autocast(context.device.type, dtype=amp_dtype, enabled=context.amp):
-            losses = losses_of(batch.to(context.device))
+            losses = losses_of(batch)
         if not math.isfinite(losses["loss"].item()):
             parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
             raise RuntimeError(f"loss is not finite at step {step + 1} (learning rate {rate:.3g}): {parts}")
