@@ -58,6 +58,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("teacher.steps", "-3", "teacher.steps: .* greater than or equal to 1, got -3"),
         ("teacher.steps", "many", "teacher.steps: .* integer"),
         ("calibration.folds", "1", "calibration.folds must be 0 or >= 2, got 1"),
+        ("data.calibration", "null", "data.calibration is required, unless calibration.folds is set"),
         ("data.calibration.fraction", "2", "fraction: .* less than 1, got 2"),
         ("data.validation", "{fraction: 0.95}", "must sum to < 1"),
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),

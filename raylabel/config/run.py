@@ -29,6 +29,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.calibration.folds == 1:
             raise InputError("calibration.folds must be 0 or >= 2, got 1")
+        if self.data.calibration is None and not self.calibration.folds:
+            raise InputError("data.calibration is required, unless calibration.folds is set")
         if self.smoothing.eps_min > self.smoothing.eps_max:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
@@ -39,6 +41,11 @@ class Config:
             raise InputError(
                 f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
                 f"{self.student.model}; or set student.init: weights"
+            )
+        if self.student.rounds > 1 and self.calibration.folds:
+            raise InputError(
+                f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}: "
+                "students learn from every fold, so a later round needs a calibration split"
             )
         fractions = [
             part.fraction

@@ -118,5 +118,7 @@ class StudentConfig(TrainingConfig):
     burn_in_steps: NonNegativeInt | None = None
     """Steps in which the committed labels guide the student; after them the moving average of the student's weights
     labels the pool images of each batch anew, on their weak view. null: the committed labels to the end."""
+    rounds: PositiveInt = 1
+    """Times to label, calibrate anew and distil: the student of a round is the teacher of the next."""
     supervised_baseline: bool = True
     """Also train on labelled images only, with the same steps and images a step, for the report."""

@@ -10,6 +10,7 @@ from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
 from raylabel.pipeline.preflight import check_teacher_fits, check_writable
+from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
@@ -54,8 +55,16 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
-        "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},
+        "stages": {stage: _state(run, stage) for stage in STAGES},
+        "rounds": {
+            str(number): {stage: _state(one, stage) for stage in ROUND_STAGES}
+            for number, one in further_rounds(config, run).items()
+        },
     }
+
+
+def _state(run: RunFolder, stage: str) -> str:
+    return "finished" if run.artifact(stage_folder(stage)) else "would run"
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
@@ -112,4 +121,6 @@ def format_check(found: dict[str, Any]) -> str:
     )
     lines.append(f"{'run':<12} {found['run']}, can be written")
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
+    for number, stages in found["rounds"].items():
+        lines.append(f"round {number:<6} " + ", ".join(f"{stage} {state}" for stage, state in stages.items()))
     return "\n".join(lines)

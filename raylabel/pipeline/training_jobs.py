@@ -46,7 +46,7 @@ RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_ev
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
     """What of the settings a trained model depends on, for fingerprints; the weights file by its content."""
-    inputs = {name: value for name, value in config_dict(settings).items() if name not in RESOURCES}
+    inputs = {name: value for name, value in config_dict(settings).items() if name not in (*RESOURCES, "rounds")}
     return inputs | {"weights": file_digest(settings.weights) if settings.weights else None}
 
 
