@@ -53,6 +53,9 @@ class TrainingConfig:
     """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    decoding: Literal["auto", "threads", "tasks"] = "auto"
+    """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
+    accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
     min_size: PositiveInt | None = None
     """Images are resized so that the short side has this length before the model; null keeps their size."""
 

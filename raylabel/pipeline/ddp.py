@@ -17,15 +17,12 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError
-from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.session import connect, live_progress
+from raylabel.pipeline.task_batches import JobBuilder, TaskBatches, decodes_by_tasks
 from raylabel.storage import RunFolder, commit_bytes, digest, exists, open_uri, read_bytes, read_json, remove
-from raylabel.training.loop import TrainContext, TrainJob, train
-
-JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
-"""Builds a segmenter and its job inside a worker; it is sent there, so it must be light: a partial of a function."""
+from raylabel.training.loop import TrainContext, train
 
 MAX_FAILURES = 3
 REPORT_SECONDS = 1.0
@@ -89,6 +86,7 @@ def train_on_ray(
                 "trainings": missing,
                 "run": run.uri,
                 "amp": settings.gpus_per_worker > 0,
+                "by_tasks": decodes_by_tasks(settings),
                 "threads": max(1, int(settings.cpus_per_worker)),
                 "counter": counter,
             },
@@ -127,13 +125,13 @@ def _train_worker(loop: dict[str, Any]) -> None:
     missing = [training for training in loop["trainings"] if not training.is_saved(run)]
     try:
         for training in missing:
-            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"])
+            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"], by_tasks=loop["by_tasks"])
     except InputError as error:
         ray.get(loop["counter"].refuse.remote(str(error)))
         raise
 
 
-def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool) -> None:
+def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool, by_tasks: bool) -> None:
     rank = ray.train.get_context().get_world_rank()
     metrics_uri = run.path(training.folder, "metrics.jsonl")
     segmenter, job = training.build()
@@ -160,6 +158,10 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
             Path(scratch, IDENTITY_FILE).write_text(json.dumps(digest(training.identity)))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
+    def open_batches(steps: range) -> TaskBatches:
+        world_size = ray.train.get_context().get_world_size()
+        return TaskBatches(training.build, (rank, world_size), [(step,) for step in steps])
+
     with _own_checkpoint(training) as restore:
         if restore is not None and rank == 0 and exists(metrics_uri):
             rows += [json.loads(line) for line in read_bytes(metrics_uri).decode().splitlines()]
@@ -171,6 +173,7 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
             report=report,
             restore=restore,
             amp=amp,
+            open_batches=open_batches if by_tasks else None,
         )
         trained = train(segmenter, job, context)
     if rank == 0:

@@ -40,7 +40,7 @@ EMBEDDER = "prototypes/embedder"
 POOL_INDEX = "student/pool_index.parquet"
 """File in the run: schema.POOL_INDEX."""
 
-RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every")
+RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every", "decoding")
 """Training settings that change where and how fast a model is trained, not which."""
 
 

@@ -1,7 +1,7 @@
 """Which images a step learns from: stateless, so that a restored training sees what an undisturbed one would."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,14 @@ class Batch:
             pool_targets=[one.to(device) for one in self.pool_targets],
             pool_rngs=self.pool_rngs,
         )
+
+
+class Batches(Protocol):
+    """A rank's part of each step's batch, read in some way or other."""
+
+    def batch(self, step: int) -> Batch:
+        """This rank's images of a step; steps are asked for in order."""
+        ...
 
 
 class BatchSource:

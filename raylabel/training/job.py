@@ -14,7 +14,7 @@ from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
 
 if TYPE_CHECKING:
-    from raylabel.training.batches import Batch
+    from raylabel.training.batches import Batch, Batches
 
 Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
 """Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
@@ -33,6 +33,7 @@ class TrainContext:
         report: see Report.
         restore: folder of a checkpoint to go on from.
         amp: automatic mixed precision.
+        open_batches: what gives the batches of the steps from one to another (excluded), in place of reading them here.
     """
 
     rank: int = 0
@@ -42,6 +43,7 @@ class TrainContext:
     report: Report = lambda step, metrics, write: None
     restore: Path | None = None
     amp: bool = False
+    open_batches: "Callable[[range], Batches] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
-from raylabel.training.batches import Batch, BatchSource, step_seed
+from raylabel.training.batches import Batch, Batches, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, read_checkpoint, write_checkpoint
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
@@ -48,7 +48,11 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
     relabel = job.relabel(segmenter, average) if job.relabel else lambda batch, step: batch
     metrics = _Means()
-    for batch in _prefetched(BatchSource(job, context.rank, context.world_size), step, stop_step):
+    if context.open_batches:
+        batches = context.open_batches(range(step, stop_step))
+    else:
+        batches = BatchSource(job, context.rank, context.world_size)
+    for batch in _prefetched(batches, step, stop_step):
         rate = learning_rate(step, job)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -119,7 +123,7 @@ def _amp_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_bf16 else torch.float16
 
 
-def _prefetched(source: BatchSource, step: int, stop_step: int) -> Iterator[Batch]:
+def _prefetched(source: Batches, step: int, stop_step: int) -> Iterator[Batch]:
     """Batches of the steps, each read while the one before is learnt from."""
     if step >= stop_step:
         return
