@@ -32,7 +32,8 @@ class Config:
         if self.smoothing.eps_min > self.smoothing.eps_max:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
-        if self.smoothing.warmup_steps > self.teacher.steps:
+        is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
+        if is_warmed_up and self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
             raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
         if self.student.init == "teacher" and self.student.model != self.teacher.model:

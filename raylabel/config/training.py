@@ -47,6 +47,19 @@ class SmoothingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FederatedLossConfig:
+    """Class loss of labelled images in which not every class was looked for, as in LVIS."""
+
+    enabled: bool = False
+    """Leave classes that are neither annotated in an image nor verified to be absent (`neg_category_ids`) out of its
+    class loss, but for those that are drawn."""
+    num_classes: NonNegativeInt = 50
+    """Classes that take part in an image; what annotation leaves of them is drawn by frequency. 0 draws none."""
+    power: NonNegative = 0.5
+    """Exponent of a class's number of images in the draw."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingConfig:
     """What the training of teacher and student share."""
 
@@ -62,6 +75,8 @@ class TrainingConfig:
     """Of labelled images."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    federated_loss: FederatedLossConfig = Field(default_factory=FederatedLossConfig)
+    """For labelled sets with `neg_category_ids`."""
     num_workers: PositiveInt = 2
     """DDP workers; each takes an equal part of the batch."""
     min_workers: PositiveInt | None = None

@@ -227,6 +227,7 @@ def _to_dict(target: Target) -> dict[str, Tensor]:
         "masks": target.masks_NHW.to(torch.uint8),
         "class_probs": target.class_probs,
         "weights": target.weights,
+        "class_mask": target.class_mask,
     }
 
 

@@ -43,18 +43,26 @@ class Detections:
     mask_probs: Tensor
 
 
-def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor) -> Tensor:
-    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`.
+def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
+    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
-    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
+    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less. Classes
+    that don't take part are left out of the softmax and of the targets, which are brought to a sum of 1 again; their
+    logits' gradient is zero.
 
     Args:
         logits: (R, num_classes + 1).
         class_probs: (R, num_classes + 1), rows sum to 1.
         weights: (R,).
+        class_mask: (R, num_classes + 1) bool, at least one class of each row's targets.
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
+    if not class_mask.all():
+        # Not minus infinity, whose product with a target of 0 is not a number.
+        logits = logits.float().masked_fill(~class_mask, torch.finfo(torch.float32).min)
+        class_probs = class_probs * class_mask
+        class_probs = class_probs / class_probs.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits.float(), class_probs, reduction="none") * weights).mean()
 
 
@@ -89,7 +97,7 @@ class SoftRoIHeads(RoIHeads):
             features: maps of the pyramid by level.
             proposals: regions of each image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs` and `weights` of each image.
+            targets: `boxes`, `masks`, `class_probs`, `weights` and `class_mask` of each image.
             terms: the losses that are wanted.
         """
         losses: dict[str, Tensor] = {}
@@ -107,7 +115,15 @@ class SoftRoIHeads(RoIHeads):
         if "classes" in terms:
             class_targets, weights = self._class_targets(targets, matched_rows, is_object)
             losses["classes"] = soft_cross_entropy(
-                self.box_predictor.class_logits(box_features), class_targets, weights
+                self.box_predictor.class_logits(box_features),
+                class_targets,
+                weights,
+                torch.cat(
+                    [
+                        target["class_mask"].expand(len(rows), -1)
+                        for target, rows in zip(targets, matched_rows, strict=True)
+                    ]
+                ),
             )
         if "boxes" in terms:
             deltas = self.box_predictor.box_deltas(box_features[learnt]).float()

@@ -7,6 +7,7 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, chosen_layer
+from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -14,6 +15,7 @@ from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
+from raylabel.training.federated import federated_classes
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -40,10 +42,11 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "is_federated": part.is_federated,
         }
     groups = data.frequency_groups.tolist()
-    teacher = _build(config.teacher, data.labelled.num_classes)
-    if config.smoothing.embedder is None:
-        chosen_layer(teacher.embed_layers, config.smoothing.layer)
-    _build(config.student, data.labelled.num_classes)
+    teacher, _ = (_build(one, data.labelled.num_classes) for one in (config.teacher, config.student))
+    for settings in (config.teacher, config.student):
+        federated_classes(data.labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    chosen_layer(embedder.embed_layers, config.smoothing.layer)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {

@@ -23,6 +23,7 @@ from raylabel.smoothing import soft_targets
 from raylabel.storage import RunFolder
 from raylabel.training.augment import view
 from raylabel.training.examples import LabelledExamples, PoolExamples
+from raylabel.training.federated import federated_classes
 from raylabel.training.job import Evaluate, TrainJob
 from raylabel.training.validation import ValidationAP
 
@@ -150,7 +151,11 @@ def class_targets(
 def labelled_examples(
     config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], training: TrainingConfig
 ) -> LabelledExamples:
-    """Training examples of an annotated set."""
+    """Training examples of an annotated set.
+
+    Raises:
+        InputError: a federated loss is asked for of a set in which every class was looked for.
+    """
     return LabelledExamples(
         labelled,
         targets,
@@ -158,6 +163,7 @@ def labelled_examples(
         augment=view(training.augmentation),
         copy_paste=training.augmentation.copy_paste,
         repeat_threshold=training.repeat_threshold,
+        federated=federated_classes(labelled, training.federated_loss),
     )
 
 

@@ -1,6 +1,7 @@
 """Training examples: images with their targets, from an annotated set or from pseudo-labels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from raylabel.models.protocols import Target
 from raylabel.selection import select
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
 from raylabel.training.copy_paste import RareDonors, paste_objects
+from raylabel.training.federated import FederatedClasses
 
 MIN_BOX_SIDE = 1.0
 
@@ -57,6 +59,7 @@ class LabelledExamples:
         augment: weak by default.
         copy_paste: chance that the rare objects of another image are pasted in, augmented too.
         repeat_threshold: says what is rare.
+        federated: draws the classes of each image's class loss; None takes all.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class LabelledExamples:
         augment: Augment = weak_augmentation,
         copy_paste: float = 0.0,
         repeat_threshold: float = 0.0,
+        federated: FederatedClasses | None = None,
     ) -> None:
         shape = (annotated.num_classes, annotated.num_classes + 1)
         assert class_targets.shape == shape, f"class_targets must be {shape}, got {class_targets.shape}"
@@ -76,6 +80,7 @@ class LabelledExamples:
         self._class_targets = class_targets
         self._max_pixels = max_pixels
         self._augment = augment
+        self._federated = federated
         self._copy_paste = copy_paste
         self._donors = RareDonors(self.image_classes(), self.num_classes, repeat_threshold) if copy_paste > 0 else None
 
@@ -89,6 +94,8 @@ class LabelledExamples:
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""
         image, target = self._augment(*self._read(index), rng)
+        if self._federated is not None:
+            target = replace(target, class_mask=torch.from_numpy(self._federated.draw(index, rng)))
         if self._donors is not None and rng.random() < self._copy_paste:
             donor = self._donors.draw(rng)
             if donor is not None:
