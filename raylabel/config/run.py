@@ -40,6 +40,11 @@ class Config:
                 f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
                 f"{self.student.model}; or set student.init: weights"
             )
+        if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
+            raise InputError(
+                "student.init: teacher needs student.model_options to be those of the teacher, got "
+                f"{self.student.model_options}; or set student.init: weights"
+            )
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)
