@@ -45,6 +45,11 @@ class Config:
             if training.min_workers is not None and training.min_workers > training.num_workers:
                 most, least = training.num_workers, training.min_workers
                 raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
+        if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
+            raise InputError(
+                "student.init: teacher needs student.model_options to be those of the teacher, got "
+                f"{self.student.model_options}; or set student.init: weights"
+            )
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

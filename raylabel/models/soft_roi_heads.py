@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.ops import boxes as box_ops
 
+from raylabel.models.class_mask import among_classes
 from raylabel.models.protocols import LossTerm
 
 
@@ -46,9 +47,7 @@ class Detections:
 def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
     """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
-    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less. Classes
-    that don't take part are left out of the softmax and of the targets, which are brought to a sum of 1 again; their
-    logits' gradient is zero.
+    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
 
     Args:
         logits: (R, num_classes + 1).
@@ -58,12 +57,8 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, cla
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
-    if not class_mask.all():
-        # Not minus infinity, whose product with a target of 0 is not a number.
-        logits = logits.float().masked_fill(~class_mask, torch.finfo(torch.float32).min)
-        class_probs = class_probs * class_mask
-        class_probs = class_probs / class_probs.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits.float(), class_probs, reduction="none") * weights).mean()
+    logits, class_probs = among_classes(logits.float(), class_probs, class_mask)
+    return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
 
 
 class SoftRoIHeads(RoIHeads):

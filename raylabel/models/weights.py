@@ -1,6 +1,6 @@
 """Loading weights into a model, by name and shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,10 @@ def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
         tensors = download_weights(package, name)
     else:
         tensors = read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
+    # Some families know files whose names differ by more than their beginning.
+    named_as_here: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = getattr(model, "named_as_here", None)
+    if named_as_here is not None:
+        tensors = named_as_here(tensors)
     state = model.state_dict()
     place = next(
         (

@@ -93,7 +93,11 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
 
 def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:
     return build_segmenter(
-        settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
     )
 
 

@@ -61,13 +61,22 @@ def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> S
     """The configured model, at random from the seed or with its pretrained weights."""
     torch.manual_seed(seed)
     return build_segmenter(
-        settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
     )
 
 
 def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
     """What model.json says of a model that these settings make."""
-    return {"model": settings.model, "min_size": settings.min_size, "role": role}
+    return {
+        "model": settings.model,
+        "min_size": settings.min_size,
+        "model_options": settings.model_options,
+        "role": role,
+    }
 
 
 def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[np.int64]:

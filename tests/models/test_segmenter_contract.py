@@ -22,7 +22,11 @@ LARGE = (
 )
 
 
-EXTRA_OF = {"maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch")}
+EXTRA_OF = {
+    "maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch"),
+    "mask2former_tiny": ("transformers", "transformers"),
+    "eomt_tiny": ("transformers", "transformers"),
+}
 """Models that need an extra: its name, and a package that it installs."""
 
 
@@ -39,7 +43,7 @@ def build_small(model: str) -> Segmenter:
     return segmenter
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", *LARGE, "fakes:FakeSegmenter"])
+@pytest.mark.parametrize("model", ["tiny_maskrcnn", *LARGE, "mask2former_tiny", "eomt_tiny", "fakes:FakeSegmenter"])
 def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TESTS))
     sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
