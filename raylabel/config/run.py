@@ -34,7 +34,8 @@ class Config:
         if self.smoothing.eps_min > self.smoothing.eps_max:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
-        if self.smoothing.warmup_steps > self.teacher.steps:
+        is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
+        if is_warmed_up and self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
             raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
         if self.student.init == "teacher" and self.student.model != self.teacher.model:
@@ -46,6 +47,15 @@ class Config:
             raise InputError(
                 f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}: "
                 "students learn from every fold, so a later round needs a calibration split"
+            )
+        for name, training in (("teacher", self.teacher), ("student", self.student)):
+            if training.min_workers is not None and training.min_workers > training.num_workers:
+                most, least = training.num_workers, training.min_workers
+                raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
+        if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
+            raise InputError(
+                "student.init: teacher needs student.model_options to be those of the teacher, got "
+                f"{self.student.model_options}; or set student.init: weights"
             )
         fractions = [
             part.fraction

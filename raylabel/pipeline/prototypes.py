@@ -19,7 +19,6 @@ from raylabel.pipeline.training_jobs import (
     EMBEDDER,
     class_targets,
     describe_model,
-    labelled_examples,
     new_segmenter,
     training_inputs,
     warmup_job,
@@ -29,6 +28,7 @@ from raylabel.schema import PROTOTYPES
 from raylabel.smoothing import PrototypeSums
 from raylabel.storage import RunFolder, commit_table, exists, file_digest
 from raylabel.training.augment import no_augmentation
+from raylabel.training.examples import LabelledExamples
 
 FOLDER = stage_folder("prototypes")
 
@@ -50,6 +50,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
         "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
         "schedule_steps": 0 if embedder else config.teacher.steps,
+        "layer": config.smoothing.layer,
         "seed": config.seed,
     }
     return execute_stage(run, "prototypes", inputs, lambda: _embed_classes(config, run, data))
@@ -126,10 +127,13 @@ class EmbedShard:
         parsed = parse_config(config)
         annotated = RunData(parsed).labelled
         one_hot = class_targets(parsed, annotated, None, kind="none")
-        self._examples = labelled_examples(parsed, annotated, one_hot, augment=no_augmentation)
+        self._examples = LabelledExamples(
+            annotated, one_hot, max_pixels=parsed.data.max_image_pixels, augment=no_augmentation
+        )
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
         self._predictor = Predictor(model_uri, parsed)
+        self._layer = parsed.smoothing.layer
         self._batch_size = parsed.label.batch_size
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
@@ -139,7 +143,9 @@ class EmbedShard:
             examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
             device = self._predictor.device
             embeddings = self._predictor.segmenter.embed(
-                [image.to(device) for image, _ in examples], [target.to(device) for _, target in examples]
+                [image.to(device) for image, _ in examples],
+                [target.to(device) for _, target in examples],
+                layer=self._layer,
             )
             class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
             part = PrototypeSums.of_instances(

@@ -35,22 +35,22 @@ class TaskBatches:
 
     Args:
         build: the training's job; readers build it once each.
-        source_args: of BatchSource, behind the job.
-        places: arguments of `batch` of all that will be asked for, in order.
+        num_parts: as of BatchSource.
+        places: step and part of all that will be asked for, in order.
     """
 
-    def __init__(self, build: JobBuilder, source_args: tuple[int, ...], places: Iterable[tuple[int, ...]]) -> None:
+    def __init__(self, build: JobBuilder, num_parts: int, places: Iterable[tuple[int, int]]) -> None:
         DataContext.get_current().execution_options.preserve_order = True
         dataset = shard_blocks([{"place": place} for place in places]).map_batches(
             ShardActor,
-            fn_constructor_args=(_ReadBatch, {"build": build, "source_args": source_args}, 1),
+            fn_constructor_args=(_ReadBatch, {"build": build, "num_parts": num_parts}, 1),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=MAX_READERS),
             num_cpus=READER_CPUS,
         )
         self._tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
 
-    def batch(self, *place: int) -> Batch:
+    def batch(self, step: int, part: int) -> Batch:
         """See BatchSource.
 
         Raises:
@@ -58,7 +58,8 @@ class TaskBatches:
         """
         table = next(self._tables)
         raise_errors(table)
-        assert tuple(table["place"][0].as_py()) == place, f"batches come in order: {table['place'][0]}, not {place}"
+        place = table["place"][0].as_py()
+        assert place == [step, part], f"batches come in order: {place}, not {[step, part]}"
         batch: Batch = pickle.loads(table["batch"][0].as_buffer())
         return batch
 
@@ -66,9 +67,9 @@ class TaskBatches:
 class _ReadBatch:
     """Reads batches inside of a reader."""
 
-    def __init__(self, *, build: JobBuilder, source_args: tuple[int, ...]) -> None:
+    def __init__(self, *, build: JobBuilder, num_parts: int) -> None:
         _, job = build()
-        self._source = BatchSource(job, *source_args)
+        self._source = BatchSource(job, num_parts)
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         batch = self._source.batch(*shard["place"])

@@ -17,7 +17,7 @@ LABELLED_STREAM, POOL_STREAM, MODEL_STREAM = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's images of one step.
+    """A part of a step's images: what goes through the model at once.
 
     Attributes:
         pool_rngs: the generator of each pool image, for what is done to it after reading.
@@ -41,30 +41,31 @@ class Batch:
 
 
 class Batches(Protocol):
-    """A rank's part of each step's batch, read in some way or other."""
+    """The parts of each step's batch, read in some way or other."""
 
-    def batch(self, step: int) -> Batch:
-        """This rank's images of a step; steps are asked for in order."""
+    def batch(self, step: int, part: int) -> Batch:
+        """The images of a part of a step; they are asked for in order."""
         ...
 
 
 class BatchSource:
-    """Reads a rank's part of each step's batch.
+    """Reads each step's batch in parts.
 
     Args:
         job: examples, sizes, repeat threshold and seed.
-        rank, world_size: the rank takes its contiguous part; the first ranks take one more where it doesn't divide.
+        num_parts: labelled and pool images are each cut into so many contiguous parts; the first have one more where it
+            doesn't divide.
     """
 
-    def __init__(self, job: TrainJob, rank: int, world_size: int) -> None:
-        self._rank, self._world_size, self._seed = rank, world_size, job.seed
-        self._labelled = _Part(RepeatedExamples(job), job.labelled_per_batch, LABELLED_STREAM)
-        self._pool = _Part(job.pool, job.unlabelled_per_batch, POOL_STREAM) if job.pool is not None else None
+    def __init__(self, job: TrainJob, num_parts: int) -> None:
+        self._num_parts, self._seed = num_parts, job.seed
+        self._labelled = _Stream(RepeatedExamples(job), job.labelled_per_batch, LABELLED_STREAM)
+        self._pool = _Stream(job.pool, job.unlabelled_per_batch, POOL_STREAM) if job.pool is not None else None
 
-    def batch(self, step: int) -> Batch:
-        """This rank's images of a step."""
-        labelled = self._read(self._labelled, step)
-        pool = self._read(self._pool, step) if self._pool else []
+    def batch(self, step: int, part: int) -> Batch:
+        """The images of a part of a step."""
+        labelled = self._read(self._labelled, step, part)
+        pool = self._read(self._pool, step, part) if self._pool else []
         return Batch(
             labelled_images=[one.image for one in labelled],
             labelled_targets=[one.target for one in labelled],
@@ -73,27 +74,25 @@ class BatchSource:
             pool_rngs=[one.rng for one in pool],
         )
 
-    def _read(self, part: "_Part", step: int) -> list["_Read"]:
-        """Augmentation depends on seed, step and place in the batch, not on the rank."""
+    def _read(self, stream: "_Stream", step: int, part: int) -> list["_Read"]:
+        """Augmentation depends on seed, step and place in the batch, not on the parts."""
         read = []
-        for place in np.array_split(np.arange(part.size), self._world_size)[self._rank].tolist():
-            rng = np.random.default_rng([self._seed, part.number, step, place])
-            read.append(_Read(*part.stream.load(step * part.size + place, rng), rng))
+        for place in np.array_split(np.arange(stream.per_batch), self._num_parts)[part].tolist():
+            rng = np.random.default_rng([self._seed, stream.number, step, place])
+            read.append(_Read(*stream.images.load(step * stream.per_batch + place, rng), rng))
         return read
+
+
+class _Stream(NamedTuple):
+    images: ExampleStream
+    per_batch: int
+    number: int
 
 
 class _Read(NamedTuple):
     image: Tensor
     target: Target
     rng: np.random.Generator
-
-
-class _Part(NamedTuple):
-    """So many images of every batch."""
-
-    stream: ExampleStream
-    size: int
-    number: int
 
 
 class RepeatedExamples:
@@ -113,5 +112,5 @@ class RepeatedExamples:
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """A seed in [0, 2**32) of its own for each step and stream (such as a rank)."""
+    """A seed in [0, 2**32) of its own for each step and stream (such as a part of the batch)."""
     return int(np.random.SeedSequence([seed, MODEL_STREAM, step, stream]).generate_state(1)[0])

@@ -1,6 +1,6 @@
 """What is trained, on what, and where: the job and the context of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
 """Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
-as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`); and, every `checkpoint_every` steps and at the end, a
+as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`; on rank 0 and after an evaluation, its figures as
+`ema_*`); and, every `checkpoint_every` steps and at the end, a
 function that writes a checkpoint into an existing local folder, to be called by rank 0."""
+
+Evaluate = Callable[[Segmenter], dict[str, float]]
+"""Figures of a model, such as `AP`; called on rank 0 only, in eval mode, with the moving average as weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +32,24 @@ class TrainContext:
 
     Attributes:
         rank, world_size: this worker among all.
+        num_parts: into so many parts the batch of a step is cut, whatever the number of workers: one for each planned
+            worker, times the steps of gradient accumulation. More workers than parts cut it finer.
         device: of the model.
         wrap: puts a module into DDP, or leaves it.
         report: see Report.
         restore: folder of a checkpoint to go on from.
-        amp: automatic mixed precision.
-        open_batches: what gives the batches of the steps from one to another (excluded), in place of reading them here.
+        open_batches: what gives the batches of so many parts at these places (step and part), in place of reading them
+            here.
     """
 
     rank: int = 0
     world_size: int = 1
+    num_parts: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
     report: Report = lambda step, metrics, write: None
     restore: Path | None = None
-    amp: bool = False
-    open_batches: "Callable[[range], Batches] | None" = None
+    open_batches: "Callable[[int, Sequence[tuple[int, int]]], Batches] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,7 @@ class TrainJob:
     """What is trained on what, and for how long.
 
     Attributes:
-        settings: learning rate, decay, moving average, sampling, checkpoints.
+        settings: optimizer, sampling, checkpoints, evaluations.
         steps: length of the learning-rate schedule, and where training stops unless `stop_step` says so.
         start_step: where it starts; the model then comes from an earlier job of the same schedule.
         stop_step: where it stops, if before `steps`.
@@ -61,8 +67,9 @@ class TrainJob:
         unlabelled_per_batch: images of the pool a step over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
-        relabel: makes, of the model and its moving average, what relabels the pool images of a step's batch before it
-            is learnt from.
+        relabel: makes, of the model and its moving average, what relabels the pool images of a batch, by its step,
+            before it is learnt from.
+        evaluate: what is made of the moving average every `settings.evaluate_every` steps; None is nothing.
         seed: of every random choice.
     """
 
@@ -77,4 +84,5 @@ class TrainJob:
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)
     relabel: "Callable[[Segmenter, MovingAverage], Callable[[Batch, int], Batch]] | None" = None
+    evaluate: Evaluate | None = None
     seed: int = 0

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raylabel.dataset.sampling import class_repeat_factors
+from raylabel.dataset.sampling import repeat_factors_of_counts
 from raylabel.schema import POOL_INDEX
 from raylabel.threads import map_on_threads
 from raylabel.training.pool_choice import PoolChoice, read_chosen
@@ -101,4 +101,4 @@ def _counts(uri: str, choice: PoolChoice) -> dict[str, object]:
 def _class_factors(table: pa.Table, num_images: int, num_classes: int, threshold: float) -> NDArray[np.float64]:
     classes, images = (table[name].combine_chunks().flatten().to_numpy() for name in ("classes", "class_images"))
     counts = np.bincount(classes, weights=images, minlength=num_classes)
-    return class_repeat_factors(counts, num_images=num_images, threshold=threshold)
+    return repeat_factors_of_counts(counts, num_images=num_images, threshold=threshold)

@@ -15,7 +15,7 @@ from raylabel.schema import INSTANCE
 from raylabel.storage import RunFolder
 from raylabel.threads import READING_THREADS, map_on_threads
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
-from raylabel.training.examples import training_image
+from raylabel.training.examples import image_tensor
 from raylabel.training.pool_choice import ChosenShard, PoolChoice, read_chosen
 from raylabel.training.pool_index import PoolIndex
 from raylabel.training.pool_order import PoolOrder, Window
@@ -46,6 +46,7 @@ class PoolStream:
         seed: of the order.
         max_pixels: larger images are refused.
         augment: strong by default.
+        weak_view: what a Relabeller sees.
         unlabelled_from: draws from this one on have no objects, and are seen weakly augmented: a Relabeller says what
             is there, and makes the student's view.
     """
@@ -60,11 +61,13 @@ class PoolStream:
         seed: int,
         max_pixels: int,
         augment: Augment = strong_augmentation,
+        weak_view: Augment = weak_augmentation,
         unlabelled_from: int | None = None,
     ) -> None:
         self._run, self._index, self._choice, self._targets = run, index, choice, targets
         self._order = PoolOrder(index.shard_factors, seed)
-        self._max_pixels, self._augment, self._unlabelled_from = max_pixels, augment, unlabelled_from
+        self._max_pixels, self._unlabelled_from = max_pixels, unlabelled_from
+        self._augment, self._weak_view = augment, weak_view
         self._open: OrderedDict[tuple[int, int], _OpenWindow] = OrderedDict()
         self._lock = Lock()
 
@@ -76,9 +79,9 @@ class PoolStream:
         shard, image = opened.shards[opened.places[place]], int(opened.images[place])
         [row] = shard.table.slice(image, 1).to_pylist()
         uri, size_hw = row["uri"], (row["height"], row["width"])
-        pixels = training_image(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
+        pixels = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
         if self._unlabelled_from is not None and draw >= self._unlabelled_from:
-            return weak_augmentation(pixels, Target.empty(size_hw, self._choice.num_classes), rng)
+            return self._weak_view(pixels, Target.empty(size_hw, self._choice.num_classes), rng)
         structs = [struct | {"context": None} for struct in row["instances"] or []]
         instances, scores = instances_from_structs(structs, size_hw, self._choice.num_classes)
         is_kept = shard.keep[shard.offsets[image] : shard.offsets[image + 1]]

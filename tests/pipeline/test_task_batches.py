@@ -37,15 +37,15 @@ def assert_equal(first: Batch, second: Batch) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_tasks_and_threads_give_equal_batches_and_the_same_refusal(tmp_path: Path) -> None:
-    """From a restored step on, of the second of two ranks."""
+    """From a restored step on, the second of two parts."""
     write_pool(tmp_path)
     build = partial(toy_pool_job, str(tmp_path))
     steps = range(3, 9)
-    by_tasks = TaskBatches(build, (1, 2), [(step,) for step in steps])
-    here = BatchSource(build()[1], 1, 2)
+    by_tasks = TaskBatches(build, 2, [(step, 1) for step in steps])
+    here = BatchSource(build()[1], 2)
     for step in steps:
-        assert_equal(by_tasks.batch(step), here.batch(step))
+        assert_equal(by_tasks.batch(step, 1), here.batch(step, 1))
     for image in (tmp_path / "pool").iterdir():
         image.write_bytes(b"")
     with pytest.raises(InputError, match=r"\.png"):
-        TaskBatches(build, (1, 2), [(0,)]).batch(0)
+        TaskBatches(build, 2, [(0, 1)]).batch(0, 1)

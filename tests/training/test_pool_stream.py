@@ -83,7 +83,7 @@ def test_images_are_drawn_by_their_factors_and_quarantined_ones_are_not(
     assert len(stream._open) <= pool_stream.WINDOWS_HELD
 
 
-def batches_of(stream: PoolStream, *, rank: int, world_size: int, steps: range) -> list[Batch]:
+def batches_of(stream: PoolStream, *, part: int, num_parts: int, steps: range) -> list[Batch]:
     job = TrainJob(
         settings=TrainingConfig(),
         steps=99,
@@ -93,8 +93,8 @@ def batches_of(stream: PoolStream, *, rank: int, world_size: int, steps: range) 
         unlabelled_per_batch=5,
         seed=3,
     )
-    source = BatchSource(job, rank, world_size)
-    return [source.batch(step) for step in steps]
+    source = BatchSource(job, num_parts)
+    return [source.batch(step, part) for step in steps]
 
 
 class _OneImage:
@@ -111,18 +111,18 @@ class _OneImage:
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(world_size=st.integers(1, 6), restored=st.integers(0, 7), seed=st.integers(0, 2**31))
+@given(num_parts=st.integers(1, 6), restored=st.integers(0, 7), seed=st.integers(0, 2**31))
 def test_ranks_share_the_batch_and_a_restored_training_sees_the_same(
-    world_size: int, restored: int, seed: int, tmp_path: Path
+    num_parts: int, restored: int, seed: int, tmp_path: Path
 ) -> None:
     run = pool_run(tmp_path, CLASSES, num_classes=3)
     choice = choice_of(3)
-    whole = batches_of(stream_of(run, choice, threshold=0.6, seed=seed), rank=0, world_size=1, steps=range(8))
+    whole = batches_of(stream_of(run, choice, threshold=0.6, seed=seed), part=0, num_parts=1, steps=range(8))
     parts = [
         batches_of(
-            stream_of(run, choice, threshold=0.6, seed=seed), rank=rank, world_size=world_size, steps=range(restored, 8)
+            stream_of(run, choice, threshold=0.6, seed=seed), part=part, num_parts=num_parts, steps=range(restored, 8)
         )
-        for rank in range(world_size)
+        for part in range(num_parts)
     ]
     for number, batch in enumerate(whole[restored:]):
         together = [image for part in parts for image in part[number].pool_images]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raylabel.calibration import FitContext, fit_corrector
 from raylabel.calibration.detections import Detections
-from raylabel.config import PoolLosses, SelectionConfig, TrainingConfig
+from raylabel.config import OptimizerConfig, PoolLosses, SelectionConfig, TrainingConfig
 from raylabel.labels import committed_shards
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
@@ -78,7 +78,7 @@ def job(tmp_path: Path) -> TrainJob:
         unlabelled_from=BURN_IN * PER_BATCH,
     )
     return TrainJob(
-        settings=TrainingConfig(checkpoint_every=1, ema_decay=0.5, learning_rate=0.01),
+        settings=TrainingConfig(checkpoint_every=1, optimizer=OptimizerConfig(ema_decay=0.5, learning_rate=0.01)),
         steps=5,
         labelled=OneImage(),
         labelled_per_batch=1,
@@ -93,10 +93,10 @@ def test_committed_labels_guide_and_then_the_average_says_what_is_there(job: Tra
     torch.manual_seed(0)
     segmenter = FakeSegmenter(num_classes=NUM_CLASSES)
     relabeller = Relabeller(relabelling(), segmenter, MovingAverage(segmenter, 0.5))
-    source = BatchSource(job, 0, 1)
-    guided = relabeller(source.batch(BURN_IN - 1), BURN_IN - 1)
+    source = BatchSource(job, 1)
+    guided = relabeller(source.batch(BURN_IN - 1, 0), BURN_IN - 1)
     assert [target.class_probs.argmax().item() for target in guided.pool_targets] == [0] * PER_BATCH
-    weak = source.batch(BURN_IN)
+    weak = source.batch(BURN_IN, 0)
     assert [len(target) for target in weak.pool_targets] == [0] * PER_BATCH
     nums = []
     for image, target in zip(weak.pool_images, relabeller(weak, BURN_IN).pool_targets, strict=True):
@@ -117,7 +117,7 @@ def test_the_students_view_is_made_of_image_and_targets_together(job: TrainJob) 
     segmenter = FakeSegmenter(num_classes=NUM_CLASSES)
     plain, moved = (
         Relabeller(replace(relabelling(), augment=augment), segmenter, MovingAverage(segmenter, 0.5))(
-            BatchSource(job, 0, 1).batch(3), 3
+            BatchSource(job, 1).batch(3, 0), 3
         )
         for augment in (no_augmentation, shifted)
     )
@@ -145,7 +145,7 @@ def test_what_is_said_follows_the_average(job: TrainJob) -> None:
     with torch.no_grad():
         segmenter.layer.bias.fill_(1.0)
     average = MovingAverage(segmenter, 0.9)
-    relabeller, batch = Relabeller(relabelling(), segmenter, average), BatchSource(job, 0, 1).batch(BURN_IN)
+    relabeller, batch = Relabeller(relabelling(), segmenter, average), BatchSource(job, 1).batch(BURN_IN, 0)
     relabeller(batch, BURN_IN)
     with torch.no_grad():
         segmenter.layer.bias.fill_(2.0)
@@ -178,7 +178,7 @@ def test_relabelling_changes_what_is_learnt(job: TrainJob) -> None:
         segmenter = new_segmenter()
         relabeller = Relabeller(relabelling(), segmenter, MovingAverage(segmenter, 0.5))
         for step in range(4):
-            batch = BatchSource(job, 0, 1).batch(step)
+            batch = BatchSource(job, 1).batch(step, 0)
             batches.append(relabeller(batch, step) if relabelled else batch)
         return batches
 
