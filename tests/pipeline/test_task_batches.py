@@ -1,17 +1,29 @@
 """Batches that Ray Data reads are those that a worker would have read itself."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from prepared import prepared_run
 from toy_pool_job import toy_pool_job, write_pool
 
-from raylabel.config import TrainingConfig
+from raylabel.config import TrainingConfig, config_dict, load_config
+from raylabel.dataset.synthetic import generate
 from raylabel.errors import InputError
+from raylabel.models.saved import load_segmenter
+from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.task_batches import TaskBatches, decodes_by_tasks
+from raylabel.pipeline.training_jobs import describe_model, fold_teacher_job
 from raylabel.training.batches import Batch, BatchSource
+
+CONFIG = """
+data: {labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool}
+smoothing: {warmup_steps: 0}
+teacher: {steps: 6, batch_size: 4, num_workers: 1, checkpoint_every: 3}
+calibration: {folds: 2}
+"""
 
 
 @pytest.mark.parametrize(
@@ -49,3 +61,27 @@ def test_tasks_and_threads_give_equal_batches_and_the_same_refusal(tmp_path: Pat
         image.write_bytes(b"")
     with pytest.raises(InputError, match=r"\.png"):
         TaskBatches(build, 2, [(0, 1)]).batch(0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_tasks_and_threads_end_with_the_same_weights(tmp_path: Path) -> None:
+    """A whole training in a Ray Train worker."""
+    generate(tmp_path, num_images=60, num_classes=6, image_size=64)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    config = load_config(tmp_path / "config.yaml")
+    run = prepared_run(config, tmp_path / "run")
+    for decoding in ("threads", "tasks"):
+        settings = replace(config.teacher, decoding=decoding)
+        training = Training(
+            build=partial(fold_teacher_job, config_dict(config), run.uri, 0),
+            folder=decoding,
+            num_steps=config.teacher.steps,
+            identity=[decoding],
+            description=describe_model(settings, decoding),
+        )
+        train_on_ray([training], run=run, folder=decoding, settings=settings, label=decoding)
+    by_threads, by_tasks = (load_segmenter(run.path(one))[0].state_dict() for one in ("threads", "tasks"))
+    for name, tensor in by_threads.items():
+        assert torch.equal(tensor, by_tasks[name]), name
