@@ -91,6 +91,8 @@ class TrainingConfig:
     """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    keep_checkpoints: PositiveInt = 2
+    """So many of the last checkpoints are kept while a training lasts."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
     evaluate_images: PositiveInt = 64

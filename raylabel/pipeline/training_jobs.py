@@ -36,6 +36,7 @@ RESOURCES = (
     "cpus_per_worker",
     "gpus_per_worker",
     "checkpoint_every",
+    "keep_checkpoints",
     "evaluate_every",
     "evaluate_images",
 )
