@@ -18,6 +18,12 @@ IouType = Literal["segm", "bbox"]
 LVIS_MAX_DETECTIONS = 300
 """Detections an image that LVIS's protocol looks at, over all categories."""
 
+MIN_RESULT_SCORE = 0.01
+"""Low, since AP looks at the whole ranking."""
+
+MAX_RESULTS_PER_IMAGE = LVIS_MAX_DETECTIONS
+"""Rows an image; an object has one for each class that it may be."""
+
 _GROUP_METRICS = {"r": "APr", "c": "APc", "f": "APf"}
 
 
@@ -111,6 +117,32 @@ def to_results(
         for result, (x0, y0, x1, y1) in zip(rows, np.asarray(boxes_xyxy, np.float64).tolist(), strict=True):
             result["bbox"] = [x0, y0, x1 - x0, y1 - y0]
     return rows
+
+
+def results_of_image(
+    image_id: int | str,
+    masks: Sequence[Rle],
+    soft_vectors: NDArray[np.floating[Any]],
+    category_ids: NDArray[np.integer[Any]],
+) -> list[dict[str, Any]]:
+    """Results rows of every class that an object may be, as is usual for AP; the likeliest so many.
+
+    Args:
+        image_id: as in the annotation file.
+        masks: N RLEs.
+        soft_vectors: (N, num_classes + 1), background last.
+        category_ids: (num_classes,) class index -> category id.
+    """
+    objects, class_indices = np.nonzero(soft_vectors[:, :-1] >= MIN_RESULT_SCORE)
+    scores = soft_vectors[objects, class_indices]
+    best = np.argsort(-scores, kind="stable")[:MAX_RESULTS_PER_IMAGE]
+    return to_results(
+        image_id,
+        class_indices=class_indices[best],
+        scores=scores[best],
+        masks=[masks[row] for row in objects[best]],
+        category_ids=category_ids,
+    )
 
 
 def _figure(value: float) -> float | None:

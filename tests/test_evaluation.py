@@ -12,8 +12,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from raylabel import evaluation
 from raylabel.errors import InputError
-from raylabel.evaluation import evaluate_results, to_results
+from raylabel.evaluation import evaluate_results, results_of_image, to_results
 from raylabel.masks import decode_masks, encode_masks, rle_from_segmentation
 
 COCO_NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -271,3 +272,19 @@ def test_to_results_is_json_that_evaluates_perfectly(tiny: dict[str, Any]) -> No
     assert rows[0]["category_id"] == 3
     assert rows[0]["score"] == 0.75
     assert evaluate_results(tiny, rows)["AP"] == pytest.approx(1)
+
+
+def test_an_object_has_a_row_for_each_class_that_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = encode_masks(np.ones((2, 4, 4), bool))
+    soft_vectors = np.array([[0.6, 0.3, 0.005, 0.095], [0.0, 0.2, 0.1, 0.7]])
+    ids = np.array([10, 20, 30])
+    rows = results_of_image(5, masks, soft_vectors, ids)
+    assert [(row["image_id"], row["category_id"], row["score"]) for row in rows] == [
+        (5, 10, 0.6),
+        (5, 20, 0.3),
+        (5, 20, 0.2),
+        (5, 30, 0.1),
+    ]
+    monkeypatch.setattr(evaluation, "MAX_RESULTS_PER_IMAGE", 2)
+    assert [row["score"] for row in results_of_image(5, masks, soft_vectors, ids)] == [0.6, 0.3]
+    assert results_of_image(5, [], np.zeros((0, 4)), ids) == []

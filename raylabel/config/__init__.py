@@ -1,12 +1,15 @@
 """Every setting of a run: frozen dataclasses, one docstring a field; and the strict YAML loader."""
 
+from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, SelectionConfig
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
+from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
     DOWNLOADED,
     IMAGENET,
+    FederatedLossConfig,
     PoolLosses,
     SmoothingConfig,
     SmoothingKind,
@@ -19,19 +22,25 @@ from raylabel.config.training import (
 __all__ = [
     "DOWNLOADED",
     "IMAGENET",
+    "AugmentationConfig",
     "CalibrationConfig",
     "Config",
     "CorrectorKind",
     "DataConfig",
+    "FederatedLossConfig",
     "LabelConfig",
+    "OptimizerConfig",
     "PoolLosses",
+    "Precision",
     "SelectionConfig",
     "SmoothingConfig",
     "SmoothingKind",
     "SplitFraction",
+    "StrongViewConfig",
     "StudentConfig",
     "TeacherConfig",
     "TrainingConfig",
+    "ViewConfig",
     "config_dict",
     "dump_config",
     "has_weights_name",

@@ -39,7 +39,8 @@ class Config:
                 f"calibration.folds must be 0 where teacher.steps is 0, as no fold's teacher is trained, got "
                 f"{self.calibration.folds}"
             )
-        if 0 < self.teacher.steps < self.smoothing.warmup_steps:
+        is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
+        if is_warmed_up and self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
             raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
         if self.student.init == "teacher" and self.student.model != self.teacher.model:
@@ -52,6 +53,10 @@ class Config:
                 "student.init: teacher needs student.model_options to be those of the teacher, got "
                 f"{self.student.model_options}; or set student.init: weights"
             )
+        for name, training in (("teacher", self.teacher), ("student", self.student)):
+            if training.min_workers is not None and training.min_workers > training.num_workers:
+                most, least = training.num_workers, training.min_workers
+                raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

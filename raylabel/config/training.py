@@ -1,11 +1,13 @@
 """Settings of the models and their training."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig
 from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Positive, PositiveInt, Probability
+from raylabel.config.optimizer import OptimizerConfig
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
 
@@ -45,6 +47,19 @@ class SmoothingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FederatedLossConfig:
+    """Class loss of labelled images in which not every class was looked for, as in LVIS."""
+
+    enabled: bool = False
+    """Leave classes that are neither annotated in an image nor verified to be absent (`neg_category_ids`) out of its
+    class loss, but for those that are drawn."""
+    num_classes: NonNegativeInt = 50
+    """Classes that take part in an image; what annotation leaves of them is drawn by frequency. 0 draws none."""
+    power: NonNegative = 0.5
+    """Exponent of a class's number of images in the draw."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingConfig:
     """What the training of teacher and student share."""
 
@@ -58,22 +73,29 @@ class TrainingConfig:
     the folder of a saved model. Or a name: `imagenet`, those of
     `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
     which are downloaded once where there is a network (docs/models.md)."""
-    learning_rate: Positive = 0.002
-    """Peak learning rate of AdamW; linear warm-up, then cosine decay to a hundredth."""
-    weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the moving average of the weights, which is what is saved; ramped up over the first steps."""
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    """Learning rates, schedule, precision, moving average."""
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """Of labelled images."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    federated_loss: FederatedLossConfig = Field(default_factory=FederatedLossConfig)
+    """For labelled sets with `neg_category_ids`."""
     num_workers: PositiveInt = 2
     """DDP workers; each takes an equal part of the batch."""
+    min_workers: PositiveInt | None = None
+    """Go on with as few workers as this where machines are lost (fewer take over the parts of the others, so the batch
+    of a step stays the same), and with more where they come back; null waits for all `num_workers`."""
     cpus_per_worker: Positive = 0.5
     """CPUs that Ray reserves for a worker."""
     gpus_per_worker: NonNegative = 0.0
-    """GPUs a worker; above 0 it trains on CUDA with automatic mixed precision."""
+    """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
+    evaluate_images: PositiveInt = 64
+    """Validation images that such an evaluation predicts, evenly chosen."""
     min_size: PositiveInt | None = None
     """Images are resized so that the short side has this length before the model; null keeps their size."""
 
@@ -120,6 +142,8 @@ class StudentConfig(TrainingConfig):
     """Weight of each loss term on pool images."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
+    strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
+    """Augmentation of pool images."""
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""

@@ -20,13 +20,20 @@ def repeat_factors(image_classes: Sequence[NDArray[Any]], num_classes: int, thre
 
     Source: Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019 (arXiv 1908.03195), sec. 4.
     """
-    num_images = len(image_classes)
-    distinct = [np.unique(np.asarray(classes, dtype=np.int64)) for classes in image_classes]
+    of_class = class_repeat_factors(image_classes, num_classes, threshold)
+    return np.array(
+        [of_class[np.asarray(classes, dtype=np.int64)].max(initial=1.0) for classes in image_classes], dtype=np.float64
+    )
+
+
+def class_repeat_factors(
+    image_classes: Sequence[NDArray[Any]], num_classes: int, threshold: float
+) -> NDArray[np.float64]:
+    """r_c of `repeat_factors`, shape (num_classes,), >= 1; a class in no image counts as if it were in one."""
     counts = np.zeros(num_classes)
-    for classes in distinct:
-        counts[classes] += 1
-    of_class = np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(counts, 1)))
-    return np.array([of_class[classes].max(initial=1.0) for classes in distinct], dtype=np.float64)
+    for classes in image_classes:
+        counts[np.unique(np.asarray(classes, dtype=np.int64))] += 1
+    return np.maximum(1.0, np.sqrt(threshold * len(image_classes) / np.maximum(counts, 1)))
 
 
 class RepeatFactorSampler:

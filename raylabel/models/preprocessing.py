@@ -57,6 +57,7 @@ def target_dict(target: Target) -> dict[str, Tensor]:
         "masks": target.masks_NHW.to(torch.uint8),
         "class_probs": target.class_probs,
         "weights": target.weights,
+        "class_mask": target.class_mask,
     }
 
 

@@ -26,19 +26,35 @@ class Target:
         class_probs: (N, num_classes + 1) float32 soft class targets, rows sum to 1, background last.
         weights: (N,) float32 >= 0, weight of each object's class loss. An object of weight 0 is in doubt: the place
             where it is teaches neither the object nor background.
+        class_mask: (num_classes + 1,) bool, classes that take part in the class loss of this image, background too; all
+            unless it is given. The others were not looked for: their logits get no gradient from it.
     """
 
     boxes_xyxy: Tensor
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
+    class_mask: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         num = len(self.boxes_xyxy)
+        if self.class_mask is None:
+            everything = torch.ones(self.class_probs.shape[1], dtype=torch.bool, device=self.class_probs.device)
+            object.__setattr__(self, "class_mask", everything)
         assert len(self.masks_NHW) == len(self.class_probs) == len(self.weights) == num, "fields must have equal length"
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
+
+    def __getitem__(self, rows: Tensor) -> "Target":
+        """The chosen objects, by (K,) int64 rows."""
+        return Target(
+            boxes_xyxy=self.boxes_xyxy[rows],
+            masks_NHW=self.masks_NHW[rows],
+            class_probs=self.class_probs[rows],
+            weights=self.weights[rows],
+            class_mask=self.class_mask,
+        )
 
     def to(self, device: torch.device | str) -> "Target":
         """The same on another device."""
@@ -47,6 +63,7 @@ class Target:
             masks_NHW=self.masks_NHW.to(device),
             class_probs=self.class_probs.to(device),
             weights=self.weights.to(device),
+            class_mask=self.class_mask.to(device),
         )
 
     @staticmethod

@@ -21,6 +21,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from raylabel.models.map_masks import mask_iou_matrix
 from raylabel.models.protocols import LossTerm
+from raylabel.models.soft_roi_heads import restrict_classes
 
 DOUBTFUL_IOU = 0.5
 Matches = list[tuple[Tensor, Tensor]]
@@ -35,11 +36,13 @@ class QueryTargets:
         masks: (N, H, W) float32, 0 or 1.
         class_probs: (N, num_classes + 1), background last.
         weights: (N,); 0 is in doubt.
+        class_mask: (num_classes + 1,) bool, classes that take part in the class loss.
     """
 
     masks: Tensor
     class_probs: Tensor
     weights: Tensor
+    class_mask: Tensor
 
 
 class SoftMatcher(Mask2FormerHungarianMatcher):
@@ -140,6 +143,8 @@ class SoftQueryLoss(Mask2FormerLoss):
             probs[row, queries] = target.class_probs[objects]
             weights[row, queries] = target.weights[objects]
             is_learnt[row, queries] = target.weights[objects] > 0
+        class_mask = torch.stack([target.class_mask for target in targets])[:, None]
+        class_logits, probs = restrict_classes(class_logits, probs, class_mask)
         weighted_probs = probs * self.empty_weight
         losses = -(weighted_probs * F.log_softmax(class_logits, dim=-1)).sum(dim=-1)
         total = (weighted_probs.sum(dim=-1) * is_learnt).sum()

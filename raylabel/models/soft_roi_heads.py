@@ -43,8 +43,25 @@ class Detections:
     mask_probs: Tensor
 
 
-def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor) -> Tensor:
-    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`.
+def restrict_classes(logits: Tensor, class_probs: Tensor, class_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and targets of the classes that take part: the others are left out of the softmax and of the targets,
+    which are brought to a sum of 1 again; their logits' gradient is zero.
+
+    Args:
+        logits: (..., num_classes + 1).
+        class_probs: as logits, sums to 1.
+        class_mask: bool, broadcast to logits; at least one class of each row's targets.
+    """
+    if class_mask.all():
+        return logits.float(), class_probs
+    # Not minus infinity, whose product with a target of 0 is not a number.
+    restricted = logits.float().masked_fill(~class_mask, torch.finfo(torch.float32).min)
+    class_probs = class_probs * class_mask
+    return restricted, class_probs / class_probs.sum(dim=-1, keepdim=True)
+
+
+def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
+    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
     It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
 
@@ -52,10 +69,12 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor) -> 
         logits: (R, num_classes + 1).
         class_probs: (R, num_classes + 1), rows sum to 1.
         weights: (R,).
+        class_mask: (R, num_classes + 1) bool; see restrict_classes.
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
-    return (F.cross_entropy(logits.float(), class_probs, reduction="none") * weights).mean()
+    logits, class_probs = restrict_classes(logits, class_probs, class_mask)
+    return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
 
 
 class SoftRoIHeads(RoIHeads):
@@ -89,7 +108,7 @@ class SoftRoIHeads(RoIHeads):
             features: maps of the pyramid by level.
             proposals: regions of each image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs` and `weights` of each image.
+            targets: `boxes`, `masks`, `class_probs`, `weights` and `class_mask` of each image.
             terms: the losses that are wanted.
         """
         losses: dict[str, Tensor] = {}
@@ -107,7 +126,15 @@ class SoftRoIHeads(RoIHeads):
         if "classes" in terms:
             class_targets, weights = self._class_targets(targets, matched_rows, is_object)
             losses["classes"] = soft_cross_entropy(
-                self.box_predictor.class_logits(box_features), class_targets, weights
+                self.box_predictor.class_logits(box_features),
+                class_targets,
+                weights,
+                torch.cat(
+                    [
+                        target["class_mask"].expand(len(rows), -1)
+                        for target, rows in zip(targets, matched_rows, strict=True)
+                    ]
+                ),
             )
         if "boxes" in terms:
             deltas = self.box_predictor.box_deltas(box_features[learnt]).float()

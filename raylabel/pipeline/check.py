@@ -7,6 +7,7 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, chosen_layer, is_trainable
+from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
@@ -14,6 +15,7 @@ from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
+from raylabel.training.federated import federated_classes
 
 
 def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -96,8 +98,11 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
         )
     if config.teacher.steps and not is_trainable(teacher):
         raise InputError(f"teacher.model: {config.teacher.model} only predicts; set teacher.steps: 0")
-    if config.smoothing.embedder is None and (teacher.embed_layers or config.smoothing.layer):
-        chosen_layer(teacher.embed_layers, config.smoothing.layer)
+    for settings in (config.teacher, config.student):
+        federated_classes(labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    if embedder.embed_layers or config.smoothing.layer:
+        chosen_layer(embedder.embed_layers, config.smoothing.layer)
     if not is_trainable(_build(config.student, labelled.num_classes)):
         raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")
 

@@ -74,7 +74,7 @@ def _remedy(fitting: int) -> str:
 
 
 def check_workers_fit(name: str, settings: TrainingConfig) -> None:
-    """A training's workers must be within the cluster.
+    """A training's workers must be within the cluster, or as few of them as `min_workers` admits.
 
     Args:
         name: of the training, for the message.
@@ -83,10 +83,12 @@ def check_workers_fit(name: str, settings: TrainingConfig) -> None:
         InputError: they are not.
     """
     resources = ray.cluster_resources()
+    setting = "num_workers" if settings.min_workers is None else "min_workers"
+    num_workers = getattr(settings, setting)
     for kind, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
-        wanted, there = settings.num_workers * each, resources.get(kind, 0.0)
-        if wanted > there:
+        there = resources.get(kind, 0.0)
+        if num_workers * each > there:
             raise InputError(
-                f"{name}: {settings.num_workers} workers x {each:g} {kind}s asked for, the cluster has {there:g}; set "
-                f"num_workers or {kind.lower()}s_per_worker lower, or add machines"
+                f"{name}: {num_workers} workers x {each:g} {kind}s asked for, the cluster has {there:g}; set "
+                f"{setting} or {kind.lower()}s_per_worker lower, or add machines"
             )

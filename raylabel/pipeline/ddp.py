@@ -88,16 +88,11 @@ def train_on_ray(
             train_loop_config={
                 "trainings": missing,
                 "run": run.uri,
-                "amp": settings.gpus_per_worker > 0,
                 "threads": max(1, int(settings.cpus_per_worker)),
                 "counter": counter,
+                "num_parts": settings.num_workers * settings.optimizer.accumulate,
             },
-            scaling_config=ScalingConfig(
-                num_workers=settings.num_workers,
-                use_gpu=settings.gpus_per_worker > 0,
-                resources_per_worker={"CPU": settings.cpus_per_worker}
-                | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
-            ),
+            scaling_config=_scaling(settings),
             run_config=RunConfig(
                 name=digest([training.identity for training in trainings])[:16],
                 storage_path=_train_storage(checkpoints),
@@ -109,6 +104,16 @@ def train_on_ray(
         if refusal := ray.get(counter.refusal.remote()):
             raise InputError(refusal)
     remove(checkpoints)
+
+
+def _scaling(settings: TrainingConfig) -> ScalingConfig:
+    most, least = settings.num_workers, settings.min_workers
+    return ScalingConfig(
+        num_workers=most if least is None else (least, most),  # type: ignore[arg-type]  # declared by Ray's first API
+        use_gpu=settings.gpus_per_worker > 0,
+        resources_per_worker={"CPU": settings.cpus_per_worker}
+        | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
+    )
 
 
 def _train_storage(uri: str) -> str:
@@ -127,13 +132,13 @@ def _train_worker(loop: dict[str, Any]) -> None:
     missing = [training for training in loop["trainings"] if not training.is_saved(run)]
     try:
         for training in missing:
-            _train_and_save(training, run, counter=loop["counter"], amp=loop["amp"])
+            _train_and_save(training, run, counter=loop["counter"], num_parts=loop["num_parts"])
     except InputError as error:
         ray.get(loop["counter"].refuse.remote(str(error)))
         raise
 
 
-def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bool) -> None:
+def _train_and_save(training: Training, run: RunFolder, *, counter: Any, num_parts: int) -> None:
     rank = ray.train.get_context().get_world_rank()
     metrics_uri = run.path(training.folder, "metrics.jsonl")
     segmenter, job = training.build()
@@ -166,11 +171,11 @@ def _train_and_save(training: Training, run: RunFolder, *, counter: Any, amp: bo
         context = TrainContext(
             rank=rank,
             world_size=ray.train.get_context().get_world_size(),
+            num_parts=num_parts,
             device=get_device(),
             wrap=prepare_model,
             report=report,
             restore=restore,
-            amp=amp,
         )
         trained = train(segmenter, job, context)
     if rank == 0:

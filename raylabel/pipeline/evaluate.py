@@ -1,21 +1,19 @@
 """Stage 6: AP of every model on the validation split, and how good the pseudo-labels are where their truth is known."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from raylabel.calibration import Detections
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
-from raylabel.evaluation import evaluate_results, to_results
+from raylabel.evaluation import MIN_RESULT_SCORE, evaluate_results, results_of_image
 from raylabel.label_rows import InstanceRows
 from raylabel.labels import context_from_structs, instances_from_structs
-from raylabel.masks import Rle
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.distill import BASELINE
@@ -29,12 +27,6 @@ from raylabel.schema import INSTANCE
 from raylabel.storage import RunFolder, commit_json, exists
 
 FOLDER = stage_folder("evaluate")
-
-EVALUATION_SCORE_THRESHOLD = 0.01
-"""Low, since AP looks at the whole ranking."""
-
-EVALUATION_MAX_ROWS = 300
-"""Rows an image, as LVIS counts; an object has one for each class that it may be."""
 
 PREDICTIONS = pa.schema(
     [
@@ -110,27 +102,11 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
                 found.soft_vectors, found.class_indices, corrector(detections)
             )
         for name, of_arm in soft_vectors.items():
-            results[name] += rows_of_image(
+            results[name] += results_of_image(
                 data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
     order = [name for name in ("teacher", "supervised", "student", CORRECTED) if name in results]
     return {name: evaluate_results(annotations, results[name], frequency_groups=groups) for name in order}
-
-
-def rows_of_image(
-    image_id: int | str, masks: Sequence[Rle], soft_vectors: NDArray[np.floating[Any]], category_ids: NDArray[np.int64]
-) -> list[dict[str, Any]]:
-    """Results rows of every class that an object may be, as is usual for AP; the likeliest so many."""
-    objects, class_indices = np.nonzero(soft_vectors[:, :-1] >= EVALUATION_SCORE_THRESHOLD)
-    scores = soft_vectors[objects, class_indices]
-    best = np.argsort(-scores, kind="stable")[:EVALUATION_MAX_ROWS]
-    return to_results(
-        image_id,
-        class_indices=class_indices[best],
-        scores=scores[best],
-        masks=[masks[row] for row in objects[best]],
-        category_ids=category_ids,
-    )
 
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -156,7 +132,7 @@ class PredictShard:
         parsed = parse_config(config)
         self._annotated = RunData(parsed).validation
         self._predictors = {
-            name: Predictor(uri, parsed, score_threshold=EVALUATION_SCORE_THRESHOLD) for name, uri in model_uris.items()
+            name: Predictor(uri, parsed, score_threshold=MIN_RESULT_SCORE) for name, uri in model_uris.items()
         }
         self._counter, self._top_k = counter, parsed.label.top_k
 

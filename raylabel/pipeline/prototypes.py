@@ -19,7 +19,6 @@ from raylabel.pipeline.training_jobs import (
     EMBEDDER,
     class_targets,
     describe_model,
-    labelled_examples,
     new_segmenter,
     training_inputs,
     warmup_job,
@@ -29,6 +28,7 @@ from raylabel.schema import PROTOTYPES
 from raylabel.smoothing import PrototypeSums
 from raylabel.storage import RunFolder, commit_table, exists, file_digest
 from raylabel.training.augment import no_augmentation
+from raylabel.training.examples import LabelledExamples
 
 FOLDER = stage_folder("prototypes")
 
@@ -137,7 +137,9 @@ class EmbedShard:
         parsed = parse_config(config)
         annotated = RunData(parsed).labelled
         one_hot = class_targets(parsed, annotated, None, kind="none")
-        self._examples = labelled_examples(parsed, annotated, one_hot, augment=no_augmentation)
+        self._examples = LabelledExamples(
+            annotated, one_hot, max_pixels=parsed.data.max_image_pixels, augment=no_augmentation
+        )
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
         self._predictor = Predictor(model_uri, parsed)

@@ -3,6 +3,7 @@
 Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,34 @@ from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
 from raylabel.smoothing import soft_targets
 from raylabel.storage import RunFolder
-from raylabel.training.augment import Augment, weak_augmentation
+from raylabel.training.augment import view
 from raylabel.training.examples import LabelledExamples, PoolExamples
-from raylabel.training.loop import TrainJob
+from raylabel.training.federated import federated_classes
+from raylabel.training.job import Evaluate, TrainJob
+from raylabel.training.validation import ValidationAP
 
 EMBEDDER = "prototypes/embedder"
 """Folder in the run of the model that made the prototypes, where it was trained or built here."""
 
-RESOURCES = ("num_workers", "cpus_per_worker", "gpus_per_worker", "checkpoint_every")
-"""Training settings that change where and how fast a model is trained, not which."""
+RESOURCES = (
+    "num_workers",
+    "min_workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "checkpoint_every",
+    "evaluate_every",
+    "evaluate_images",
+)
+"""Training settings that change where a model is trained and what is written meanwhile, not what it becomes."""
+
+SPEED = ("accumulate", "precision", "channels_last", "compile")
+"""Optimizer settings that change how fast a model is trained, and its weights by rounding alone."""
 
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
     """What of the settings a trained model depends on, for fingerprints; weights by name or content."""
     inputs = {name: value for name, value in config_dict(settings).items() if name not in RESOURCES}
+    inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
     return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
 
 
@@ -82,13 +97,15 @@ def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
 def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, TrainJob]:
     """The teacher's job: it goes on from the embedder, with smoothed targets."""
     config, run = parse_config(settings), RunFolder(run_uri)
-    labelled = RunData(config).labelled
+    data = RunData(config)
+    labelled = data.labelled
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
     if config.smoothing.embedder:
         segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
     else:
         segmenter, _ = load_segmenter(run.path(EMBEDDER))
-    return segmenter, _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
+    job = _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
+    return segmenter, replace(job, evaluate=evaluation(data, config.teacher))
 
 
 def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
@@ -105,8 +122,8 @@ def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple
 def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
     """The student's job, or without the pool its supervised baseline's: as many labelled images instead."""
     config, run = parse_config(settings), RunFolder(run_uri)
-    student = config.student
-    labelled = RunData(config).labelled
+    student, data = config.student, RunData(config)
+    labelled = data.labelled
     if student.init == "teacher":
         segmenter, _ = load_segmenter(run.path("teacher"))
     else:
@@ -114,12 +131,13 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     job = TrainJob(
         settings=student,
         steps=student.steps,
-        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none")),
+        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none"), student),
         labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
         pool=pool_examples(config, run) if with_pool and student.unlabelled_per_batch else None,
         unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
         unlabelled_weight=student.unlabelled_weight,
         pool_losses=student.pool_losses,
+        evaluate=evaluation(data, student),
         seed=config.seed + 1,
     )
     return segmenter, job
@@ -140,10 +158,35 @@ def class_targets(
 
 
 def labelled_examples(
-    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], *, augment: Augment = weak_augmentation
+    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], training: TrainingConfig
 ) -> LabelledExamples:
-    """Training examples of an annotated set."""
-    return LabelledExamples(labelled, targets, max_pixels=config.data.max_image_pixels, augment=augment)
+    """Training examples of an annotated set.
+
+    Raises:
+        InputError: a federated loss is asked for of a set in which every class was looked for.
+    """
+    return LabelledExamples(
+        labelled,
+        targets,
+        max_pixels=config.data.max_image_pixels,
+        augment=view(training.augmentation),
+        copy_paste=training.augmentation.copy_paste,
+        repeat_threshold=training.repeat_threshold,
+        federated=federated_classes(labelled, training.federated_loss),
+    )
+
+
+def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
+    """What is measured of a model while it trains, if anything."""
+    if not settings.evaluate_every:
+        return None
+    groups = zip(data.labelled.category_ids.tolist(), data.frequency_groups.tolist(), strict=True)
+    return ValidationAP(
+        lambda: data.validation,
+        num_images=settings.evaluate_images,
+        frequency_groups=dict(groups),
+        max_pixels=data.config.data.max_image_pixels,
+    )
 
 
 def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
@@ -156,6 +199,7 @@ def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
         weight_by_score=config.student.weight_by_score,
         doubtful_score=config.student.doubtful_score,
         max_pixels=config.data.max_image_pixels,
+        augment=view(config.student.strong_view),
     )
 
 
@@ -172,7 +216,7 @@ def _teacher_schedule(
         start_step=start,
         stop_step=stop,
         steps=config.teacher.steps,
-        labelled=labelled_examples(config, labelled, targets),
+        labelled=labelled_examples(config, labelled, targets, config.teacher),
         labelled_per_batch=config.teacher.batch_size,
         seed=config.seed,
     )

@@ -4,19 +4,23 @@ Every random choice comes from the numpy generator that is handed in, so a batch
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as image_ops
 
+from raylabel.config import StrongViewConfig, ViewConfig
 from raylabel.models.protocols import Target
+from raylabel.training.scale_jitter import jitter_scale
 
 Augment = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
 """Image (3, H, W) float32 in [0, 1] and its objects -> the same, changed."""
 
-JITTER = 0.4
-HUE_JITTER = 0.02
+COLOUR_CHANCE = 0.8
+HUE_SHARE = 0.05
 BLUR_SIGMA = (0.1, 1.0)
 NUM_CUTOUTS = 2
 CUTOUT_SIDE = (0.1, 0.25)
@@ -27,46 +31,43 @@ def no_augmentation(image: Tensor, target: Target, rng: np.random.Generator) -> 
     return image, target
 
 
-def weak_augmentation(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """A horizontal flip in half of the cases."""
-    return flip(image, target) if rng.random() < 0.5 else (image, target)
+def view(settings: ViewConfig) -> Augment:
+    """The augmentation that the settings ask for."""
+    return partial(_augment, settings=settings)
 
 
-def strong_augmentation(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """Flip, colour jitter, blur and cutout of the pixels; the objects are still to be found under a cutout.
-
-    Hue is shifted a little only, as colour can be what tells classes apart.
-    """
-    image, target = weak_augmentation(image, target, rng)
-    if rng.random() < 0.8:
-        image = _jitter_colours(image, rng)
-    if rng.random() < 0.3:
+def _augment(image: Tensor, target: Target, rng: np.random.Generator, settings: ViewConfig) -> tuple[Tensor, Target]:
+    if rng.random() < settings.flip:
+        image, target = flip(image, target)
+    if (settings.min_scale, settings.max_scale, settings.output_size) != (1, 1, None):
+        scale = rng.uniform(settings.min_scale, settings.max_scale)
+        image, target = jitter_scale(image, target, rng, scale=scale, output_size=settings.output_size)
+    if settings.colour and rng.random() < COLOUR_CHANCE:
+        image = _jitter_colours(image, rng, settings.colour)
+    if settings.blur and rng.random() < settings.blur:
         image = image_ops.gaussian_blur(image, kernel_size=[5, 5], sigma=[rng.uniform(*BLUR_SIGMA)])
-    if rng.random() < 0.5:
+    if settings.cutout and rng.random() < settings.cutout:
         image = _cut_out(image, rng)
     return image, target
 
 
+weak_augmentation = view(ViewConfig())
+strong_augmentation = view(StrongViewConfig())
+
+
 def flip(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     """Mirror left and right, pixels, boxes and masks."""
-    width = image.shape[-1]
     boxes = target.boxes_xyxy.clone()
-    boxes[:, [0, 2]] = width - target.boxes_xyxy[:, [2, 0]]
-    flipped = Target(
-        boxes_xyxy=boxes,
-        masks_NHW=target.masks_NHW.flip(-1),
-        class_probs=target.class_probs,
-        weights=target.weights,
-    )
-    return image.flip(-1), flipped
+    boxes[:, [0, 2]] = image.shape[-1] - target.boxes_xyxy[:, [2, 0]]
+    return image.flip(-1), replace(target, boxes_xyxy=boxes, masks_NHW=target.masks_NHW.flip(-1))
 
 
-def _jitter_colours(image: Tensor, rng: np.random.Generator) -> Tensor:
+def _jitter_colours(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
     changes = [
-        (image_ops.adjust_brightness, rng.uniform(1 - JITTER, 1 + JITTER)),
-        (image_ops.adjust_contrast, rng.uniform(1 - JITTER, 1 + JITTER)),
-        (image_ops.adjust_saturation, rng.uniform(1 - JITTER, 1 + JITTER)),
-        (image_ops.adjust_hue, rng.uniform(-HUE_JITTER, HUE_JITTER)),
+        (image_ops.adjust_brightness, rng.uniform(1 - strength, 1 + strength)),
+        (image_ops.adjust_contrast, rng.uniform(1 - strength, 1 + strength)),
+        (image_ops.adjust_saturation, rng.uniform(1 - strength, 1 + strength)),
+        (image_ops.adjust_hue, rng.uniform(-HUE_SHARE * strength, HUE_SHARE * strength)),
     ]
     for index in rng.permutation(len(changes)):
         change, amount = changes[index]

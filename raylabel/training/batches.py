@@ -16,7 +16,7 @@ LABELLED_STREAM, POOL_STREAM, MODEL_STREAM = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's images of one step."""
+    """A part of a step's images: what goes through the model at once."""
 
     labelled_images: list[Tensor]
     labelled_targets: list[Target]
@@ -34,15 +34,16 @@ class Batch:
 
 
 class BatchSource:
-    """Reads a rank's part of each step's batch.
+    """Reads each step's batch in parts.
 
     Args:
         job: examples, sizes, repeat threshold and seed.
-        rank, world_size: the rank takes its contiguous part; the first ranks take one more where it doesn't divide.
+        num_parts: labelled and pool images are each cut into so many contiguous parts; the first have one more where it
+            doesn't divide.
     """
 
-    def __init__(self, job: TrainJob, rank: int, world_size: int) -> None:
-        self._rank, self._world_size, self._seed = rank, world_size, job.seed
+    def __init__(self, job: TrainJob, num_parts: int) -> None:
+        self._num_parts = num_parts
         self._labelled = _Stream(job.labelled, job.labelled_per_batch, job, LABELLED_STREAM)
         self._pool = (
             _Stream(job.pool, job.unlabelled_per_batch, job, POOL_STREAM)
@@ -50,10 +51,10 @@ class BatchSource:
             else None
         )
 
-    def batch(self, step: int) -> Batch:
-        """This rank's images of a step."""
-        labelled = self._labelled.read(step, self._rank, self._world_size)
-        pool = self._pool.read(step, self._rank, self._world_size) if self._pool else []
+    def batch(self, step: int, part: int) -> Batch:
+        """The images of a part of a step."""
+        labelled = self._labelled.read(step, part, self._num_parts)
+        pool = self._pool.read(step, part, self._num_parts) if self._pool else []
         return Batch(
             labelled_images=[image for image, _ in labelled],
             labelled_targets=[target for _, target in labelled],
@@ -70,9 +71,9 @@ class _Stream:
         factors = repeat_factors(examples.image_classes(), examples.num_classes, job.settings.repeat_threshold)
         self._sampler = RepeatFactorSampler(factors, batch_size, seed=step_seed(job.seed, 0, stream))
 
-    def read(self, step: int, rank: int, world_size: int) -> list[tuple[Tensor, Target]]:
+    def read(self, step: int, part: int, num_parts: int) -> list[tuple[Tensor, Target]]:
         indices = self._sampler.batch(step)
-        places = np.array_split(np.arange(len(indices)), world_size)[rank]
+        places = np.array_split(np.arange(len(indices)), num_parts)[part]
         return [
             self._examples.load(
                 int(indices[place]), np.random.default_rng([self._seed, self._stream, step, int(place)])
@@ -82,5 +83,5 @@ class _Stream:
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """A seed in [0, 2**32) of its own for each step and stream (such as a rank)."""
+    """A seed in [0, 2**32) of its own for each step and stream (such as a part of the batch)."""
     return int(np.random.SeedSequence([seed, MODEL_STREAM, step, stream]).generate_state(1)[0])

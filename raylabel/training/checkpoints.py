@@ -38,7 +38,9 @@ def write_checkpoint(folder: Path, *, step: int, state: TrainState) -> None:
             for field in state.optimizer.state.get(parameter, {})
         },
     }
-    save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, folder / TENSORS_FILE)
+    save_file(
+        {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / TENSORS_FILE
+    )
     (folder / STEP_FILE).write_text(json.dumps({"step": step, "scaler": state.scaler.state_dict()}), encoding="utf-8")
 
 
@@ -50,11 +52,12 @@ def read_checkpoint(folder: Path, state: TrainState) -> int:
     for name, value in _below("average.", tensors).items():
         state.average.state[name].copy_(value)
     for name, parameter in state.segmenter.named_parameters():
-        fields = [field for field in ADAM_FIELDS if f"optimizer.{field}.{name}" in tensors]
+        names = {field: f"optimizer.{field}.{name}" for field in ADAM_FIELDS}
         state.optimizer.state[parameter] = {
-            # Adam's step counters stay on the CPU.
-            field: tensors[f"optimizer.{field}.{name}"].to("cpu" if field == "step" else parameter.device)
-            for field in fields
+            # Adam's step counters stay on the CPU; its moments lie in memory as their parameter does.
+            field: tensors[stored] if field == "step" else torch.empty_like(parameter).copy_(tensors[stored])
+            for field, stored in names.items()
+            if stored in tensors
         }
     state.scaler.load_state_dict(progress["scaler"])
     return progress["step"]

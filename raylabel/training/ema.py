@@ -1,5 +1,8 @@
 """Exponential moving average of a model's weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -37,3 +40,16 @@ class MovingAverage:
                 self.state[name].lerp_(value, 1 - decay)
             else:
                 self.state[name].copy_(value)
+
+    @contextmanager
+    def applied_to(self, segmenter: Segmenter) -> Iterator[None]:
+        """Give a model the averaged state for a while, in eval mode; it gets its own back to the bit."""
+        own = {name: value.detach().clone() for name, value in segmenter.state_dict().items()}
+        was_training = segmenter.training
+        segmenter.load_state_dict(self.state)
+        segmenter.eval()
+        try:
+            yield
+        finally:
+            segmenter.load_state_dict(own)
+            segmenter.train(was_training)

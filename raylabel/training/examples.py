@@ -1,6 +1,7 @@
 """Training examples: images with their targets, from an annotated set or from pseudo-labels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from raylabel.masks import Rle, decode_masks
 from raylabel.models.protocols import Target
 from raylabel.selection import select
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
+from raylabel.training.copy_paste import RareDonors, paste_objects
+from raylabel.training.federated import FederatedClasses
 
 MIN_BOX_SIDE = 1.0
 
@@ -54,6 +57,9 @@ class LabelledExamples:
         class_targets: (num_classes, num_classes + 1) soft target of each class, as of smoothing.soft_targets.
         max_pixels: larger images are refused.
         augment: weak by default.
+        copy_paste: chance that the rare objects of another image are pasted in, augmented too.
+        repeat_threshold: says what is rare.
+        federated: draws the classes of each image's class loss; None takes all.
     """
 
     def __init__(
@@ -63,6 +69,9 @@ class LabelledExamples:
         *,
         max_pixels: int,
         augment: Augment = weak_augmentation,
+        copy_paste: float = 0.0,
+        repeat_threshold: float = 0.0,
+        federated: FederatedClasses | None = None,
     ) -> None:
         shape = (annotated.num_classes, annotated.num_classes + 1)
         assert class_targets.shape == shape, f"class_targets must be {shape}, got {class_targets.shape}"
@@ -71,6 +80,9 @@ class LabelledExamples:
         self._class_targets = class_targets
         self._max_pixels = max_pixels
         self._augment = augment
+        self._federated = federated
+        self._copy_paste = copy_paste
+        self._donors = RareDonors(self.image_classes(), self.num_classes, repeat_threshold) if copy_paste > 0 else None
 
     def __len__(self) -> int:
         return len(self.annotated.images)
@@ -81,10 +93,23 @@ class LabelledExamples:
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""
+        image, target = self._augment(*self._read(index), rng)
+        if self._federated is not None:
+            target = replace(target, class_mask=torch.from_numpy(self._federated.draw(index, rng)))
+        if self._donors is not None and rng.random() < self._copy_paste:
+            donor = self._donors.draw(rng)
+            if donor is not None:
+                rare = self._augment(*self._read(donor, self._donors.is_rare), rng)
+                image, target = paste_objects(image, target, *rare, rng)
+        return image, target
+
+    def _read(self, index: int, is_wanted: NDArray[np.bool_] | None = None) -> tuple[Tensor, Target]:
+        """An image and its objects, or those of the wanted classes alone."""
         truth = self.annotated.ground_truth(index)
         uri, size_hw = self.annotated.images[index].uri, truth.image_size_hw
-        image = _image(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
-        rows = np.flatnonzero(~truth.is_crowd)
+        image = image_tensor(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
+        is_taken = ~truth.is_crowd if is_wanted is None else ~truth.is_crowd & is_wanted[truth.class_indices]
+        rows = np.flatnonzero(is_taken)
         target = _target(
             truth.image_size_hw,
             truth.boxes_xyxy[rows],
@@ -92,7 +117,7 @@ class LabelledExamples:
             self._class_targets[truth.class_indices[rows]],
             np.ones(len(rows), np.float32),
         )
-        return self._augment(image, target, rng)
+        return image, target
 
 
 class PoolExamples:
@@ -145,7 +170,7 @@ class PoolExamples:
         instances, scores = labelled.instances[is_taken], labelled.calibrated_scores[is_taken]
         weights = is_kept[is_taken] * (scores if self._weight_by_score else np.float32(1))
         uri, size_hw = labelled.uri, instances.image_size_hw
-        image = _image(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
+        image = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
         target = _target(
             instances.image_size_hw,
             instances.boxes_xyxy,
@@ -185,7 +210,12 @@ def _select_all(
     return kept, classes
 
 
-def _image(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
+def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
+    """An image as a model wants it, (3, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: it can't be read, or is of another size than its labels; the message names it.
+    """
     try:
         pixels_HWC = read()
     except ImageError as error:

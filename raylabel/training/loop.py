@@ -1,23 +1,25 @@
 """The training loop of teacher and student, written once against a small context."""
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, read_checkpoint, write_checkpoint
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
-from raylabel.training.optimizer import build_optimizer, learning_rate
+from raylabel.training.network import autocast_dtype, prepare_network
+from raylabel.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from raylabel.training.prefetch import Prefetched
 
 __all__ = ["TrainContext", "TrainJob", "train"]
 
-MAX_GRADIENT_NORM = 5.0
 REPORT_EVERY_STEPS = 10
 
 
@@ -25,7 +27,9 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     """Train a model in place; returns it with the moving average of its weights, in eval mode.
 
     A step depends on its number, the seed and the state before it, not on when it runs: after an interruption a
-    restored training ends as an undisturbed one does. What is in a batch does not depend on the number of ranks.
+    restored training ends as an undisturbed one does. A step's batch is cut into the same parts however many ranks
+    there are. Each rank passes its parts through the model one after the other and sums up their gradients: fewer
+    ranks take longer, but learn the same (up to the order in which floats are added).
 
     Args:
         segmenter: the model, equal on every rank.
@@ -36,40 +40,58 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
         InputError: an image can't be read.
         RuntimeError: the loss is not finite; the message names the step.
     """
-    segmenter.to(context.device)
-    optimizer = build_optimizer(segmenter, job.settings)
-    average = MovingAverage(segmenter, job.settings.ema_decay)
-    amp_dtype = _amp_dtype(context.device)
-    scaler = torch.amp.GradScaler(context.device.type, enabled=context.amp and amp_dtype == torch.float16)
+    settings = job.settings.optimizer
+    prepare_network(segmenter.to(context.device), settings)
+    optimizer = build_optimizer(segmenter, settings)
+    average = MovingAverage(segmenter, settings.ema_decay)
+    amp_dtype = autocast_dtype(settings.precision, context.device)
+    scaler = torch.amp.GradScaler(context.device.type, enabled=amp_dtype == torch.float16)
+    max_norm = settings.max_gradient_norm or math.inf
     state = TrainState(segmenter=segmenter, average=average, optimizer=optimizer, scaler=scaler)
     step = job.start_step if context.restore is None else read_checkpoint(context.restore, state)
     stop_step = job.steps if job.stop_step is None else min(job.stop_step, job.steps)
     segmenter.train()
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
+    num_parts = max(context.world_size, context.num_parts)
+    parts = np.array_split(np.arange(num_parts), context.world_size)[context.rank].tolist()
     metrics = _Means()
-    for batch in _prefetched(BatchSource(job, context.rank, context.world_size), step, stop_step):
-        rate = learning_rate(step, job)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(step_seed(job.seed, step, context.rank))
-        with torch.autocast(context.device.type, dtype=amp_dtype, enabled=context.amp):
-            losses = losses_of(batch.to(context.device))
-        if not math.isfinite(losses["loss"].item()):
-            parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-            raise RuntimeError(f"loss is not finite at step {step + 1} (learning rate {rate:.3g}): {parts}")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(losses["loss"]).backward()
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), MAX_GRADIENT_NORM)
-        scaler.step(optimizer)
-        scaler.update()
-        average.update(segmenter, step - job.start_step)
-        step += 1
-        metrics.add({name: value.item() for name, value in losses.items()} | {"gradient_norm": norm.item()})
-        is_checkpoint = step == stop_step or step % job.settings.checkpoint_every == 0
-        if is_checkpoint or step % REPORT_EVERY_STEPS == 0:
-            write = partial(write_checkpoint, step=step, state=state) if is_checkpoint else None
-            context.report(step, metrics.take() | {"learning_rate": rate}, write)
+    places = ((step, part) for step in range(step, stop_step) for part in parts)
+    with Prefetched(BatchSource(job, num_parts), places) as batches:
+        while step < stop_step:
+            rate = learning_rate(step, job)
+            set_learning_rate(optimizer, rate)
+            optimizer.zero_grad(set_to_none=True)
+            loss = 0.0
+            for part in parts:
+                batch = batches.take()
+                torch.manual_seed(step_seed(job.seed, step, part))
+                with _synchronised(losses_of, part == parts[-1]):
+                    with torch.autocast(context.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                        losses = losses_of(batch.to(context.device))
+                    if not math.isfinite(losses["loss"].item()):
+                        values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+                        raise RuntimeError(
+                            f"loss is not finite at step {step + 1} (learning rate {rate:.3g}): {values}"
+                        )
+                    scaler.scale(losses["loss"]).backward()
+                loss += losses.pop("loss").item()
+                metrics.add({name: value.item() for name, value in losses.items()})
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            average.update(segmenter, step - job.start_step)
+            step += 1
+            metrics.add({"loss": loss, "gradient_norm": norm.item()})
+            is_checkpoint = step == stop_step or step % job.settings.checkpoint_every == 0
+            is_evaluated = is_evaluation_step(step, job)
+            if is_checkpoint or is_evaluated or step % REPORT_EVERY_STEPS == 0:
+                write = partial(write_checkpoint, step=step, state=state) if is_checkpoint else None
+                figures = metrics.take() | {"learning_rate": rate}
+                if is_evaluated and job.evaluate is not None and context.rank == 0:
+                    with average.applied_to(segmenter):
+                        figures |= {f"ema_{name}": value for name, value in job.evaluate(segmenter).items()}
+                context.report(step, figures, write)
     segmenter.load_state_dict(average.state)
     return segmenter.eval()
 
@@ -111,23 +133,17 @@ class BatchLosses(nn.Module):
         return {"loss": total, **terms}
 
 
-def _amp_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 needs no loss scaling; older GPUs have float16 only."""
-    is_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if is_bf16 else torch.float16
+def is_evaluation_step(step: int, job: TrainJob) -> bool:
+    """Whether the moving average is evaluated after so many steps."""
+    every = job.settings.evaluate_every
+    return every > 0 and step % every == 0
 
 
-def _prefetched(source: BatchSource, step: int, stop_step: int) -> Iterator[Batch]:
-    """Batches of the steps, each read while the one before is learnt from."""
-    if step >= stop_step:
-        return
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = reader.submit(source.batch, step)
-        for following in range(step + 1, stop_step + 1):
-            batch = waiting.result()
-            if following < stop_step:
-                waiting = reader.submit(source.batch, following)
-            yield batch
+def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """DDP exchanges gradients in the backward pass of a rank's last part alone."""
+    if isinstance(module, DistributedDataParallel) and not is_last:
+        return module.no_sync()
+    return nullcontext()
 
 
 class _Means:

@@ -49,3 +49,8 @@ def test_workers_of_a_training_fit(config: Config, monkeypatch: pytest.MonkeyPat
         InputError, match=r"teacher: 2 workers x 1 GPUs asked for, the cluster has 1; .*gpus_per_worker"
     ):
         check_workers_fit("teacher", replace(settings, gpus_per_worker=1.0))
+    with pytest.raises(InputError, match=r"teacher: 3 workers x 1 CPUs asked for, .*; set num_workers or"):
+        check_workers_fit("teacher", replace(settings, num_workers=3))
+    check_workers_fit("teacher", replace(settings, num_workers=3, min_workers=2))
+    with pytest.raises(InputError, match=r"teacher: 3 workers x 1 CPUs asked for, .*; set min_workers or"):
+        check_workers_fit("teacher", replace(settings, num_workers=4, min_workers=3))

@@ -82,6 +82,24 @@ def test_labelled_examples_leave_out_crowds_and_slivers(annotated: AnnotatedSet)
     assert nothing.class_probs.shape == (0, 3)
 
 
+def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -> None:
+    """Both classes are in one of two images: with a threshold of 1 both are rare, and their image gives them."""
+    examples = LabelledExamples(
+        annotated,
+        np.eye(2, 3, dtype=np.float32),
+        max_pixels=10_000,
+        augment=no_augmentation,
+        copy_paste=1.0,
+        repeat_threshold=1.0,
+    )
+    image, target = examples.load(1, np.random.default_rng(0))
+    assert sorted(target.class_probs.argmax(dim=1).tolist()) == [0, 1]
+    # The donor is .2 bright, the image .4.
+    assert torch.equal(image[0] < 0.3, target.masks_NHW.bool().any(dim=0))
+    again, _ = examples.load(1, np.random.default_rng(0))
+    assert torch.equal(again, image)
+
+
 def test_an_image_that_cannot_be_read_or_has_another_size_is_named(annotated: AnnotatedSet, tmp_path: Path) -> None:
     examples = LabelledExamples(annotated, np.eye(2, 3, dtype=np.float32), max_pixels=10_000)
     (tmp_path / "images" / "1.png").write_bytes(b"")

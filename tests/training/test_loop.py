@@ -2,73 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import NUM_CLASSES, ToyExamples, a_job, new_segmenter
 
-from raylabel.config import PoolLosses, TrainingConfig
+from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.batches import BatchSource
-from raylabel.training.job import TrainContext, TrainJob
+from raylabel.training.job import TrainContext
 from raylabel.training.loop import BatchLosses, train
-from raylabel.training.optimizer import build_optimizer, learning_rate
-
-NUM_CLASSES = 2
-
-
-class ToyExamples:
-    """Squares whose colour is their class; the image's index is written into its first pixel."""
-
-    num_classes = NUM_CLASSES
-
-    def __init__(self, num: int = 7, side: int = 48, with_objects: bool = True) -> None:
-        self.num, self.side, self.with_objects = num, side, with_objects
-        self.loaded: list[int] = []
-
-    def __len__(self) -> int:
-        return self.num
-
-    def image_classes(self) -> list[NDArray[np.int32]]:
-        return [np.array([index % 2] if self.with_objects else [], np.int32) for index in range(self.num)]
-
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        self.loaded.append(index)
-        image = torch.from_numpy(rng.random((3, self.side, self.side), dtype=np.float32)) * 0.2
-        image[0, 0, 0] = index / 100
-        if not self.with_objects:
-            return image, Target.empty((self.side, self.side), NUM_CLASSES)
-        x = int(rng.integers(0, self.side - 24))
-        image[index % 2, x : x + 24, x : x + 24] += 0.7
-        mask = torch.zeros(1, self.side, self.side, dtype=torch.bool)
-        mask[0, x : x + 24, x : x + 24] = True
-        probs = torch.eye(NUM_CLASSES, NUM_CLASSES + 1)[[index % 2]]
-        box = torch.tensor([[x, x, x + 24, x + 24]], dtype=torch.float32)
-        return image, Target(boxes_xyxy=box, masks_NHW=mask, class_probs=probs, weights=torch.ones(1))
-
-
-def new_segmenter() -> Segmenter:
-    torch.manual_seed(0)
-    return build_segmenter("tiny_maskrcnn", num_classes=NUM_CLASSES)
-
-
-def a_job(**changes: object) -> TrainJob:
-    job = TrainJob(
-        settings=TrainingConfig(checkpoint_every=3),
-        steps=6,
-        labelled=ToyExamples(),
-        labelled_per_batch=3,
-        pool=ToyExamples(num=5),
-        unlabelled_per_batch=2,
-        seed=5,
-    )
-    return replace(job, **changes)  # type: ignore[arg-type]
 
 
 def assert_same_weights(first: Segmenter, second: Segmenter) -> None:
@@ -106,13 +54,13 @@ def test_a_job_that_stops_early_is_the_first_part_of_the_schedule(tmp_path: Path
     assert steps == [2, 3, 6]
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 5])
-def test_the_ranks_parts_make_up_the_batch(world_size: int) -> None:
-    """For sizes that don't divide, and with more ranks than images; pixels included, as augmentation goes by place."""
+@pytest.mark.parametrize("num_parts", [2, 3, 5])
+def test_the_parts_make_up_the_batch(num_parts: int) -> None:
+    """For sizes that don't divide, and with more parts than images; pixels included, as augmentation goes by place."""
     job = a_job()
     for step in (0, 4):
-        whole = BatchSource(job, 0, 1).batch(step)
-        parts = [BatchSource(job, rank, world_size).batch(step) for rank in range(world_size)]
+        whole = BatchSource(job, 1).batch(step, 0)
+        parts = [BatchSource(job, num_parts).batch(step, part) for part in range(num_parts)]
         for name in ("labelled_images", "pool_images"):
             together = [image for part in parts for image in getattr(part, name)]
             assert len(together) == len(getattr(whole, name))
@@ -123,8 +71,8 @@ def test_the_ranks_parts_make_up_the_batch(world_size: int) -> None:
 
 
 def test_batches_change_from_step_to_step_and_come_back() -> None:
-    source = BatchSource(a_job(), 0, 1)
-    first, second, again = (source.batch(step).labelled_images[0] for step in (0, 1, 0))
+    source = BatchSource(a_job(), 1)
+    first, second, again = (source.batch(step, 0).labelled_images[0] for step in (0, 1, 0))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
 
@@ -148,7 +96,7 @@ def test_the_loss_by_hand() -> None:
     # labelled 1 + 10 + 100 + 1000; pool 0.5 * (2 * 1 + 0.25 * 10) = 2.25
     job = a_job(unlabelled_weight=0.5, pool_losses=PoolLosses(classes=2.0, objectness=0.25, boxes=0.0, masks=0.0))
     module = BatchLosses(CountedLosses(), job, world_size=1)  # type: ignore[arg-type]
-    losses = module(BatchSource(job, 0, 1).batch(0))
+    losses = module(BatchSource(job, 1).batch(0, 0))
     assert losses["loss"].item() == pytest.approx(1111 + 2.25)
     assert losses["pool_objectness"].item() == 10
     assert "pool_boxes" not in losses
@@ -159,9 +107,9 @@ def test_the_loss_by_hand() -> None:
 def test_the_mean_over_ranks_is_the_loss_of_the_batch() -> None:
     """DDP averages gradients: ranks with more images weigh more, one without images adds nothing."""
     job = a_job(labelled_per_batch=3, unlabelled_per_batch=2)
-    whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 0, 1).batch(0))["loss"]  # type: ignore[arg-type]
+    whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 1).batch(0, 0))["loss"]  # type: ignore[arg-type]
     parts = [
-        BatchLosses(CountedLosses(), job, 4)(BatchSource(job, rank, 4).batch(0))["loss"]  # type: ignore[arg-type]
+        BatchLosses(CountedLosses(), job, 4)(BatchSource(job, 4).batch(0, rank))["loss"]  # type: ignore[arg-type]
         for rank in range(4)
     ]
     assert torch.stack(parts).mean().item() == pytest.approx(whole.item())
@@ -192,25 +140,6 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
-def test_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    job = a_job(steps=1000, settings=TrainingConfig(learning_rate=1.0))
-    rates = [learning_rate(step, job) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / 50, rel=1e-3)
-    assert max(rates) == pytest.approx(1.0, abs=0.01)
-    assert rates[500] == pytest.approx(0.505, abs=1e-6)  # halfway down from 1 to .01
-    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
-    assert learning_rate(400, replace(job, start_step=400)) == pytest.approx(rates[400] / 50)
-
-
-def test_norms_and_biases_are_not_decayed() -> None:
-    segmenter = new_segmenter()
-    decayed, kept = build_optimizer(segmenter, TrainingConfig(weight_decay=0.3)).param_groups
-    assert decayed["weight_decay"] == 0.3
-    assert kept["weight_decay"] == 0
-    assert all(one.ndim > 1 for one in decayed["params"])
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(segmenter.named_parameters()))
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
     segmenter = new_segmenter()
     with torch.no_grad():
@@ -228,8 +157,51 @@ def test_an_unreadable_image_reaches_the_caller() -> None:
         train(new_segmenter(), a_job(labelled=Unreadable()), TrainContext())
 
 
-def test_mixed_precision_trains() -> None:
-    metrics: list[dict[str, float]] = []
-    context = TrainContext(amp=True, report=lambda step, values, _: metrics.append(values))
-    train(new_segmenter(), a_job(steps=2), context)
-    assert math.isfinite(metrics[-1]["loss"])
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        (OptimizerConfig(precision="bf16"), 0.1),
+        (OptimizerConfig(precision="fp16"), 0.1),
+        (OptimizerConfig(channels_last=True), 1e-3),
+    ],
+)
+def test_other_formats_and_layouts_train_and_go_on_alike(
+    settings: OptimizerConfig, tolerance: float, tmp_path: Path
+) -> None:
+    """About the same loss as plain float32; restored from a checkpoint, the same weights to the bit."""
+    losses: dict[str, float] = {}
+
+    def trained(name: str, optimizer: OptimizerConfig, restore: Path | None = None) -> Segmenter:
+        def report(step: int, metrics: dict[str, float], write: Callable[[Path], None] | None) -> None:
+            losses.setdefault(name, metrics["loss"])
+            if write is not None and restore is None:
+                (tmp_path / f"{name}-{step}").mkdir()
+                write(tmp_path / f"{name}-{step}")
+
+        training = TrainingConfig(checkpoint_every=1, optimizer=optimizer)
+        job = a_job(settings=training, steps=2, labelled_per_batch=1, pool=None, unlabelled_per_batch=0)
+        return train(new_segmenter(), job, TrainContext(report=report, restore=restore))
+
+    trained("plain", OptimizerConfig())
+    undisturbed = trained("other", settings)
+    assert losses["other"] == pytest.approx(losses["plain"], rel=tolerance)
+    assert_same_weights(trained("restored", settings, tmp_path / "other-1"), undisturbed)
+
+
+def test_the_average_is_evaluated_on_rank_0_and_training_goes_on_as_without() -> None:
+    seen: list[dict[str, Tensor]] = []
+    reported: dict[int, dict[str, float]] = {}
+
+    def evaluate(segmenter: Segmenter) -> dict[str, float]:
+        assert not segmenter.training
+        seen.append({name: value.clone() for name, value in segmenter.state_dict().items()})
+        return {"AP": len(seen) / 10}
+
+    job = a_job(settings=TrainingConfig(checkpoint_every=100, evaluate_every=2), steps=4, evaluate=evaluate)
+    evaluated = train(
+        new_segmenter(), job, TrainContext(report=lambda step, values, _: reported.update({step: values}))
+    )
+    assert {step: values["ema_AP"] for step, values in reported.items()} == {2: 0.1, 4: 0.2}
+    assert all(torch.equal(value, seen[1][name]) for name, value in evaluated.state_dict().items())
+    plain = train(new_segmenter(), a_job(settings=TrainingConfig(checkpoint_every=100), steps=4), TrainContext())
+    assert_same_weights(evaluated, plain)

@@ -1,0 +1,63 @@
+"""AP of a model in training on a few validation images."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.images import read_annotated_image
+from raylabel.evaluation import MAX_RESULTS_PER_IMAGE, MIN_RESULT_SCORE, evaluate_results, results_of_image
+from raylabel.models.protocols import Segmenter
+from raylabel.training.examples import image_tensor
+
+FIGURES = ("AP", "APr", "APc", "APf")
+
+
+class ValidationAP:
+    """Evaluates a model; a raylabel.training.job.Evaluate.
+
+    Args:
+        load: gives the validation split; called when the first evaluation comes, so only where there is one.
+        num_images: how many of its images are predicted, evenly chosen.
+        frequency_groups: category id -> "r", "c" or "f", by training images.
+        max_pixels: larger images are refused.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], AnnotatedSet],
+        *,
+        num_images: int,
+        frequency_groups: dict[int, str],
+        max_pixels: int,
+    ) -> None:
+        self._load, self._num_images = load, num_images
+        self._frequency_groups, self._max_pixels = frequency_groups, max_pixels
+
+    @cached_property
+    def _annotated(self) -> AnnotatedSet:
+        everything = self._load()
+        num = min(self._num_images, len(everything))
+        return everything.subset(np.linspace(0, len(everything) - 1, num).round().astype(int).tolist())
+
+    def __call__(self, segmenter: Segmenter) -> dict[str, float]:
+        """Mask AP and that of the frequency groups which have an object, in [0, 1].
+
+        Raises:
+            InputError: an image can't be read; the message names it.
+        """
+        annotated = self._annotated
+        device = next(one.device for _, one in segmenter.named_parameters())
+        rows = []
+        for image in annotated.images:
+            read = partial(read_annotated_image, image.uri, image.image_size_hw, max_pixels=self._max_pixels)
+            pixels = image_tensor(image.uri, image.image_size_hw, read)
+            with torch.inference_mode():
+                [found] = segmenter.predict(
+                    [pixels.to(device)], score_threshold=MIN_RESULT_SCORE, max_per_image=MAX_RESULTS_PER_IMAGE
+                )
+            rows += results_of_image(image.image_id, found.masks, found.soft_vectors, annotated.category_ids)
+        figures = evaluate_results(annotated.to_json(), rows, frequency_groups=self._frequency_groups)
+        return {name: value for name in FIGURES if (value := figures.get(name)) is not None}
