@@ -48,15 +48,15 @@ class Config:
                 f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
                 f"{self.student.model}; or set student.init: weights"
             )
+        for name, training in (("teacher", self.teacher), ("student", self.student)):
+            if training.min_workers is not None and training.min_workers > training.num_workers:
+                most, least = training.num_workers, training.min_workers
+                raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
         if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
             raise InputError(
                 "student.init: teacher needs student.model_options to be those of the teacher, got "
                 f"{self.student.model_options}; or set student.init: weights"
             )
-        for name, training in (("teacher", self.teacher), ("student", self.student)):
-            if training.min_workers is not None and training.min_workers > training.num_workers:
-                most, least = training.num_workers, training.min_workers
-                raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

@@ -19,9 +19,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     sample_point,
 )
 
+from raylabel.models.class_mask import among_classes
 from raylabel.models.map_masks import mask_iou_matrix
 from raylabel.models.protocols import LossTerm
-from raylabel.models.soft_roi_heads import restrict_classes
 
 DOUBTFUL_IOU = 0.5
 Matches = list[tuple[Tensor, Tensor]]
@@ -144,9 +144,9 @@ class SoftQueryLoss(Mask2FormerLoss):
             weights[row, queries] = target.weights[objects]
             is_learnt[row, queries] = target.weights[objects] > 0
         class_mask = torch.stack([target.class_mask for target in targets])[:, None]
-        class_logits, probs = restrict_classes(class_logits, probs, class_mask)
+        logits, probs = among_classes(class_logits, probs, class_mask)
         weighted_probs = probs * self.empty_weight
-        losses = -(weighted_probs * F.log_softmax(class_logits, dim=-1)).sum(dim=-1)
+        losses = -(weighted_probs * F.log_softmax(logits, dim=-1)).sum(dim=-1)
         total = (weighted_probs.sum(dim=-1) * is_learnt).sum()
         return (losses * weights * is_learnt).sum() / total.clamp_min(torch.finfo(total.dtype).eps)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.ops import boxes as box_ops
 
+from raylabel.models.class_mask import among_classes
 from raylabel.models.protocols import LossTerm
 
 
@@ -43,23 +44,6 @@ class Detections:
     mask_probs: Tensor
 
 
-def restrict_classes(logits: Tensor, class_probs: Tensor, class_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and targets of the classes that take part: the others are left out of the softmax and of the targets,
-    which are brought to a sum of 1 again; their logits' gradient is zero.
-
-    Args:
-        logits: (..., num_classes + 1).
-        class_probs: as logits, sums to 1.
-        class_mask: bool, broadcast to logits; at least one class of each row's targets.
-    """
-    if class_mask.all():
-        return logits.float(), class_probs
-    # Not minus infinity, whose product with a target of 0 is not a number.
-    restricted = logits.float().masked_fill(~class_mask, torch.finfo(torch.float32).min)
-    class_probs = class_probs * class_mask
-    return restricted, class_probs / class_probs.sum(dim=-1, keepdim=True)
-
-
 def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
     """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
@@ -69,11 +53,11 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, cla
         logits: (R, num_classes + 1).
         class_probs: (R, num_classes + 1), rows sum to 1.
         weights: (R,).
-        class_mask: (R, num_classes + 1) bool; see restrict_classes.
+        class_mask: (R, num_classes + 1) bool, at least one class of each row's targets.
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
-    logits, class_probs = restrict_classes(logits, class_probs, class_mask)
+    logits, class_probs = among_classes(logits.float(), class_probs, class_mask)
     return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
 
 
