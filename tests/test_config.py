@@ -55,7 +55,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("teacher.stepz", "3", "unknown key teacher.stepz; did you mean teacher.steps?"),
         ("student.pool_losses.mask", "1", "did you mean student.pool_losses.masks?"),
         ("zzz", "1", "unknown key zzz; valid names: data, smoothing"),
-        ("teacher.steps", "-3", "teacher.steps: .* greater than or equal to 1, got -3"),
+        ("teacher.steps", "-3", "teacher.steps: .* greater than or equal to 0, got -3"),
         ("teacher.steps", "many", "teacher.steps: .* integer"),
         ("calibration.folds", "1", "calibration.folds must be 0 or >= 2, got 1"),
         ("data.calibration", "null", "data.calibration is required, unless calibration.folds is set"),

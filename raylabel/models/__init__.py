@@ -13,6 +13,7 @@ from torch import nn
 from raylabel.errors import InputError
 from raylabel.models.efficientnet import build_efficientnet_lite0
 from raylabel.models.mobilenet import build_mobilenet
+from raylabel.models.onnx_segmenter import build_onnx
 from raylabel.models.protocols import Segmenter
 from raylabel.models.query_builders import QUERY_BUILDERS
 from raylabel.models.resnet50 import build_resnet50, build_resnet50_v2
@@ -30,6 +31,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "maskrcnn_resnet50_fpn": build_resnet50,
     "maskrcnn_resnet50_fpn_v2": build_resnet50_v2,
     **QUERY_BUILDERS,
+    "onnx": build_onnx,
 }
 """Name in the config -> function of `num_classes`, `min_size`, and options of its own."""
 

@@ -89,11 +89,16 @@ def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
     Raises:
         InputError: the segmenter has no such layer.
     """
-    if layer is None:
+    if layer is None and embed_layers:
         return embed_layers[0]
     if layer not in embed_layers:
-        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers)}, got {layer}")
+        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers) or 'none at all'}, got {layer}")
     return layer
+
+
+def is_trainable(segmenter: "Segmenter") -> bool:
+    """Whether a segmenter learns: it does, unless its attribute `is_trainable` says that it only predicts."""
+    return bool(getattr(segmenter, "is_trainable", True))
 
 
 class Segmenter(Protocol):
@@ -106,7 +111,7 @@ class Segmenter(Protocol):
 
     Attributes:
         num_classes: number of foreground classes.
-        embed_layers: names that `embed` knows, the default first.
+        embed_layers: names that `embed` knows, the default first; empty where there are no embeddings.
         training: the mode of the nn.Module.
     """
 

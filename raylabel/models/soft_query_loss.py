@@ -20,6 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 
 from raylabel.models.class_mask import among_classes
+from raylabel.models.map_masks import mask_iou_matrix
 from raylabel.models.protocols import LossTerm
 
 DOUBTFUL_IOU = 0.5
@@ -168,11 +169,3 @@ def _is_over(mask_logits: Tensor, doubtful_masks: Tensor) -> Tensor:
     size = mask_logits.shape[-2:]
     doubtful = F.interpolate(doubtful_masks[None], size=size, mode="area")[0].flatten(1) >= 0.5
     return (mask_iou_matrix(mask_logits.flatten(1) > 0, doubtful) >= DOUBTFUL_IOU).any(dim=1)
-
-
-def mask_iou_matrix(first: Tensor, second: Tensor) -> Tensor:
-    """(N, M) IoU of boolean masks (N, P) and (M, P)."""
-    first, second = first.float(), second.float()
-    inner = first @ second.T
-    union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None] - inner
-    return inner / union.clamp_min(1.0)

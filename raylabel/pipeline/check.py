@@ -6,7 +6,7 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
-from raylabel.models.protocols import Segmenter, chosen_layer
+from raylabel.models.protocols import Segmenter, chosen_layer, is_trainable
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
@@ -43,11 +43,7 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "is_federated": part.is_federated,
         }
     groups = data.frequency_groups.tolist()
-    teacher, _ = (_build(one, data.labelled.num_classes) for one in (config.teacher, config.student))
-    for settings in (config.teacher, config.student):
-        federated_classes(data.labelled, settings.federated_loss)
-    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
-    chosen_layer(embedder.embed_layers, config.smoothing.layer)
+    _check_models(config, data.labelled)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {
@@ -98,6 +94,26 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
                 f"data.{name}: {folder}/{missing[0]}: no such image"
                 + (f", and {len(missing) - 1} more of that folder" if len(missing) > 1 else "")
             )
+
+
+def _check_models(config: Config, labelled: AnnotatedSet) -> None:
+    teacher = _build(config.teacher, labelled.num_classes)
+    names = getattr(teacher, "class_names", None)
+    if names is not None and list(names) != list(labelled.class_names):
+        there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
+        raise InputError(
+            f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled} in the "
+            f"order of category ids: it has {there!r} where {here!r} belongs"
+        )
+    if config.teacher.steps and not is_trainable(teacher):
+        raise InputError(f"teacher.model: {config.teacher.model} only predicts; set teacher.steps: 0")
+    for settings in (config.teacher, config.student):
+        federated_classes(labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    if embedder.embed_layers or config.smoothing.layer:
+        chosen_layer(embedder.embed_layers, config.smoothing.layer)
+    if not is_trainable(_build(config.student, labelled.num_classes)):
+        raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")
 
 
 def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:

@@ -51,6 +51,7 @@ RESOURCES = (
     "gpus_per_worker",
     "checkpoint_every",
     "decoding",
+    "keep_checkpoints",
     "evaluate_every",
     "evaluate_images",
 )

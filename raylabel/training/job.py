@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,17 +9,17 @@ from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
 from raylabel.models.protocols import Segmenter
+from raylabel.training.checkpoints import Snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
 
 if TYPE_CHECKING:
     from raylabel.training.batches import Batch, Batches
 
-Report = Callable[[int, dict[str, float], Callable[[Path], None] | None], None]
-"""Called on every rank at the same steps with: finished steps; mean metrics since the last call (`loss`, each loss term
-as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`; on rank 0 and after an evaluation, its figures as
-`ema_*`); and, every `checkpoint_every` steps and at the end, a
-function that writes a checkpoint into an existing local folder, to be called by rank 0."""
+Report = Callable[[int, dict[str, float]], None]
+"""Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
+call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`; on rank 0 and after an
+evaluation, its figures as `ema_*`."""
 
 Evaluate = Callable[[Segmenter], dict[str, float]]
 """Figures of a model, such as `AP`; called on rank 0 only, in eval mode, with the moving average as weights."""
@@ -37,7 +36,9 @@ class TrainContext:
         device: of the model.
         wrap: puts a module into DDP, or leaves it.
         report: see Report.
-        restore: folder of a checkpoint to go on from.
+        restore: the state to go on from.
+        save: takes the state every `checkpoint_every` steps and after the last one, on the first rank alone.
+        wants_checkpoint: asked after each step on every rank, and says the same on all; whether to save now as well.
         open_batches: what gives the batches of so many parts at these places (step and part), in place of reading them
             here.
     """
@@ -47,8 +48,10 @@ class TrainContext:
     num_parts: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
-    report: Report = lambda step, metrics, write: None
-    restore: Path | None = None
+    report: Report = lambda step, metrics: None
+    restore: Snapshot | None = None
+    save: Callable[[Snapshot], None] = lambda snapshot: None
+    wants_checkpoint: Callable[[int], bool] = lambda step: False
     open_batches: "Callable[[int, Sequence[tuple[int, int]]], Batches] | None" = None
 
 

@@ -2,7 +2,6 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
-from raylabel.training.checkpoints import TrainState, read_checkpoint, write_checkpoint
+from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.network import autocast_dtype, prepare_network
@@ -48,7 +47,10 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     scaler = torch.amp.GradScaler(context.device.type, enabled=amp_dtype == torch.float16)
     max_norm = settings.max_gradient_norm or math.inf
     state = TrainState(segmenter=segmenter, average=average, optimizer=optimizer, scaler=scaler)
-    step = job.start_step if context.restore is None else read_checkpoint(context.restore, state)
+    step = job.start_step
+    if context.restore is not None:
+        restore_snapshot(context.restore, state)
+        step = context.restore.step
     stop_step = job.steps if job.stop_step is None else min(job.stop_step, job.steps)
     segmenter.train()
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
@@ -85,15 +87,16 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
             average.update(segmenter, step - job.start_step)
             step += 1
             metrics.add({"loss": loss, "gradient_norm": norm.item()})
-            is_checkpoint = step == stop_step or step % job.settings.checkpoint_every == 0
-            is_evaluated = is_evaluation_step(step, job)
-            if is_checkpoint or is_evaluated or step % REPORT_EVERY_STEPS == 0:
-                write = partial(write_checkpoint, step=step, state=state) if is_checkpoint else None
+            evaluate = job.evaluate if is_evaluation_step(step, job) else None
+            if evaluate or step == stop_step or step % REPORT_EVERY_STEPS == 0:
                 figures = metrics.take() | {"learning_rate": rate}
-                if is_evaluated and job.evaluate is not None and context.rank == 0:
+                if evaluate and context.rank == 0:
                     with average.applied_to(segmenter):
-                        figures |= {f"ema_{name}": value for name, value in job.evaluate(segmenter).items()}
-                context.report(step, figures, write)
+                        figures |= {f"ema_{name}": value for name, value in evaluate(segmenter).items()}
+                context.report(step, figures)
+            is_due = step == stop_step or step % job.settings.checkpoint_every == 0
+            if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
+                context.save(take_snapshot(step, state))
     segmenter.load_state_dict(average.state)
     return segmenter.eval()
 

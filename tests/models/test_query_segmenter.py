@@ -16,9 +16,10 @@ from transformers import SwinConfig, SwinForImageClassification
 from raylabel.errors import InputError
 from raylabel.masks import encode_masks, mask_iou
 from raylabel.models import build_segmenter
+from raylabel.models.map_masks import upsample_inside, without_duplicates
 from raylabel.models.protocols import Target
 from raylabel.models.query_builders import TINY
-from raylabel.models.query_segmenter import QuerySegmenter, _without_duplicates, upsample_inside
+from raylabel.models.query_segmenter import QuerySegmenter
 from raylabel.models.saved import load_segmenter, save_segmenter
 from raylabel.models.weights import load_weights
 
@@ -59,8 +60,8 @@ def test_of_overlapping_masks_the_better_one_is_left_whatever_its_class() -> Non
     masks[1, :4, :3] = 1  # IoU .75 with the first
     masks[2, 4:, 4:] = 1
     probs = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.9, 0.0, 0.1]])
-    assert _without_duplicates(masks, probs, 0.0).tolist() == [1, 2]  # the fourth is empty
-    assert _without_duplicates(masks, probs, 0.3).tolist() == [1]
+    assert without_duplicates(masks, probs, 0.0).tolist() == [1, 2]  # the fourth is empty
+    assert without_duplicates(masks, probs, 0.3).tolist() == [1]
 
 
 def square_image(which: int) -> tuple[torch.Tensor, Target]:

@@ -1,6 +1,5 @@
 """The moving average as teacher: from which step on, on which view, and as exactly resumed as all else."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.augment import no_augmentation
 from raylabel.training.batches import Batch, BatchSource
+from raylabel.training.checkpoints import Snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.loop import train
@@ -160,14 +160,10 @@ def new_segmenter(seed: int = 0) -> Segmenter:
 
 
 @pytest.mark.parametrize("restored_at", [1, 3])
-def test_a_restored_training_relabels_as_an_undisturbed_one(job: TrainJob, restored_at: int, tmp_path: Path) -> None:
-    def report(step: int, metrics: dict[str, float], write: Callable[[Path], None] | None) -> None:
-        assert write is not None
-        (tmp_path / str(step)).mkdir()
-        write(tmp_path / str(step))
-
-    whole = train(new_segmenter(), job, TrainContext(report=report))
-    resumed = train(new_segmenter(9), job, TrainContext(restore=tmp_path / str(restored_at)))
+def test_a_restored_training_relabels_as_an_undisturbed_one(job: TrainJob, restored_at: int) -> None:
+    saved: dict[int, Snapshot] = {}
+    whole = train(new_segmenter(), job, TrainContext(save=lambda one: saved.update({one.step: one})))
+    resumed = train(new_segmenter(9), job, TrainContext(restore=saved[restored_at]))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), f"{name} differs"
 

@@ -1,0 +1,43 @@
+"""The toy training through Ray Train, as a driver of its own: python -m toy_driver RUN SETTINGS_AS_JSON."""
+
+import json
+import sys
+from functools import partial
+
+from toy_training import ToyExamples, a_job, new_segmenter
+
+from raylabel.config import TrainingConfig
+from raylabel.errors import TrainingError
+from raylabel.models.protocols import Segmenter
+from raylabel.pipeline.ddp import Training, train_on_ray
+from raylabel.storage import RunFolder
+from raylabel.training.job import TrainJob
+
+STEPS = 40
+PAUSE_SECONDS = 0.03
+"""An image, so that there is time to disturb a step."""
+
+
+def slow_job(settings: TrainingConfig) -> tuple[Segmenter, TrainJob]:
+    """What is trained; the pause changes nothing but the time."""
+    labelled, pool = ToyExamples(pause=PAUSE_SECONDS), ToyExamples(num=5, pause=PAUSE_SECONDS)
+    return new_segmenter(), a_job(settings=settings, steps=STEPS, labelled=labelled, pool=pool)
+
+
+def main(run_uri: str, settings_json: str) -> None:
+    settings = TrainingConfig(**json.loads(settings_json))
+    training = Training(
+        build=partial(slow_job, settings),
+        folder="teacher",
+        num_steps=STEPS,
+        identity="toy",
+        description={"model": "tiny_maskrcnn"},
+    )
+    train_on_ray([training], run=RunFolder(run_uri), folder="teacher", settings=settings, label="toy")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except TrainingError as error:
+        sys.exit(f"toy: {error}")
