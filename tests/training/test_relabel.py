@@ -10,6 +10,7 @@ import torch
 from fakes import FakeSegmenter, shapes_of
 from pool_world import pool_run
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.calibration import FitContext, fit_corrector
 from raylabel.calibration.detections import Detections
@@ -166,6 +167,17 @@ def test_a_restored_training_relabels_as_an_undisturbed_one(job: TrainJob, resto
     resumed = train(new_segmenter(9), job, TrainContext(restore=saved[restored_at]))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), f"{name} differs"
+
+
+def test_distributed_training_relabels_alike(job: TrainJob) -> None:
+    alone = train(new_segmenter(), job, TrainContext())
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        distributed = train(new_segmenter(), job, TrainContext(wrap=DistributedDataParallel))
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, distributed.state_dict()[name]), f"{name} differs"
 
 
 def test_relabelling_changes_what_is_learnt(job: TrainJob) -> None:
