@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
 from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.errors import TrainingError
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.batches import BatchSource
 from raylabel.training.checkpoints import Snapshot
@@ -94,6 +95,20 @@ def test_images_without_objects_can_be_trained_on() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in segmenter.state_dict().values())
 
 
+def test_a_report_tells_the_pace_and_the_share_of_waiting() -> None:
+    """Images that take long to read are waited for."""
+    reported: dict[bool, dict[str, float]] = {}
+    for is_slow in (False, True):
+        labelled = ToyExamples(pause=0.5 * is_slow)
+        job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
+        report = lambda step, values, is_slow=is_slow: reported.update({is_slow: values})  # noqa: E731
+        train(new_segmenter(), job, TrainContext(report=report))
+    assert reported[True]["data_wait"] > max(0.2, reported[False]["data_wait"])
+    assert 0 < reported[True]["images_per_second"] <= 3  # three steps of an image; two of them wait for half a second
+    terms = {"labelled_classes", "labelled_objectness", "labelled_boxes", "labelled_masks"}
+    assert set(reported[True]) >= terms | {"loss", "gradient_norm", "learning_rate"}
+
+
 @pytest.fixture
 def one_process_group() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -111,12 +126,33 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_images() -> None:
     segmenter = new_segmenter()
     with torch.no_grad():
         dict(segmenter.named_parameters())["roi_heads.box_predictor.class_logits.bias"].fill_(math.nan)
-    with pytest.raises(RuntimeError, match=r"not finite at step 1 .*labelled_classes nan"):
-        train(segmenter, a_job(), TrainContext())
+    job = a_job(labelled=ToyExamples(name="cat"), pool=ToyExamples(num=5, name="street"))
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 1 .*labelled_classes nan") as stopped:
+        train(segmenter, job, TrainContext(num_parts=2))
+    # The first of two parts: two of three labelled images, one of two of the pool. Pixel 0 tells the index.
+    first = BatchSource(job, 2).batch(0, 0)
+    names = [f"cat-{round(image[0, 0, 0].item() * 100)}" for image in first.labelled_images]
+    names += [f"street-{round(image[0, 0, 0].item() * 100)}" for image in first.pool_images]
+    assert len(names) == 3
+    assert f"images {', '.join(names)};" in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_learnt_from() -> None:
+    class Exploding(CountedLosses):
+        def losses(self, *args: object, **keywords: object) -> dict:
+            values = super().losses(*args, **keywords)
+            return {name: value + torch.sqrt(self.scale - 1) for name, value in values.items()}  # slope 1 / 0
+
+    segmenter = Exploding()
+    segmenter.register_buffer("one", torch.ones(()))
+    with pytest.raises(TrainingError, match=r"gradient is not finite at step 1 .*; images toy-\d, "):
+        train(segmenter, a_job(), TrainContext())  # type: ignore[arg-type]
+    assert segmenter.scale.item() == 1
 
 
 def test_an_unreadable_image_reaches_the_caller() -> None:
