@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from fakes import FakeSegmenter
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
@@ -96,17 +97,14 @@ def test_images_without_objects_can_be_trained_on() -> None:
 
 
 def test_a_report_tells_the_pace_and_the_share_of_waiting() -> None:
-    """Images that take long to read are waited for."""
-    reported: dict[bool, dict[str, float]] = {}
-    for is_slow in (False, True):
-        labelled = ToyExamples(pause=0.5 * is_slow)
-        job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
-        report = lambda step, values, is_slow=is_slow: reported.update({is_slow: values})  # noqa: E731
-        train(new_segmenter(), job, TrainContext(report=report))
-    assert reported[True]["data_wait"] > max(0.2, reported[False]["data_wait"])
-    assert 0 < reported[True]["images_per_second"] <= 3  # three steps of an image; two of them wait for half a second
-    terms = {"labelled_classes", "labelled_objectness", "labelled_boxes", "labelled_masks"}
-    assert set(reported[True]) >= terms | {"loss", "gradient_norm", "learning_rate"}
+    """A model that takes no time, and images that take half a second."""
+    reported: list[dict[str, float]] = []
+    labelled = ToyExamples(pause=0.5)
+    job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
+    context = TrainContext(report=lambda step, values: reported.append(values))
+    train(FakeSegmenter(num_classes=NUM_CLASSES), job, context)
+    assert reported[-1]["data_wait"] > 0.5
+    assert 0 < reported[-1]["images_per_second"] <= 3  # three images, of which the first may be there already
 
 
 @pytest.fixture
