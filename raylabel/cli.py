@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from raylabel.config import CorrectorKind, load_config, load_run_config
-from raylabel.errors import InputError, StorageError
+from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.storage import RunFolder
 
 STAGE_COMMANDS = {
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"raylabel: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except StorageError as error:
+    except (StorageError, TrainingError) as error:
         print(f"raylabel: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -14,3 +14,10 @@ class StorageError(Exception):
     The message is one line that names the file and the remedy; the command line prints it and exits with code 1. What
     was committed stays, and the same command goes on from there.
     """
+
+
+class TrainingError(Exception):
+    """A training that trying again does not mend, such as a loss that is not finite.
+
+    The message is one line; the command line prints it and exits with code 1.
+    """

@@ -48,6 +48,32 @@ def test_centring_spreads_similarities_that_bunch() -> None:
     np.testing.assert_array_equal(similarity, similarity.T)
 
 
+@given(seed=st.integers(0, 999), num=st.integers(1, 8), num_seen=st.integers(0, 8))
+def test_similarity_is_a_symmetric_cosine_that_goes_with_its_classes(seed: int, num: int, num_seen: int) -> None:
+    rng = np.random.default_rng(seed)
+    sums = PrototypeSums.of_instances(
+        rng.normal(size=(num_seen, 5)) + 3, rng.integers(0, num, num_seen), num_classes=num
+    )
+    similarity = class_similarity(sums.prototypes(), sums.counts)
+    assert (np.abs(similarity) <= 1).all()
+    np.testing.assert_array_equal(similarity, similarity.T)
+    np.testing.assert_array_equal(np.diag(similarity), 1)
+    order = rng.permutation(num)
+    shuffled = class_similarity(sums.prototypes()[order], sums.counts[order])
+    np.testing.assert_allclose(shuffled, similarity[np.ix_(order, order)], atol=1e-9)
+    # Centred: with every class seen alike, no class is near to all others.
+    seen = sums.counts > 0
+    if seen.sum() > 1:
+        assert (similarity[np.ix_(seen, seen)].sum(axis=1) < seen.sum()).any()
+
+
+@given(COUNTS, st.floats(0, 0.5), st.floats(0.5, 1))
+def test_rarer_classes_are_never_smoothed_less(counts: np.ndarray, eps_min: float, eps_max: float) -> None:
+    mass = smoothing_mass(counts, eps_min, eps_max)
+    assert (np.diff(mass[np.argsort(-counts, kind="stable")]) >= -1e-12).all()
+    assert ((mass >= eps_min - 1e-12) & (mass <= eps_max + 1e-12)).all()
+
+
 def test_unseen_classes_are_neutral() -> None:
     prototypes = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     similarity = class_similarity(prototypes, np.array([3, 3, 0]))

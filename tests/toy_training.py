@@ -1,5 +1,6 @@
 """A training of the tiny model on images that are made as they are read, for tests of the loop."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,18 @@ NUM_CLASSES = 2
 
 
 class ToyExamples:
-    """Squares whose colour is their class; the image's index is written into its first pixel."""
+    """Squares whose colour is their class; the image's index is written into its first pixel.
+
+    Each takes `pause` seconds to read.
+    """
 
     num_classes = NUM_CLASSES
 
-    def __init__(self, num: int = 7, side: int = 48, with_objects: bool = True) -> None:
+    def __init__(
+        self, num: int = 7, side: int = 48, with_objects: bool = True, pause: float = 0.0, name: str = "toy"
+    ) -> None:
         self.num, self.side, self.with_objects = num, side, with_objects
+        self.pause, self.name = pause, name
         self.loaded: list[int] = []
 
     def __len__(self) -> int:
@@ -34,8 +41,12 @@ class ToyExamples:
     def image_classes(self) -> list[NDArray[np.int32]]:
         return [np.array([index % 2] if self.with_objects else [], np.int32) for index in range(self.num)]
 
+    def image_id(self, index: int) -> str:
+        return f"{self.name}-{index}"
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         self.loaded.append(index)
+        time.sleep(self.pause)
         image = torch.from_numpy(rng.random((3, self.side, self.side), dtype=np.float32)) * 0.2
         image[0, 0, 0] = index / 100
         if not self.with_objects:
@@ -65,6 +76,12 @@ def a_job(**changes: object) -> TrainJob:
         seed=5,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def assert_same_weights(first: Segmenter, second: Segmenter) -> None:
+    """Bit for bit."""
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), f"{name} differs"
 
 
 def train_rank(rank: int, world_size: int, num_parts: int, folder: Path) -> None:

@@ -9,6 +9,7 @@ from raylabel.config.run import Config
 from raylabel.config.training import (
     DOWNLOADED,
     IMAGENET,
+    FederatedLossConfig,
     PoolLosses,
     SmoothingConfig,
     SmoothingKind,
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "CorrectorKind",
     "DataConfig",
+    "FederatedLossConfig",
     "LabelConfig",
     "OptimizerConfig",
     "PoolLosses",

@@ -1,6 +1,6 @@
 """Settings of the models and their training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -43,7 +43,20 @@ class SmoothingConfig:
     """Folder of a saved model whose features serve for the prototypes."""
     layer: str | None = None
     """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
-    (Mask R-CNNs: `box_head`, `backbone`)."""
+    (docs/models.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FederatedLossConfig:
+    """Class loss of labelled images in which not every class was looked for, as in LVIS."""
+
+    enabled: bool = False
+    """Leave classes that are neither annotated in an image nor verified to be absent (`neg_category_ids`) out of its
+    class loss, but for those that are drawn."""
+    num_classes: NonNegativeInt = 50
+    """Classes that take part in an image; what annotation leaves of them is drawn by frequency. 0 draws none."""
+    power: NonNegative = 0.5
+    """Exponent of a class's number of images in the draw."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -52,8 +65,12 @@ class TrainingConfig:
 
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
+    keyword arguments. They are kept in model.json."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict). Or a name: `imagenet`, those of
+    """Local file with pretrained weights (.safetensors, a torch .pth state dict, the .onnx file of a model `onnx`), or
+    the folder of a saved model. Or a name: `imagenet`, those of
     `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
     which are downloaded once where there is a network (docs/models.md)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -62,6 +79,8 @@ class TrainingConfig:
     """Of labelled images."""
     repeat_threshold: NonNegative = 0.1
     """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    federated_loss: FederatedLossConfig = Field(default_factory=FederatedLossConfig)
+    """For labelled sets with `neg_category_ids`."""
     num_workers: PositiveInt = 2
     """DDP workers; each takes an equal part of the batch."""
     min_workers: PositiveInt | None = None
@@ -73,6 +92,11 @@ class TrainingConfig:
     """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    decoding: Literal["auto", "threads", "tasks"] = "auto"
+    """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
+    accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
+    keep_checkpoints: PositiveInt = 2
+    """So many of the last checkpoints are kept while a training lasts."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
     evaluate_images: PositiveInt = 64
@@ -85,8 +109,8 @@ class TrainingConfig:
 class TeacherConfig(TrainingConfig):
     """The model that labels the pool."""
 
-    steps: PositiveInt = 500
-    """Optimizer steps."""
+    steps: NonNegativeInt = 500
+    """Optimizer steps; 0: the teacher is given by `weights` and labels as it is."""
     batch_size: PositiveInt = 8
     """Images a step over all workers."""
 
@@ -121,6 +145,19 @@ class StudentConfig(TrainingConfig):
     """Weight of the loss on pool images."""
     pool_losses: PoolLosses = Field(default_factory=PoolLosses)
     """Weight of each loss term on pool images."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Class targets of pseudo-labels: the soft vector, or 1 for the predicted class (the usual baseline)."""
+    correct_targets: bool = True
+    """Soft vectors have the calibrated score in place of the raw one. Selection by score is by the calibrated one
+    either way."""
+    select_by: Literal["score", "foreground"] = "score"
+    """What is learnt from: predictions that pass `selection`; or, with its `min_score` aside, all whose foreground
+    probability (1 - background, raw) reaches `min_foreground`, whatever their class."""
+    min_foreground: Probability = 0.5
+    """See `select_by`."""
+    weight_masks_by: Literal["none", "quality"] = "none"
+    """Weigh each pseudo-label's box and mask loss by its mask quality; of use where `pool_losses` has
+    these terms."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
     strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
@@ -128,5 +165,10 @@ class StudentConfig(TrainingConfig):
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""
+    burn_in_steps: NonNegativeInt | None = None
+    """Steps in which the committed labels guide the student; after them the moving average of the student's weights
+    labels the pool images of each batch anew, on their weak view. null: the committed labels to the end."""
+    rounds: PositiveInt = 1
+    """Times to label, calibrate anew and distil: the student of a round is the teacher of the next."""
     supervised_baseline: bool = True
     """Also train on labelled images only, with the same steps and images a step, for the report."""

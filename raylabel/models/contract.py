@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raylabel.errors import InputError
 from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target
+from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target, is_trainable
 
 MAX_PER_IMAGE = 3
 
@@ -37,7 +37,8 @@ def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int,
         _two_squares(image_sizes_hw[0], segmenter.num_classes),
         Target.empty(image_sizes_hw[1], segmenter.num_classes),
     ]
-    _check_losses(segmenter, images, targets)
+    if is_trainable(segmenter):
+        _check_losses(segmenter, images, targets)
     for training in (True, False):
         segmenter.train(training)
         _check_predict(segmenter, images)
@@ -111,7 +112,9 @@ def _check_instances(found: Instances, image_size_hw: tuple[int, int], num_class
 
 def _check_embed(segmenter: Segmenter, images: list[Tensor], targets: list[Target]) -> None:
     layers = segmenter.embed_layers
-    _require(isinstance(layers, tuple) and len(layers) > 0, f"embed_layers must be a tuple of names, got {layers!r}")
+    _require(isinstance(layers, tuple), f"embed_layers must be a tuple of names, got {layers!r}")
+    if not layers:
+        return
     num = sum(len(target) for target in targets)
     for layer in layers:
         embeddings = segmenter.embed(images, targets, layer=layer)

@@ -10,8 +10,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from raylabel.models.extras import import_extra
 from raylabel.models.light_heads import assemble_light_maskrcnn
+from raylabel.models.preprocessing import ResizeAndNormalise
 from raylabel.models.pyramid import PyramidBackbone
-from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
 
 LAST_BLOCKS = {2: 24, 4: 40, 10: 112, 15: 320}
 """Block whose map goes into the pyramid -> its channels; strides 4, 8, 16 and 32."""

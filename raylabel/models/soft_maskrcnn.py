@@ -1,7 +1,6 @@
 """A Mask R-CNN with soft class vectors: the Segmenter that the families build."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,44 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.models.detection.transform import resize_boxes
 
-from raylabel.box_encoding import encode_boxes
 from raylabel.instances import Instances
 from raylabel.models.mask_embedding import average_over_masks
+from raylabel.models.mask_parts import assemble_instances, mask_part
+from raylabel.models.preprocessing import ResizeAndNormalise, in_mode, rows_by_size, target_dict
 from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target, chosen_layer
 from raylabel.models.soft_roi_heads import Detections, SoftRoIHeads
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-LONG_TO_SHORT_SIDE = 5 / 3
-MASK_THRESHOLD = 0.5
-
-
-class ResizeAndNormalise(GeneralizedRCNNTransform):
-    """torchvision's transform; `min_size` None keeps the images' sizes.
-
-    Args:
-        min_size: length of the short side in pixels; the long one is at most 5/3 of it.
-        size_divisible: the batch is padded to a multiple of it.
-        mean, std: per channel, of pixels in [0, 1].
-    """
-
-    def __init__(
-        self,
-        min_size: int | None,
-        *,
-        size_divisible: int,
-        mean: tuple[float, ...] = IMAGE_MEAN,
-        std: tuple[float, ...] = IMAGE_STD,
-    ) -> None:
-        longest = round((min_size or 0) * LONG_TO_SHORT_SIDE)
-        super().__init__(min_size or 0, longest, list(mean), list(std), size_divisible=size_divisible)
-        self._keeps_size = min_size is None
-
-    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """As of torchvision, but that it may keep the size."""
-        return (image, target) if self._keeps_size else super().resize(image, target)
 
 
 class SoftMaskRCNN(nn.Module):
@@ -90,8 +59,8 @@ class SoftMaskRCNN(nn.Module):
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:
         """See Segmenter; `boxes` is the sum of the proposals' and the box head's loss."""
-        with _mode(self, training=True):
-            batch, resized = self.transform(images, [_to_dict(target) for target in targets])
+        with in_mode(self, training=True):
+            batch, resized = self.transform(images, [target_dict(target) for target in targets])
             features = self.backbone(batch.tensors)
             proposals, rpn_losses = self.rpn(batch, features, resized)
             losses = self.roi_heads(features, proposals, batch.image_sizes, resized, terms)
@@ -105,8 +74,8 @@ class SoftMaskRCNN(nn.Module):
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         """See Segmenter; what is said of an image doesn't depend on the others of the batch."""
         predictions: dict[int, Instances] = {}
-        with _mode(self, training=False):
-            for rows in _rows_by_size(images):
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
                 batch, features = self._features([images[row] for row in rows])
                 proposals, _ = self.rpn(batch, features)
                 found = self.roi_heads.detect(
@@ -125,8 +94,8 @@ class SoftMaskRCNN(nn.Module):
         """See Segmenter; `box_head`: its features of the targets' boxes; `backbone`: the last map of the body."""
         layer = chosen_layer(self.embed_layers, layer)
         embeddings: dict[int, Tensor] = {}
-        with _mode(self, training=False):
-            for rows in _rows_by_size(images):
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
                 batch, _ = self.transform([images[row] for row in rows])
                 embed_rows = self._embed_boxes if layer == "box_head" else self._embed_masks
                 sizes = [(images[row].shape[-2], images[row].shape[-1]) for row in rows]
@@ -188,56 +157,8 @@ def paste_mask(
 def _instances(found: Detections, seen_size_hw: tuple[int, int], image_size_hw: tuple[int, int]) -> Instances:
     boxes = resize_boxes(found.boxes_xyxy, seen_size_hw, image_size_hw).cpu()
     mask_probs, probs = found.mask_probs.cpu(), found.class_probs.cpu().numpy().astype(np.float32)
-    kept: list[int] = []
-    inside_boxes: list[NDArray[np.bool_]] = []
-    corners: list[tuple[int, int]] = []
-    quality: list[float] = []
-    for row, box_xyxy in enumerate(boxes.tolist()):
-        inside, (rows, columns) = paste_mask(mask_probs[row], box_xyxy, image_size_hw)
-        is_mask = inside >= MASK_THRESHOLD
-        num_pixels = np.count_nonzero(is_mask)
-        if num_pixels:
-            kept.append(row)
-            inside_boxes.append(is_mask)
-            corners.append((rows.start, columns.start))
-            quality.append(float(inside.sum(where=is_mask)) / num_pixels)
-    chosen = probs[kept].reshape(len(kept), probs.shape[1])
-    return Instances(
-        image_size_hw=image_size_hw,
-        boxes_xyxy=boxes.numpy()[kept].reshape(-1, 4).astype(np.float32),
-        masks=tuple(encode_boxes(inside_boxes, corners, image_size_hw)),
-        class_indices=chosen[:, :-1].argmax(axis=1).astype(np.int32),
-        raw_scores=chosen[:, :-1].max(axis=1, initial=0.0),
-        soft_vectors=chosen,
-        mask_quality=np.array(quality, np.float32),
-    )
-
-
-def _rows_by_size(images: list[Tensor]) -> list[list[int]]:
-    """Rows of images of equal size: padding to a common size would change what norms see of the smaller ones."""
-    groups: dict[torch.Size, list[int]] = {}
-    for row, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(row)
-    return list(groups.values())
-
-
-def _to_dict(target: Target) -> dict[str, Tensor]:
-    return {
-        "boxes": target.boxes_xyxy,
-        "masks": target.masks_NHW.to(torch.uint8),
-        "class_probs": target.class_probs,
-        "weights": target.weights,
-    }
-
-
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put a module into a mode for a while: torchvision's parts do different things in each."""
-    before = module.training
-    if before != training:
-        module.train(training)
-    try:
-        yield
-    finally:
-        if before != training:
-            module.train(before)
+    parts = [
+        mask_part(*paste_mask(one, box_xyxy, image_size_hw))
+        for one, box_xyxy in zip(mask_probs, boxes.tolist(), strict=True)
+    ]
+    return assemble_instances(parts, boxes.numpy().astype(np.float32), probs, image_size_hw)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.ops import boxes as box_ops
 
+from raylabel.models.class_mask import among_classes
 from raylabel.models.protocols import LossTerm
 
 
@@ -43,8 +44,8 @@ class Detections:
     mask_probs: Tensor
 
 
-def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor) -> Tensor:
-    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`.
+def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
+    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
     It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
 
@@ -52,10 +53,12 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor) -> 
         logits: (R, num_classes + 1).
         class_probs: (R, num_classes + 1), rows sum to 1.
         weights: (R,).
+        class_mask: (R, num_classes + 1) bool, at least one class of each row's targets.
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
-    return (F.cross_entropy(logits.float(), class_probs, reduction="none") * weights).mean()
+    logits, class_probs = among_classes(logits.float(), class_probs, class_mask)
+    return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
 
 
 class SoftRoIHeads(RoIHeads):
@@ -89,7 +92,7 @@ class SoftRoIHeads(RoIHeads):
             features: maps of the pyramid by level.
             proposals: regions of each image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs` and `weights` of each image.
+            targets: `boxes`, `masks`, `class_probs`, `weights`, `location_weights` and `class_mask` of each image.
             terms: the losses that are wanted.
         """
         losses: dict[str, Tensor] = {}
@@ -107,13 +110,20 @@ class SoftRoIHeads(RoIHeads):
         if "classes" in terms:
             class_targets, weights = self._class_targets(targets, matched_rows, is_object)
             losses["classes"] = soft_cross_entropy(
-                self.box_predictor.class_logits(box_features), class_targets, weights
+                self.box_predictor.class_logits(box_features),
+                class_targets,
+                weights,
+                torch.cat(
+                    [
+                        target["class_mask"].expand(len(rows), -1)
+                        for target, rows in zip(targets, matched_rows, strict=True)
+                    ]
+                ),
             )
         if "boxes" in terms:
             deltas = self.box_predictor.box_deltas(box_features[learnt]).float()
-            losses["boxes"] = F.smooth_l1_loss(
-                deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="sum"
-            ) / max(len(learnt), 1)
+            errors = F.smooth_l1_loss(deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="none").sum(dim=1)
+            losses["boxes"] = (errors * _location_weights(targets, matched_rows, is_learnt)).sum() / max(len(learnt), 1)
         if "masks" in terms:
             losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_learnt)
         return losses
@@ -195,4 +205,15 @@ class SoftRoIHeads(RoIHeads):
             for target, image_boxes, image_rows in zip(targets, boxes, rows, strict=True)
             if len(image_boxes)
         ]
-        return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+        errors = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none").mean(dim=(1, 2))
+        return (errors * _location_weights(targets, matched_rows, is_learnt)).mean()
+
+
+def _location_weights(targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_learnt: list[Tensor]) -> Tensor:
+    """(number of learnt regions,) weight of the object of each, over all images."""
+    return torch.cat(
+        [
+            target["location_weights"][rows[learnt]]
+            for target, rows, learnt in zip(targets, matched_rows, is_learnt, strict=True)
+        ]
+    )

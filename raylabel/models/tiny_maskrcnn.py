@@ -5,8 +5,9 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from raylabel.models.light_heads import GROUPS, assemble_light_maskrcnn, normed_conv
+from raylabel.models.preprocessing import ResizeAndNormalise
 from raylabel.models.pyramid import PyramidBackbone
-from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
 
 STAGE_CHANNELS = (32, 64, 96)
 STAGE_STRIDES = (4, 8, 16)

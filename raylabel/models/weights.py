@@ -1,6 +1,6 @@
 """Loading weights into a model, by name and shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from raylabel.config import DOWNLOADED, IMAGENET, has_weights_name
 from raylabel.errors import InputError
 from raylabel.models.downloads import download_weights
 from raylabel.models.extras import import_extra
-from raylabel.models.weights_file import read_tensors
+from raylabel.models.weights_file import read_tensors, weights_path
 from raylabel.storage import file_digest
 
 _PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
@@ -34,7 +34,7 @@ class WeightsReport:
 
 def weights_identity(weights: str) -> str:
     """What stands for weights in fingerprints: their name, or the digest of their file."""
-    return weights if has_weights_name(weights) else file_digest(weights)
+    return weights if has_weights_name(weights) else file_digest(str(weights_path(weights)))
 
 
 def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
@@ -45,8 +45,9 @@ def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
     Args:
         model: is changed.
         weights: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects;
-            or `imagenet`, the body's that the extra `pretrained` installs; or `torchvision:NAME` or
-            `transformers:REPO_ID`, which those packages download unless they have them.
+            the folder of a saved model; the `.onnx` file of a model `onnx`; `imagenet`, the body's that the extra
+            `pretrained` installs; `torchvision:NAME` or `transformers:REPO_ID`, which those packages download unless
+            they have them.
 
     Raises:
         InputError: the file is missing or not a state dict, nothing in it fits, or what is named can't be had.
@@ -56,6 +57,10 @@ def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
         tensors = download_weights(package, name)
     else:
         tensors = read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
+    # Some families know files whose names differ by more than their beginning.
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = getattr(model, "prepared_tensors", None)
+    if prepare is not None:
+        tensors = prepare(tensors)
     state = model.state_dict()
     place = next(
         (

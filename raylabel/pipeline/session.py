@@ -17,7 +17,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylabel.errors import StorageError
+from raylabel.errors import StorageError, TrainingError
 from raylabel.pipeline.live_snapshot import commit_progress, remove_progress
 from raylabel.pipeline.metrics import ImagesLeft
 from raylabel.progress import Counts, Progress
@@ -60,13 +60,18 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+ATTEMPTS = 4
+"""Times that the workers of a training may start without coming further than before."""
+
+DIED = "a worker died"
+
 KEYS_HELD = 4096
 """Keys that a counter remembers: more than there are workers, by far."""
 
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
-    """Takes counts from workers anywhere on the cluster for the driver's progress line, and bad input that they met.
+    """Takes counts from workers anywhere on the cluster for the driver's progress line, and why they can't go on.
 
     A key (a shard, a model) counts as it was reported last: what is made again doesn't count twice. Only the keys that
     were heard of last are remembered, so memory doesn't grow with the pool.
@@ -75,7 +80,8 @@ class LiveCounter:
     def __init__(self) -> None:
         self._total = Counts(done=0)
         self._by_key: OrderedDict[str, Counts] = OrderedDict()
-        self._refusal: str | None = None
+        self._refusal: Exception | None = None
+        self._place, self._num_attempts, self._failure = "", 0, DIED
 
     def report(
         self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
@@ -96,13 +102,30 @@ class LiveCounter:
         """Sum over keys, with the last note."""
         return self._total
 
-    def refuse(self, message: str) -> None:
-        """A worker met bad input: trying again would not help."""
-        self._refusal = self._refusal or message
+    def refuse(self, error: Exception) -> None:
+        """A worker met what trying again does not mend: one of raylabel.errors."""
+        self._refusal = self._refusal or error
 
-    def refusal(self) -> str | None:
+    def refusal(self) -> Exception | None:
         """What was refused first, if anything."""
         return self._refusal
+
+    def begin(self, label: str, place: str) -> bool:
+        """Workers start, for the first time or again, at a place; whether they may.
+
+        They may as often as they will, but `ATTEMPTS` times at the same place, or after a refusal.
+        """
+        self._num_attempts = self._num_attempts + 1 if place == self._place else 1
+        self._place = place
+        if self._num_attempts > ATTEMPTS:
+            self.refuse(TrainingError(f"{label}: {ATTEMPTS} attempts came no further than {place}: {self._failure}"))
+        self._failure = DIED
+        return self._refusal is None
+
+    def note_failure(self, message: str) -> None:
+        """Why this attempt ends; what is said first counts, as the others then fail for want of a partner."""
+        if self._failure == DIED:
+            self._failure = " ".join(message.split())[:500]
 
 
 def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:

@@ -1,25 +1,32 @@
-"""Checkpoints of a training: everything that the next step depends on, as safetensors and JSON."""
+"""Checkpoints of a training: everything that the next step depends on, as safetensors and JSON.
+
+Random choices and the place in the data are functions of the seed and the step, and so is the learning rate: the step
+stands for them.
+"""
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from raylabel.models.protocols import Segmenter
+from raylabel.storage import commit_bytes, commit_json, join, list_files, read_bytes, remove
 from raylabel.training.ema import MovingAverage
 
 TENSORS_FILE = "training.safetensors"
 STEP_FILE = "training.json"
-ADAM_FIELDS = ("step", "exp_avg", "exp_avg_sq")
+"""Written last, removed first: a folder without it is no checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """What training changes; the optimizer is an Adam over the segmenter's parameters."""
+    """What training changes; what the optimizer knows of a parameter is tensors."""
 
     segmenter: Segmenter
     average: MovingAverage
@@ -27,41 +34,136 @@ class TrainState:
     scaler: torch.amp.GradScaler
 
 
-def write_checkpoint(folder: Path, *, step: int, state: TrainState) -> None:
-    """Write the state after `step` finished steps into an existing local folder."""
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The state after a step, in memory of its own.
+
+    Attributes:
+        step: finished steps.
+        tensors: `model.*`, `average.*` and `optimizer.FIELD.*`, on the CPU.
+        scaler: of mixed precision, JSON-able.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    scaler: dict[str, Any]
+
+
+def take_snapshot(step: int, state: TrainState) -> Snapshot:
+    """Copy the state to the CPU; training may go on at once."""
     tensors = {
         **{f"model.{name}": value for name, value in state.segmenter.state_dict().items()},
         **{f"average.{name}": value for name, value in state.average.state.items()},
         **{
-            f"optimizer.{field}.{name}": state.optimizer.state[parameter][field]
+            f"optimizer.{field}.{name}": value
             for name, parameter in state.segmenter.named_parameters()
-            for field in state.optimizer.state.get(parameter, {})
+            for field, value in state.optimizer.state.get(parameter, {}).items()
         },
     }
-    save_file(
-        {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / TENSORS_FILE
-    )
-    (folder / STEP_FILE).write_text(json.dumps({"step": step, "scaler": state.scaler.state_dict()}), encoding="utf-8")
+    copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    return Snapshot(step=step, tensors=copies, scaler=state.scaler.state_dict())
 
 
-def read_checkpoint(folder: Path, state: TrainState) -> int:
-    """Restore the state in place, on the devices where it is; returns the number of finished steps."""
-    progress = json.loads((folder / STEP_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(folder / TENSORS_FILE)
+def restore_snapshot(snapshot: Snapshot, state: TrainState) -> None:
+    """Put the state back in place, on the devices where it is."""
+    tensors = snapshot.tensors
     state.segmenter.load_state_dict(_below("model.", tensors))
     for name, value in _below("average.", tensors).items():
         state.average.state[name].copy_(value)
-    for name, parameter in state.segmenter.named_parameters():
-        names = {field: f"optimizer.{field}.{name}" for field in ADAM_FIELDS}
-        state.optimizer.state[parameter] = {
-            # Adam's step counters stay on the CPU; its moments lie in memory as their parameter does.
-            field: tensors[stored] if field == "step" else torch.empty_like(parameter).copy_(tensors[stored])
-            for field, stored in names.items()
-            if stored in tensors
+    fields: dict[str, dict[str, Tensor]] = {}
+    for key, value in _below("optimizer.", tensors).items():
+        field, _, name = key.partition(".")
+        fields.setdefault(name, {})[field] = value
+    names = {parameter: name for name, parameter in state.segmenter.named_parameters()}
+    order = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    of_places = {
+        # Moments lie in memory as their parameter does.
+        place: {
+            field: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            for field, value in fields[names[parameter]].items()
         }
-    state.scaler.load_state_dict(progress["scaler"])
-    return progress["step"]
+        for place, parameter in enumerate(order)
+        if names[parameter] in fields
+    }
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": of_places})
+    state.scaler.load_state_dict(snapshot.scaler)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+class Checkpoints:
+    """The last checkpoints of one training, in a folder or URI; a thread writes them, one at a time.
+
+    Args:
+        uri: where they are; each has a folder of its own.
+        identity: of the training; checkpoints of another are not its own.
+        keep: so many are kept, at least 1.
+    """
+
+    def __init__(self, uri: str, *, identity: str, keep: int) -> None:
+        self._uri, self._identity, self._keep = uri, identity, keep
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write; waits only for the one before.
+
+        Raises:
+            StorageError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._thread.submit(self._write, snapshot)
+
+    def wait(self) -> None:
+        """Until what was begun is written.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def last_step(self) -> int | None:
+        """Of the newest one, without reading it."""
+        return next(iter(self._steps()), None)
+
+    def load_latest(self) -> Snapshot | None:
+        """The newest one that is whole, if any."""
+        return next((found for step in self._steps() if (found := self.load(step))), None)
+
+    def load(self, step: int) -> Snapshot | None:
+        """The checkpoint of a step; None where there is none, or none that is whole and of this training."""
+        folder = self._folder(step)
+        try:
+            about = json.loads(read_bytes(join(folder, STEP_FILE)))
+            if about["identity"] != self._identity:
+                return None
+            tensors = load(read_bytes(join(folder, TENSORS_FILE)))
+        except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+            return None
+        return Snapshot(step=about["step"], tensors=tensors, scaler=about["scaler"])
+
+    def _write(self, snapshot: Snapshot) -> None:
+        folder = self._folder(snapshot.step)
+        commit_bytes(join(folder, TENSORS_FILE), save(dict(snapshot.tensors)))
+        about = {"step": snapshot.step, "identity": self._identity, "scaler": snapshot.scaler}
+        commit_json(join(folder, STEP_FILE), about)
+        self._prune(snapshot.step)
+
+    def _prune(self, newest: int) -> None:
+        """Remove older ones, and later ones: another attempt may have left them torn."""
+        own = [step for step in self._steps() if step <= newest][: self._keep]
+        for step in set(self._steps(of_file="")) - set(own):
+            remove(join(self._folder(step), STEP_FILE))
+            remove(self._folder(step))
+
+    def _steps(self, of_file: str = STEP_FILE) -> list[int]:
+        """Steps whose folders have a file with this ending, newest first."""
+        names = {info.path.split("/")[-2] for info in list_files(self._uri, suffix=of_file, recursive=True)}
+        return sorted((int(name.removeprefix("step-")) for name in names if name.startswith("step-")), reverse=True)
+
+    def _folder(self, step: int) -> str:
+        return join(self._uri, f"step-{step:09d}")

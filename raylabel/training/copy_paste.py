@@ -65,10 +65,14 @@ def paste_objects(
         masks = torch.cat([masks & ~mask, mask])
         pasted.append(int(row))
     added = donor[torch.tensor(pasted, dtype=torch.int64)]
+    class_mask = target.class_mask.clone()
+    class_mask[added.class_probs.argmax(dim=1)] = True  # what is pasted is known to be there
     together = Target(
         boxes_xyxy=torch.cat([target.boxes_xyxy, added.boxes_xyxy]),
         masks_NHW=masks,
         class_probs=torch.cat([target.class_probs, added.class_probs]),
         weights=torch.cat([target.weights, added.weights]),
+        location_weights=torch.cat([target.location_weights, added.location_weights]),
+        class_mask=class_mask,
     )
     return image, visible(together)

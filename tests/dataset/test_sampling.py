@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
+from raylabel.dataset.sampling import RepeatFactorSampler, class_repeat_factors, repeat_factors
 
 
 def test_factors_show_their_arithmetic():
@@ -17,6 +17,23 @@ def test_factors_show_their_arithmetic():
 
 def test_image_without_objects_has_factor_one():
     np.testing.assert_array_equal(repeat_factors([np.array([], int), np.array([1])], 2, 0.0001), [1, 1])
+
+
+@given(
+    image_classes=st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=12),
+    threshold=st.floats(0, 1),
+)
+def test_factors_hold_their_promises(image_classes: list[list[int]], threshold: float) -> None:
+    arrays = [np.array(classes, int) for classes in image_classes]
+    of_class = class_repeat_factors(arrays, 6, threshold)
+    of_image = repeat_factors(arrays, 6, threshold)
+    assert (of_class >= 1).all()
+    counts = np.array([sum(index in classes for classes in image_classes) for index in range(6)])
+    seen = np.flatnonzero(counts)
+    assert (np.diff(of_class[seen][np.argsort(counts[seen], kind="stable")]) <= 1e-12).all(), "rarer is never less"
+    for classes, factor in zip(image_classes, of_image, strict=True):
+        assert factor == max([1.0, *(of_class[index] for index in classes)])
+    assert (repeat_factors(arrays, 6, threshold / 2) <= of_image).all()
 
 
 factors = st.lists(st.floats(1, 5), min_size=1, max_size=30).map(np.array)

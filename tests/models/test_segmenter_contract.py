@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx_graphs import export_toy
 from torch import nn
 
 from raylabel.errors import InputError
@@ -22,28 +23,39 @@ LARGE = (
 )
 
 
-EXTRA_OF = {"maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch")}
+EXTRA_OF = {
+    "maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch"),
+    "mask2former_tiny": ("transformers", "transformers"),
+    "eomt_tiny": ("transformers", "transformers"),
+    "onnx": ("onnx", "onnxruntime"),
+}
 """Models that need an extra: its name, and a package that it installs."""
 
 
-def build_small(model: str) -> Segmenter:
+def build_small(model: str, scratch: Path = Path()) -> Segmenter:
     """A segmenter that looks at few regions, so that the large one stays quick."""
     if model in EXTRA_OF:
         extra, package = EXTRA_OF[model]
         pytest.importorskip(package, reason=f"needs the extra {extra}")
     torch.manual_seed(0)
-    segmenter = build_segmenter(model, num_classes=5)
+    weights = None
+    if model == "onnx":
+        weights = str(scratch / "toy.onnx")
+        export_toy(Path(weights), 5)
+    segmenter = build_segmenter(model, num_classes=5, weights=weights)
     if model in LARGE:
         segmenter.roi_heads.fg_bg_sampler.batch_size_per_image = 4
         segmenter.rpn._post_nms_top_n = {"training": 8, "testing": 8}
     return segmenter
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", *LARGE, "fakes:FakeSegmenter"])
-def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "model", ["tiny_maskrcnn", *LARGE, "mask2former_tiny", "eomt_tiny", "onnx", "fakes:FakeSegmenter"]
+)
+def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(TESTS))
     sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
-    check_segmenter(build_small(model), image_sizes_hw=sizes)
+    check_segmenter(build_small(model, tmp_path), image_sizes_hw=sizes)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 
 from raylabel.models import build_segmenter
@@ -34,6 +36,8 @@ def one_target(class_probs: list[list[float]], weights: list[float] | None = Non
         "masks": masks,
         "class_probs": torch.tensor(class_probs),
         "weights": torch.tensor(weights or [1.0] * len(boxes)),
+        "location_weights": torch.ones(len(boxes)),
+        "class_mask": torch.ones(len(class_probs[0]), dtype=torch.bool),
     }
 
 
@@ -46,12 +50,66 @@ def test_soft_cross_entropy_by_hand() -> None:
     # logits (0, ln 3): probabilities 1/4 and 3/4. Target (.5, .5): (ln 4 + ln 4/3) / 2; target (0, 1): ln 4/3.
     logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
     targets = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    everything = torch.ones(2, 2, dtype=torch.bool)
     first, second = (math.log(4) + math.log(4 / 3)) / 2, math.log(4 / 3)
-    got = soft_cross_entropy(logits, targets, torch.tensor([1.0, 1.0]))
+    got = soft_cross_entropy(logits, targets, torch.tensor([1.0, 1.0]), everything)
     assert got.item() == pytest.approx((first + second) / 2)
-    weighted = soft_cross_entropy(logits, targets, torch.tensor([0.5, 2.0]))
+    weighted = soft_cross_entropy(logits, targets, torch.tensor([0.5, 2.0]), everything)
     assert weighted.item() == pytest.approx((0.5 * first + 2 * second) / 2)
-    assert soft_cross_entropy(logits[:0], targets[:0], torch.zeros(0)).item() == 0
+    assert soft_cross_entropy(logits[:0], targets[:0], torch.zeros(0), everything[:0]).item() == 0
+
+
+def test_classes_that_take_no_part_are_left_out_by_hand() -> None:
+    # Without the third class logits (0, ln 3, 0) give 1/4 and 3/4. Targets (.6, .2, .2) become (.75, .25).
+    logits = torch.tensor([[0.0, math.log(3), 7.0], [0.0, math.log(3), 0.0]], requires_grad=True)
+    targets = torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 1.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    first, second = 0.75 * math.log(4) + 0.25 * math.log(4 / 3), math.log(5)
+    loss = soft_cross_entropy(logits, targets, torch.ones(2), mask)
+    assert loss.item() == pytest.approx((first + second) / 2)
+    loss.backward()
+    # softmax - target, over two regions.
+    expected = torch.tensor([[(0.25 - 0.75) / 2, (0.75 - 0.25) / 2, 0.0], [0.1, 0.3, -0.4]])
+    torch.testing.assert_close(logits.grad, expected)
+    assert logits.grad is not None
+    assert logits.grad[0, 2] == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), scale=st.floats(0.1, 1000))
+def test_logits_of_classes_that_take_no_part_get_no_gradient(seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(6, 9, generator=generator) * scale).requires_grad_()
+    targets = torch.rand(6, 9, generator=generator).softmax(dim=1)
+    mask = torch.rand(6, 9, generator=generator) < 0.5
+    mask[:, -1] = True
+    loss = soft_cross_entropy(logits, targets, torch.rand(6, generator=generator), mask)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert (logits.grad[~mask] == 0).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_the_class_layer_learns_nothing_of_classes_that_an_image_was_not_searched_for(
+    segmenter: SoftMaskRCNN,
+) -> None:
+    """Two images with different masks: a class that neither was searched for has exactly no gradient."""
+    images = [torch.rand(3, *SIZE) for _ in range(2)]
+    target = one_target([[1.0, 0, 0, 0]])
+    targets = [
+        Target(
+            boxes_xyxy=target["boxes"],
+            masks_NHW=target["masks"],
+            class_probs=target["class_probs"],
+            weights=target["weights"],
+            class_mask=torch.tensor(mask),
+        )
+        for mask in ([True, False, False, True], [True, True, False, True])
+    ]
+    segmenter.losses(images, targets, terms=frozenset({"classes"}))["classes"].backward()
+    layer = segmenter.roi_heads.box_predictor.class_logits
+    assert (layer.weight.grad.abs().sum(dim=1) > 0).tolist() == [True, True, False, True]
 
 
 def test_hard_targets_give_torchvisions_own_losses(segmenter: SoftMaskRCNN) -> None:
@@ -141,6 +199,25 @@ def test_where_an_object_is_in_doubt_nothing_is_learnt(segmenter: SoftMaskRCNN) 
     torch.manual_seed(3)
     learnt = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     assert heads(features(), [proposals[0].clone()], [SIZE], [learnt], LOSS_TERMS)["boxes"] > first["boxes"]
+
+
+def test_box_and_mask_losses_are_weighed_by_object(segmenter: SoftMaskRCNN) -> None:
+    """The loss is linear in the weights: each object's part by itself, and classes don't change."""
+    heads = segmenter.roi_heads.train()
+    proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60]])]
+
+    def losses(*location_weights: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        target = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+        target["location_weights"] = torch.tensor(location_weights)
+        return heads(features(), [proposals[0].clone()], [SIZE], [target], LOSS_TERMS)
+
+    both, first, second, weighed = losses(1, 1), losses(1, 0), losses(0, 1), losses(0.25, 2)
+    for term in ("boxes", "masks"):
+        assert first[term] > 0
+        torch.testing.assert_close(both[term], first[term] + second[term])
+        torch.testing.assert_close(weighed[term], 0.25 * first[term] + 2 * second[term])
+    torch.testing.assert_close(weighed["classes"], both["classes"])
 
 
 def test_anchors_over_a_doubtful_object_are_left_out(segmenter: SoftMaskRCNN) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from raylabel import progress
-from raylabel.errors import StorageError
+from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.pipeline import session
 from raylabel.pipeline.live_snapshot import read_progress
 from raylabel.pipeline.session import LiveCounter, live_progress
@@ -43,6 +43,26 @@ def test_memory_does_not_grow_with_the_shards(counter: Any, monkeypatch: pytest.
         counter.report(f"shard-{shard}", 8, 2, 1)
     assert len(counter._by_key) == 3
     assert counter.total() == Counts(done=99 + 800, num_instances=1 + 200, num_quarantined=100)
+
+
+def test_workers_may_start_again_while_they_come_further(counter: Any) -> None:
+    for step in range(50):
+        assert counter.begin("teacher", f"step {step} of teacher")
+    assert [counter.begin("teacher", "step 50 of teacher") for _ in range(session.ATTEMPTS)] == [True] * 4
+    counter.note_failure("ValueError: a defect\n  of two lines")
+    counter.note_failure("RuntimeError: connection closed by peer")
+    assert not counter.begin("teacher", "step 50 of teacher")
+    message = "teacher: 4 attempts came no further than step 50 of teacher: ValueError: a defect of two lines"
+    assert isinstance(counter.refusal(), TrainingError)
+    assert str(counter.refusal()) == message
+    assert not counter.begin("teacher", "step 60 of teacher"), "a refusal is for good"
+
+
+def test_the_first_refusal_counts(counter: Any) -> None:
+    counter.refuse(InputError("cat.jpg: can't be read"))
+    counter.refuse(TrainingError("another"))
+    assert not counter.begin("teacher", "step 0 of teacher")
+    assert isinstance(counter.refusal(), InputError)
 
 
 class Gauge:

@@ -1,7 +1,5 @@
-"""A training that is killed goes on; an image that kills its worker is found. Other faults: test_faults.py."""
+"""An image that kills its worker is found. Other faults: test_faults.py, and of trainings test_training_faults.py."""
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from prepared import prepared_run
-from runs import finish, kill, start, wait_for, write_config
+from runs import finish, start, write_config
+from stored_labels import label_rows
 
 from raylabel.dataset.synthetic import generate
-from raylabel.labels import PseudoLabels
-from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER
 from raylabel.storage import RunFolder
 
@@ -28,33 +25,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
-    return PseudoLabels(run, 6).table.to_pylist()
-
-
-def test_a_training_killed_in_the_middle_goes_on_from_its_checkpoint(generated: Path, tmp_path: Path) -> None:
-    config, path = write_config(tmp_path, generated, "tiny_maskrcnn")
-    models = {}
-    for name in ("undisturbed", "killed"):
-        run = RunFolder(str(tmp_path / name))
-        finish(start("prototypes", path, "--out", run.uri))
-        trainer = start("teacher", path, "--out", run.uri)
-        if name == "killed":
-            checkpoints = Path(run.path("teacher", "checkpoints"))
-            wait_for(lambda seen=checkpoints: len(list(seen.glob("*/checkpoint_*"))) >= 2, process=trainer)
-            kill(trainer)
-            time.sleep(5)
-            assert not Path(run.path("teacher", "model.json")).exists()
-            trainer = start("teacher", path, "--out", run.uri)
-        finish(trainer)
-        models[name] = load_segmenter(run.path("teacher"))[0].state_dict()
-        steps = [
-            read["step"]
-            for read in map(json.loads, Path(run.path("teacher", "metrics.jsonl")).read_text().splitlines())
-        ]
-        assert steps == sorted(set(steps))
-        assert steps[-1] == config.teacher.steps
-    for name, tensor in models["undisturbed"].items():
-        np.testing.assert_allclose(models["killed"][name].numpy(), tensor.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+    return label_rows(run)
 
 
 def test_the_image_that_kills_its_worker_is_quarantined(

@@ -1,12 +1,14 @@
 """Augmentation moves objects with their pixels, and depends on its generator alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylabel.config import ViewConfig
+from raylabel.config import StrongViewConfig, ViewConfig
 from raylabel.models.protocols import Target
 from raylabel.training.augment import Augment, flip, strong_augmentation, view, weak_augmentation
 from raylabel.training.scale_jitter import jitter_scale
@@ -30,6 +32,15 @@ def scene(seed: int, num: int = 3, size: tuple[int, int] = (24, 36)) -> tuple[to
         weights=torch.ones(num),
     )
     return image, target
+
+
+@pytest.mark.parametrize("settings", [ViewConfig(), ViewConfig(flip=1.0, max_scale=3.0), StrongViewConfig()])
+def test_the_classes_that_take_part_stay(settings: ViewConfig) -> None:
+    image, target = scene(1)
+    target = replace(target, class_mask=torch.tensor([True, False, True, False, True]))
+    _, moved = view(settings)(image, target, np.random.default_rng(0))
+    assert torch.equal(moved.class_mask, target.class_mask)
+    assert torch.equal(moved.to("cpu").class_mask, target.class_mask)
 
 
 @settings(max_examples=40, deadline=None)

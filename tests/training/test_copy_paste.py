@@ -1,5 +1,7 @@
 """Copy-paste: what is pasted hides what is below, and rare images give it."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -41,6 +43,7 @@ def a_target(boxes: list[list[int]], size: tuple[int, int], first_class: int = 0
 def test_pasted_objects_hide_what_is_below_by_hand() -> None:
     image = torch.zeros(3, 10, 10)
     target = a_target([[0, 0, 4, 4], [6, 6, 8, 8], [0, 8, 2, 10]], (10, 10))
+    target = replace(target, class_mask=torch.tensor([True] + 7 * [False] + [True]))
     donor_image = torch.ones(3, 20, 20) * 0.7
     donor = a_target([[10, 10, 14, 13], [0, 0, 4, 4], [0, 0, 20, 2]], (20, 20), first_class=5)
     # Object 5 (3 rows, 4 columns) at row 0, column 2; object 6 (4 x 4) at row 5, column 5; object 7 is wider than 10.
@@ -51,6 +54,7 @@ def test_pasted_objects_hide_what_is_below_by_hand() -> None:
     assert pasted.masks_NHW[0].sum() == 3 * 2 + 4
     assert torch.allclose(pasted.weights, torch.tensor([0.1, 0.3, 0.1, 0.2]))
     assert torch.equal(pasted_image[0] > 0, pasted.masks_NHW[2:].any(dim=0)), "only the pasted pixels are new"
+    assert pasted.class_mask.tolist() == [True] + 4 * [False] + [True, True, False, True], "what is pasted takes part"
     assert image.sum() == 0, "the input must not be changed"
     assert target.masks_NHW[0].sum() == 16
 
