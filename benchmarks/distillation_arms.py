@@ -23,6 +23,7 @@ from raylabel.calibration import (
 )
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
 from raylabel.evaluation import evaluate_results, results_of_image
 from raylabel.instances import Instances, instances_context
 from raylabel.masks import decode_masks
@@ -109,9 +110,29 @@ class MemoryExamples:
             for target in self._targets
         ]
 
+    def image_id(self, index: int) -> str:
+        """As in the split."""
+        return str(self._split.annotated.images[index].image_id)
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, Target]:
         """An image and its target, augmented."""
         return self._augment(self._split.tensor(index), self._targets[index], rng)
+
+
+class MemoryStream:
+    """The pool by repeat factors; see raylabel.training.examples.ExampleStream."""
+
+    def __init__(self, examples: MemoryExamples, seed: int) -> None:
+        factors = repeat_factors(examples.image_classes(), examples.num_classes, TrainingConfig().repeat_threshold)
+        self._examples, self._sampler = examples, RepeatFactorSampler(factors, 1, seed=seed)
+
+    def image_id(self, draw: int) -> str:
+        """The image's."""
+        return self._examples.image_id(int(self._sampler.batch(draw)[0]))
+
+    def load(self, draw: int, rng: np.random.Generator) -> tuple[torch.Tensor, Target]:
+        """The image of a draw, and its target."""
+        return self._examples.load(int(self._sampler.batch(draw)[0]), rng)
 
 
 def true_targets(split: Split, class_targets: NDArray[np.float32]) -> list[Target]:
@@ -190,7 +211,9 @@ def train_student(
         steps=lengths.student,
         labelled=MemoryExamples(labelled, true_targets(labelled, one_hot(labelled)), weak_augmentation),
         labelled_per_batch=num_labelled,
-        pool=MemoryExamples(world["pool"], pool_targets, strong_augmentation) if pool_targets is not None else None,
+        pool=None
+        if pool_targets is None
+        else MemoryStream(MemoryExamples(world["pool"], pool_targets, strong_augmentation), seed),
         unlabelled_per_batch=lengths.pool_batch if with_pool else 0,
         pool_losses=arm.pool_losses or PoolLosses(),
         seed=seed + 1,
