@@ -16,7 +16,8 @@ from ray.train.torch import get_device, prepare_model
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.models.saved import save_segmenter
-from raylabel.pipeline.task_batches import JobBuilder, TaskBatches, decodes_by_tasks
+from raylabel.pipeline.cluster_fit import decodes_by_tasks
+from raylabel.pipeline.task_batches import JobBuilder, TaskBatches
 from raylabel.storage import RunFolder, commit_bytes, digest, exists, read_bytes, read_json, remove
 from raylabel.training.checkpoints import Checkpoints, Snapshot
 from raylabel.training.loop import TrainContext, train
