@@ -43,6 +43,7 @@ class Figures:
         num_instances, num_quarantined: as of Counts.
         seconds_left: at that rate; None where nothing was done in the last minute.
         seconds_stalled: since the last unit was finished.
+        note: what else to say, such as a loss.
     """
 
     unit: str
@@ -54,9 +55,10 @@ class Figures:
     num_quarantined: int | None
     seconds_left: float | None
     seconds_stalled: float
+    note: str = ""
 
     def text(self) -> str:
-        """done/total, rates, time left, quarantined."""
+        """done/total, rates, time left, quarantined, note."""
         parts = [f"{self.done}/{self.total} {self.unit}"]
         if self.per_second is not None:
             parts.append(f"{self.per_second:.1f} {self.unit}/s")
@@ -66,6 +68,8 @@ class Figures:
             parts.append(self._outlook())
         if self.num_quarantined is not None:
             parts.append(f"{self.num_quarantined} quarantined")
+        if self.note:
+            parts.append(self.note)
         return "  ".join(parts)
 
     def _outlook(self) -> str:
@@ -149,7 +153,7 @@ class Progress:
 
     def text(self) -> str:
         """The line: label, figures, note."""
-        return f"{self.label}: {self.figures().text()}  {self._counts.note}".rstrip()
+        return f"{self.label}: {self.figures().text()}"
 
     def figures(self, *, is_whole: bool = False) -> Figures:
         """Where the stage is now; rates are of the last minute, or with `is_whole` of all the time."""
@@ -173,6 +177,7 @@ class Progress:
             num_quarantined=counts.num_quarantined,
             seconds_left=left / per_second if per_second else None,
             seconds_stalled=now - self._last_done,
+            note="" if is_whole else counts.note,
         )
 
     def _remember(self, now: float) -> None:

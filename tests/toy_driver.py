@@ -1,4 +1,4 @@
-"""The toy training through Ray Train, as a driver of its own: python -m toy_driver RUN SETTINGS_AS_JSON."""
+"""The toy training through Ray Train, as a driver of its own: python -m toy_driver RUN SETTINGS_AS_JSON PAUSE."""
 
 import json
 import sys
@@ -14,20 +14,18 @@ from raylabel.storage import RunFolder
 from raylabel.training.job import TrainJob
 
 STEPS = 40
-PAUSE_SECONDS = 0.03
-"""An image, so that there is time to disturb a step."""
 
 
-def slow_job(settings: TrainingConfig) -> tuple[Segmenter, TrainJob]:
-    """What is trained; the pause changes nothing but the time."""
-    labelled, pool = ToyExamples(pause=PAUSE_SECONDS), ToyExamples(num=5, pause=PAUSE_SECONDS)
+def toy_job(settings: TrainingConfig, pause: float = 0.0) -> tuple[Segmenter, TrainJob]:
+    """What is trained; a pause for each image changes nothing but the time."""
+    labelled, pool = ToyExamples(pause=pause), ToyExamples(num=5, pause=pause)
     return new_segmenter(), a_job(settings=settings, steps=STEPS, labelled=labelled, pool=pool)
 
 
-def main(run_uri: str, settings_json: str) -> None:
+def main(run_uri: str, settings_json: str, pause: str) -> None:
     settings = TrainingConfig(**json.loads(settings_json))
     training = Training(
-        build=partial(slow_job, settings),
+        build=partial(toy_job, settings, float(pause)),
         folder="teacher",
         num_steps=STEPS,
         identity="toy",

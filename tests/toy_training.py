@@ -28,8 +28,11 @@ class ToyExamples:
 
     num_classes = NUM_CLASSES
 
-    def __init__(self, num: int = 7, side: int = 48, with_objects: bool = True, pause: float = 0.0) -> None:
-        self.num, self.side, self.with_objects, self.pause = num, side, with_objects, pause
+    def __init__(
+        self, num: int = 7, side: int = 48, with_objects: bool = True, pause: float = 0.0, name: str = "toy"
+    ) -> None:
+        self.num, self.side, self.with_objects = num, side, with_objects
+        self.pause, self.name = pause, name
         self.loaded: list[int] = []
 
     def __len__(self) -> int:
@@ -37,6 +40,9 @@ class ToyExamples:
 
     def image_classes(self) -> list[NDArray[np.int32]]:
         return [np.array([index % 2] if self.with_objects else [], np.int32) for index in range(self.num)]
+
+    def image_id(self, index: int) -> str:
+        return f"{self.name}-{index}"
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         self.loaded.append(index)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import MultiScaleRoIAlign
 
+from raylabel.models.light_roi_ops import DoublingMaskPredictor, TableRoIAlign
 from raylabel.models.preprocessing import ResizeAndNormalise
 from raylabel.models.pyramid import PyramidBackbone
 from raylabel.models.soft_maskrcnn import SoftMaskRCNN
@@ -56,7 +56,7 @@ def assemble_light_maskrcnn(
     )
     rpn.levels = tuple(anchor_sizes)
     roi_heads = SoftRoIHeads(
-        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=1),
+        box_roi_pool=TableRoIAlign(levels, 7),
         box_head=nn.Sequential(nn.Flatten(), nn.Linear(channels * 49, 160), nn.ReLU(), nn.Linear(160, 128), nn.ReLU()),
         box_predictor=SoftBoxPredictor(128, num_classes),
         fg_iou_thresh=0.5,
@@ -67,11 +67,9 @@ def assemble_light_maskrcnn(
         score_thresh=0.05,
         nms_thresh=0.5,
         detections_per_img=100,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=10, sampling_ratio=1),
+        mask_roi_pool=TableRoIAlign(levels, 10),
         mask_head=nn.Sequential(normed_conv(channels, MASK_CHANNELS), normed_conv(MASK_CHANNELS, MASK_CHANNELS)),
-        mask_predictor=nn.Sequential(
-            nn.ConvTranspose2d(MASK_CHANNELS, MASK_CHANNELS, 2, stride=2), nn.ReLU(), nn.Conv2d(MASK_CHANNELS, 1, 1)
-        ),
+        mask_predictor=DoublingMaskPredictor(MASK_CHANNELS),
     )
     return SoftMaskRCNN(num_classes=num_classes, transform=transform, backbone=backbone, rpn=rpn, roi_heads=roi_heads)
 

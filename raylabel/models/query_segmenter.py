@@ -86,6 +86,7 @@ class QuerySegmenter(nn.Module):
                     masks=F.pad(one["masks"].float(), (0, width - size[1], 0, height - size[0])),
                     class_probs=one["class_probs"],
                     weights=one["weights"],
+                    location_weights=one["location_weights"],
                     class_mask=one["class_mask"],
                 )
                 for one, size in zip(resized, batch.image_sizes, strict=True)

@@ -1,6 +1,6 @@
 """Mask2Former's loss with soft class targets. Importing it needs transformers.
 
-Matching, sampling of points and the mask terms are those of transformers; what concerns classes is ours.
+Costs of masks and the sampling of points are those of transformers; what concerns classes and weights is ours.
 """
 
 from collections.abc import Sequence
@@ -36,12 +36,14 @@ class QueryTargets:
         masks: (N, H, W) float32, 0 or 1.
         class_probs: (N, num_classes + 1), background last.
         weights: (N,); 0 is in doubt.
+        location_weights: (N,) of the mask loss.
         class_mask: (num_classes + 1,) bool, classes that take part in the class loss.
     """
 
     masks: Tensor
     class_probs: Tensor
     weights: Tensor
+    location_weights: Tensor
     class_mask: Tensor
 
 
@@ -151,15 +153,27 @@ class SoftQueryLoss(Mask2FormerLoss):
         return (losses * weights * is_learnt).sum() / total.clamp_min(torch.finfo(total.dtype).eps)
 
     def _mask_loss(self, mask_logits: Tensor, targets: Sequence[QueryTargets], matches: Matches) -> Tensor:
-        learnt: Any = []
-        for target, (queries, objects) in zip(targets, matches, strict=True):
+        """Cross-entropy and dice at points where a mask is uncertain, of each pair, by its object's weight."""
+        logits, masks, weights = [], [], []
+        for image_logits, target, (queries, objects) in zip(mask_logits, targets, matches, strict=True):
             is_learnt = (target.weights[objects] > 0).cpu()
-            learnt.append((queries[is_learnt], objects[is_learnt]))
-        num = sum(len(queries) for queries, _ in learnt)
-        if not num:
+            logits.append(image_logits[queries[is_learnt]])
+            masks.append(target.masks[objects[is_learnt]])
+            weights.append(target.location_weights[objects[is_learnt]])
+        predicted, wanted, pair_weights = torch.cat(logits)[:, None], torch.cat(masks)[:, None], torch.cat(weights)
+        if not len(predicted):
             return mask_logits.sum() * 0.0
-        parts = self.loss_masks(mask_logits, [target.masks for target in targets], learnt, num)
-        return self.mask_weight * parts["loss_mask"] + self.dice_weight * parts["loss_dice"]
+        with torch.no_grad():
+            ratios: Any = (self.oversample_ratio, self.importance_sample_ratio)
+            points = self.sample_points_using_uncertainty(
+                predicted, self.calculate_uncertainty, self.num_points, *ratios
+            )
+            inside = sample_point(wanted, points, align_corners=False)[:, 0]
+        at_points = sample_point(predicted, points, align_corners=False)[:, 0]
+        cross_entropy = F.binary_cross_entropy_with_logits(at_points, inside, reduction="none").mean(dim=1)
+        probs = at_points.sigmoid()
+        dice = 1 - (2 * (probs * inside).sum(dim=1) + 1) / (probs.sum(dim=1) + inside.sum(dim=1) + 1)
+        return ((self.mask_weight * cross_entropy + self.dice_weight * dice) * pair_weights).mean()
 
 
 def _is_over(mask_logits: Tensor, doubtful_masks: Tensor) -> Tensor:

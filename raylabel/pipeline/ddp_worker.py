@@ -1,6 +1,5 @@
 """What every worker of a training does: build, restore, train, save."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.cluster_fit import decodes_by_tasks
+from raylabel.pipeline.preemption import PreemptionNotice
 from raylabel.pipeline.task_batches import JobBuilder, TaskBatches
-from raylabel.storage import RunFolder, commit_bytes, digest, exists, read_bytes, read_json, remove
+from raylabel.storage import RunFolder, digest, exists, read_json, remove
 from raylabel.training.checkpoints import Checkpoints, Snapshot
+from raylabel.training.log import TrainingLog
 from raylabel.training.loop import TrainContext, train
 
 CHECKPOINTS = "checkpoints"
@@ -115,28 +116,25 @@ def _may_begin(plan: WorkerPlan) -> bool:
 def _train_and_save(training: Training, plan: WorkerPlan) -> None:
     run, counter = plan.run, plan.counter
     rank = ray.train.get_context().get_world_rank()
-    metrics_uri = run.path(training.folder, "metrics.jsonl")
     checkpoints = training.checkpoints(run, plan.settings)
     restore = _restored(checkpoints, rank)
     segmenter, job = training.build()
-    rows: list[dict[str, float]] = []
-    if restore is not None and rank == 0 and exists(metrics_uri):
-        rows += [json.loads(line) for line in read_bytes(metrics_uri).decode().splitlines()]
+    log = TrainingLog(run.path(training.folder), finished_steps=restore.step if restore else 0) if rank == 0 else None
     last_report = 0.0
 
     def report(step: int, metrics: dict[str, float]) -> None:
         nonlocal last_report
-        if rank != 0:
+        if log is None:
             return
-        # After a restart the log may be ahead of the checkpoint: steps that are made again replace their rows.
-        rows[:] = [row for row in rows if row["step"] < step]
-        rows.append({"step": step, **{name: round(value, 5) for name, value in metrics.items()}})
+        log.add(step, metrics)
         if time.monotonic() - last_report > REPORT_SECONDS:
             last_report = time.monotonic()
-            counter.report.remote(training.folder, step - job.start_step, note=f"loss {metrics['loss']:.3f}")
+            note = f"{metrics['images_per_second']:.3g} images/s  loss {metrics['loss']:.3f}"
+            counter.report.remote(training.folder, step - job.start_step, note=note)
 
     def save(snapshot: Snapshot) -> None:
-        commit_bytes(metrics_uri, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        if log is not None:
+            log.commit()
         checkpoints.save(snapshot)
 
     context = TrainContext(
@@ -149,9 +147,11 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
         restore=restore,
         save=save,
         open_batches=partial(TaskBatches, training.build) if decodes_by_tasks(plan.settings) else None,
+        wants_checkpoint=PreemptionNotice(),
     )
     trained = train(segmenter, job, context)
-    if rank == 0:
+    if log is not None:
+        log.close()
         checkpoints.wait()
         counter.report.remote(training.folder, training.num_steps)
         description = {**training.description, "identity": digest(training.identity)}

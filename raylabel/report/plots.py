@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey.
 BEFORE = "#D55E00"
@@ -46,24 +47,37 @@ def bars_png(values: Mapping[str, Sequence[float | None]], labels: Sequence[str]
     return png(figure)
 
 
-def curves_png(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str) -> bytes:
-    """Lines over a common axis, such as losses over steps: PNG bytes.
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""Name -> (x values, y values)."""
+
+
+def panels_png(panels: Mapping[str, Curves], *, x_label: str) -> bytes:
+    """Lines over a common axis, such as losses over steps, in panels side by side, two in a row: PNG bytes.
+
+    A name has the same colour in every panel.
 
     Args:
-        curves: name -> (x values, y values).
+        panels: what is measured -> its curves.
         x_label: of the common axis.
-        y_label: of the values.
     """
-    figure = new_figure(7.2, 2.8)
-    axes = figure.subplots()
-    for colour, (name, (xs, ys)) in zip(_colours(len(curves)), curves.items(), strict=True):
-        axes.plot(xs, ys, color=colour, linewidth=1.4, label=name)
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    axes.set_ylim(bottom=0)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9)
-    plain(axes)
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    colours = dict(zip(names, _colours(len(names)), strict=True))
+    num_rows = (len(panels) + 1) // 2
+    figure = new_figure(7.2, 0.35 + 1.9 * num_rows)
+    grid = figure.subplots(num_rows, 2, squeeze=False).flat
+    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+        for name, (xs, ys) in curves.items():
+            marker = "o" if len(xs) < 10 else ""
+            axes.plot(xs, ys, color=colours[name], linewidth=1.3, marker=marker, markersize=3)
+        axes.set_title(title, fontsize=9, color=INK, loc="left")
+        axes.set_xlabel(x_label, color=INK, fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.grid(color=FAINT, linewidth=0.6)
+        plain(axes)
+    for axes in list(grid):
+        axes.set_axis_off()
+    lines = [Line2D([], [], color=colours[name], label=name) for name in names]
+    figure.legend(handles=lines, loc="outside upper left", ncols=len(names), frameon=False, fontsize=9)
     return png(figure)
 
 

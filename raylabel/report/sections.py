@@ -11,7 +11,7 @@ import pyarrow as pa
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
 from raylabel.report.calibration_view import calibration_view
-from raylabel.report.plots import curves_png
+from raylabel.report.plots import panels_png
 from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_table
 
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
@@ -116,26 +116,48 @@ def quarantined(run: RunFolder) -> dict[str, Any] | None:
     return {"num": len(rows), "reasons": reasons, "rows": rows[:_MAX_QUARANTINED]}
 
 
+TRAINED = {
+    "warm-up": "prototypes/embedder",
+    "teacher": "teacher",
+    "student": "student",
+    "supervised": "student/supervised",
+}
+"""Models whose training the report shows, and where their metrics.jsonl is."""
+
+_PANELS = {
+    "loss": "loss",
+    "moving average, AP on validation images": "ema_AP",
+    "learning rate": "learning_rate",
+    "norm of the gradient": "gradient_norm",
+    "images/s": "images_per_second",
+    "share of time waiting for images": "data_wait",
+}
+
+
 def training_curves(run: RunFolder) -> bytes | None:
-    """Training loss over the optimizer steps of every model that left a metrics.jsonl; rows are means over some
-    steps already, and of long trainings a fifteenth of the rows is averaged."""
-    curves = {}
-    folders = {
-        "warm-up": "prototypes/embedder",
-        "teacher": "teacher",
-        "student": "student",
-        "supervised": "student/supervised",
-    }
-    for name, folder in folders.items():
+    """How the training of every model went that left a metrics.jsonl, over optimizer steps; panels without any figure
+    are left out. Rows are means over some steps already, and of long trainings a fifteenth of the rows is averaged."""
+    logs: dict[str, list[dict[str, float]]] = {}
+    for name, folder in TRAINED.items():
         uri = run.path(folder, "metrics.jsonl")
-        rows = [json.loads(line) for line in read_bytes(uri).decode().splitlines()] if exists(uri) else []
-        points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-        if len(points) > 1:
-            steps, losses = np.array(points, dtype=float).T
-            width = max(1, len(losses) // 15)
-            means = np.convolve(losses, np.ones(width) / width, mode="valid")
-            curves[name] = (steps[width - 1 :].tolist(), means.tolist())
-    return curves_png(curves, x_label="optimizer step", y_label="training loss") if curves else None
+        if exists(uri):
+            logs[name] = [json.loads(line) for line in read_bytes(uri).decode().splitlines()]
+    panels = {
+        title: {name: curve for name, rows in logs.items() if (curve := _curve(rows, key)) is not None}
+        for title, key in _PANELS.items()
+    }
+    drawn = {title: curves for title, curves in panels.items() if curves}
+    return panels_png(drawn, x_label="optimizer step") if drawn else None
+
+
+def _curve(rows: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]] | None:
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    if len(points) < 2:
+        return None
+    steps, values = np.array(points, dtype=float).T
+    width = max(1, len(values) // 15) if key not in ("ema_AP", "learning_rate") else 1
+    means = np.convolve(values, np.ones(width) / width, mode="valid")
+    return steps[width - 1 :].tolist(), means.tolist()
 
 
 def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:

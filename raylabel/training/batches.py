@@ -21,6 +21,7 @@ class Batch:
 
     Attributes:
         pool_rngs: the generator of each pool image, for what is done to it after reading.
+        image_ids: what the images are called in messages, labelled ones first.
     """
 
     labelled_images: list[Tensor]
@@ -28,6 +29,7 @@ class Batch:
     pool_images: list[Tensor]
     pool_targets: list[Target]
     pool_rngs: list[np.random.Generator]
+    image_ids: list[str]
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -37,6 +39,7 @@ class Batch:
             pool_images=[one.to(device) for one in self.pool_images],
             pool_targets=[one.to(device) for one in self.pool_targets],
             pool_rngs=self.pool_rngs,
+            image_ids=self.image_ids,
         )
 
 
@@ -72,6 +75,7 @@ class BatchSource:
             pool_images=[one.image for one in pool],
             pool_targets=[one.target for one in pool],
             pool_rngs=[one.rng for one in pool],
+            image_ids=[one.image_id for one in labelled + pool],
         )
 
     def _read(self, stream: "_Stream", step: int, part: int) -> list["_Read"]:
@@ -79,7 +83,8 @@ class BatchSource:
         read = []
         for place in np.array_split(np.arange(stream.per_batch), self._num_parts)[part].tolist():
             rng = np.random.default_rng([self._seed, stream.number, step, place])
-            read.append(_Read(*stream.images.load(step * stream.per_batch + place, rng), rng))
+            draw = step * stream.per_batch + place
+            read.append(_Read(*stream.images.load(draw, rng), rng, stream.images.image_id(draw)))
         return read
 
 
@@ -93,6 +98,7 @@ class _Read(NamedTuple):
     image: Tensor
     target: Target
     rng: np.random.Generator
+    image_id: str
 
 
 class RepeatedExamples:
@@ -104,6 +110,11 @@ class RepeatedExamples:
             self._examples.image_classes(), self._examples.num_classes, job.settings.repeat_threshold
         )
         self._sampler = RepeatFactorSampler(factors, 1, seed=step_seed(job.seed, 0, LABELLED_STREAM))
+
+    def image_id(self, draw: int) -> str:
+        """See ExampleStream."""
+        [index] = self._sampler.batch(draw)
+        return self._examples.image_id(int(index))
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See ExampleStream."""

@@ -36,6 +36,10 @@ class Examples(Protocol):
         """Class indices that are in each image, for repeat-factor sampling."""
         ...
 
+    def image_id(self, index: int) -> str:
+        """What an image is called in messages."""
+        ...
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """An image (3, H, W) float32 in [0, 1] and its target, augmented.
 
@@ -50,6 +54,10 @@ class ExampleStream(Protocol):
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """The image of a draw, and its target, as of Examples."""
+        ...
+
+    def image_id(self, draw: int) -> str:
+        """What the image of a draw is called in messages."""
         ...
 
 
@@ -94,6 +102,10 @@ class LabelledExamples:
     def image_classes(self) -> list[NDArray[np.int32]]:
         """See Examples."""
         return [self.annotated.annotated_classes(row) for row in range(len(self))]
+
+    def image_id(self, index: int) -> str:
+        """See Examples."""
+        return str(self.annotated.images[index].image_id)
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See Examples."""

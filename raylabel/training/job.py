@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, dict[str, float]], None]
 """Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
-call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`; on rank 0 and after an
-evaluation, its figures as `ema_*`."""
+call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`, `images_per_second` of all
+ranks, `data_wait` (share of the time in which this rank waited for images); on rank 0 and after an evaluation, its
+figures as `ema_*`."""
 
 Evaluate = Callable[[Segmenter], dict[str, float]]
 """Figures of a model, such as `AP`; called on rank 0 only, in eval mode, with the moving average as weights."""

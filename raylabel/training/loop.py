@@ -1,6 +1,8 @@
 """The training loop of teacher and student, written once against a small context."""
 
 import math
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from raylabel.errors import TrainingError
 from raylabel.models.protocols import LOSS_TERMS, Segmenter
 from raylabel.training.batches import Batch, BatchSource, step_seed
 from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
@@ -20,6 +23,7 @@ from raylabel.training.prefetch import Prefetched
 __all__ = ["TrainContext", "TrainJob", "train"]
 
 REPORT_EVERY_STEPS = 10
+MAX_IDS_NAMED = 64
 
 
 def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segmenter:
@@ -37,7 +41,7 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
 
     Raises:
         InputError: an image can't be read.
-        RuntimeError: the loss is not finite; the message names the step.
+        TrainingError: loss or gradient is not finite; the message names the step, the terms of the loss and the images.
     """
     settings = job.settings.optimizer
     prepare_network(segmenter.to(context.device), settings)
@@ -56,16 +60,17 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     losses_of = context.wrap(BatchLosses(segmenter, job, context.world_size))
     num_parts = max(context.world_size, context.num_parts)
     parts = np.array_split(np.arange(num_parts), context.world_size)[context.rank].tolist()
-    metrics = _Means()
+    metrics, pace = _Means(), _Pace(job.labelled_per_batch + job.unlabelled_per_batch)
     relabel = job.relabel(segmenter, average) if job.relabel else lambda batch, step: batch
     places = [(step, part) for step in range(step, stop_step) for part in parts]
     source = context.open_batches(num_parts, places) if context.open_batches else BatchSource(job, num_parts)
     with Prefetched(source, places) as batches:
+        pace.start(step)
         while step < stop_step:
             rate = learning_rate(step, job)
             set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
-            loss = 0.0
+            loss, image_ids = 0.0, list[str]()
             for part in parts:
                 batch = relabel(batches.take().to(context.device), step)
                 torch.manual_seed(step_seed(job.seed, step, part))
@@ -73,15 +78,15 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                     with torch.autocast(context.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                         losses = losses_of(batch)
                     if not math.isfinite(losses["loss"].item()):
-                        values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-                        raise RuntimeError(
-                            f"loss is not finite at step {step + 1} (learning rate {rate:.3g}): {values}"
-                        )
+                        raise _not_finite("loss", losses, step, rate, batch.image_ids)
                     scaler.scale(losses["loss"]).backward()
                 loss += losses.pop("loss").item()
+                image_ids += batch.image_ids
                 metrics.add({name: value.item() for name, value in losses.items()})
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
+            if not math.isfinite(norm.item()) and not scaler.is_enabled():  # the scaler leaves such steps out
+                raise _not_finite("gradient", losses, step, rate, image_ids)
             scaler.step(optimizer)
             scaler.update()
             average.update(segmenter, step - job.start_step)
@@ -89,11 +94,12 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
             metrics.add({"loss": loss, "gradient_norm": norm.item()})
             evaluate = job.evaluate if is_evaluation_step(step, job) else None
             if evaluate or step == stop_step or step % REPORT_EVERY_STEPS == 0:
-                figures = metrics.take() | {"learning_rate": rate}
+                figures = metrics.take() | {"learning_rate": rate} | pace.take(step, batches.take_seconds_waited())
                 if evaluate and context.rank == 0:
                     with average.applied_to(segmenter):
                         figures |= {f"ema_{name}": value for name, value in evaluate(segmenter).items()}
                 context.report(step, figures)
+                pace.start(step)
             is_due = step == stop_step or step % job.settings.checkpoint_every == 0
             if (context.wants_checkpoint(step) or is_due) and context.rank == 0:
                 context.save(take_snapshot(step, state))
@@ -138,6 +144,17 @@ class BatchLosses(nn.Module):
         return {"loss": total, **terms}
 
 
+def _not_finite(
+    what: str, losses: Mapping[str, Tensor], step: int, rate: float, image_ids: Sequence[str]
+) -> TrainingError:
+    values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+    shown = ", ".join(image_ids[:MAX_IDS_NAMED]) + (", ..." if len(image_ids) > MAX_IDS_NAMED else "")
+    return TrainingError(
+        f"{what} is not finite at step {step + 1} (learning rate {rate:.3g}): {values}; images {shown}; lower the "
+        "learning rate, or look at these images and their annotations"
+    )
+
+
 def is_evaluation_step(step: int, job: TrainJob) -> bool:
     """Whether the moving average is evaluated after so many steps."""
     every = job.settings.evaluate_every
@@ -149,6 +166,22 @@ def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[No
     if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return nullcontext()
+
+
+class _Pace:
+    """How fast steps are made between two reports, evaluations left out."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self._images_per_step = images_per_step
+
+    def start(self, step: int) -> None:
+        self._step, self._start = step, time.perf_counter()
+
+    def take(self, step: int, seconds_waited: float) -> dict[str, float]:
+        """Images/s of all ranks, and the share of the time in which this one has waited for images."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        num_images = (step - self._step) * self._images_per_step
+        return {"images_per_second": num_images / seconds, "data_wait": min(1.0, seconds_waited / seconds)}
 
 
 class _Means:

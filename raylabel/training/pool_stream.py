@@ -25,7 +25,7 @@ WINDOWS_HELD = 2
 """A batch may reach over the end of a window."""
 
 _INSTANCE_FIELDS = tuple(field.name for field in INSTANCE if field.name != "context")
-_COLUMNS = ("uri", "height", "width", *(f"instances.list.element.{name}" for name in _INSTANCE_FIELDS))
+_COLUMNS = ("image_id", "uri", "height", "width", *(f"instances.list.element.{name}" for name in _INSTANCE_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,14 @@ class PoolStream:
         self._open: OrderedDict[tuple[int, int], _OpenWindow] = OrderedDict()
         self._lock = Lock()
 
+    def image_id(self, draw: int) -> str:
+        """See ExampleStream."""
+        shard, image = self._located(draw)
+        return shard.table["image_id"][image].as_py()
+
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         """See ExampleStream."""
-        with self._lock:
-            window, place = self._order.locate(draw)
-            opened = self._opened(window)
-        shard, image = opened.shards[opened.places[place]], int(opened.images[place])
+        shard, image = self._located(draw)
         [row] = shard.table.slice(image, 1).to_pylist()
         uri, size_hw = row["uri"], (row["height"], row["width"])
         pixels = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
@@ -86,6 +88,13 @@ class PoolStream:
         instances, scores = instances_from_structs(structs, size_hw, self._choice.num_classes)
         is_kept = shard.keep[shard.offsets[image] : shard.offsets[image + 1]]
         return self._augment(pixels, self._targets.of(instances, scores, is_kept), rng)
+
+    def _located(self, draw: int) -> tuple[ChosenShard, int]:
+        """The shard of a draw, and the image's row in it."""
+        with self._lock:
+            window, place = self._order.locate(draw)
+            opened = self._opened(window)
+        return opened.shards[opened.places[place]], int(opened.images[place])
 
     def _opened(self, window: Window) -> _OpenWindow:
         if window.key not in self._open:

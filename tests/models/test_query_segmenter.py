@@ -103,7 +103,7 @@ def test_masks_are_not_learnt_where_nobody_asks(monkeypatch: pytest.MonkeyPatch)
 
     segmenter = build("mask2former_tiny")
     image, target = square_image(0)
-    monkeypatch.setattr(segmenter.criterion, "loss_masks", refuse)
+    monkeypatch.setattr(segmenter.criterion, "sample_points_using_uncertainty", refuse)
     assert set(segmenter.losses([image], [target], terms=frozenset({"classes"}))) == {"classes"}
     monkeypatch.setattr(segmenter.network, "forward", refuse)
     nothing = segmenter.losses([image], [target], terms=frozenset({"objectness", "boxes"}))

@@ -31,6 +31,7 @@ def targets_of(classes: list[int], weights: list[float] | None = None) -> QueryT
         masks=torch.stack([square(box) for box in BOXES[: len(classes)]]),
         class_probs=F.one_hot(torch.tensor(classes), NUM_CLASSES + 1).float(),
         weights=torch.tensor(weights or [1.0] * len(classes)),
+        location_weights=torch.ones(len(classes)),
         class_mask=EVERY_CLASS,
     )
 
@@ -68,6 +69,7 @@ def test_a_soft_class_is_matched_and_learnt_by_its_share(logits: tuple[torch.Ten
         masks=square(BOXES[0])[None],
         class_probs=torch.tensor([[0.3, 0.7, 0, 0]]),
         weights=torch.tensor([0.5]),
+        location_weights=torch.ones(1),
         class_mask=EVERY_CLASS,
     )
     loss = SoftQueryLoss(CONFIG)
@@ -101,6 +103,7 @@ def test_images_without_objects_teach_background_alone(logits: tuple[torch.Tenso
         masks=torch.zeros(0, SIDE, SIDE),
         class_probs=torch.zeros(0, NUM_CLASSES + 1),
         weights=torch.zeros(0),
+        location_weights=torch.zeros(0),
         class_mask=EVERY_CLASS,
     )
     losses = SoftQueryLoss(CONFIG).of_layer(*logits, [empty, empty], LOSS_TERMS)
@@ -130,3 +133,12 @@ def test_a_class_that_nobody_looked_for_gets_no_gradient(logits: tuple[torch.Ten
     assert (classes.grad[0, :, 2] == 0).all()
     assert (classes.grad[0, :, :2] != 0).all()
     assert (classes.grad[1, :, 2] != 0).all()
+
+
+def test_a_mask_is_learnt_by_its_objects_weight(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def loss(location_weights: list[float]) -> torch.Tensor:
+        torch.manual_seed(2)
+        one = replace(targets_of([0, 1]), location_weights=torch.tensor(location_weights))
+        return SoftQueryLoss(CONFIG).of_layer(logits[0][:1], logits[1][:1], [one], frozenset({"masks"}))["masks"]
+
+    torch.testing.assert_close(loss([0.5, 1.0]), 0.5 * loss([1.0, 0.0]) + loss([0.0, 1.0]))

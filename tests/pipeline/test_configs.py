@@ -1,5 +1,6 @@
 """The configs that users start from: each passes `check`, and its settings train, on small stand-ins."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,13 @@ def test_a_configs_settings_train(name: str, generated: Path, tmp_path: Path) ->
     ):
         before = {key: value.clone() for key, value in segmenter.state_dict().items()}
         rows: list[dict[str, float]] = []
-        trained = train(
-            segmenter, job, TrainContext(report=lambda step, metrics, write, rows=rows: rows.append(metrics))
-        )
+        trained = train(segmenter, job, TrainContext(report=partial(_keep, rows)))
         assert {"labelled_classes", "labelled_masks", "gradient_norm"} <= set(rows[-1])
         after = trained.state_dict()
         assert any(not torch.equal(after[key], value) for key, value in before.items())
 
 
-def _keep(rows: list[dict[str, float]], step: int, metrics: dict[str, float], write: object) -> None:
+def _keep(rows: list[dict[str, float]], step: int, metrics: dict[str, float]) -> None:
     rows.append(metrics)
 
 

@@ -30,12 +30,11 @@ def graph(tmp_path: Path) -> Path:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_graph_labels_and_a_student_learns_from_it(generated: Path, graph: Path, tmp_path: Path) -> None:
-    overrides = {
-        **GIVEN,
-        "teacher.model": "onnx",
-        "teacher.weights": str(graph),
-        "student.supervised_baseline": "false",
-    }
+    """The paper's architecture, taught by another one."""
+    pytest.importorskip("transformers", reason="needs the extra transformers")
+    onnx = {"teacher.model": "onnx", "teacher.weights": str(graph)}
+    student = {"student.model": "mask2former_tiny", "student.supervised_baseline": "false"}
+    overrides = {**GIVEN, **onnx, **student}
     config, run = load_config(generated / "config.yaml", overrides), RunFolder(str(tmp_path / "run"))
     artifacts = run_pipeline(config, run)
     assert artifacts["prototypes"]["num_instances"] == 0
@@ -43,6 +42,7 @@ def test_a_graph_labels_and_a_student_learns_from_it(generated: Path, graph: Pat
     assert artifacts["teacher"]["steps"] == 0
     assert read_json(run.path("teacher", "model.json"))["model"] == "onnx"
     assert artifacts["label"]["num_instances"] > 0
+    assert read_json(run.path("student", "model.json"))["model"] == "mask2former_tiny"
     assert set(read_json(run.path("evaluation", "metrics.json"))["validation"]) >= {"teacher", "student"}
     assert run_pipeline(config, run) == artifacts
 

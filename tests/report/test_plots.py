@@ -1,11 +1,15 @@
 """Bars and curves are valid PNGs, legible in size."""
 
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from raylabel.report.plots import bars_png, curves_png
+from raylabel.report.plots import bars_png, panels_png
+from raylabel.report.sections import training_curves
+from raylabel.storage import RunFolder, commit_bytes
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -28,5 +32,18 @@ def test_bars_leave_out_what_is_none() -> None:
 
 
 def test_curves() -> None:
-    content = curves_png({"classes": ([1, 2, 3], [3.0, 2.0, 1.0])}, x_label="step", y_label="loss")
+    content = panels_png({"loss": {"teacher": ([1, 2, 3], [3.0, 2.0, 1.0])}, "images/s": {}, "AP": {}}, x_label="step")
     assert has_colour(content, RAW)
+
+
+def test_panels_without_figures_are_left_out(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    assert training_curves(run) is None
+    heights = []
+    for keys in (["loss"], ["loss", "ema_AP", "learning_rate"]):
+        rows = [{"step": step} | dict.fromkeys(keys, 1.0) for step in (10, 20, 30)]
+        commit_bytes(run.path("teacher", "metrics.jsonl"), "\n".join(json.dumps(row) for row in rows).encode())
+        content = training_curves(run)
+        assert content is not None
+        heights.append(pixels(content).shape[0])
+    assert heights[1] > 1.5 * heights[0], "two rows of panels"

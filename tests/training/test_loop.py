@@ -6,11 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from fakes import FakeSegmenter
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
 from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.errors import TrainingError
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.batches import BatchSource
 from raylabel.training.checkpoints import Snapshot
@@ -94,6 +96,17 @@ def test_images_without_objects_can_be_trained_on() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in segmenter.state_dict().values())
 
 
+def test_a_report_tells_the_pace_and_the_share_of_waiting() -> None:
+    """A model that takes no time, and images that take half a second."""
+    reported: list[dict[str, float]] = []
+    labelled = ToyExamples(pause=0.5)
+    job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
+    context = TrainContext(report=lambda step, values: reported.append(values))
+    train(FakeSegmenter(num_classes=NUM_CLASSES), job, context)
+    assert reported[-1]["data_wait"] > 0.5
+    assert 0 < reported[-1]["images_per_second"] <= 3  # three images, of which the first may be there already
+
+
 @pytest.fixture
 def one_process_group() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -111,12 +124,33 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_images() -> None:
     segmenter = new_segmenter()
     with torch.no_grad():
         dict(segmenter.named_parameters())["roi_heads.box_predictor.class_logits.bias"].fill_(math.nan)
-    with pytest.raises(RuntimeError, match=r"not finite at step 1 .*labelled_classes nan"):
-        train(segmenter, a_job(), TrainContext())
+    job = a_job(labelled=ToyExamples(name="cat"), pool=ToyExamples(num=5, name="street"))
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 1 .*labelled_classes nan") as stopped:
+        train(segmenter, job, TrainContext(num_parts=2))
+    # The first of two parts: two of three labelled images, one of two of the pool. Pixel 0 tells the index.
+    first = BatchSource(job, 2).batch(0, 0)
+    names = [f"cat-{round(image[0, 0, 0].item() * 100)}" for image in first.labelled_images]
+    names += [f"street-{round(image[0, 0, 0].item() * 100)}" for image in first.pool_images]
+    assert len(names) == 3
+    assert f"images {', '.join(names)};" in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_learnt_from() -> None:
+    class Exploding(CountedLosses):
+        def losses(self, *args: object, **keywords: object) -> dict:
+            values = super().losses(*args, **keywords)
+            return {name: value + torch.sqrt(self.scale - 1) for name, value in values.items()}  # slope 1 / 0
+
+    segmenter = Exploding()
+    segmenter.register_buffer("one", torch.ones(()))
+    with pytest.raises(TrainingError, match=r"gradient is not finite at step 1 .*; images toy-\d, "):
+        train(segmenter, a_job(), TrainContext())  # type: ignore[arg-type]
+    assert segmenter.scale.item() == 1
 
 
 def test_an_unreadable_image_reaches_the_caller() -> None:

@@ -106,6 +106,9 @@ class _OneImage:
     def image_classes(self) -> list[np.ndarray]:
         return [np.zeros(0, np.int32)]
 
+    def image_id(self, index: int) -> str:
+        return str(index)
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, object]:
         return torch.zeros(3, 4, 4), None
 

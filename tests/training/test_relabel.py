@@ -56,6 +56,9 @@ class OneImage:
     def image_classes(self) -> list[np.ndarray]:
         return [np.zeros(0, np.int32)]
 
+    def image_id(self, index: int) -> str:
+        return str(index)
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         generator = torch.Generator().manual_seed(index)
         return torch.rand(3, 32, 32, generator=generator), Target.empty((32, 32), NUM_CLASSES)
