@@ -15,8 +15,9 @@ from ray.train.torch import get_device, prepare_model
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.cluster_fit import decodes_by_tasks
 from raylabel.pipeline.preemption import PreemptionNotice
-from raylabel.pipeline.task_batches import JobBuilder, TaskBatches, decodes_by_tasks
+from raylabel.pipeline.task_batches import JobBuilder, TaskBatches
 from raylabel.storage import RunFolder, digest, exists, read_json, remove
 from raylabel.training.checkpoints import Checkpoints, Snapshot
 from raylabel.training.log import TrainingLog

@@ -8,8 +8,8 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext
 
-from raylabel.config import TrainingConfig
 from raylabel.models.protocols import Segmenter
+from raylabel.pipeline.cluster_fit import READER_CPUS
 from raylabel.pipeline.map_shards import ShardActor, raise_errors
 from raylabel.pipeline.shard_blocks import shard_blocks
 from raylabel.training.batches import Batch, BatchSource
@@ -20,13 +20,6 @@ JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
 
 MAX_READERS = 8
 """Actors that read for one worker of a training; Ray Data starts them as they are needed and as there are CPUs."""
-READER_CPUS = 0.5
-"""A reader waits for the store half of its time, or more."""
-
-
-def decodes_by_tasks(settings: TrainingConfig) -> bool:
-    """Whether a training's images are decoded by Ray Data."""
-    return settings.decoding == "tasks" or (settings.decoding == "auto" and settings.gpus_per_worker > 0)
 
 
 class TaskBatches:

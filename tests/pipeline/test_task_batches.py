@@ -13,8 +13,9 @@ from raylabel.config import TrainingConfig, config_dict, load_config
 from raylabel.dataset.synthetic import generate
 from raylabel.errors import InputError
 from raylabel.models.saved import load_segmenter
+from raylabel.pipeline.cluster_fit import decodes_by_tasks
 from raylabel.pipeline.ddp import Training, train_on_ray
-from raylabel.pipeline.task_batches import TaskBatches, decodes_by_tasks
+from raylabel.pipeline.task_batches import TaskBatches
 from raylabel.pipeline.training_jobs import describe_model, fold_teacher_job
 from raylabel.training.batches import Batch, BatchSource
 
