@@ -51,5 +51,5 @@ class IdleSegmenter(nn.Module):
             mask_quality=np.zeros(0, np.float32),
         )
 
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> list[Tensor]:
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> list[Tensor]:
         return [torch.zeros(len(target), 1) for target in targets]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from raylabel.context import CONTEXT_FEATURES
 from raylabel.instances import Instances
 from raylabel.masks import Rle
-from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, list_files, read_table
 
 STATUS_OK = "ok"
@@ -67,6 +66,24 @@ def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArra
     return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
 
 
+def foreground_probs(structs: pa.StructArray, num_classes: int) -> NDArray[np.float32]:
+    """(N,) probability of rows of schema.INSTANCE to be any object at all: 1 - background in the raw soft vector.
+
+    Where background is not among the stored entries, it has its even share of what remains.
+    """
+    lists = structs.field("soft_probs")
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(structs)), lengths)
+    probs = lists.flatten().to_numpy().astype(np.float64)
+    is_background = structs.field("soft_classes").flatten().to_numpy() == num_classes
+    sums = np.bincount(rows, weights=probs, minlength=len(structs))
+    rest, num_missing = np.maximum(0.0, 1.0 - sums), num_classes + 1 - lengths
+    background = np.where(num_missing > 0, rest / np.maximum(num_missing, 1), 0.0)
+    background[rows[is_background]] = probs[is_background]
+    total = sums + np.where(num_missing > 0, rest, 0.0)
+    return (1.0 - background / np.maximum(total, 1e-12)).astype(np.float32)
+
+
 def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
     """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
     rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]
@@ -88,40 +105,21 @@ def committed_shards(run: RunFolder) -> dict[int, str]:
     return found
 
 
-class PseudoLabels:
-    """All rows of a run's committed shards, by position; unreadable images included.
+def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]:
+    """Images of one committed shard, unreadable ones included.
 
     Args:
-        run: the run folder.
+        shard_uri: one of `committed_shards`.
         num_classes: length of the soft vectors without background.
     """
-
-    def __init__(self, run: RunFolder, num_classes: int) -> None:
-        self.num_classes = num_classes
-        tables = [read_table(uri).replace_schema_metadata(None) for uri in committed_shards(run).values()]
-        self.table = pa.concat_tables(tables) if tables else LABELS.empty_table()
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, position: int) -> LabelledImage:
-        [row] = self.table.slice(position, 1).to_pylist()
+    for row in read_table(shard_uri).to_pylist():
         instances, calibrated_scores = instances_from_structs(
-            row["instances"] or [], (row["height"], row["width"]), self.num_classes
+            row["instances"] or [], (row["height"], row["width"]), num_classes
         )
-        return LabelledImage(
+        yield LabelledImage(
             image_id=row["image_id"],
             uri=row["uri"],
             status=row["status"],
             instances=instances,
             calibrated_scores=calibrated_scores,
         )
-
-    def __iter__(self) -> Iterator[LabelledImage]:
-        return (self[position] for position in range(len(self)))
-
-    @property
-    def usable(self) -> NDArray[np.int64]:
-        """Positions of the images that were read."""
-        statuses = np.array(self.table["status"].to_pylist(), dtype=object)
-        return np.flatnonzero(statuses == STATUS_OK)

@@ -153,6 +153,21 @@ are images with the class, `rate_ratio` is of detections an image (pool by calib
 estimated from its scores; null where there are too few detections, and for an infinite ratio."""
 
 
+POOL_INDEX = pa.schema(
+    [
+        ("shard_id", pa.int32()),
+        ("num_images", pa.int32()),
+        ("num_kept", pa.int32()),
+        ("sum_factors", pa.float64()),
+        ("classes", pa.list_(pa.int32())),
+        ("class_images", pa.list_(pa.int32())),
+    ]
+)
+"""student/pool_index.parquet: one row a shard that a student learns from. Readable images and pseudo-labels that it
+learns from; the sum of the images' repeat factors, which is the shard's draws an epoch; and of each class that is
+there, in how many images."""
+
+
 def nullable(values: NDArray[np.float64]) -> pa.Array:
     """Float64 column with null for NaN and infinity: a figure that can't be had."""
     return pa.array(values, pa.float64(), mask=~np.isfinite(values))

@@ -39,6 +39,8 @@ def shapes_of(image: Tensor, num_classes: int) -> tuple[NDArray[np.bool_], NDArr
 class FakeSegmenter(nn.Module):
     """Draws known shapes; its one layer learns nothing of use, but can be trained and saved."""
 
+    embed_layers = ("classes",)
+
     def __init__(self, *, num_classes: int, min_size: int | None = None) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -73,7 +75,7 @@ class FakeSegmenter(nn.Module):
         )
 
     @torch.no_grad()
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
         return F.normalize(torch.cat([target.class_probs for target in targets]), dim=1)
 
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stored_labels import label_rows
+
 from raylabel.config import Config, dump_config, load_config
-from raylabel.labels import PseudoLabels
 from raylabel.storage import RunFolder
 
 MINUTES = 60
@@ -75,7 +76,7 @@ def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tup
 
 def quarantined_or_labelled(run: RunFolder) -> list[dict[str, Any]]:
     """All rows of a run's labels, by image id and without the place of the image."""
-    rows = [{**row, "uri": ""} for row in PseudoLabels(run, 6).table.to_pylist()]
+    rows = [{**row, "uri": ""} for row in label_rows(run)]
     ids = [row["image_id"] for row in rows]
     assert len(set(ids)) == len(ids), "an image is there twice"
     return sorted(rows, key=lambda row: row["image_id"])

@@ -8,10 +8,11 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stored_labels import all_labelled_images
 
 from raylabel.instances import Instances
 from raylabel.label_rows import InstanceRows
-from raylabel.labels import PseudoLabels, committed_shards, instances_from_structs, shard_uri
+from raylabel.labels import committed_shards, instances_from_structs, shard_uri
 from raylabel.masks import encode_masks
 from raylabel.schema import LABELS
 from raylabel.storage import RunFolder, commit_table
@@ -68,7 +69,7 @@ def test_the_top_k_keep_their_value_and_the_rest_is_spread_evenly() -> None:
     np.testing.assert_allclose(rest, np.broadcast_to((1 - kept.sum(axis=1, keepdims=True)) / 5, rest.shape), atol=1e-6)
 
 
-def test_rows_of_all_shards_by_position_and_quarantined_ones_apart(tmp_path: Path) -> None:
+def test_rows_of_all_shards_in_order_quarantined_ones_without_instances(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
     instances = some_instances(2, 3, seed=2)
     for shard_id in (1, 0):
@@ -86,12 +87,8 @@ def test_rows_of_all_shards_by_position_and_quarantined_ones_apart(tmp_path: Pat
         commit_table(shard_uri(run, shard_id), pa.Table.from_pylist(rows, schema=LABELS))
     commit_table(run.path("labels", "errors.parquet"), pa.table({"x": [1]}))
     assert list(committed_shards(run)) == [0, 1]
-    labels = PseudoLabels(run, 3)
+    labels = all_labelled_images(run, 3)
     assert [image.image_id for image in labels] == ["0-0", "0-1", "1-0", "1-1"]
-    assert labels.usable.tolist() == [1, 3]
+    assert [image.status for image in labels] == ["truncated", "ok"] * 2
     np.testing.assert_allclose(labels[3].instances.soft_vectors, instances.soft_vectors, atol=1e-6)
     assert len(labels[0].instances) == 0
-
-
-def test_no_shard_is_no_row(tmp_path: Path) -> None:
-    assert len(PseudoLabels(RunFolder(str(tmp_path)), 3)) == 0

@@ -7,6 +7,8 @@ from raylabel.config.load import config_dict, dump_config, load_config, load_run
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
+    DOWNLOADED,
+    IMAGENET,
     FederatedLossConfig,
     PoolLosses,
     SmoothingConfig,
@@ -14,9 +16,12 @@ from raylabel.config.training import (
     StudentConfig,
     TeacherConfig,
     TrainingConfig,
+    has_weights_name,
 )
 
 __all__ = [
+    "DOWNLOADED",
+    "IMAGENET",
     "AugmentationConfig",
     "CalibrationConfig",
     "Config",
@@ -38,6 +43,7 @@ __all__ = [
     "ViewConfig",
     "config_dict",
     "dump_config",
+    "has_weights_name",
     "load_config",
     "load_run_config",
     "parse_config",

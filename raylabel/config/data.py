@@ -24,8 +24,9 @@ class DataConfig:
     """LVIS or COCO JSON with the labelled images."""
     images: str
     """Folder or URI prefix of the images that the JSON files name."""
-    calibration: str | SplitFraction
-    """JSON of the calibration split, or `{fraction: 0.1}` of `labelled`."""
+    calibration: str | SplitFraction | None = None
+    """JSON of the calibration split, or `{fraction: 0.1}` of `labelled`. With `calibration.folds` none is needed, and
+    images of a fraction are learnt from."""
     validation: str | SplitFraction
     """JSON of the validation split, or `{fraction: 0.1}` of `labelled`."""
     pool: str | SplitFraction

@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raylabel.config.run import Config
+from raylabel.config.training import has_weights_name
 from raylabel.errors import InputError
 from raylabel.storage import RunFolder, exists, read_bytes
 
@@ -90,7 +91,7 @@ def resolve_paths(config: Config, base: Path) -> Config:
     """Make relative paths absolute, from `base`; URIs stay."""
 
     def absolute(text: Any) -> Any:
-        if not isinstance(text, str) or "://" in text:
+        if not isinstance(text, str) or "://" in text or has_weights_name(text):
             return text
         return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
 

@@ -29,9 +29,18 @@ class Config:
     def __post_init__(self) -> None:
         if self.calibration.folds == 1:
             raise InputError("calibration.folds must be 0 or >= 2, got 1")
+        if self.data.calibration is None and not self.calibration.folds:
+            raise InputError("data.calibration is required, unless calibration.folds is set")
         if self.smoothing.eps_min > self.smoothing.eps_max:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
+        if self.teacher.steps == 0 and self.teacher.weights is None:
+            raise InputError("teacher.steps: 0 needs teacher.weights, as nothing else makes the teacher")
+        if self.teacher.steps == 0 and self.calibration.folds:
+            raise InputError(
+                f"calibration.folds must be 0 where teacher.steps is 0, as no fold's teacher is trained, got "
+                f"{self.calibration.folds}"
+            )
         is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
         if is_warmed_up and self.smoothing.warmup_steps > self.teacher.steps:
             warmup, steps = self.smoothing.warmup_steps, self.teacher.steps
@@ -41,10 +50,20 @@ class Config:
                 f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
                 f"{self.student.model}; or set student.init: weights"
             )
+        if self.student.rounds > 1 and self.calibration.folds:
+            raise InputError(
+                f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}: "
+                "students learn from every fold, so a later round needs a calibration split"
+            )
         for name, training in (("teacher", self.teacher), ("student", self.student)):
             if training.min_workers is not None and training.min_workers > training.num_workers:
                 most, least = training.num_workers, training.min_workers
                 raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
+        if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
+            raise InputError(
+                "student.init: teacher needs student.model_options to be those of the teacher, got "
+                f"{self.student.model_options}; or set student.init: weights"
+            )
         fractions = [
             part.fraction
             for part in (self.data.calibration, self.data.validation, self.data.pool)

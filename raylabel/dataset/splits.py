@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.errors import InputError
@@ -10,13 +10,16 @@ from raylabel.errors import InputError
 REST = "labelled"
 
 
-def split_by_hash(annotated: AnnotatedSet, fractions: Mapping[str, float], seed: int) -> dict[str, AnnotatedSet]:
+def split_by_hash(
+    annotated: AnnotatedSet, fractions: Mapping[str, float], seed: int, *, unused: Collection[str] = ()
+) -> dict[str, AnnotatedSet]:
     """Split into named parts; an image's part depends on its id and the seed only, so adding images moves none.
 
     Args:
         annotated: the whole set.
         fractions: name -> expected share in (0, 1) of each part, in order; "labelled" gets the rest.
         seed: another seed gives another split.
+        unused: parts that are not made; their images are among the rest, and those of other parts stay the same.
 
     Returns:
         The parts by name, "labelled" first, images in the set's order.
@@ -30,9 +33,10 @@ def split_by_hash(annotated: AnnotatedSet, fractions: Mapping[str, float], seed:
         or sum(fractions.values()) >= 1
     ):
         raise InputError(f"fractions must be in (0, 1) and sum to < 1, without {REST!r}, got {dict(fractions)}")
-    rows: dict[str, list[int]] = {name: [] for name in (REST, *fractions)}
+    rows: dict[str, list[int]] = {name: [] for name in (REST, *fractions) if name not in unused}
     for row, image in enumerate(annotated.images):
-        rows[_part(_unit_hash(image.image_id, seed), fractions)].append(row)
+        part = _part(_unit_hash(image.image_id, seed), fractions)
+        rows[part if part in rows else REST].append(row)
     for name, of_part in rows.items():
         if not of_part:
             raise InputError(f"split of {len(annotated)} images by {dict(fractions)}: {name!r} got no image")

@@ -2,46 +2,65 @@
 
 import difflib
 import importlib
+import inspect
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from torch import nn
 
 from raylabel.errors import InputError
+from raylabel.models.efficientnet import build_efficientnet_lite0
 from raylabel.models.mobilenet import build_mobilenet
+from raylabel.models.onnx_segmenter import build_onnx
 from raylabel.models.protocols import Segmenter
-from raylabel.models.resnet50 import build_resnet50
+from raylabel.models.query_builders import QUERY_BUILDERS
+from raylabel.models.resnet50 import build_resnet50, build_resnet50_v2
 from raylabel.models.tiny_maskrcnn import build_tiny_maskrcnn
 from raylabel.models.weights import load_weights
 
 _logger = logging.getLogger(__name__)
 
+SEGMENTER_NAMES = ("num_classes", "embed_layers", "losses", "predict", "embed")
+
 BUILDERS: dict[str, Callable[..., Any]] = {
     "tiny_maskrcnn": build_tiny_maskrcnn,
+    "maskrcnn_efficientnet_lite0": build_efficientnet_lite0,
     "maskrcnn_mobilenet_v3_large_fpn": build_mobilenet,
-    "maskrcnn_resnet50_fpn_v2": build_resnet50,
+    "maskrcnn_resnet50_fpn": build_resnet50,
+    "maskrcnn_resnet50_fpn_v2": build_resnet50_v2,
+    **QUERY_BUILDERS,
+    "onnx": build_onnx,
 }
-"""Name in the config -> function of `num_classes` and `min_size`."""
+"""Name in the config -> function of `num_classes`, `min_size`, and options of its own."""
 
 
 def build_segmenter(
-    model: str, *, num_classes: int, weights: str | None = None, min_size: int | None = None
+    model: str,
+    *,
+    num_classes: int,
+    weights: str | None = None,
+    min_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Segmenter:
-    """Build a model, at random from torch's generator or from local weights. Nothing is downloaded.
+    """Build a model, at random from torch's generator or with weights.
 
     Args:
         model: a name of BUILDERS, or a user's own `module:Class`.
         num_classes: number of foreground classes.
-        weights: local file; tensors are loaded by name and shape, what stays at random is logged as a warning.
+        weights: local file, or a name (see load_weights); tensors are loaded by name and shape, what stays at random
+            is logged as a warning.
         min_size: length of the short side that images are resized to inside of the model; None keeps their size.
+        options: settings of the family, or keyword arguments of a user's own class.
 
     Raises:
         InputError: the model is unknown or not a segmenter, or the weights are missing or don't fit.
     """
     builder = BUILDERS[model] if model in BUILDERS else _users_class(model)
-    segmenter = builder(num_classes=num_classes, min_size=min_size)
-    missing = [name for name in ("num_classes", "losses", "predict", "embed") if not hasattr(segmenter, name)]
+    _check_options(model, builder, options or {})
+    segmenter = builder(num_classes=num_classes, min_size=min_size, **(options or {}))
+    missing = [name for name in SEGMENTER_NAMES if not hasattr(segmenter, name)]
     if not isinstance(segmenter, nn.Module) or missing:
         lacks = f"lacks {', '.join(missing)}" if missing else "is not a torch.nn.Module"
         raise InputError(f"model {model}: {lacks}; see raylabel.models.protocols.Segmenter")
@@ -49,8 +68,24 @@ def build_segmenter(
         report = load_weights(segmenter, weights)
         _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
         if report.left_at_init:
-            _logger.warning("%s: left at random in %s: %s", weights, model, ", ".join(report.left_at_init))
+            _logger.warning("%s: left at random in %s: %s", weights, model, _parts(report.left_at_init))
     return cast(Segmenter, segmenter)
+
+
+def _check_options(model: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(builder).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    own = [name for name in parameters if name not in ("num_classes", "min_size")]
+    for option in options:
+        if option not in own:
+            raise InputError(f"model_options.{option}: {model} takes {'only ' + ', '.join(own) if own else 'none'}")
+
+
+def _parts(names: Iterable[str]) -> str:
+    """Tensors by what they belong to, as a whole model has hundreds."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{part} ({num} tensors)" for part, num in counts.items())
 
 
 def _users_class(model: str) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raylabel.errors import InputError
 from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target
+from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target, is_trainable
 
 MAX_PER_IMAGE = 3
 
@@ -37,7 +37,8 @@ def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int,
         _two_squares(image_sizes_hw[0], segmenter.num_classes),
         Target.empty(image_sizes_hw[1], segmenter.num_classes),
     ]
-    _check_losses(segmenter, images, targets)
+    if is_trainable(segmenter):
+        _check_losses(segmenter, images, targets)
     for training in (True, False):
         segmenter.train(training)
         _check_predict(segmenter, images)
@@ -110,16 +111,27 @@ def _check_instances(found: Instances, image_size_hw: tuple[int, int], num_class
 
 
 def _check_embed(segmenter: Segmenter, images: list[Tensor], targets: list[Target]) -> None:
-    embeddings = segmenter.embed(images, targets)
+    layers = segmenter.embed_layers
+    _require(isinstance(layers, tuple), f"embed_layers must be a tuple of names, got {layers!r}")
+    if not layers:
+        return
     num = sum(len(target) for target in targets)
-    _require(embeddings.ndim == 2 and len(embeddings) == num, f"embed must give {num} rows, got {embeddings.shape}")
-    _require(not embeddings.requires_grad, "embed must give no gradient")
-    lengths = embeddings.norm(dim=1)
-    _require(
-        bool(torch.allclose(lengths, torch.ones(num), atol=1e-4)), f"embeddings must be unit-length, got {lengths}"
-    )
-    none = segmenter.embed([images[1]], [targets[1]])
-    _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must give no row, got {none.shape}")
+    for layer in layers:
+        embeddings = segmenter.embed(images, targets, layer=layer)
+        _require(
+            embeddings.ndim == 2 and len(embeddings) == num,
+            f"embed must give {num} rows at layer {layer}, got {embeddings.shape}",
+        )
+        _require(not embeddings.requires_grad, "embed must give no gradient")
+        lengths = embeddings.norm(dim=1)
+        _require(
+            bool(torch.allclose(lengths, torch.ones(num), atol=1e-4)),
+            f"embeddings must be unit-length at layer {layer}, got {lengths}",
+        )
+        none = segmenter.embed([images[1]], [targets[1]], layer=layer)
+        _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must give no row, got {none.shape}")
+    first = segmenter.embed(images, targets, layer=layers[0])
+    _require(torch.equal(segmenter.embed(images, targets), first), "embed must take the first layer by default")
 
 
 def _two_squares(image_size_hw: tuple[int, int], num_classes: int) -> Target:

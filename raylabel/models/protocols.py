@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from raylabel.errors import InputError
 from raylabel.instances import Instances
 
 LossTerm = Literal["classes", "objectness", "boxes", "masks"]
@@ -25,6 +26,7 @@ class Target:
         class_probs: (N, num_classes + 1) float32 soft class targets, rows sum to 1, background last.
         weights: (N,) float32 >= 0, weight of each object's class loss. An object of weight 0 is in doubt: the place
             where it is teaches neither the object nor background.
+        location_weights: (N,) float32 >= 0, weight of each object's box and mask loss; 1 unless it is given.
         class_mask: (num_classes + 1,) bool, classes that take part in the class loss of this image, background too; all
             unless it is given. The others were not looked for: their logits get no gradient from it.
     """
@@ -33,14 +35,17 @@ class Target:
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
+    location_weights: Tensor = None  # type: ignore[assignment]
     class_mask: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        num = len(self.boxes_xyxy)
+        if self.location_weights is None:
+            object.__setattr__(self, "location_weights", torch.ones_like(self.weights))
         if self.class_mask is None:
             everything = torch.ones(self.class_probs.shape[1], dtype=torch.bool, device=self.class_probs.device)
             object.__setattr__(self, "class_mask", everything)
-        assert len(self.masks_NHW) == len(self.class_probs) == len(self.weights) == num, "fields must have equal length"
+        rows = (self.boxes_xyxy, self.masks_NHW, self.class_probs, self.weights, self.location_weights)
+        assert len(set(map(len, rows))) == 1, f"fields must have equal length, got {list(map(len, rows))}"
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -52,6 +57,7 @@ class Target:
             masks_NHW=self.masks_NHW[rows],
             class_probs=self.class_probs[rows],
             weights=self.weights[rows],
+            location_weights=self.location_weights[rows],
             class_mask=self.class_mask,
         )
 
@@ -62,6 +68,7 @@ class Target:
             masks_NHW=self.masks_NHW.to(device),
             class_probs=self.class_probs.to(device),
             weights=self.weights.to(device),
+            location_weights=self.location_weights.to(device),
             class_mask=self.class_mask.to(device),
         )
 
@@ -76,6 +83,24 @@ class Target:
         )
 
 
+def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
+    """The layer that `embed` reads.
+
+    Raises:
+        InputError: the segmenter has no such layer.
+    """
+    if layer is None and embed_layers:
+        return embed_layers[0]
+    if layer not in embed_layers:
+        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers) or 'none at all'}, got {layer}")
+    return layer
+
+
+def is_trainable(segmenter: "Segmenter") -> bool:
+    """Whether a segmenter learns: it does, unless its attribute `is_trainable` says that it only predicts."""
+    return bool(getattr(segmenter, "is_trainable", True))
+
+
 class Segmenter(Protocol):
     """A `torch.nn.Module` for instance segmentation with soft class vectors.
 
@@ -86,10 +111,12 @@ class Segmenter(Protocol):
 
     Attributes:
         num_classes: number of foreground classes.
+        embed_layers: names that `embed` knows, the default first; empty where there are no embeddings.
         training: the mode of the nn.Module.
     """
 
     num_classes: int
+    embed_layers: tuple[str, ...]
     training: bool
 
     def losses(
@@ -109,8 +136,16 @@ class Segmenter(Protocol):
         """
         ...
 
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
-        """Unit-length embeddings (sum of N, D) float32 of the targets' objects, in their order, without gradient."""
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+        """Unit-length embeddings (sum of N, D) float32 of the targets' objects, in their order, without gradient.
+
+        Args:
+            images, targets: as of `losses`.
+            layer: where they are read, one of `embed_layers`; None is the first of them.
+
+        Raises:
+            InputError: no such layer.
+        """
         ...
 
     def train(self, mode: bool = True) -> Self:

@@ -21,7 +21,8 @@ def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str,
     Args:
         segmenter: its weights are saved as they are.
         folder_uri: made where it is absent.
-        description: JSON-able; must have `model` (as of build_segmenter) and may have `min_size`. `num_classes` is set.
+        description: JSON-able; must have `model` (as of build_segmenter), may have `min_size` and `model_options`;
+            `num_classes` is set.
     """
     assert "model" in description, "description must name the model"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
@@ -41,7 +42,10 @@ def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
     if missing:
         raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: {', '.join(missing)} is required")
     segmenter = build_segmenter(
-        description["model"], num_classes=description["num_classes"], min_size=description.get("min_size")
+        description["model"],
+        num_classes=description["num_classes"],
+        min_size=description.get("min_size"),
+        options=description.get("model_options"),
     )
     path = join(folder_uri, WEIGHTS_FILE)
     try:

@@ -1,7 +1,7 @@
 """A Mask R-CNN with soft class vectors: the Segmenter that the families build."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,35 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.models.detection.transform import resize_boxes
 
-from raylabel.box_encoding import encode_boxes
 from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
+from raylabel.models.mask_embedding import average_over_masks
+from raylabel.models.mask_parts import assemble_instances, mask_part
+from raylabel.models.preprocessing import ResizeAndNormalise, in_mode, rows_by_size, target_dict
+from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target, chosen_layer
 from raylabel.models.soft_roi_heads import Detections, SoftRoIHeads
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-LONG_TO_SHORT_SIDE = 5 / 3
-MASK_THRESHOLD = 0.5
-
-
-class ResizeAndNormalise(GeneralizedRCNNTransform):
-    """torchvision's transform; `min_size` None keeps the images' sizes.
-
-    Args:
-        min_size: length of the short side in pixels; the long one is at most 5/3 of it.
-        size_divisible: the batch is padded to a multiple of it.
-    """
-
-    def __init__(self, min_size: int | None, *, size_divisible: int) -> None:
-        longest = round((min_size or 0) * LONG_TO_SHORT_SIDE)
-        super().__init__(min_size or 0, longest, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=size_divisible)
-        self._keeps_size = min_size is None
-
-    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """As of torchvision, but that it may keep the size."""
-        return (image, target) if self._keeps_size else super().resize(image, target)
 
 
 class SoftMaskRCNN(nn.Module):
@@ -47,10 +26,12 @@ class SoftMaskRCNN(nn.Module):
     Args:
         num_classes: number of foreground classes.
         transform: resizing and normalisation, a part of the model.
-        backbone: image batch -> dict of feature maps.
+        backbone: image batch -> dict of feature maps; its `body` gives the maps before the pyramid.
         rpn: region proposals.
         roi_heads: box and mask heads.
     """
+
+    embed_layers: tuple[str, ...] = ("box_head", "backbone")
 
     def __init__(
         self,
@@ -64,7 +45,7 @@ class SoftMaskRCNN(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.transform = transform
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
 
@@ -78,8 +59,8 @@ class SoftMaskRCNN(nn.Module):
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:
         """See Segmenter; `boxes` is the sum of the proposals' and the box head's loss."""
-        with _mode(self, training=True):
-            batch, resized = self.transform(images, [_to_dict(target) for target in targets])
+        with in_mode(self, training=True):
+            batch, resized = self.transform(images, [target_dict(target) for target in targets])
             features = self.backbone(batch.tensors)
             proposals, rpn_losses = self.rpn(batch, features, resized)
             losses = self.roi_heads(features, proposals, batch.image_sizes, resized, terms)
@@ -93,8 +74,8 @@ class SoftMaskRCNN(nn.Module):
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         """See Segmenter; what is said of an image doesn't depend on the others of the batch."""
         predictions: dict[int, Instances] = {}
-        with _mode(self, training=False):
-            for rows in _rows_by_size(images):
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
                 batch, features = self._features([images[row] for row in rows])
                 proposals, _ = self.rpn(batch, features)
                 found = self.roi_heads.detect(
@@ -109,20 +90,35 @@ class SoftMaskRCNN(nn.Module):
         return [predictions[row] for row in range(len(images))]
 
     @torch.no_grad()
-    def embed(self, images: list[Tensor], targets: Sequence[Target]) -> Tensor:
-        """See Segmenter; the box head's features of the targets' boxes."""
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+        """See Segmenter; `box_head`: its features of the targets' boxes; `backbone`: the last map of the body."""
+        layer = chosen_layer(self.embed_layers, layer)
         embeddings: dict[int, Tensor] = {}
-        with _mode(self, training=False):
-            for rows in _rows_by_size(images):
-                batch, features = self._features([images[row] for row in rows])
-                boxes = [
-                    resize_boxes(targets[row].boxes_xyxy, images[row].shape[-2:], size)
-                    for row, size in zip(rows, batch.image_sizes, strict=True)
-                ]
-                together = self.roi_heads.box_features(features, boxes, batch.image_sizes).float()
-                parts = F.normalize(together, dim=1).split([len(image_boxes) for image_boxes in boxes])
-                embeddings |= dict(zip(rows, parts, strict=True))
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
+                batch, _ = self.transform([images[row] for row in rows])
+                embed_rows = self._embed_boxes if layer == "box_head" else self._embed_masks
+                sizes = [(images[row].shape[-2], images[row].shape[-1]) for row in rows]
+                embeddings |= dict(zip(rows, embed_rows(batch, sizes, [targets[row] for row in rows]), strict=True))
         return torch.cat([embeddings[row] for row in range(len(images))])
+
+    def _embed_boxes(
+        self, batch: ImageList, sizes_hw: list[tuple[int, int]], targets: Sequence[Target]
+    ) -> Sequence[Tensor]:
+        boxes = [
+            resize_boxes(target.boxes_xyxy, size, seen_size)
+            for target, size, seen_size in zip(targets, sizes_hw, batch.image_sizes, strict=True)
+        ]
+        features = self.roi_heads.box_features(self.backbone(batch.tensors), boxes, batch.image_sizes).float()
+        return F.normalize(features, dim=1).split([len(target) for target in targets])
+
+    def _embed_masks(
+        self, batch: ImageList, sizes_hw: list[tuple[int, int]], targets: Sequence[Target]
+    ) -> Sequence[Tensor]:
+        *_, last_map = self.backbone.body(batch.tensors).values()
+        masks = [target.masks_NHW for target in targets]
+        height, width = batch.tensors.shape[-2:]
+        return average_over_masks(last_map, masks, batch.image_sizes, (height, width))
 
     def _features(self, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
         batch, _ = self.transform(images)
@@ -161,57 +157,8 @@ def paste_mask(
 def _instances(found: Detections, seen_size_hw: tuple[int, int], image_size_hw: tuple[int, int]) -> Instances:
     boxes = resize_boxes(found.boxes_xyxy, seen_size_hw, image_size_hw).cpu()
     mask_probs, probs = found.mask_probs.cpu(), found.class_probs.cpu().numpy().astype(np.float32)
-    kept: list[int] = []
-    inside_boxes: list[NDArray[np.bool_]] = []
-    corners: list[tuple[int, int]] = []
-    quality: list[float] = []
-    for row, box_xyxy in enumerate(boxes.tolist()):
-        inside, (rows, columns) = paste_mask(mask_probs[row], box_xyxy, image_size_hw)
-        is_mask = inside >= MASK_THRESHOLD
-        num_pixels = np.count_nonzero(is_mask)
-        if num_pixels:
-            kept.append(row)
-            inside_boxes.append(is_mask)
-            corners.append((rows.start, columns.start))
-            quality.append(float(inside.sum(where=is_mask)) / num_pixels)
-    chosen = probs[kept].reshape(len(kept), probs.shape[1])
-    return Instances(
-        image_size_hw=image_size_hw,
-        boxes_xyxy=boxes.numpy()[kept].reshape(-1, 4).astype(np.float32),
-        masks=tuple(encode_boxes(inside_boxes, corners, image_size_hw)),
-        class_indices=chosen[:, :-1].argmax(axis=1).astype(np.int32),
-        raw_scores=chosen[:, :-1].max(axis=1, initial=0.0),
-        soft_vectors=chosen,
-        mask_quality=np.array(quality, np.float32),
-    )
-
-
-def _rows_by_size(images: list[Tensor]) -> list[list[int]]:
-    """Rows of images of equal size: padding to a common size would change what norms see of the smaller ones."""
-    groups: dict[torch.Size, list[int]] = {}
-    for row, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(row)
-    return list(groups.values())
-
-
-def _to_dict(target: Target) -> dict[str, Tensor]:
-    return {
-        "boxes": target.boxes_xyxy,
-        "masks": target.masks_NHW.to(torch.uint8),
-        "class_probs": target.class_probs,
-        "weights": target.weights,
-        "class_mask": target.class_mask,
-    }
-
-
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put a module into a mode for a while: torchvision's parts do different things in each."""
-    before = module.training
-    if before != training:
-        module.train(training)
-    try:
-        yield
-    finally:
-        if before != training:
-            module.train(before)
+    parts = [
+        mask_part(*paste_mask(one, box_xyxy, image_size_hw))
+        for one, box_xyxy in zip(mask_probs, boxes.tolist(), strict=True)
+    ]
+    return assemble_instances(parts, boxes.numpy().astype(np.float32), probs, image_size_hw)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.ops import boxes as box_ops
 
+from raylabel.models.class_mask import among_classes
 from raylabel.models.protocols import LossTerm
 
 
@@ -46,9 +47,7 @@ class Detections:
 def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
     """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
-    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less. Classes
-    that don't take part are left out of the softmax and of the targets, which are brought to a sum of 1 again; their
-    logits' gradient is zero.
+    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
 
     Args:
         logits: (R, num_classes + 1).
@@ -58,12 +57,8 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, cla
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
-    if not class_mask.all():
-        # Not minus infinity, whose product with a target of 0 is not a number.
-        logits = logits.float().masked_fill(~class_mask, torch.finfo(torch.float32).min)
-        class_probs = class_probs * class_mask
-        class_probs = class_probs / class_probs.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits.float(), class_probs, reduction="none") * weights).mean()
+    logits, class_probs = among_classes(logits.float(), class_probs, class_mask)
+    return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
 
 
 class SoftRoIHeads(RoIHeads):
@@ -97,7 +92,7 @@ class SoftRoIHeads(RoIHeads):
             features: maps of the pyramid by level.
             proposals: regions of each image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs`, `weights` and `class_mask` of each image.
+            targets: `boxes`, `masks`, `class_probs`, `weights`, `location_weights` and `class_mask` of each image.
             terms: the losses that are wanted.
         """
         losses: dict[str, Tensor] = {}
@@ -127,9 +122,8 @@ class SoftRoIHeads(RoIHeads):
             )
         if "boxes" in terms:
             deltas = self.box_predictor.box_deltas(box_features[learnt]).float()
-            losses["boxes"] = F.smooth_l1_loss(
-                deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="sum"
-            ) / max(len(learnt), 1)
+            errors = F.smooth_l1_loss(deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="none").sum(dim=1)
+            losses["boxes"] = (errors * _location_weights(targets, matched_rows, is_learnt)).sum() / max(len(learnt), 1)
         if "masks" in terms:
             losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_learnt)
         return losses
@@ -211,4 +205,15 @@ class SoftRoIHeads(RoIHeads):
             for target, image_boxes, image_rows in zip(targets, boxes, rows, strict=True)
             if len(image_boxes)
         ]
-        return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+        errors = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none").mean(dim=(1, 2))
+        return (errors * _location_weights(targets, matched_rows, is_learnt)).mean()
+
+
+def _location_weights(targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_learnt: list[Tensor]) -> Tensor:
+    """(number of learnt regions,) weight of the object of each, over all images."""
+    return torch.cat(
+        [
+            target["location_weights"][rows[learnt]]
+            for target, rows, learnt in zip(targets, matched_rows, is_learnt, strict=True)
+        ]
+    )

@@ -5,7 +5,8 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from raylabel.models.soft_maskrcnn import ResizeAndNormalise, SoftMaskRCNN
+from raylabel.models.preprocessing import ResizeAndNormalise
+from raylabel.models.soft_maskrcnn import SoftMaskRCNN
 from raylabel.models.soft_roi_heads import SoftBoxPredictor, SoftRoIHeads
 from raylabel.models.soft_rpn import SoftRPN
 

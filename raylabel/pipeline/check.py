@@ -6,11 +6,13 @@ from raylabel.config import Config, TrainingConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
+from raylabel.models.protocols import Segmenter, chosen_layer, is_trainable
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
 from raylabel.pipeline.preflight import check_teacher_fits, check_writable
+from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.storage import RunFolder, list_files
@@ -41,11 +43,7 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
             "is_federated": part.is_federated,
         }
     groups = data.frequency_groups.tolist()
-    for settings in (config.teacher, config.student):
-        _build(settings, data.labelled.num_classes)
-        federated_classes(data.labelled, settings.federated_loss)
-    if config.smoothing.embedder:
-        load_segmenter(config.smoothing.embedder)
+    _check_models(config, data.labelled)
     num_images, num_shards = count_pool(config, run, data)
     disk = check_disk(config, run, num_images=num_images)
     return {
@@ -59,8 +57,16 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
-        "stages": {stage: "finished" if run.artifact(stage_folder(stage)) else "would run" for stage in STAGES},
+        "stages": {stage: _state(run, stage) for stage in STAGES},
+        "rounds": {
+            str(number): {stage: _state(one, stage) for stage in ROUND_STAGES}
+            for number, one in further_rounds(config, run).items()
+        },
     }
+
+
+def _state(run: RunFolder, stage: str) -> str:
+    return "finished" if run.artifact(stage_folder(stage)) else "would run"
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
@@ -90,8 +96,34 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
             )
 
 
-def _build(settings: TrainingConfig, num_classes: int) -> None:
-    build_segmenter(settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size)
+def _check_models(config: Config, labelled: AnnotatedSet) -> None:
+    teacher = _build(config.teacher, labelled.num_classes)
+    names = getattr(teacher, "class_names", None)
+    if names is not None and list(names) != list(labelled.class_names):
+        there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
+        raise InputError(
+            f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled} in the "
+            f"order of category ids: it has {there!r} where {here!r} belongs"
+        )
+    if config.teacher.steps and not is_trainable(teacher):
+        raise InputError(f"teacher.model: {config.teacher.model} only predicts; set teacher.steps: 0")
+    for settings in (config.teacher, config.student):
+        federated_classes(labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    if embedder.embed_layers or config.smoothing.layer:
+        chosen_layer(embedder.embed_layers, config.smoothing.layer)
+    if not is_trainable(_build(config.student, labelled.num_classes)):
+        raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")
+
+
+def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:
+    return build_segmenter(
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
+    )
 
 
 def format_check(found: dict[str, Any]) -> str:
@@ -117,4 +149,6 @@ def format_check(found: dict[str, Any]) -> str:
     )
     lines.append(f"{'run':<12} {found['run']}, can be written")
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
+    for number, stages in found["rounds"].items():
+        lines.append(f"round {number:<6} " + ", ".join(f"{stage} {state}" for stage, state in stages.items()))
     return "\n".join(lines)

@@ -10,6 +10,9 @@ from raylabel.errors import InputError
 ROUNDING = 1e-6
 """Three CPUs hold thirty workers of .1."""
 
+READER_CPUS = 0.5
+"""Of a process that reads images for a training's worker: it waits for the store half of its time, or more."""
+
 _MANY = 1_000_000
 """Workers that need nothing."""
 
@@ -73,6 +76,11 @@ def _remedy(fitting: int) -> str:
     return f"set label.num_workers to {fitting} or add machines" if fitting else "ask for less a worker or add machines"
 
 
+def decodes_by_tasks(settings: TrainingConfig) -> bool:
+    """Whether a training's images are read by Ray Data beside its workers."""
+    return settings.decoding == "tasks" or (settings.decoding == "auto" and settings.gpus_per_worker > 0)
+
+
 def check_workers_fit(name: str, settings: TrainingConfig) -> None:
     """A training's workers must be within the cluster, or as few of them as `min_workers` admits.
 
@@ -92,3 +100,9 @@ def check_workers_fit(name: str, settings: TrainingConfig) -> None:
                 f"{name}: {num_workers} workers x {each:g} {kind}s asked for, the cluster has {there:g}; set "
                 f"{setting} or {kind.lower()}s_per_worker lower, or add machines"
             )
+    there, beside = resources.get("CPU", 0.0), settings.cpus_per_worker + READER_CPUS
+    if decodes_by_tasks(settings) and num_workers * beside > there:
+        raise InputError(
+            f"{name}: {num_workers} workers x {settings.cpus_per_worker:g} CPUs, with {READER_CPUS:g} for a reader of "
+            f"images beside each, asked for, the cluster has {there:g}; set cpus_per_worker lower, or decoding: threads"
+        )

@@ -36,11 +36,18 @@ class RunData:
             for name in ("calibration", "validation", "pool")
             if isinstance(part := getattr(data, name), SplitFraction)
         }
-        parts = split_by_hash(annotated, fractions, self.config.seed) if fractions else {"labelled": annotated}
+        if not fractions:
+            return {"labelled": annotated}
+        parts = split_by_hash(annotated, fractions, self.config.seed, unused=self._unused)
         for name, part in parts.items():
             if not part.images:
                 raise InputError(f"data.{name}: no image of {data.labelled} fell into it; give a larger fraction")
         return parts
+
+    @property
+    def _unused(self) -> tuple[str, ...]:
+        """Folds calibrate on images that are learnt from, so none is kept aside for it."""
+        return ("calibration",) if self.config.calibration.folds else ()
 
     def _part(self, name: str) -> AnnotatedSet:
         source = getattr(self.config.data, name)
@@ -103,7 +110,8 @@ class RunData:
             for name in ("calibration", "validation", "pool")
         ]
         seed = self.config.seed if any(fractions) else None
-        return digest([file_digest(data.labelled), data.images, fractions, seed])
+        unused = [self._unused] if isinstance(data.calibration, SplitFraction) and self._unused else []
+        return digest([file_digest(data.labelled), data.images, fractions, seed, *unused])
 
     def part_digest(self, name: str) -> str:
         """Changes with the content of `calibration`, `validation` or `pool_truth`."""

@@ -1,8 +1,9 @@
 """What every worker of a training does: build, restore, train, save."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -13,16 +14,14 @@ from ray.train.torch import get_device, prepare_model
 
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
-from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import save_segmenter
+from raylabel.pipeline.cluster_fit import decodes_by_tasks
 from raylabel.pipeline.preemption import PreemptionNotice
+from raylabel.pipeline.task_batches import JobBuilder, TaskBatches
 from raylabel.storage import RunFolder, digest, exists, read_json, remove
 from raylabel.training.checkpoints import Checkpoints, Snapshot
 from raylabel.training.log import TrainingLog
-from raylabel.training.loop import TrainContext, TrainJob, train
-
-JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
-"""Builds a segmenter and its job inside a worker; it is sent there, so it must be light: a partial of a function."""
+from raylabel.training.loop import TrainContext, train
 
 CHECKPOINTS = "checkpoints"
 """Folder beside a model while it is trained."""
@@ -147,6 +146,7 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
         report=report,
         restore=restore,
         save=save,
+        open_batches=partial(TaskBatches, training.build) if decodes_by_tasks(plan.settings) else None,
         wants_checkpoint=PreemptionNotice(),
     )
     trained = train(segmenter, job, context)

@@ -8,7 +8,7 @@ from raylabel.errors import InputError
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
-from raylabel.pipeline.training_jobs import describe_model, student_job, training_inputs
+from raylabel.pipeline.training_jobs import describe_model, ensure_pool_index, student_job, training_inputs
 from raylabel.storage import RunFolder
 
 FOLDER = stage_folder("distill")
@@ -44,10 +44,16 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         )
 
     def work() -> dict[str, Any]:
-        if not labels["selection"]["kept"]:
+        index = ensure_pool_index(config, run)
+        if not index.num_kept:
+            lower = (
+                f"selection.min_score ({config.selection.min_score:g})"
+                if config.student.select_by == "score"
+                else f"student.min_foreground ({config.student.min_foreground:g})"
+            )
             raise InputError(
-                f"selection kept none of {labels['num_instances']} predictions; lower selection.min_score "
-                f"({config.selection.min_score:g}) or train the teacher longer"
+                f"selection kept none of {labels['num_instances']} predictions; "
+                f"lower {lower} or train the teacher longer"
             )
         trainings = [training(FOLDER, "student", with_pool=True)]
         if config.student.supervised_baseline:
@@ -63,7 +69,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             "steps": config.student.steps,
             "images_per_step": config.student.labelled_per_batch + config.student.unlabelled_per_batch,
             "num_labelled_images": len(data.labelled),
-            "num_pool_images": labels["num_images"] - labels["num_quarantined"],
+            "num_pool_images": index.num_images,
+            "num_pool_instances": index.num_kept,
         }
 
     return execute_stage(run, "distill", inputs, work)

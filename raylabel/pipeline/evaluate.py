@@ -17,14 +17,16 @@ from raylabel.labels import context_from_structs, instances_from_structs
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.decoding import ImageSource
 from raylabel.pipeline.distill import BASELINE
+from raylabel.pipeline.distill import FOLDER as STUDENT
 from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.map_shards import map_shards, row_shards
 from raylabel.pipeline.pool_quality import measure_pool
+from raylabel.pipeline.rounds import further_rounds
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.schema import INSTANCE
-from raylabel.storage import RunFolder, commit_json, exists
+from raylabel.storage import RunFolder, commit_json, exists, join
 
 FOLDER = stage_folder("evaluate")
 
@@ -39,12 +41,17 @@ PREDICTIONS = pa.schema(
 )
 """What workers send back: one model's predictions of one image of the split."""
 
-CORRECTED = "student+corrector"
-"""The student with the teacher's corrector on its scores."""
+CORRECTED = "+corrector"
+"""Behind the name of a student: with its round's corrector, which was fitted to its teacher, on its scores."""
+
+
+def student_arm(number: int) -> str:
+    """Name of the student of a round."""
+    return "student" if number == 1 else f"student-{number}"
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Evaluate teacher, student and supervised baseline, each with raw and the student also with corrected scores.
+    """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
 
     Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data), and for pools whose
     truth is known the calibration, precision and recall of the pseudo-labels.
@@ -52,7 +59,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
-    data = RunData(config)
+    data, rounds = RunData(config), further_rounds(config, run)
     labels = finished(run, "label")
     inputs = {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -64,12 +71,16 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "validation": data.part_digest("validation"),
         "pool_truth": data.part_digest("pool_truth"),
         "predictions": [config.label.max_per_image, config.label.top_k],
+        "rounds": [finished(one, "distill")["fingerprint"] for one in rounds.values()],
     }
 
     def work() -> dict[str, Any]:
         metrics = {
             "validation": _evaluate_models(config, run, data),
             "pool": measure_pool(config, run, data.pool_truth),
+            "pool_of_rounds": {
+                str(number): measure_pool(config, one, data.pool_truth) for number, one in rounds.items()
+            },
         }
         commit_json(run.path(FOLDER, "metrics.json"), metrics)
         return {"num_images": len(data.validation), "metrics": metrics}
@@ -79,34 +90,35 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, dict[str, float | None]]:
     connect()
-    classes, corrector = load_classes(run), load_corrector(run)
+    classes = load_classes(run)
+    rounds = {1: run, **further_rounds(config, run)}
+    correctors = {student_arm(number): load_corrector(one) for number, one in rounds.items()}
     annotations = data.validation.to_json()
     groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
-    arms = {
-        name: folder
-        for name, folder in (("teacher", "teacher"), ("student", "student"), ("supervised", BASELINE))
-        if exists(run.path(folder, "model.json"))
-    }
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (*arms, CORRECTED)}
+    arms = {"teacher": run.path("teacher"), "supervised": run.path(BASELINE)}
+    arms |= {student_arm(number): one.path(STUDENT) for number, one in rounds.items()}
+    arms = {name: folder for name, folder in arms.items() if exists(join(folder, "model.json"))}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in arms:
+        results |= {name: [], f"{name}{CORRECTED}": []} if name in correctors else {name: []}
     for one in _predict(config, run, len(data.validation), arms):
         found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
         soft_vectors = {one["arm"]: found.soft_vectors}
-        if one["arm"] == "student":
+        if one["arm"] in correctors:
             detections = Detections.of_scores(
                 found.class_indices,
                 found.raw_scores,
                 num_classes=classes.num_classes,
                 context=context_from_structs(one["instances"]),
             )
-            soft_vectors[CORRECTED] = correct_soft_vectors(
-                found.soft_vectors, found.class_indices, corrector(detections)
+            soft_vectors[f"{one['arm']}{CORRECTED}"] = correct_soft_vectors(
+                found.soft_vectors, found.class_indices, correctors[one["arm"]](detections)
             )
         for name, of_arm in soft_vectors.items():
             results[name] += results_of_image(
                 data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
-    order = [name for name in ("teacher", "supervised", "student", CORRECTED) if name in results]
-    return {name: evaluate_results(annotations, results[name], frequency_groups=groups) for name in order}
+    return {name: evaluate_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
 
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -117,7 +129,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
             PredictShard,
             config=config,
             worker_args={
-                "model_uris": {name: run.path(folder) for name, folder in arms.items()},
+                "model_uris": arms,
                 "counter": counter,
             },
             shards=shards,

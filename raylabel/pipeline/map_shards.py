@@ -49,7 +49,7 @@ def map_shards(
     assert isinstance(label.num_workers, int)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
     dataset = shard_blocks(shards).map_batches(
-        _ShardActor,
+        ShardActor,
         fn_constructor_args=(worker, arguments, torch_threads(config.label)),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=label.num_workers),
@@ -58,16 +58,21 @@ def map_shards(
     )
     tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     for table in tables:
-        if _ERROR in table.column_names:
-            raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
+        raise_errors(table)
         yield table
+
+
+def raise_errors(table: pa.Table) -> None:
+    """Raise what a ShardActor met, if this is what its table says."""
+    if _ERROR in table.column_names:
+        raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
 
 
 _ERROR = "error"
 _ERRORS = {one.__name__: one for one in (InputError, StorageError)}
 
 
-class _ShardActor:
+class ShardActor:
     """Adapts a worker to Ray Data's batches of one row.
 
     Errors of one line go to the driver as data: of an exception Ray keeps only the text. The worker is built at its

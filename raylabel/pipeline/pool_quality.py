@@ -1,5 +1,6 @@
 """How good stored pseudo-labels are, where the pool's truth is known: calibration, precision and recall."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, 
 from raylabel.calibration.metrics import ccece, ece, group_masks, nll
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.labels import STATUS_OK, PseudoLabels
+from raylabel.labels import STATUS_OK, committed_shards, labelled_images
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import load_classes
 from raylabel.selection import select
@@ -30,7 +31,8 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
     class_weights = verification_weights(truth)
     parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
     num_images = num_objects = 0
-    for image in PseudoLabels(run, classes.num_classes):
+    shards = committed_shards(run).values()
+    for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
         if image.status != STATUS_OK or image.image_id not in row_of:
             continue
         row, found = row_of[image.image_id], image.instances

@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylabel.calibration import Corrector, Detections
-from raylabel.config import Config, TrainingConfig
+from raylabel.config import Config, StudentConfig, TeacherConfig
 from raylabel.errors import InputError, StorageError
 from raylabel.pipeline.cluster_fit import check_workers_fit
 from raylabel.pipeline.data import RunClasses, RunData, load_classes
@@ -38,8 +38,8 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, nu
     """
     label, gpus = config.label, [0.0]
     for training, its_stages in (("teacher", {"prototypes", "teacher"}), ("student", {"distill"})):
-        if its_stages & set(stages):
-            settings: TrainingConfig = getattr(config, training)
+        settings: TeacherConfig | StudentConfig = getattr(config, training)
+        if its_stages & set(stages) and settings.steps:
             check_workers_fit(training, settings)
             gpus.append(settings.gpus_per_worker)
     if {"prototypes", "calibrate", "label", "evaluate"} & set(stages):

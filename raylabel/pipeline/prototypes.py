@@ -37,7 +37,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Embed every labelled instance, and average by class.
 
     The embedder is `smoothing.embedder`, else the teacher's model with its weights; without weights it is first
-    trained for `smoothing.warmup_steps`, without smoothing.
+    trained for `smoothing.warmup_steps`, without smoothing. A given teacher without embeddings leaves the classes
+    without prototypes: none is similar to another.
 
     Raises:
         InputError: the labelled set can't be read.
@@ -50,13 +51,14 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
         "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
         "schedule_steps": 0 if embedder else config.teacher.steps,
+        "layer": config.smoothing.layer,
         "seed": config.seed,
     }
     return execute_stage(run, "prototypes", inputs, lambda: _embed_classes(config, run, data))
 
 
-def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
-    """Folder of the embedder's model, which is trained or saved first where it is not there."""
+def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | None:
+    """Folder of the embedder's model, which is trained or saved first where it is not there; None without one."""
     if config.smoothing.embedder:
         return config.smoothing.embedder
     if num_steps := warmup_steps(config):
@@ -76,13 +78,19 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str:
         train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="warm-up")
     elif not exists(run.path(EMBEDDER, "model.json")):
         segmenter = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
+        if not segmenter.embed_layers:
+            return None
         save_segmenter(segmenter, run.path(EMBEDDER), describe_model(config.teacher, "embedder"))
     return run.path(EMBEDDER)
 
 
 def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    connect()
     model_uri = _prepare_embedder(config, run, data)
+    if model_uri is None:
+        num_classes = data.labelled.num_classes
+        nothing = PrototypeSums(counts=np.zeros(num_classes, np.int64), sums=np.zeros((num_classes, 1)))
+        return {"num_images": 0, **_commit_prototypes(run, nothing)}
+    connect()
     num_images = len(data.labelled)
     shards = row_shards(range(num_images), config.label.shard_size)
     sums: PrototypeSums | None = None
@@ -99,6 +107,10 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
                 )
                 sums = part if sums is None else sums + part
     assert sums is not None, "a labelled set has images"
+    return {"num_images": num_images, **_commit_prototypes(run, sums)}
+
+
+def _commit_prototypes(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
     embeddings = sums.prototypes()
     commit_table(
         run.path(FOLDER, "prototypes.parquet"),
@@ -112,7 +124,6 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
         ),
     )
     return {
-        "num_images": num_images,
         "num_instances": int(sums.counts.sum()),
         "num_classes_without_instance": int((sums.counts == 0).sum()),
         "embedding_size": int(embeddings.shape[1]),
@@ -132,6 +143,7 @@ class EmbedShard:
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
         self._predictor = Predictor(model_uri, parsed)
+        self._layer = parsed.smoothing.layer
         self._batch_size = parsed.label.batch_size
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
@@ -141,7 +153,9 @@ class EmbedShard:
             examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
             device = self._predictor.device
             embeddings = self._predictor.segmenter.embed(
-                [image.to(device) for image, _ in examples], [target.to(device) for _, target in examples]
+                [image.to(device) for image, _ in examples],
+                [target.to(device) for _, target in examples],
+                layer=self._layer,
             )
             class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
             part = PrototypeSums.of_instances(

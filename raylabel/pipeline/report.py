@@ -3,6 +3,7 @@
 from typing import Any
 
 from raylabel.config import Config
+from raylabel.pipeline.rounds import further_rounds
 from raylabel.pipeline.stage import execute_stage, finished
 from raylabel.report import build_report
 from raylabel.storage import RunFolder, commit_bytes
@@ -12,6 +13,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Write report/index.html from the files in the run; stages that are not finished are named as such."""
     stages = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
     inputs = {stage: finished(run, stage)["fingerprint"] for stage in stages}
+    rounds = further_rounds(config, run)
+    inputs |= {f"round-{number}": finished(one, "distill")["fingerprint"] for number, one in rounds.items()}
     inputs |= {"corrector": finished(run, "label")["corrector_digest"], "pool": finished(run, "label")["pool_digest"]}
 
     def work() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from raylabel.config import Config, dump_config
 from raylabel.pipeline.lease import hold_lease
 from raylabel.pipeline.preflight import check_cluster, check_writable
+from raylabel.pipeline.rounds import ROUND_STAGES, adopt_student, further_rounds, round_config, round_run
 from raylabel.pipeline.session import connect
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, commit_bytes
@@ -22,7 +23,8 @@ def _run_stage(stage: str) -> Stage:
 
 
 def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
-    """Run one stage; the stages before it must be finished. The config is kept in the run.
+    """Run one stage; the stages before it must be finished. The config is kept in the run. Further rounds belong to
+    `distill`.
 
     Raises:
         InputError: the run folder can't be written, another driver is at work on the run, or as of the stage.
@@ -30,7 +32,18 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     check_writable(run)
     with hold_lease(run):
         commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-        return _run_stage(stage)(config, run)
+        artifact = _run_stage(stage)(config, run)
+        if stage == "distill":
+            _run_further_rounds(config, run)
+        return artifact
+
+
+def _run_further_rounds(config: Config, run: RunFolder) -> None:
+    for number, this in further_rounds(config, run).items():
+        print(f"round {number}: the student of round {number - 1} is its teacher", flush=True)
+        adopt_student(round_run(run, number - 1), this)
+        for stage in ROUND_STAGES:
+            run_one(stage, round_config(config), this)
 
 
 def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:

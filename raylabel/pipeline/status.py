@@ -12,6 +12,7 @@ from raylabel.config import load_run_config
 from raylabel.labels import committed_shards
 from raylabel.pipeline.ledger import read_ledger
 from raylabel.pipeline.live_snapshot import format_progress, format_snapshot, read_progress, read_snapshot
+from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
 from raylabel.pipeline.shard_times import (
     format_seconds_by_phase,
     format_slowest_shards,
@@ -28,7 +29,8 @@ LIVE_STAGES = ("calibrate", "label")
 def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
     """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
     all, images/s, quarantined images, seconds by phase. Of stages that are at work: the figures of their progress line,
-    and of `calibrate` and `label` the live view of the raw scores (`live_figures.live_figures`), with their age.
+    and of `calibrate` and `label` the live view of the raw scores (`live_figures.live_figures`), with their age. Of
+    further rounds that have begun: the same.
 
     Args:
         num_slowest: so many of the slowest shards are listed.
@@ -36,7 +38,7 @@ def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
     Raises:
         InputError: the folder is not a run.
     """
-    load_run_config(run)
+    config = load_run_config(run)
     stages: list[dict[str, Any]] = []
     for stage in STAGES:
         artifact = run.artifact(stage_folder(stage))
@@ -58,6 +60,11 @@ def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
         "labels": _label_status(run, num_slowest),
         "progress": {stage: figures for stage, figures in progress.items() if figures is not None},
         "live": {stage: snapshot for stage, snapshot in live.items() if snapshot is not None},
+        "rounds": {
+            str(number): run_status(one, num_slowest=num_slowest)
+            for number, one in further_rounds(config, run).items()
+            if exists(one.path("config.yaml"))
+        },
     }
 
 
@@ -106,4 +113,7 @@ def format_status(status: dict[str, Any]) -> str:
             lines.append(format_slowest_shards(labels["slowest_shards"]))
     lines += [format_progress(progress) for progress in status["progress"].values()]
     lines += [format_snapshot(stage, snapshot) for stage, snapshot in status["live"].items()]
+    for number, of_round in status["rounds"].items():
+        shown = [one for one in of_round["stages"] if one["stage"] in ("teacher", *ROUND_STAGES)]
+        lines += [f"round {number}: {format_status(of_round | {'stages': shown}).removeprefix('run ')}"]
     return "\n".join(lines)

@@ -4,17 +4,24 @@ from functools import partial
 from typing import Any
 
 from raylabel.config import Config, config_dict
+from raylabel.models.saved import save_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.ddp import Training, train_on_ray
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
-from raylabel.pipeline.training_jobs import describe_model, teacher_job, training_inputs, warmup_steps
+from raylabel.pipeline.training_jobs import (
+    describe_model,
+    new_segmenter,
+    teacher_job,
+    training_inputs,
+    warmup_steps,
+)
 from raylabel.storage import RunFolder
 
 FOLDER = stage_folder("teacher")
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the teacher; an interrupted training goes on from its last checkpoint.
+    """Train the teacher; an interrupted training goes on from its last checkpoint. With `teacher.steps` 0 it is given.
 
     Raises:
         InputError: prototypes are not made yet, or the cluster is too small.
@@ -30,6 +37,10 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
     def work() -> dict[str, Any]:
+        if config.teacher.steps == 0:
+            given = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
+            save_segmenter(given, run.path(FOLDER), describe_model(config.teacher, "teacher"))
+            return {"steps": 0, "num_images": 0}
         training = Training(
             build=partial(teacher_job, config_dict(config), run.uri),
             folder=FOLDER,

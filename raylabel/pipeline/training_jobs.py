@@ -3,7 +3,9 @@
 Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +14,35 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.labels import PseudoLabels
+from raylabel.labels import committed_shards
 from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter
 from raylabel.models.saved import load_segmenter
+from raylabel.models.weights import weights_identity
 from raylabel.pipeline.data import RunData, load_classes
 from raylabel.pipeline.similarity import load_similarity
+from raylabel.pipeline.stored_calibration import load_corrector
+from raylabel.progress import Progress
 from raylabel.smoothing import soft_targets
-from raylabel.storage import RunFolder, file_digest
+from raylabel.storage import RunFolder, commit_table, exists, read_table
 from raylabel.training.augment import view
-from raylabel.training.examples import LabelledExamples, PoolExamples
+from raylabel.training.batches import POOL_STREAM, step_seed
+from raylabel.training.ema import MovingAverage
+from raylabel.training.examples import LabelledExamples
 from raylabel.training.federated import federated_classes
 from raylabel.training.job import Evaluate, TrainJob
+from raylabel.training.pool_choice import PoolChoice
+from raylabel.training.pool_index import PoolIndex, index_pool
+from raylabel.training.pool_stream import PoolStream
+from raylabel.training.pool_targets import PoolTargets
+from raylabel.training.relabel import Relabeller, Relabelling
 from raylabel.training.validation import ValidationAP
 
 EMBEDDER = "prototypes/embedder"
 """Folder in the run of the model that made the prototypes, where it was trained or built here."""
+
+POOL_INDEX = "student/pool_index.parquet"
+"""File in the run: schema.POOL_INDEX."""
 
 RESOURCES = (
     "num_workers",
@@ -35,6 +50,7 @@ RESOURCES = (
     "cpus_per_worker",
     "gpus_per_worker",
     "checkpoint_every",
+    "decoding",
     "keep_checkpoints",
     "evaluate_every",
     "evaluate_images",
@@ -46,10 +62,10 @@ SPEED = ("accumulate", "precision", "channels_last", "compile")
 
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
-    """What of the settings a trained model depends on, for fingerprints; the weights file by its content."""
-    inputs = {name: value for name, value in config_dict(settings).items() if name not in RESOURCES}
+    """What of the settings a trained model depends on, for fingerprints; weights by name or content."""
+    inputs = {name: value for name, value in config_dict(settings).items() if name not in (*RESOURCES, "rounds")}
     inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
-    return inputs | {"weights": file_digest(settings.weights) if settings.weights else None}
+    return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
 
 
 def warmup_steps(config: Config) -> int:
@@ -61,13 +77,22 @@ def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> S
     """The configured model, at random from the seed or with its pretrained weights."""
     torch.manual_seed(seed)
     return build_segmenter(
-        settings.model, num_classes=num_classes, weights=settings.weights, min_size=settings.min_size
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
     )
 
 
 def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
     """What model.json says of a model that these settings make."""
-    return {"model": settings.model, "min_size": settings.min_size, "role": role}
+    return {
+        "model": settings.model,
+        "min_size": settings.min_size,
+        "model_options": settings.model_options,
+        "role": role,
+    }
 
 
 def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[np.int64]:
@@ -124,7 +149,8 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
         steps=student.steps,
         labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none"), student),
         labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
-        pool=pool_examples(config, run) if with_pool and student.unlabelled_per_batch else None,
+        pool=pool_stream(config, run) if with_pool and student.unlabelled_per_batch else None,
+        relabel=relabelling(config, run) if with_pool and student.burn_in_steps is not None else None,
         unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
         unlabelled_weight=student.unlabelled_weight,
         pool_losses=student.pool_losses,
@@ -180,18 +206,67 @@ def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
     )
 
 
-def pool_examples(config: Config, run: RunFolder) -> PoolExamples:
-    """Training examples of the run's selected pseudo-labels."""
-    classes = load_classes(run)
-    return PoolExamples(
-        PseudoLabels(run, classes.num_classes),
-        config.selection,
-        classes.frequency_groups,
-        weight_by_score=config.student.weight_by_score,
-        doubtful_score=config.student.doubtful_score,
+def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
+    """Which of the run's stored predictions the student learns from."""
+    student = config.student
+    return PoolChoice(
+        selection=config.selection,
+        frequency_groups=load_classes(run).frequency_groups,
+        min_foreground=student.min_foreground if student.select_by == "foreground" else None,
+    )
+
+
+def pool_targets(config: Config) -> PoolTargets:
+    """What the student learns of them."""
+    student = config.student
+    return PoolTargets(
+        is_soft=student.targets == "soft",
+        is_corrected=student.correct_targets,
+        weight_by_score=student.weight_by_score,
+        weight_by_quality=student.weight_masks_by == "quality",
+        doubtful_score=student.doubtful_score,
+    )
+
+
+def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
+    """The index of the run's labels as the student learns from them; made where it is not there yet."""
+    uri, choice, threshold = run.path(POOL_INDEX), pool_choice(config, run), config.student.repeat_threshold
+    if not exists(uri):
+        shards = committed_shards(run)
+        with Progress("pool index", len(shards) * (2 if threshold else 1), unit="shards") as progress:
+            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
+    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
+
+
+def pool_stream(config: Config, run: RunFolder) -> PoolStream:
+    """The run's pseudo-labels as the student learns from them."""
+    burn_in = config.student.burn_in_steps
+    return PoolStream(
+        run,
+        ensure_pool_index(config, run),
+        pool_choice(config, run),
+        pool_targets(config),
+        seed=step_seed(config.seed + 1, 0, POOL_STREAM),
         max_pixels=config.data.max_image_pixels,
         augment=view(config.student.strong_view),
+        weak_view=view(config.student.augmentation),
+        unlabelled_from=None if burn_in is None else burn_in * config.student.unlabelled_per_batch,
     )
+
+
+def relabelling(config: Config, run: RunFolder) -> Callable[[Segmenter, MovingAverage], Relabeller]:
+    """Makes what labels the pool by the student's own moving average."""
+    assert config.student.burn_in_steps is not None
+    how = Relabelling(
+        from_step=config.student.burn_in_steps,
+        corrector=load_corrector(run),
+        choice=pool_choice(config, run),
+        targets=pool_targets(config),
+        score_threshold=config.label.score_threshold,
+        max_per_image=config.label.max_per_image,
+        augment=view(config.student.strong_view),
+    )
+    return partial(Relabeller, how)
 
 
 def _teacher_schedule(

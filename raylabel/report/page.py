@@ -41,7 +41,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
     metrics = read_json(metrics_uri) if exists(metrics_uri) else None
     calibration = calibration_section(run)
     images, rule = _gallery(run, config, categories, gallery_size)
-    stages = lineage(run)
+    stages = lineage(run, num_rounds=config.student.rounds)
     content = {
         "run": run.uri,
         "version": version("raylabel"),

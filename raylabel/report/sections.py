@@ -17,6 +17,9 @@ from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_tabl
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
 """Folders of the stages that the report tells of, in the order of the stages."""
 
+ROUND_FOLDERS = ("teacher", "calibration", "labels", "student")
+"""Folders of a further round."""
+
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
     "supervised": "baseline: labelled images only, as many optimizer steps and images as the student",
@@ -49,8 +52,18 @@ def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
             {"value": value, "is_best": value is not None and value == best[name]}
             for name, value in ((name, arms[arm].get(name)) for name in names)
         ]
-        rows.append({"arm": arm, "about": ARMS.get(arm, ""), "cells": cells})
+        rows.append({"arm": arm, "about": _about(arm), "cells": cells})
     return {"names": names, "rows": rows}
+
+
+def _about(arm: str) -> str:
+    """What a model is; the student of round N is called student-N."""
+    student, plus, _ = arm.partition("+")
+    if student.startswith("student-"):
+        number = int(student.removeprefix("student-"))
+        of_round = f"round {number}: distilled from pseudo-labels of round {number - 1}'s student"
+        return f"{of_round}; with its round's corrector on its scores" if plus else of_round
+    return ARMS.get(arm, "")
 
 
 def _best(values: Sequence[float | None]) -> float | None:
@@ -147,10 +160,11 @@ def _curve(rows: Sequence[dict[str, float]], key: str) -> tuple[list[float], lis
     return steps[width - 1 :].tolist(), means.tolist()
 
 
-def lineage(run: RunFolder) -> list[dict[str, Any]]:
-    """What every stage said of itself, or that it has not run."""
+def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
+    """What every stage said of itself, or that it has not run; those of further rounds behind the others."""
+    rounds = [f"round-{number}/{folder}" for number in range(2, num_rounds + 1) for folder in ROUND_FOLDERS]
     rows = []
-    for folder in STAGE_FOLDERS:
+    for folder in (*STAGE_FOLDERS, *rounds):
         artifact = run.artifact(folder)
         row: dict[str, Any] = {"folder": folder, "artifact": artifact}
         if artifact is not None:

@@ -72,6 +72,7 @@ def paste_objects(
         masks_NHW=masks,
         class_probs=torch.cat([target.class_probs, added.class_probs]),
         weights=torch.cat([target.weights, added.weights]),
+        location_weights=torch.cat([target.location_weights, added.location_weights]),
         class_mask=class_mask,
     )
     return image, visible(together)

@@ -35,11 +35,12 @@ class MovingAverage:
             num_updates: updates before this one.
         """
         decay = ramped_decay(self.decay, num_updates)
-        for name, value in segmenter.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        state = segmenter.state_dict()
+        floats = [name for name, value in state.items() if value.is_floating_point()]
+        # All at once: one by one they are as many launches on a GPU as the model has tensors.
+        torch._foreach_lerp_([self.state[name] for name in floats], [state[name] for name in floats], 1 - decay)
+        for name in state.keys() - set(floats):
+            self.state[name].copy_(state[name])
 
     @contextmanager
     def applied_to(self, segmenter: Segmenter) -> Iterator[None]:

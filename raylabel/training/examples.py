@@ -1,4 +1,4 @@
-"""Training examples: images with their targets, from an annotated set or from pseudo-labels."""
+"""Training examples: images with their targets; those of an annotated set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,16 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.config import SelectionConfig
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import ImageError, read_annotated_image, read_image
+from raylabel.dataset.images import ImageError, read_annotated_image
 from raylabel.errors import InputError
-from raylabel.labels import PseudoLabels
 from raylabel.masks import Rle, decode_masks
 from raylabel.models.protocols import Target
-from raylabel.selection import select
-from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
+from raylabel.training.augment import Augment, weak_augmentation
 from raylabel.training.copy_paste import RareDonors, paste_objects
 from raylabel.training.federated import FederatedClasses
 
@@ -50,6 +46,18 @@ class Examples(Protocol):
         Raises:
             InputError: the image can't be read; the message names it.
         """
+        ...
+
+
+class ExampleStream(Protocol):
+    """An endless sequence of training images: what its n-th is depends on n alone."""
+
+    def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """The image of a draw, and its target, as of Examples."""
+        ...
+
+    def image_id(self, draw: int) -> str:
+        """What the image of a draw is called in messages."""
         ...
 
 
@@ -118,7 +126,7 @@ class LabelledExamples:
         image = image_tensor(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
         is_taken = ~truth.is_crowd if is_wanted is None else ~truth.is_crowd & is_wanted[truth.class_indices]
         rows = np.flatnonzero(is_taken)
-        target = _target(
+        target = target_of(
             truth.image_size_hw,
             truth.boxes_xyxy[rows],
             [truth.masks[row] for row in rows],
@@ -126,100 +134,6 @@ class LabelledExamples:
             np.ones(len(rows), np.float32),
         )
         return image, target
-
-
-class PoolExamples:
-    """Pseudo-labelled images: what selection keeps, with soft vectors corrected by the calibrated score.
-
-    Args:
-        labels: the run's committed labels; quarantined images are left out.
-        selection: which predictions are kept.
-        frequency_groups: (num_classes,) "r", "c" or "f".
-        max_pixels: larger images are refused.
-        weight_by_score: weigh each object's class loss by its calibrated score.
-        doubtful_score: other predictions whose foreground probability (1 - background) reaches this are objects of
-            weight 0: where they are, nothing is learnt. Below it, they are background.
-        augment: strong by default.
-    """
-
-    def __init__(
-        self,
-        labels: PseudoLabels,
-        selection: SelectionConfig,
-        frequency_groups: NDArray[np.str_],
-        *,
-        max_pixels: int,
-        weight_by_score: bool = False,
-        doubtful_score: float = 1.0,
-        augment: Augment = strong_augmentation,
-    ) -> None:
-        self.num_classes = labels.num_classes
-        self._labels = labels
-        self._positions = labels.usable
-        self._max_pixels = max_pixels
-        self._weight_by_score = weight_by_score
-        self._doubtful_score = doubtful_score
-        self._augment = augment
-        self._kept, self._classes = _select_all(labels, self._positions, selection, frequency_groups)
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def image_classes(self) -> list[NDArray[np.int32]]:
-        """See Examples; the classes of the kept pseudo-labels."""
-        return self._classes
-
-    def image_id(self, index: int) -> str:
-        """See Examples."""
-        return self._labels[int(self._positions[index])].image_id
-
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """See Examples."""
-        labelled = self._labels[int(self._positions[index])]
-        is_kept = np.zeros(len(labelled.instances), bool)
-        is_kept[self._kept[index]] = True
-        is_taken = is_kept | (1 - labelled.instances.soft_vectors[:, -1] >= self._doubtful_score)
-        instances, scores = labelled.instances[is_taken], labelled.calibrated_scores[is_taken]
-        weights = is_kept[is_taken] * (scores if self._weight_by_score else np.float32(1))
-        uri, size_hw = labelled.uri, instances.image_size_hw
-        image = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
-        target = _target(
-            instances.image_size_hw,
-            instances.boxes_xyxy,
-            instances.masks,
-            correct_soft_vectors(instances.soft_vectors, instances.class_indices, scores),
-            weights.astype(np.float32),
-        )
-        return self._augment(image, target, rng)
-
-
-def _select_all(
-    labels: PseudoLabels,
-    positions: NDArray[np.int64],
-    selection: SelectionConfig,
-    frequency_groups: NDArray[np.str_],
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int32]]]:
-    """Rows that are kept and their classes, of each image; read by column, as the pool can be large."""
-    lists = labels.table["instances"].combine_chunks()
-    columns = {
-        name: lists.values.field(name).to_numpy(zero_copy_only=False)
-        for name in ("calibrated_score", "class_index", "mask_quality", "mask_area")
-    }
-    offsets = lists.offsets.to_numpy()
-    kept, classes = [], []
-    for position in positions:
-        of_image = slice(offsets[position], offsets[position + 1])
-        keep = select(
-            calibrated_scores=columns["calibrated_score"][of_image],
-            class_indices=columns["class_index"][of_image],
-            mask_quality=columns["mask_quality"][of_image],
-            mask_areas=columns["mask_area"][of_image],
-            config=selection,
-            frequency_groups=frequency_groups,
-        ).keep
-        kept.append(np.flatnonzero(keep))
-        classes.append(np.unique(columns["class_index"][of_image][keep]))
-    return kept, classes
 
 
 def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
@@ -237,14 +151,16 @@ def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], ND
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255
 
 
-def _target(
+def target_of(
     image_size_hw: tuple[int, int],
     boxes_xyxy: NDArray[np.float32],
     masks: Sequence[Rle],
     class_probs: NDArray[np.floating],
     weights: NDArray[np.float32],
+    location_weights: NDArray[np.float32] | None = None,
 ) -> Target:
-    """Boxes are clipped to the image; those of no width or height would make infinite regression targets."""
+    """A target; boxes are clipped to the image, and those of no width or height, which would make infinite regression
+    targets, are left out."""
     height, width = image_size_hw
     boxes = boxes_xyxy.clip(0, np.array([width, height, width, height], np.float32)).reshape(-1, 4)
     rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)).tolist()
@@ -253,4 +169,7 @@ def _target(
         masks_NHW=torch.from_numpy(decode_masks([masks[row] for row in rows], image_size_hw)),
         class_probs=torch.from_numpy(class_probs[rows].astype(np.float32)),
         weights=torch.from_numpy(weights[rows].astype(np.float32)),
+        location_weights=(
+            torch.ones(len(rows)) if location_weights is None else torch.from_numpy(location_weights[rows])
+        ),
     )

@@ -1,7 +1,8 @@
 """What is trained, on what, and where: the job and the context of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,7 +10,11 @@ from torch import nn
 from raylabel.config import PoolLosses, TrainingConfig
 from raylabel.models.protocols import Segmenter
 from raylabel.training.checkpoints import Snapshot
-from raylabel.training.examples import Examples
+from raylabel.training.ema import MovingAverage
+from raylabel.training.examples import Examples, ExampleStream
+
+if TYPE_CHECKING:
+    from raylabel.training.batches import Batch, Batches
 
 Report = Callable[[int, dict[str, float]], None]
 """Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
@@ -35,6 +40,8 @@ class TrainContext:
         restore: the state to go on from.
         save: takes the state every `checkpoint_every` steps and after the last one, on the first rank alone.
         wants_checkpoint: asked after each step on every rank, and says the same on all; whether to save now as well.
+        open_batches: what gives the batches of so many parts at these places (step and part), in place of reading them
+            here.
     """
 
     rank: int = 0
@@ -46,6 +53,7 @@ class TrainContext:
     restore: Snapshot | None = None
     save: Callable[[Snapshot], None] = lambda snapshot: None
     wants_checkpoint: Callable[[int], bool] = lambda step: False
+    open_batches: "Callable[[int, Sequence[tuple[int, int]]], Batches] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +67,12 @@ class TrainJob:
         stop_step: where it stops, if before `steps`.
         labelled: examples with annotations.
         labelled_per_batch: images a step over all ranks.
-        pool: pseudo-labelled examples.
+        pool: pseudo-labelled images, in the order in which they are learnt from.
         unlabelled_per_batch: images of the pool a step over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
+        relabel: makes, of the model and its moving average, what relabels the pool images of a batch, by its step,
+            before it is learnt from.
         evaluate: what is made of the moving average every `settings.evaluate_every` steps; None is nothing.
         seed: of every random choice.
     """
@@ -73,9 +83,10 @@ class TrainJob:
     labelled_per_batch: int
     start_step: int = 0
     stop_step: int | None = None
-    pool: Examples | None = None
+    pool: ExampleStream | None = None
     unlabelled_per_batch: int = 0
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)
+    relabel: "Callable[[Segmenter, MovingAverage], Callable[[Batch, int], Batch]] | None" = None
     evaluate: Evaluate | None = None
     seed: int = 0

@@ -61,30 +61,31 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
     num_parts = max(context.world_size, context.num_parts)
     parts = np.array_split(np.arange(num_parts), context.world_size)[context.rank].tolist()
     metrics, pace = _Means(), _Pace(job.labelled_per_batch + job.unlabelled_per_batch)
-    places = ((step, part) for step in range(step, stop_step) for part in parts)
-    source = BatchSource(job, num_parts)
+    relabel = job.relabel(segmenter, average) if job.relabel else lambda batch, step: batch
+    places = [(step, part) for step in range(step, stop_step) for part in parts]
+    source = context.open_batches(num_parts, places) if context.open_batches else BatchSource(job, num_parts)
     with Prefetched(source, places) as batches:
         pace.start(step)
         while step < stop_step:
             rate = learning_rate(step, job)
             set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
-            loss = 0.0
+            loss, image_ids = 0.0, list[str]()
             for part in parts:
-                batch = batches.take()
+                batch = relabel(batches.take().to(context.device), step)
                 torch.manual_seed(step_seed(job.seed, step, part))
                 with _synchronised(losses_of, part == parts[-1]):
                     with torch.autocast(context.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-                        losses = losses_of(batch.to(context.device))
+                        losses = losses_of(batch)
                     if not math.isfinite(losses["loss"].item()):
-                        raise _not_finite("loss", losses, step, rate, source.image_ids(step, part))
+                        raise _not_finite("loss", losses, step, rate, batch.image_ids)
                     scaler.scale(losses["loss"]).backward()
                 loss += losses.pop("loss").item()
+                image_ids += batch.image_ids
                 metrics.add({name: value.item() for name, value in losses.items()})
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
             if not math.isfinite(norm.item()) and not scaler.is_enabled():  # the scaler leaves such steps out
-                image_ids = [one for part in parts for one in source.image_ids(step, part)]
                 raise _not_finite("gradient", losses, step, rate, image_ids)
             scaler.step(optimizer)
             scaler.update()

@@ -20,9 +20,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 def prepare_network(segmenter: Segmenter, settings: OptimizerConfig, *, backend: str = "inductor") -> None:
     """Put a model's tensors into channels-last order and compile its network in place, as the settings say.
 
-    Names and values of its state stay. What is compiled is the `network()` that a family names, else its `backbone`,
-    else all of its children: the rest of a detector (matching, suppression of duplicates) is bookkeeping that changes
-    with every image.
+    Names and values of its state stay. What is compiled is the part called `network`, else `backbone`, else all
+    parts: the rest of a detector (matching, suppression of duplicates) is bookkeeping that changes with every image.
 
     Args:
         segmenter: a torch.nn.Module.
@@ -40,8 +39,5 @@ def prepare_network(segmenter: Segmenter, settings: OptimizerConfig, *, backend:
 
 
 def _network(segmenter: nn.Module) -> list[nn.Module]:
-    named = getattr(segmenter, "network", None)
-    if named is not None:
-        return [named()]
-    backbone = getattr(segmenter, "backbone", None)
-    return [backbone] if isinstance(backbone, nn.Module) else list(segmenter.children())
+    parts = dict(segmenter.named_children())
+    return next(([parts[name]] for name in ("network", "backbone") if name in parts), list(parts.values()))

@@ -10,8 +10,8 @@ from raylabel.models.protocols import Segmenter
 from raylabel.training.job import TrainJob
 
 BACKBONE = "backbone"
-NECKS = ("fpn", "pyramid")
-"""Parts below `backbone.` that a detector adds on top: they learn as fast as its heads."""
+NECK = "fpn"
+"""The pyramid that a detector adds on top of its backbone: it learns as fast as the heads."""
 
 
 def learning_rate(step: int, job: TrainJob) -> float:
@@ -53,6 +53,8 @@ def build_optimizer(segmenter: Segmenter, settings: OptimizerConfig) -> torch.op
             for (factor, is_decayed), parameters in groups.items()
         ],
         lr=settings.learning_rate,
+        # On GPUs torch chooses well by itself.
+        fused=True if all(one.device.type == "cpu" for _, one in segmenter.named_parameters()) else None,
     )
 
 
@@ -87,7 +89,7 @@ def backbone_layers(segmenter: Segmenter) -> Mapping[str, int]:
     layers = {}
     for name, _ in segmenter.named_parameters():
         parts = name.split(".")
-        if parts[0] != BACKBONE or parts[1] in NECKS:
+        if parts[0] != BACKBONE or parts[1] == NECK:
             continue
         number = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts) - 2)
         layers[name] = layer_of_block.setdefault(tuple(parts[: number + 1]), len(layer_of_block))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from raylabel.training.batches import Batch, BatchSource
+from raylabel.training.batches import Batch, Batches
 
 
 class Prefetched:
@@ -15,7 +15,7 @@ class Prefetched:
         places: step and part of each batch that will be taken.
     """
 
-    def __init__(self, source: BatchSource, places: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, source: Batches, places: Iterable[tuple[int, int]]) -> None:
         self._source, self._places = source, iter(places)
         self._reader = ThreadPoolExecutor(max_workers=1)
         self._waiting: Future[Batch] | None = None

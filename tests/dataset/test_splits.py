@@ -46,6 +46,14 @@ def test_known_parts():
     assert parts == KNOWN
 
 
+def test_images_of_an_unused_part_join_the_rest_and_no_other_moves():
+    annotated = annotated_set([*range(12), "12", "a/é.jpg"])
+    parts = ids(split_by_hash(annotated, FRACTIONS, seed=1, unused=["calibration"]))
+    assert parts["val"] == KNOWN["val"]
+    assert set(parts["labelled"]) == {*KNOWN["labelled"], *KNOWN["calibration"]}
+    assert list(parts) == ["labelled", "val"]
+
+
 def test_seed_matters():
     annotated = annotated_set(range(200))
     assert ids(split_by_hash(annotated, FRACTIONS, 0)) != ids(split_by_hash(annotated, FRACTIONS, 1))

@@ -12,8 +12,19 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", "maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2"])
+PACKAGE_OF = {
+    "maskrcnn_efficientnet_lite0": "efficientnet_lite_pytorch",
+    "mask2former_tiny": "transformers",
+    "eomt_tiny": "transformers",
+}
+
+
+@pytest.mark.parametrize(
+    "model", ["tiny_maskrcnn", "maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2", *PACKAGE_OF]
+)
 def test_losses_and_predictions_on_cuda(model: str) -> None:
+    if model in PACKAGE_OF:
+        pytest.importorskip(PACKAGE_OF[model])
     torch.manual_seed(0)
     segmenter = build_segmenter(model, num_classes=3).to("cuda")
     images = [torch.rand(3, 128, 128, device="cuda") for _ in range(2)]

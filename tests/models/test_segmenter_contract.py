@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx_graphs import export_toy
 from torch import nn
 
 from raylabel.errors import InputError
@@ -14,24 +15,47 @@ from raylabel.models.contract import check_segmenter
 from raylabel.models.protocols import Segmenter
 
 TESTS = Path(__file__).resolve().parents[1]
-LARGE = ("maskrcnn_mobilenet_v3_large_fpn", "maskrcnn_resnet50_fpn_v2")
+LARGE = (
+    "maskrcnn_efficientnet_lite0",
+    "maskrcnn_mobilenet_v3_large_fpn",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+)
 
 
-def build_small(model: str) -> Segmenter:
+EXTRA_OF = {
+    "maskrcnn_efficientnet_lite0": ("pretrained", "efficientnet_lite_pytorch"),
+    "mask2former_tiny": ("transformers", "transformers"),
+    "eomt_tiny": ("transformers", "transformers"),
+    "onnx": ("onnx", "onnxruntime"),
+}
+"""Models that need an extra: its name, and a package that it installs."""
+
+
+def build_small(model: str, scratch: Path = Path()) -> Segmenter:
     """A segmenter that looks at few regions, so that the large one stays quick."""
+    if model in EXTRA_OF:
+        extra, package = EXTRA_OF[model]
+        pytest.importorskip(package, reason=f"needs the extra {extra}")
     torch.manual_seed(0)
-    segmenter = build_segmenter(model, num_classes=5)
+    weights = None
+    if model == "onnx":
+        weights = str(scratch / "toy.onnx")
+        export_toy(Path(weights), 5)
+    segmenter = build_segmenter(model, num_classes=5, weights=weights)
     if model in LARGE:
         segmenter.roi_heads.fg_bg_sampler.batch_size_per_image = 4
         segmenter.rpn._post_nms_top_n = {"training": 8, "testing": 8}
     return segmenter
 
 
-@pytest.mark.parametrize("model", ["tiny_maskrcnn", *LARGE, "fakes:FakeSegmenter"])
-def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "model", ["tiny_maskrcnn", *LARGE, "mask2former_tiny", "eomt_tiny", "onnx", "fakes:FakeSegmenter"]
+)
+def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(TESTS))
     sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
-    check_segmenter(build_small(model), image_sizes_hw=sizes)
+    check_segmenter(build_small(model, tmp_path), image_sizes_hw=sizes)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +88,7 @@ def test_a_broken_promise_is_named(broken: str, message: str, monkeypatch: pytes
 
 
 def test_unknown_models_are_refused_with_the_valid_names() -> None:
-    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn.*mobilenet_v3.*resnet50_fpn_v2.*module:Class"):
+    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn\?.*mobilenet_v3.*resnet50_fpn_v2.*module:Class"):
         build_segmenter("tiny_maskrcn", num_classes=3)
     with pytest.raises(InputError, match="no module no_such_module_at_all"):
         build_segmenter("no_such_module_at_all:Model", num_classes=3)
@@ -78,5 +102,5 @@ def test_a_class_that_is_no_segmenter_is_refused(monkeypatch: pytest.MonkeyPatch
             super().__init__()
 
     monkeypatch.setattr("fractions.NotOne", NotOne, raising=False)
-    with pytest.raises(InputError, match="lacks num_classes, losses, predict, embed"):
+    with pytest.raises(InputError, match="lacks num_classes, embed_layers, losses, predict, embed"):
         build_segmenter("fractions:NotOne", num_classes=3)

@@ -36,6 +36,7 @@ def one_target(class_probs: list[list[float]], weights: list[float] | None = Non
         "masks": masks,
         "class_probs": torch.tensor(class_probs),
         "weights": torch.tensor(weights or [1.0] * len(boxes)),
+        "location_weights": torch.ones(len(boxes)),
         "class_mask": torch.ones(len(class_probs[0]), dtype=torch.bool),
     }
 
@@ -198,6 +199,25 @@ def test_where_an_object_is_in_doubt_nothing_is_learnt(segmenter: SoftMaskRCNN) 
     torch.manual_seed(3)
     learnt = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     assert heads(features(), [proposals[0].clone()], [SIZE], [learnt], LOSS_TERMS)["boxes"] > first["boxes"]
+
+
+def test_box_and_mask_losses_are_weighed_by_object(segmenter: SoftMaskRCNN) -> None:
+    """The loss is linear in the weights: each object's part by itself, and classes don't change."""
+    heads = segmenter.roi_heads.train()
+    proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60]])]
+
+    def losses(*location_weights: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        target = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
+        target["location_weights"] = torch.tensor(location_weights)
+        return heads(features(), [proposals[0].clone()], [SIZE], [target], LOSS_TERMS)
+
+    both, first, second, weighed = losses(1, 1), losses(1, 0), losses(0, 1), losses(0.25, 2)
+    for term in ("boxes", "masks"):
+        assert first[term] > 0
+        torch.testing.assert_close(both[term], first[term] + second[term])
+        torch.testing.assert_close(weighed[term], 0.25 * first[term] + 2 * second[term])
+    torch.testing.assert_close(weighed["classes"], both["classes"])
 
 
 def test_anchors_over_a_doubtful_object_are_left_out(segmenter: SoftMaskRCNN) -> None:

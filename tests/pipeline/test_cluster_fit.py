@@ -54,3 +54,12 @@ def test_workers_of_a_training_fit(config: Config, monkeypatch: pytest.MonkeyPat
     check_workers_fit("teacher", replace(settings, num_workers=3, min_workers=2))
     with pytest.raises(InputError, match=r"teacher: 3 workers x 1 CPUs asked for, .*; set min_workers or"):
         check_workers_fit("teacher", replace(settings, num_workers=4, min_workers=3))
+
+
+def test_readers_of_images_fit_beside_the_workers(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_nodes(monkeypatch, node(CPU=2.0, GPU=2.0))
+    settings = replace(config.teacher, num_workers=2, cpus_per_worker=1.0, gpus_per_worker=1.0)
+    with pytest.raises(InputError, match=r"2 workers x 1 CPUs, with 0.5 for a reader .* has 2; .* decoding: threads"):
+        check_workers_fit("teacher", settings)
+    check_workers_fit("teacher", replace(settings, cpus_per_worker=0.5))
+    check_workers_fit("teacher", replace(settings, decoding="threads"))

@@ -27,6 +27,16 @@ def test_fractions_part_the_labelled_set(config: Config, split_config: Config) -
     assert {image.image_id for image in data.list_pool()} == {image.file_name for image in data.pool_truth.images}
 
 
+def test_with_folds_all_of_it_is_learnt_from(split_config: Config) -> None:
+    folded = replace(split_config, calibration=replace(split_config.calibration, folds=3))
+    kept_aside, data = RunData(split_config), RunData(folded)
+    assert len(data.labelled) == len(kept_aside.labelled) + len(kept_aside.calibration)
+    assert [one.image_id for one in data.validation.images] == [one.image_id for one in kept_aside.validation.images]
+    assert data.labelled_digest != kept_aside.labelled_digest
+    without = replace(folded, data=replace(folded.data, calibration=None))
+    assert len(RunData(without).labelled) + len(RunData(without).validation) > len(data.labelled)
+
+
 def test_digests_change_with_what_they_stand_for(config: Config, split_config: Config) -> None:
     data, split = RunData(config), RunData(split_config)
     assert data.labelled_digest != split.labelled_digest

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from stored_labels import all_labelled_images
 
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.labels import PseudoLabels, committed_shards
+from raylabel.labels import committed_shards
 from raylabel.pipeline import label, stored_calibration
 from raylabel.pipeline.drift import count_pool
 from raylabel.pipeline.pool_histogram import labelled_pool
@@ -56,7 +57,7 @@ def test_drift_is_measured_where_the_split_or_the_pool_changed(
 ) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
-    of_pool = np.concatenate([image.instances.class_indices for image in PseudoLabels(run, 6)])
+    of_pool = np.concatenate([image.instances.class_indices for image in all_labelled_images(run, 6)])
     # As many images a class as the pool has, five times over: the same mix; then a split of class 0 only.
     put_detections(run, np.repeat(of_pool, 5), num_images=5 * max(32, len(of_pool)), fingerprint="same mix")
     artifact = label.run_stage(config, run)
@@ -89,7 +90,7 @@ def test_the_pool_is_counted_by_image(config: Config, prepare: Any, tmp_path: Pa
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
     counts = count_pool(run, num_classes=6, num_bins=50)
-    expected = [image.instances.class_indices for image in PseudoLabels(run, 6)]
+    expected = [image.instances.class_indices for image in all_labelled_images(run, 6)]
     assert counts.num_images == len(expected) == 32
     np.testing.assert_array_equal(
         counts.num_images_with, [sum(index in classes for classes in expected) for index in range(6)]

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored_labels import label_rows
 
 from raylabel.config import Config, dump_config
 from raylabel.errors import InputError
-from raylabel.labels import PseudoLabels, committed_shards
+from raylabel.labels import committed_shards
 from raylabel.pipeline import distill, evaluate, label
 from raylabel.pipeline.lease import read_lease
 from raylabel.pipeline.ledger import read_ledger
@@ -43,7 +44,7 @@ def times(run: RunFolder) -> dict[int, int]:
 
 
 def rows(run: RunFolder) -> dict[str, dict[str, Any]]:
-    return {row["image_id"]: row for row in PseudoLabels(run, 6).table.to_pylist()}
+    return {row["image_id"]: row for row in label_rows(run)}
 
 
 def test_only_new_images_are_labelled_and_later_stages_know(

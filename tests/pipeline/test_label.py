@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stored_labels import label_rows
 
 from raylabel.calibration import Detections, FitContext, fit_corrector
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.labels import PseudoLabels, committed_shards
+from raylabel.labels import committed_shards
 from raylabel.pipeline import label
 from raylabel.pipeline.pool_histogram import histogram_from_json
 from raylabel.pipeline.status import run_status
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
-    return PseudoLabels(run, 6).table.to_pylist()
+    return label_rows(run)
 
 
 def times(run: RunFolder) -> dict[int, int]:

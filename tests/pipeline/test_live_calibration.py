@@ -17,10 +17,11 @@ import pyarrow as pa
 import pytest
 import ray
 from prepared import prepared_run
+from stored_labels import label_table
 
 from raylabel.calibration import Detections, ReliabilityBins, ccece
 from raylabel.config import Config, dump_config, load_config
-from raylabel.labels import PseudoLabels, committed_shards
+from raylabel.labels import committed_shards
 from raylabel.matching import detection_weights, verification_weights
 from raylabel.pipeline import calibrate, label, live_calibration, stored_calibration
 from raylabel.pipeline.data import RunData
@@ -216,7 +217,7 @@ def test_killed_while_labelling(
     disturbance = Disturbance(label, run, how)
     monkeypatch.setattr(label, "map_shards", disturbance)
     artifact = label.run_stage(config, run)
-    labels, expected_labels = (PseudoLabels(one, 6).table for one in (run, undisturbed))
+    labels, expected_labels = (label_table(one) for one in (run, undisturbed))
     assert labels.equals(expected_labels)
     ours, theirs = (read_bytes(one.path("labels", "histogram.parquet")) for one in (run, undisturbed))
     assert ours == theirs

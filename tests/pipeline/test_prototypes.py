@@ -12,7 +12,7 @@ from raylabel.config import config_dict, load_config
 from raylabel.errors import InputError
 from raylabel.models import build_segmenter
 from raylabel.models.saved import save_segmenter
-from raylabel.models.tiny_maskrcnn import TinyBackbone
+from raylabel.models.tiny_maskrcnn import TinyBody
 from raylabel.pipeline.check import check_run
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.prototypes import EmbedShard
@@ -65,7 +65,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
 
     assert warmup_steps(config) == 0, "there is nothing to warm up for"
     segmenter, job = teacher_job(config_dict(config), run.uri)
-    assert isinstance(segmenter.backbone, TinyBackbone)  # type: ignore[attr-defined]
+    assert isinstance(segmenter.backbone.body, TinyBody)  # type: ignore[attr-defined]
     assert job.start_step == 0
     [row] = [row for row in range(len(labelled)) if 0 in labelled.annotated_classes(row)][:1]
     _, target = job.labelled.load(row, np.random.default_rng(0))

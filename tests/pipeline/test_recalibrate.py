@@ -65,8 +65,8 @@ def test_killed_after_any_commit_of_the_fit(
 
         return commit_or_die
 
-    monkeypatch.setattr(calibrate, "commit_table", counted(commit_table))
-    monkeypatch.setattr(calibrate, "commit_json", counted(commit_json))
+    monkeypatch.setattr(stored_calibration, "commit_table", counted(commit_table))
+    monkeypatch.setattr(stored_calibration, "commit_json", counted(commit_json))
     monkeypatch.setattr(RunFolder, "commit_artifact", counted(RunFolder.commit_artifact))
     with pytest.raises(Killed):
         recalibrate(run, "temperature")

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from raylabel.config import Config, load_run_config
+from raylabel.labels import committed_shards
 from raylabel.models.saved import load_segmenter
+from raylabel.pipeline.check import check_run
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_pipeline
-from raylabel.pipeline.stage import STAGES
+from raylabel.pipeline.stage import STAGES, finished
 from raylabel.pipeline.status import format_status, run_status
 from raylabel.pipeline.stored_calibration import load_detections
 from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
@@ -101,6 +103,39 @@ def test_recalibrate_keeps_teacher_and_raw_labels(finished_run: tuple[Config, Ru
             changed += old_one.pop("calibrated_score") != new_one.pop("calibrated_score")
             assert old_one == new_one
     assert changed
+
+
+def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    config, run, artifacts = finished_run
+    twice = replace(config, student=replace(config.student, rounds=2))
+    assert check_run(twice, run)["rounds"] == {"2": dict.fromkeys(("calibrate", "label", "distill"), "would run")}
+    models = modified(run, "*/*.safetensors")
+    again = run_pipeline(twice, run)
+    assert modified(run, "*/*.safetensors") == models, "the first round stays as it is"
+    assert again["distill"]["fingerprint"] == artifacts["distill"]["fingerprint"]
+    second = RunFolder(run.path("round-2"))
+    teacher = second.artifact("teacher")
+    assert teacher is not None
+    assert teacher["inputs"]["student"] == artifacts["distill"]["fingerprint"]
+    student, adopted = (Path(run.path(*parts, "model.safetensors")) for parts in (["student"], ["round-2", "teacher"]))
+    assert adopted.read_bytes() == student.read_bytes()
+    for stage in ("calibrate", "label", "distill"):
+        assert finished(second, stage)["fingerprint"] != artifacts[stage]["fingerprint"]
+    assert len(committed_shards(second)) == 4
+    assert not Path(second.path("student", "supervised")).exists()
+    metrics = again["evaluate"]["metrics"]
+    assert {"student-2", "student-2+corrector"} <= set(metrics["validation"])
+    assert metrics["pool_of_rounds"]["2"]["num_images"] == 32
+    page = Path(run.path("report", "index.html")).read_text()
+    assert "round 2: distilled from pseudo-labels of round 1" in page
+    assert "round-2/labels" in page
+    status = run_status(run)
+    states = {one["stage"]: one["state"] for one in status["rounds"]["2"]["stages"]}
+    assert {states[stage] for stage in ("teacher", "calibrate", "label", "distill")} == {"finished"}
+    assert f"round 2: {second.uri}" in format_status(status)
+    before = modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors")
+    run_pipeline(twice, run)
+    assert modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors") == before
 
 
 def test_folds_predict_every_labelled_image_once(

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from prepared import prepared_run
 from runs import finish, start, write_config
+from stored_labels import label_rows
 
 from raylabel.dataset.synthetic import generate
-from raylabel.labels import PseudoLabels
 from raylabel.pipeline.attempts import KILLED_ITS_WORKER
 from raylabel.storage import RunFolder
 
@@ -25,7 +25,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
-    return PseudoLabels(run, 6).table.to_pylist()
+    return label_rows(run)
 
 
 def test_the_image_that_kills_its_worker_is_quarantined(

@@ -1,0 +1,26 @@
+"""A body under a feature pyramid, with the names of torchvision's BackboneWithFPN."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+
+class PyramidBackbone(nn.Module):
+    """Maps of a body, brought to the same number of channels.
+
+    Args:
+        body: image batch -> maps by level, from fine to coarse.
+        body_channels: of each of its maps.
+        out_channels: of each map of the pyramid.
+    """
+
+    def __init__(self, body: nn.Module, body_channels: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(list(body_channels), out_channels)
+        self.out_channels = out_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps of the pyramid by the body's levels."""
+        return self.fpn(self.body(images))
