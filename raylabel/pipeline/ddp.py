@@ -60,7 +60,8 @@ def train_on_ray(
         trainer.fit()
         if refusal := ray.get(counter.refusal.remote()):
             raise refusal
-    remove(run.path(folder, CHECKPOINTS))
+    for one in {folder, *(training.folder for training in trainings)}:
+        remove(run.path(one, CHECKPOINTS))
 
 
 def _scaling(settings: TrainingConfig) -> ScalingConfig:
