@@ -32,6 +32,9 @@ class Noise:
     def image_classes(self) -> list[np.ndarray]:
         return [np.zeros(0, np.int32)] * 5
 
+    def image_id(self, index: int) -> str:
+        return str(index)
+
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         image = torch.from_numpy(rng.random((3, 8, 8), dtype=np.float32))
         return image + index, Target.empty((8, 8), NUM_CLASSES)

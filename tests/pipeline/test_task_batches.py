@@ -37,6 +37,7 @@ def test_auto_is_tasks_where_there_is_a_gpu(decoding: str, gpus: float, by_tasks
 
 
 def assert_equal(first: Batch, second: Batch) -> None:
+    assert first.image_ids == second.image_ids
     for name in ("labelled_images", "pool_images"):
         for one, other in zip(getattr(first, name), getattr(second, name), strict=True):
             assert torch.equal(one, other)
