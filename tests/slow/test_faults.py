@@ -87,7 +87,7 @@ def labelling_workers(pid: int) -> list[Any]:
             title = " ".join(process.cmdline())
         except psutil.Error:
             continue  # ended meanwhile
-        if "_ShardActor" in title and "__init__" not in title:
+        if "ShardActor" in title and "__init__" not in title:
             found.append(process)
     return found
 
