@@ -64,7 +64,7 @@ def panels_png(panels: Mapping[str, Curves], *, x_label: str) -> bytes:
     colours = dict(zip(names, _colours(len(names)), strict=True))
     num_rows = (len(panels) + 1) // 2
     figure = new_figure(7.2, 0.35 + 1.9 * num_rows)
-    grid = figure.subplots(num_rows, 2, squeeze=False).flat
+    grid = figure.subplots(num_rows, 2, squeeze=False).ravel()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         for name, (xs, ys) in curves.items():
             marker = "o" if len(xs) < 10 else ""
@@ -74,7 +74,7 @@ def panels_png(panels: Mapping[str, Curves], *, x_label: str) -> bytes:
         axes.set_ylim(bottom=0)
         axes.grid(color=FAINT, linewidth=0.6)
         plain(axes)
-    for axes in list(grid):
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     lines = [Line2D([], [], color=colours[name], label=name) for name in names]
     figure.legend(handles=lines, loc="outside upper left", ncols=len(names), frameon=False, fontsize=9)
