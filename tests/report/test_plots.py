@@ -50,7 +50,7 @@ def test_panels_without_figures_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_place_beside_an_odd_panel_is_empty() -> None:
-    image = pixels(panels_png(dict.fromkeys("abc", {"teacher": ([1, 2], [3.0, 2.0])}), x_label="step"))
+    image = pixels(panels_png({key: {"teacher": ([1, 2], [3.0, 2.0])} for key in "abc"}, x_label="step"))
     height, width = image.shape[0] * 11 // 20, image.shape[1] * 11 // 20
     assert (image[height:, width:] == 255).all()
     assert not (image[height:, : image.shape[1] // 2] == 255).all()
