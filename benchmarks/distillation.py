@@ -39,7 +39,7 @@ from distillation_world import World, generate_world
 from safetensors.torch import load_file, save_file
 from scipy.stats import t as students_t
 
-from raylabel.config import PoolLosses
+from raylabel.config import CorrectorKind, PoolLosses, SmoothingKind
 from raylabel.instances import Instances
 
 EVERYTHING = PoolLosses(classes=1, objectness=1, boxes=1, masks=1)
@@ -57,10 +57,15 @@ ARMS = {
     "soft, calibration images too": Arm(with_calibration=True),
     "soft + marginal, round 2": Arm(corrector="marginal", teacher="soft + marginal"),
 }
-OUTPUT_CORRECTORS = ("marginal", "contextual")
+OUTPUT_CORRECTORS: tuple[CorrectorKind, ...] = ("marginal", "contextual")
 """Correctors that act on outputs, of the teacher and of some students."""
 CORRECTED_OUTPUTS = ("teacher", "soft", "soft + marginal")
-SMOOTHINGS = {"none": 0.0, "uniform": 0.2, "similarity (box head)": 0.2}
+SMOOTHINGS: dict[str, tuple[SmoothingKind, float]] = {
+    "none": ("none", 0.0),
+    "uniform": ("uniform", 0.2),
+    "similarity (box head)": ("similarity", 0.2),
+}
+"""Name -> kind and mass of the rarest class."""
 COLUMNS = ("AP", "APr", "APc", "APf", "AP^pool", "NLL", "ECE", "CCECE")
 
 
@@ -77,23 +82,28 @@ def main() -> None:
     )
     arms = {name: ARMS[name] for name in arguments.arms or ARMS}
     waiting: list[Any] = []
+    figures: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in seeds}
+    smoothings = [kind for kind in SMOOTHINGS if kind == "none" or arguments.smoothing]
     for seed in seeds:
         place = {"out": str(arguments.out), "seed": seed, "num_labelled": arguments.num_labelled}
+        finished_arms = {name: _read(_folder(place), name) for name in [*map(_teacher_name, smoothings), *arms]}
+        for known in finished_arms.values():
+            figures[seed] |= known or {}
+        if all(finished_arms.values()):
+            continue
         world = world_task.remote(place)
-        teacher = teacher_task.remote(place, lengths, world, "none")
-        waiting.append(teacher)
-        if arguments.smoothing:
-            waiting += [
-                teacher_task.remote(place, lengths, world, kind, teacher) for kind in SMOOTHINGS if kind != "none"
-            ]
-        done = {"teacher": teacher}
+        done: dict[str, Any] = dict.fromkeys(finished_arms)
+        for kind in smoothings:
+            if not finished_arms[_teacher_name(kind)]:
+                after = None if kind == "none" else done["teacher"]
+                done[_teacher_name(kind)] = teacher_task.remote(place, lengths, world, kind, after)
         found: dict[str, Any] = {}
         for name, arm in arms.items():
-            if arm.teacher not in found:
-                found[arm.teacher] = label_task.remote(place, world, arm.teacher, done[arm.teacher])
-            done[name] = student_task.remote(place, lengths, world, name, arm, found[arm.teacher])
-            waiting.append(done[name])
-    figures: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in seeds}
+            if not finished_arms[name]:
+                if arm.teacher not in found:
+                    found[arm.teacher] = label_task.remote(place, world, arm.teacher, done[arm.teacher])
+                done[name] = student_task.remote(place, lengths, world, name, arm, found[arm.teacher])
+        waiting += [task for task in done.values() if task is not None]
     while waiting:
         [finished], waiting = ray.wait(waiting)
         seed, of_task = ray.get(finished)
@@ -131,10 +141,7 @@ def teacher_task(
     place: dict[str, Any], lengths: Lengths, world: World, kind: str, after: Any = None
 ) -> tuple[int, dict[str, dict[str, float]]]:
     """Train and measure a teacher with a kind of smoothing; all kinds go on from the same unsmoothed warm-up."""
-    name = "teacher" if kind == "none" else f"teacher, {kind}"
-    seed, folder = place["seed"], _folder(place)
-    if (known := _read(folder, name)) is not None:
-        return seed, known
+    name, seed, folder = _teacher_name(kind), place["seed"], _folder(place)
     labelled, warm = world["labelled"], folder / "warmup.safetensors"
     if not warm.exists():
         assert kind == "none", "the unsmoothed teacher makes the warm-up"
@@ -142,7 +149,8 @@ def teacher_task(
         _save(warmed.state_dict(), warm)
     state = load_file(warm)
     similarity = box_head_similarity(new_segmenter(labelled, seed, state), labelled)
-    targets = smoothed(labelled, kind.split()[0], similarity, SMOOTHINGS[kind])
+    smoothing, eps_max = SMOOTHINGS[kind]
+    targets = smoothed(labelled, smoothing, similarity, eps_max)
     teacher = train_teacher(
         labelled, seed, lengths, class_targets=targets, start=lengths.warmup, stop=lengths.teacher, state=state
     )
@@ -163,8 +171,6 @@ def student_task(
 ) -> tuple[int, dict[str, dict[str, float]]]:
     """Train and measure a student."""
     seed, folder = place["seed"], _folder(place)
-    if (known := _read(folder, name)) is not None:
-        return seed, known
     targets = None
     if arm.pool_losses is not None:
         vectors = corrected(arm.corrector, world, found["calibration"], found["pool"], is_pool=True)
@@ -185,6 +191,10 @@ def _measure_all(world: Any, segmenter: Any, name: str, folder: Path) -> dict[st
             figures[f"{name}, outputs {kind}"] = measure(world, found, vectors)
     (folder / f"{name}.json").write_text(json.dumps(figures))
     return figures
+
+
+def _teacher_name(kind: str) -> str:
+    return "teacher" if kind == "none" else f"teacher, {kind}"
 
 
 def _folder(place: dict[str, Any]) -> Path:
@@ -210,8 +220,8 @@ def print_tables(seeds: Sequence[dict[str, dict[str, float]]]) -> None:
     width = max(len(name) for name in names) + 2
     print(f"\n{len(seeds)} seeds\n{'mean':<{width}}" + "".join(f"{column:>9}" for column in COLUMNS))
     for name in names:
-        cells = [np.mean([one[name].get(column, np.nan) for one in seeds]) for column in COLUMNS]
-        row = "".join(f"{cell:9.{_digits(column)}f}" for column, cell in zip(COLUMNS, cells, strict=True))
+        means = [np.mean([one[name].get(column, np.nan) for one in seeds]) for column in COLUMNS]
+        row = "".join(f"{mean:9.{_digits(column)}f}" for column, mean in zip(COLUMNS, means, strict=True))
         print(f"{name:<{width}}{row}")
     for base in ("supervised", "teacher", "soft", "hard"):
         if base not in names:

@@ -22,7 +22,7 @@ from raylabel.calibration import (
     pooled_average_precision,
 )
 from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
+from raylabel.config import CorrectorKind, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
 from raylabel.evaluation import evaluate_results, results_of_image
 from raylabel.instances import Instances, instances_context
@@ -55,7 +55,7 @@ class Arm:
         teacher: whose predictions are learnt: "teacher", or an arm of an earlier round.
     """
 
-    corrector: str = "none"
+    corrector: CorrectorKind = "none"
     is_hard: bool = False
     pool_losses: PoolLosses | None = field(default_factory=PoolLosses)
     with_calibration: bool = False
@@ -156,10 +156,12 @@ def one_hot(split: Split) -> NDArray[np.float32]:
     return np.eye(split.annotated.num_classes, split.annotated.num_classes + 1, dtype=np.float32)
 
 
-def smoothed(split: Split, kind: str, similarity: NDArray[np.float64] | None, eps_max: float) -> NDArray[np.float32]:
+def smoothed(
+    split: Split, kind: SmoothingKind, similarity: NDArray[np.float64] | None, eps_max: float
+) -> NDArray[np.float32]:
     """Smoothed targets of the labelled split."""
     return soft_targets(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         counts=split.annotated.class_image_counts(),
         eps_min=min(0.02, eps_max),
         eps_max=eps_max,
@@ -274,7 +276,7 @@ def as_detections(found: Sequence[Instances], num_classes: int) -> Detections:
 
 
 def corrected(
-    kind: str, world: World, calibration: Sequence[Instances], found: Sequence[Instances], *, is_pool: bool
+    kind: CorrectorKind, world: World, calibration: Sequence[Instances], found: Sequence[Instances], *, is_pool: bool
 ) -> list[NDArray[np.float32]]:
     """Soft vectors after a corrector that was fitted on the calibration split's predictions of the same model."""
     if kind == "none":
@@ -287,7 +289,7 @@ def corrected(
         num_train_images=labelled.class_image_counts(),
         pool_histogram=_histogram(unmatched) if is_pool and kind == "marginal" else None,
     )
-    corrector = fit_corrector(kind, matched(world["calibration"], calibration), context=context)  # type: ignore[arg-type]
+    corrector = fit_corrector(kind, matched(world["calibration"], calibration), context=context)
     scores = np.split(corrector(everything), np.cumsum([len(one) for one in found])[:-1])
     return [
         correct_soft_vectors(one.soft_vectors, one.class_indices, of_image)

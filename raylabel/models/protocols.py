@@ -35,6 +35,7 @@ class Target:
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
+    # None only until __post_init__, as these defaults follow from other fields.
     location_weights: Tensor = None  # type: ignore[assignment]
     class_mask: Tensor = None  # type: ignore[assignment]
 

@@ -64,12 +64,6 @@ class QuerySegmenter(nn.Module):
         self.network = network
         self.criterion = criterion
 
-    def forward(
-        self, images: list[Tensor], targets: Sequence[Target], terms: frozenset[LossTerm] = LOSS_TERMS
-    ) -> dict[str, Tensor]:
-        """As `losses`."""
-        return self.losses(images, targets, terms=terms)
-
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:

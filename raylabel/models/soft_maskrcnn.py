@@ -49,12 +49,6 @@ class SoftMaskRCNN(nn.Module):
         self.rpn = rpn
         self.roi_heads = roi_heads
 
-    def forward(
-        self, images: list[Tensor], targets: Sequence[Target], terms: frozenset[LossTerm] = LOSS_TERMS
-    ) -> dict[str, Tensor]:
-        """As `losses`."""
-        return self.losses(images, targets, terms=terms)
-
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:

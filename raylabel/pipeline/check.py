@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from raylabel.config import Config, TrainingConfig
+from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import Segmenter, chosen_layer, is_trainable
+from raylabel.models.protocols import chosen_layer, is_trainable
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
@@ -15,6 +14,7 @@ from raylabel.pipeline.preflight import check_teacher_fits, check_writable
 from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
+from raylabel.pipeline.training_jobs import new_segmenter
 from raylabel.storage import RunFolder, list_files
 from raylabel.training.federated import federated_classes
 
@@ -97,7 +97,7 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
 
 
 def _check_models(config: Config, labelled: AnnotatedSet) -> None:
-    teacher = _build(config.teacher, labelled.num_classes)
+    teacher = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
     names = getattr(teacher, "class_names", None)
     if names is not None and list(names) != list(labelled.class_names):
         there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
@@ -112,18 +112,9 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
     embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
     if embedder.embed_layers or config.smoothing.layer:
         chosen_layer(embedder.embed_layers, config.smoothing.layer)
-    if not is_trainable(_build(config.student, labelled.num_classes)):
+    student = new_segmenter(config.student, num_classes=labelled.num_classes, seed=config.seed)
+    if not is_trainable(student):
         raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")
-
-
-def _build(settings: TrainingConfig, num_classes: int) -> Segmenter:
-    return build_segmenter(
-        settings.model,
-        num_classes=num_classes,
-        weights=settings.weights,
-        min_size=settings.min_size,
-        options=settings.model_options,
-    )
 
 
 def format_check(found: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ class LiveCalibration:
         recount: Callable[[int], pa.Table],
     ) -> None:
         groups = load_classes(run).frequency_groups
-        self.actor: Any = CalibrationActor.options(  # type: ignore[attr-defined]
+        self.actor: Any = CalibrationActor.options(  # type: ignore[attr-defined]  # of ray.remote
             name=f"{actor_name(stage)}-{uuid.uuid4().hex[:12]}", namespace=NAMESPACE
         ).remote(len(groups), num_bins, num_shards)
         self._run, self._folder = run, stage_folder(stage)

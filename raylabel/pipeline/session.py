@@ -148,7 +148,7 @@ def live_progress(
         done, quarantined: work that was finished before; workers report only their own.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # of ray.remote
     stop = threading.Event()
     images_left = ImagesLeft(run) if label == "label" else None
     with Progress(label, total, unit=unit, done=done) as progress:

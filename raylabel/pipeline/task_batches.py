@@ -53,6 +53,7 @@ class TaskBatches:
         raise_errors(table)
         place = table["place"][0].as_py()
         assert place == [step, part], f"batches come in order: {place}, not {[step, part]}"
+        # Of our own reader, through the object store alone, where Ray itself pickles what is not Arrow.
         batch: Batch = pickle.loads(table["batch"][0].as_buffer())
         return batch
 

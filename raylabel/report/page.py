@@ -4,7 +4,7 @@ import base64
 import math
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
 
@@ -155,15 +155,15 @@ def _environment() -> jinja2.Environment:
 
 
 def _hundredfold(value: float | None) -> str:
-    return "–" if _is_missing(value) else f"{100 * value:.1f}"  # type: ignore[operator]
+    return f"{100 * value:.1f}" if _is_known(value) else "–"
 
 
 def _decimal(value: float | None, form: str = ".3f") -> str:
-    return "–" if _is_missing(value) else format(value, form)
+    return format(value, form) if _is_known(value) else "–"
 
 
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)
 
 
 def _duration(seconds: float) -> str:

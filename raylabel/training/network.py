@@ -30,7 +30,7 @@ def prepare_network(segmenter: Segmenter, settings: OptimizerConfig, *, backend:
     """
     assert isinstance(segmenter, nn.Module)
     if settings.channels_last:
-        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no overload for it
     if settings.compile:
         # DDP would have the graph cut at its buckets, which fails for dynamic shapes.
         torch._dynamo.config.optimize_ddp = False
