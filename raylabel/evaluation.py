@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,70 @@ def evaluate_results(
         InputError: a file is missing, not JSON or of another form; a detection names an unknown image or category, has
             no finite score, lacks what `iou_type` needs, or its RLE is not of its image's size.
     """
+    return check_results(annotations, results, iou_type=iou_type, frequency_groups=frequency_groups).figures()
+
+
+@dataclass(frozen=True)
+class CheckedResults:
+    """Ground truth and detections in the form that hotcoco reads, found to be sound.
+
+    Attributes:
+        dataset: images, annotations and categories; images are numbered.
+        detections: rows by those numbers.
+        is_federated: by LVIS's protocol.
+        frequency_groups: as in `evaluate_results`.
+        names: of annotations and results, for messages.
+    """
+
+    dataset: dict[str, Any]
+    detections: list[dict[str, Any]]
+    iou_type: IouType
+    is_federated: bool
+    frequency_groups: Mapping[int, str] | None
+    names: tuple[str, str]
+
+    @property
+    def image_numbers(self) -> list[int]:
+        return [image["id"] for image in self.dataset["images"]]
+
+    def of_images(self, image_numbers: Collection[int]) -> "CheckedResults":
+        """What is of some of the images."""
+        dataset = self.dataset | {
+            "images": [image for image in self.dataset["images"] if image["id"] in image_numbers],
+            "annotations": [one for one in self.dataset["annotations"] if one["image_id"] in image_numbers],
+        }
+        detections = [one for one in self.detections if one["image_id"] in image_numbers]
+        return replace(self, dataset=dataset, detections=detections)
+
+    def figures(self) -> dict[str, float | None]:
+        """As `evaluate_results` gives them."""
+        try:
+            truth = COCO(self.dataset)
+            if self.is_federated:
+                results = LVISResults(truth, self.detections, LVIS_MAX_DETECTIONS)
+                evaluation = LVISeval(truth, results, self.iou_type)
+            else:
+                evaluation = COCOeval(truth, truth.load_res(self.detections), self.iou_type)
+        except ValueError as error:
+            raise InputError(f"{' with '.join(self.names)}: {' '.join(str(error).split())}") from error
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summary_lines()  # computes the figures, without printing them as summarize() does
+        figures = evaluation.get_results()
+        metrics = {name: _figure(figures[name]) for name in evaluation.metric_keys()}
+        if self.frequency_groups is not None and not self.is_federated:
+            metrics |= _group_precision(evaluation, self.frequency_groups)
+        return metrics
+
+
+def check_results(
+    annotations: str | dict[str, Any],
+    results: str | list[dict[str, Any]],
+    *,
+    iou_type: IouType = "segm",
+    frequency_groups: Mapping[int, str] | None = None,
+) -> CheckedResults:
+    """Read and check what `evaluate_results` evaluates; arguments and errors are the same."""
     if iou_type not in ("segm", "bbox"):
         raise InputError(f"iou_type must be segm or bbox, got {iou_type!r}")
     where = annotations if isinstance(annotations, str) else "annotations"
@@ -65,23 +130,7 @@ def evaluate_results(
     results_where = results if isinstance(results, str) else "results"
     rows = read_json(results) if isinstance(results, str) else results
     detections = _normalised_results(rows, dataset, image_numbers, iou_type, where=results_where)
-
-    try:
-        ground_truth = COCO(dataset)
-        if is_federated:
-            evaluation = LVISeval(ground_truth, LVISResults(ground_truth, detections, LVIS_MAX_DETECTIONS), iou_type)
-        else:
-            evaluation = COCOeval(ground_truth, ground_truth.load_res(detections), iou_type)
-    except ValueError as error:
-        raise InputError(f"{where} with {results_where}: {' '.join(str(error).split())}") from error
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summary_lines()  # computes the figures, without printing them as summarize() does
-    figures = evaluation.get_results()
-    metrics = {name: _figure(figures[name]) for name in evaluation.metric_keys()}
-    if frequency_groups is not None and not is_federated:
-        metrics |= _group_precision(evaluation, frequency_groups)
-    return metrics
+    return CheckedResults(dataset, detections, iou_type, is_federated, frequency_groups, (where, results_where))
 
 
 def to_results(

@@ -11,7 +11,7 @@ from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
-from raylabel.evaluation import MIN_RESULT_SCORE, evaluate_results, results_of_image
+from raylabel.evaluation import MIN_RESULT_SCORE, results_of_image
 from raylabel.label_rows import InstanceRows
 from raylabel.labels import context_from_structs, instances_from_structs
 from raylabel.pipeline.data import RunData, load_classes
@@ -25,6 +25,7 @@ from raylabel.pipeline.rounds import further_rounds
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
+from raylabel.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
 from raylabel.schema import INSTANCE
 from raylabel.storage import RunFolder, commit_json, exists, join
 
@@ -53,8 +54,9 @@ def student_arm(number: int) -> str:
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
 
-    Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data), and for pools whose
-    truth is known the calibration, precision and recall of the pseudo-labels.
+    Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data) with 95% intervals over
+    the validation images, differences from the supervised baseline (without one: from the teacher) with theirs, and
+    for pools whose truth is known the calibration, precision and recall of the pseudo-labels.
 
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
@@ -76,7 +78,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         metrics = {
-            "validation": _evaluate_models(config, run, data),
+            **_precision(_evaluate_models(config, run, data)),
             "pool": measure_pool(config, run, data.pool_truth),
             "pool_of_rounds": {
                 str(number): measure_pool(config, one, data.pool_truth) for number, one in rounds.items()
@@ -88,7 +90,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     return execute_stage(run, "evaluate", inputs, work)
 
 
-def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, dict[str, float | None]]:
+def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
     connect()
     classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
@@ -118,7 +120,25 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
             results[name] += results_of_image(
                 data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
-    return {name: evaluate_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+    return {name: jackknife_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+
+
+def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
+    """Figures of every model with half widths of their intervals, and paired differences from one of them."""
+    base = "supervised" if "supervised" in measured else "teacher"
+    differences = {
+        name: {figure: vars(interval) for figure, interval in precision_intervals(one, measured[base]).items()}
+        for name, one in measured.items()
+        if name != base
+    }
+    return {
+        "validation": {name: one.figures for name, one in measured.items()},
+        "validation_half_widths": {
+            name: {figure: interval.half_width for figure, interval in precision_intervals(one).items()}
+            for name, one in measured.items()
+        },
+        "validation_differences": {"from": base, "models": differences},
+    }
 
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -174,13 +194,17 @@ class PredictShard:
         return pa.concat_tables(parts)
 
 
+NAMES = ("AP", "AP50", "APr", "APc", "APf")
+"""Figures that people are shown first."""
+
+
 def format_metrics(metrics: dict[str, Any]) -> str:
     """AP of every model, and calibration of the pool's labels before and after correction, as text for people."""
-    names = ("AP", "AP50", "APr", "APc", "APf")
-    lines = ["validation (mask AP x 100)" + "".join(f"{name:>8}" for name in names)]
+    lines = ["validation (mask AP x 100)" + "".join(f"{name:>8}" for name in NAMES)]
     for arm, figures in metrics["validation"].items():
-        cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in names)
+        cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
         lines.append(f"  {arm:<24}{cells}")
+    lines += _format_differences(metrics.get("validation_differences"))
     pool = metrics.get("pool")
     if pool and pool["num_instances"]:
         lines.append("pool labels against their hidden truth     raw  calibrated")
@@ -193,3 +217,17 @@ def format_metrics(metrics: dict[str, Any]) -> str:
             f"recall {selected['recall']:.3f}"
         )
     return "\n".join(lines)
+
+
+def _format_differences(differences: dict[str, Any] | None) -> list[str]:
+    """Lines for people; none for metrics of before there were intervals."""
+    if not differences or not differences["models"]:
+        return []
+    names = ("AP", "APr")
+    title = f"minus {differences['from']}, 95% interval"
+    lines = [f"{title:<32}" + "".join(f"{name:>16}" for name in names)]
+    for arm, of_arm in differences["models"].items():
+        known = [of_arm.get(name) for name in names]
+        cells = (f"{100 * one['value']:+.1f} ± {100 * one['half_width']:.1f}" if one else "–" for one in known)
+        lines.append(f"  {arm:<30}" + "".join(f"{cell:>16}" for cell in cells))
+    return lines

@@ -16,6 +16,7 @@ from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
 from raylabel.report.sections import (
     calibration_section,
+    difference_table,
     lineage,
     precision_table,
     quarantined,
@@ -50,6 +51,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "categories": categories,
         "tiles": _tiles(metrics, calibration, run.artifact("labels")),
         "precision": precision_table(metrics),
+        "differences": difference_table(metrics),
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
         "labels": run.artifact("labels"),
@@ -146,6 +148,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "hundredfold": _hundredfold,
+        "signed_hundredfold": lambda value: f"{100 * value:+.1f}",
         "decimal": _decimal,
         "signed": lambda value: _decimal(value, "+.3f"),
         "base64": lambda content: base64.b64encode(content).decode(),

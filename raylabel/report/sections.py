@@ -39,21 +39,41 @@ def read_categories(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """AP of every model on the validation split, as measured; the best of each column is marked unless all
-    are equal."""
+    """AP of every model on the validation split, as measured, with half widths of 95% intervals where they are known;
+    the best of each column is marked unless all are equal."""
     arms: dict[str, dict[str, float | None]] = (metrics or {}).get("validation") or {}
     if not arms:
         return None
+    half_widths: dict[str, dict[str, float]] = (metrics or {}).get("validation_half_widths") or {}
     names = [name for name in _METRICS if any(name in figures for figures in arms.values())]
     best = {name: _best([figures.get(name) for figures in arms.values()]) for name in names}
     rows = []
     for arm in sorted(arms, key=lambda arm: list(ARMS).index(arm) if arm in ARMS else len(ARMS)):
         cells = [
-            {"value": value, "is_best": value is not None and value == best[name]}
+            {
+                "value": value,
+                "is_best": value is not None and value == best[name],
+                "half_width": half_widths.get(arm, {}).get(name),
+            }
             for name, value in ((name, arms[arm].get(name)) for name in names)
         ]
         rows.append({"arm": arm, "about": _about(arm), "cells": cells})
     return {"names": names, "rows": rows}
+
+
+def difference_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Each model minus one of them, with 95% intervals; those that don't contain 0 are marked."""
+    differences = (metrics or {}).get("validation_differences")
+    if not differences or not differences["models"]:
+        return None
+    models: dict[str, dict[str, dict[str, float]]] = differences["models"]
+    names = [name for name in _METRICS if any(name in of_arm for of_arm in models.values())]
+    rows = []
+    for arm in sorted(models, key=lambda arm: list(ARMS).index(arm) if arm in ARMS else len(ARMS)):
+        known = [models[arm].get(name) for name in names]
+        cells = [one and one | {"is_sure": abs(one["value"]) > one["half_width"]} for one in known]
+        rows.append({"arm": arm, "cells": cells})
+    return {"from": differences["from"], "names": names, "rows": rows}
 
 
 def _about(arm: str) -> str:

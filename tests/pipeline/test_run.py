@@ -53,6 +53,10 @@ def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dic
         assert not Path(run.path(folder, "checkpoints")).exists()
     metrics = read_json(run.path("evaluation", "metrics.json"))
     assert set(metrics["validation"]) == {"teacher", "student", "student+corrector", "supervised"}
+    assert metrics["validation_differences"]["from"] == "supervised"
+    assert set(metrics["validation_differences"]["models"]) == {"teacher", "student", "student+corrector"}
+    assert set(metrics["validation_half_widths"]) == set(metrics["validation"])
+    assert all(half_width >= 0 for one in metrics["validation_half_widths"].values() for half_width in one.values())
     assert metrics["pool"]["num_images"] == 32
     assert "<html" in Path(run.path("report", "index.html")).read_text()
 

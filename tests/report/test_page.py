@@ -20,7 +20,7 @@ from raylabel.errors import InputError
 from raylabel.report import build_report, calibration_page, classes_csv
 from raylabel.report.calibration_view import class_rows
 from raylabel.report.gallery import choose_images, draw
-from raylabel.report.sections import precision_table, read_categories
+from raylabel.report.sections import difference_table, precision_table, read_categories
 from raylabel.storage import RunFolder, commit_json, read_json, remove
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -215,6 +215,23 @@ def test_best_is_marked_whoever_it_is() -> None:
     assert equal is not None
     assert not any(row["cells"][0]["is_best"] for row in equal["rows"])
     assert precision_table({"validation": {}}) is None
+
+
+def test_differences_are_marked_where_the_interval_is_on_one_side(page: str) -> None:
+    of_models = {
+        "student": {"AP": {"value": 0.02, "half_width": 0.03}, "APr": {"value": -0.05, "half_width": 0.04}},
+        "teacher": {"AP": {"value": 0.02, "half_width": 0.01}},
+    }
+    table = difference_table({"validation_differences": {"from": "supervised", "models": of_models}})
+    assert table is not None
+    assert table["names"] == ["AP", "APr"]
+    marks = {row["arm"]: [cell and cell["is_sure"] for cell in row["cells"]] for row in table["rows"]}
+    assert marks == {"teacher": [True, None], "student": [False, True]}
+    assert difference_table({"validation": {}}) is None
+    text = Outline(page).text
+    assert "Difference from supervised" in text
+    assert "-3.1 ± 1.2" in text.replace("\xa0", " ")
+    assert "35.0 ± 2.1" in text.replace("\xa0", " ")
 
 
 def test_gallery_takes_rare_classes_first_and_draws_masks(full_run: RunFolder) -> None:
