@@ -7,7 +7,7 @@ of 3,000 that is less skewed, a test split with each class as often. A teacher i
 labelled steps no longer help; every student starts from its moving average and makes the same number of steps. Printed
 are means over seeds, and differences from supervised training of the same compute and from the teacher, with paired 95%
 intervals over seeds (Student's t). What is finished is in `--out` and not done again; `--smoothing` compares teachers,
-`--num-labelled` sizes of the labelled set.
+`--num-labelled` sizes of the labelled set. With `--seeds 2` and a few `--arms` it is done in 20 minutes on 2 cores.
 """
 
 import argparse
@@ -24,8 +24,10 @@ import torch
 from distillation_arms import (
     Arm,
     Lengths,
-    box_head_similarity,
+    class_similarity_at,
     corrected,
+    fold_predictions,
+    matched,
     measure,
     new_segmenter,
     one_hot,
@@ -36,11 +38,14 @@ from distillation_arms import (
     train_teacher,
 )
 from distillation_world import World, generate_world
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from scipy.stats import t as students_t
 
+from raylabel.calibration import Detections
 from raylabel.config import CorrectorKind, PoolLosses, SmoothingKind
 from raylabel.instances import Instances
+from raylabel.models.protocols import Segmenter
 
 EVERYTHING = PoolLosses(classes=1, objectness=1, boxes=1, masks=1)
 ARMS = {
@@ -53,60 +58,61 @@ ARMS = {
     "soft + hierarchical": Arm(corrector="hierarchical"),
     "soft + contextual": Arm(corrector="contextual"),
     "soft + marginal": Arm(corrector="marginal"),
+    "soft + marginal, cross-fitted": Arm(corrector="marginal", is_cross_fitted=True),
     "soft + marginal, boxes and masks too": Arm(corrector="marginal", pool_losses=EVERYTHING),
+    "soft + marginal, boxes and masks by quality": Arm(corrector="marginal", pool_losses=EVERYTHING, by_quality=True),
     "soft, calibration images too": Arm(with_calibration=True),
     "soft + marginal, round 2": Arm(corrector="marginal", teacher="soft + marginal"),
 }
 OUTPUT_CORRECTORS: tuple[CorrectorKind, ...] = ("marginal", "contextual")
 """Correctors that act on outputs, of the teacher and of some students."""
-CORRECTED_OUTPUTS = ("teacher", "soft", "soft + marginal")
-SMOOTHINGS: dict[str, tuple[SmoothingKind, float]] = {
-    "none": ("none", 0.0),
-    "uniform": ("uniform", 0.2),
-    "similarity (box head)": ("similarity", 0.2),
+CORRECTED_OUTPUTS = (
+    "teacher",
+    "supervised",
+    "soft",
+    "soft + marginal",
+    "soft + contextual",
+    "soft + marginal, round 2",
+)
+SMOOTHINGS: dict[str, tuple[SmoothingKind, str]] = {
+    "uniform": ("uniform", "box_head"),
+    "similarity (box head)": ("similarity", "box_head"),
+    "similarity (backbone)": ("similarity", "backbone"),
 }
-"""Name -> kind and mass of the rarest class."""
+"""Name -> kind, and layer of the prototypes."""
+NUM_FOLDS = 2
 COLUMNS = ("AP", "APr", "APc", "APf", "AP^pool", "NLL", "ECE", "CCECE")
 
 
 def main() -> None:
     arguments = _arguments()
     started = time.monotonic()
-    ray.init(num_cpus=arguments.num_cpus, include_dashboard=False, log_to_driver=True)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    ray.init(address="local", num_cpus=arguments.num_cpus, include_dashboard=False, log_to_driver=True)
     lengths = Lengths(
         warmup=arguments.warmup,
         teacher=arguments.teacher_steps,
         student=arguments.student_steps,
         is_bf16=arguments.bf16,
     )
-    arms = {name: ARMS[name] for name in arguments.arms or ARMS}
-    waiting: list[Any] = []
+    arms = {name: ARMS[name] for name in (ARMS if arguments.arms is None else arguments.arms)}
+    smoothings = [(kind, eps_max) for kind in arguments.smoothing for eps_max in arguments.eps_max]
+    seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
     figures: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in seeds}
-    smoothings = [kind for kind in SMOOTHINGS if kind == "none" or arguments.smoothing]
-    for seed in seeds:
-        place = {"out": str(arguments.out), "seed": seed, "num_labelled": arguments.num_labelled}
-        finished_arms = {name: _read(_folder(place), name) for name in [*map(_teacher_name, smoothings), *arms]}
-        for known in finished_arms.values():
-            figures[seed] |= known or {}
-        if all(finished_arms.values()):
+    to_come, waiting = list(seeds), dict[Any, int]()
+    while to_come or waiting:
+        # Seed by seed: what is interrupted has whole seeds.
+        while to_come and len(set(waiting.values())) < arguments.num_cpus:
+            seed = to_come.pop(0)
+            place = {"out": str(arguments.out), "seed": seed}
+            place |= {"num_labelled": arguments.num_labelled, "num_pool": arguments.num_pool}
+            known, tasks = _start(place, lengths, arms, smoothings)
+            figures[seed] |= known
+            waiting |= dict.fromkeys(tasks, seed)
+        if not waiting:
             continue
-        world = world_task.remote(place)
-        done: dict[str, Any] = dict.fromkeys(finished_arms)
-        for kind in smoothings:
-            if not finished_arms[_teacher_name(kind)]:
-                after = None if kind == "none" else done["teacher"]
-                done[_teacher_name(kind)] = teacher_task.remote(place, lengths, world, kind, after)
-        found: dict[str, Any] = {}
-        for name, arm in arms.items():
-            if not finished_arms[name]:
-                if arm.teacher not in found:
-                    found[arm.teacher] = label_task.remote(place, world, arm.teacher, done[arm.teacher])
-                done[name] = student_task.remote(place, lengths, world, name, arm, found[arm.teacher])
-        waiting += [task for task in done.values() if task is not None]
-    while waiting:
-        [finished], waiting = ray.wait(waiting)
-        seed, of_task = ray.get(finished)
+        [finished], _ = ray.wait(list(waiting))
+        seed = waiting.pop(finished)
+        of_task = ray.get(finished)
         figures[seed] |= of_task
         minutes = (time.monotonic() - started) / 60
         for name, one in of_task.items():
@@ -114,14 +120,47 @@ def main() -> None:
     print_tables(list(figures.values()))
 
 
+def _start(
+    place: dict[str, Any], lengths: Lengths, arms: dict[str, Arm], smoothings: Sequence[tuple[str, float]]
+) -> tuple[dict[str, dict[str, float]], list[Any]]:
+    """Figures of a seed that are there already, and the tasks that find the others."""
+    names = ["teacher", *(_smoothed_name(*one) for one in smoothings), *arms]
+    finished = {name: known for name in names if (known := _read(_folder(place), name)) is not None}
+    figures = {name: one for known in finished.values() for name, one in known.items()}
+    if len(finished) == len(names):
+        return figures, []
+    world = world_task.remote(place)
+    tasks: dict[str, Any] = {}
+    if "teacher" not in finished:
+        tasks["teacher"] = teacher_task.remote(place, lengths, world)
+    for kind, eps_max in smoothings:
+        name = _smoothed_name(kind, eps_max)
+        if name not in finished:
+            tasks[name] = smoothed_teacher_task.remote(place, lengths, world, kind, eps_max, tasks.get("teacher"))
+    said: dict[str, Any] = {}
+    folds = None
+    for name, arm in arms.items():
+        if name in finished:
+            continue
+        if arm.teacher not in said:
+            said[arm.teacher] = label_task.remote(place, world, arm.teacher, tasks.get(arm.teacher))
+        if arm.is_cross_fitted and folds is None:
+            folds = fold_task.remote(place, lengths, world)
+        held_out = folds if arm.is_cross_fitted else None
+        tasks[name] = student_task.remote(place, lengths, world, name, arm, said[arm.teacher], held_out)
+    return figures, list(tasks.values())
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS))
-    parser.add_argument("--smoothing", action="store_true", help="also train teachers with each kind of smoothing")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="all of them unless given")
+    parser.add_argument("--smoothing", nargs="*", choices=list(SMOOTHINGS), default=[], help="also train such teachers")
+    parser.add_argument("--eps-max", nargs="+", type=float, default=[0.2], help="mass that the rarest class gives away")
     parser.add_argument("--num-labelled", type=int, default=120)
+    parser.add_argument("--num-pool", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=Lengths().warmup)
     parser.add_argument("--teacher-steps", type=int, default=Lengths().teacher)
     parser.add_argument("--student-steps", type=int, default=Lengths().student)
@@ -133,29 +172,51 @@ def _arguments() -> argparse.Namespace:
 @ray.remote(num_cpus=1)
 def world_task(place: dict[str, Any]) -> World:
     """The world of a seed; shared by its tasks."""
-    return generate_world(place["seed"], num_labelled=place["num_labelled"])
+    return generate_world(place["seed"], num_labelled=place["num_labelled"], num_pool=place["num_pool"])
 
 
 @ray.remote(num_cpus=1)
-def teacher_task(
-    place: dict[str, Any], lengths: Lengths, world: World, kind: str, after: Any = None
-) -> tuple[int, dict[str, dict[str, float]]]:
-    """Train and measure a teacher with a kind of smoothing; all kinds go on from the same unsmoothed warm-up."""
-    name, seed, folder = _teacher_name(kind), place["seed"], _folder(place)
-    labelled, warm = world["labelled"], folder / "warmup.safetensors"
-    if not warm.exists():
-        assert kind == "none", "the unsmoothed teacher makes the warm-up"
-        warmed = train_teacher(labelled, seed, lengths, class_targets=one_hot(labelled), start=0, stop=lengths.warmup)
-        _save(warmed.state_dict(), warm)
-    state = load_file(warm)
-    similarity = box_head_similarity(new_segmenter(labelled, seed, state), labelled)
-    smoothing, eps_max = SMOOTHINGS[kind]
-    targets = smoothed(labelled, smoothing, similarity, eps_max)
+def teacher_task(place: dict[str, Any], lengths: Lengths, world: World) -> dict[str, dict[str, float]]:
+    """Train and measure the teacher without smoothing; its warm-up is kept for those with."""
+    labelled, seed, folder = world["labelled"], place["seed"], _folder(place)
+    targets = one_hot(labelled)
+    warm = train_teacher(labelled, seed, lengths, class_targets=targets, start=0, stop=lengths.warmup).state_dict()
+    _save(warm, folder / "warmup.safetensors")
+    return _finish_teacher(place, lengths, world, "teacher", targets)
+
+
+@ray.remote(num_cpus=1)
+def smoothed_teacher_task(
+    place: dict[str, Any], lengths: Lengths, world: World, kind: str, eps_max: float, after: Any
+) -> dict[str, dict[str, float]]:
+    """Train and measure a teacher with smoothed targets from the end of the warm-up on."""
+    labelled, (smoothing, layer) = world["labelled"], SMOOTHINGS[kind]
+    warm = new_segmenter(labelled, place["seed"], load_file(_folder(place) / "warmup.safetensors"))
+    targets = smoothed(labelled, smoothing, class_similarity_at(warm, labelled, layer), eps_max)
+    return _finish_teacher(place, lengths, world, _smoothed_name(kind, eps_max), targets)
+
+
+def _finish_teacher(
+    place: dict[str, Any], lengths: Lengths, world: World, name: str, class_targets: NDArray[np.float32]
+) -> dict[str, dict[str, float]]:
+    folder, labelled = _folder(place), world["labelled"]
     teacher = train_teacher(
-        labelled, seed, lengths, class_targets=targets, start=lengths.warmup, stop=lengths.teacher, state=state
+        labelled,
+        place["seed"],
+        lengths,
+        class_targets=class_targets,
+        start=lengths.warmup,
+        stop=lengths.teacher,
+        state=load_file(folder / "warmup.safetensors"),
     )
     _save(teacher.state_dict(), folder / f"{name}.safetensors")
-    return seed, _measure_all(world, teacher, name, folder)
+    return _measure_all(world, teacher, name, folder)
+
+
+@ray.remote(num_cpus=1)
+def fold_task(place: dict[str, Any], lengths: Lengths, world: World) -> Detections:
+    """What teachers say of labelled images that they have not seen, matched."""
+    return matched(world["labelled"], fold_predictions(world["labelled"], place["seed"], lengths, NUM_FOLDS))
 
 
 @ray.remote(num_cpus=1)
@@ -167,38 +228,46 @@ def label_task(place: dict[str, Any], world: World, teacher: str, after: Any) ->
 
 @ray.remote(num_cpus=1)
 def student_task(
-    place: dict[str, Any], lengths: Lengths, world: World, name: str, arm: Arm, found: dict[str, list[Instances]]
-) -> tuple[int, dict[str, dict[str, float]]]:
-    """Train and measure a student."""
-    seed, folder = place["seed"], _folder(place)
+    place: dict[str, Any],
+    lengths: Lengths,
+    world: World,
+    name: str,
+    arm: Arm,
+    said: dict[str, list[Instances]],
+    held_out: Detections | None,
+) -> dict[str, dict[str, float]]:
+    """Train and measure a student; `held_out` in place of what was said of the calibration split."""
+    folder = _folder(place)
     targets = None
     if arm.pool_losses is not None:
-        vectors = corrected(arm.corrector, world, found["calibration"], found["pool"], is_pool=True)
-        targets = pool_targets(found["pool"], vectors, is_hard=arm.is_hard)
+        held_out = held_out or matched(world["calibration"], said["calibration"])
+        vectors = corrected(arm.corrector, world, held_out, said["pool"], is_pool=True)
+        targets = pool_targets(said["pool"], vectors, is_hard=arm.is_hard, by_quality=arm.by_quality)
     state = load_file(folder / f"{arm.teacher}.safetensors")
-    student = train_student(world, arm, targets, seed, lengths, state)
+    student = train_student(world, arm, targets, place["seed"], lengths, state)
     _save(student.state_dict(), folder / f"{name}.safetensors")
-    return seed, _measure_all(world, student, name, folder)
+    return _measure_all(world, student, name, folder)
 
 
-def _measure_all(world: Any, segmenter: Any, name: str, folder: Path) -> dict[str, dict[str, float]]:
+def _measure_all(world: World, segmenter: Segmenter, name: str, folder: Path) -> dict[str, dict[str, float]]:
     found = predict(segmenter.eval(), world["test"])
     figures = {name: measure(world, found, [one.soft_vectors for one in found])}
     if name in CORRECTED_OUTPUTS:
-        calibration = predict(segmenter, world["calibration"])
+        held_out = matched(world["calibration"], predict(segmenter, world["calibration"]))
         for kind in OUTPUT_CORRECTORS:
-            vectors = corrected(kind, world, calibration, found, is_pool=False)
+            vectors = corrected(kind, world, held_out, found, is_pool=False)
             figures[f"{name}, outputs {kind}"] = measure(world, found, vectors)
     (folder / f"{name}.json").write_text(json.dumps(figures))
     return figures
 
 
-def _teacher_name(kind: str) -> str:
-    return "teacher" if kind == "none" else f"teacher, {kind}"
+def _smoothed_name(kind: str, eps_max: float) -> str:
+    return f"teacher, {kind} {eps_max:g}"
 
 
 def _folder(place: dict[str, Any]) -> Path:
-    folder = Path(place["out"], f"labelled-{place['num_labelled']}", f"seed-{place['seed']}")
+    sizes = f"labelled-{place['num_labelled']}-pool-{place['num_pool']}"
+    folder = Path(place["out"], sizes, f"seed-{place['seed']}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

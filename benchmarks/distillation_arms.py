@@ -31,6 +31,7 @@ from raylabel.models import build_segmenter
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.smoothing import PrototypeSums, class_similarity, soft_targets
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
+from raylabel.training.examples import target_of
 from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.loop import train
 
@@ -53,6 +54,8 @@ class Arm:
         with_calibration: the calibration images count as labelled ones.
         is_constant: the teacher's constant learning rate goes on.
         teacher: whose predictions are learnt: "teacher", or an arm of an earlier round.
+        by_quality: boxes and masks are weighed by mask quality.
+        is_cross_fitted: the corrector is fitted on the labelled images, by what teachers say that saw other folds.
     """
 
     corrector: CorrectorKind = "none"
@@ -61,6 +64,8 @@ class Arm:
     with_calibration: bool = False
     is_constant: bool = False
     teacher: str = "teacher"
+    by_quality: bool = False
+    is_cross_fitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,12 +247,24 @@ def predict(segmenter: Segmenter, split: Split) -> list[Instances]:
     return found
 
 
-def box_head_similarity(segmenter: Segmenter, labelled: Split) -> NDArray[np.float64]:
-    """Class similarity from the prototypes of the box head's features."""
+def fold_predictions(labelled: Split, seed: int, lengths: Lengths, num_folds: int) -> list[Instances]:
+    """Predictions of every labelled image by a teacher that was trained without its fold, for as many epochs as the
+    teacher of all."""
+    found: dict[int, Instances] = {}
+    steps = round(lengths.teacher * (1 - 1 / num_folds))
+    for fold in np.array_split(np.random.default_rng(seed).permutation(len(labelled)), num_folds):
+        rest = labelled.rows(np.setdiff1d(np.arange(len(labelled)), fold))
+        teacher = train_teacher(rest, seed, lengths, class_targets=one_hot(labelled), start=0, stop=steps)
+        found |= zip(fold.tolist(), predict(teacher.eval(), labelled.rows(fold)), strict=True)
+    return [found[row] for row in range(len(labelled))]
+
+
+def class_similarity_at(segmenter: Segmenter, labelled: Split, layer: str) -> NDArray[np.float64]:
+    """Class similarity from the prototypes of a layer's features."""
     sums = None
     targets = true_targets(labelled, one_hot(labelled))
     for row, target in enumerate(targets):
-        embeddings = segmenter.embed([labelled.tensor(row)], [target]).numpy()
+        embeddings = segmenter.embed([labelled.tensor(row)], [target], layer=layer).numpy()
         part = PrototypeSums.of_instances(
             embeddings, target.class_probs.argmax(dim=1).numpy(), num_classes=labelled.annotated.num_classes
         )
@@ -276,9 +293,9 @@ def as_detections(found: Sequence[Instances], num_classes: int) -> Detections:
 
 
 def corrected(
-    kind: CorrectorKind, world: World, calibration: Sequence[Instances], found: Sequence[Instances], *, is_pool: bool
+    kind: CorrectorKind, world: World, held_out: Detections, found: Sequence[Instances], *, is_pool: bool
 ) -> list[NDArray[np.float32]]:
-    """Soft vectors after a corrector that was fitted on the calibration split's predictions of the same model."""
+    """Soft vectors after a corrector that was fitted on matched predictions of held-out images."""
     if kind == "none":
         return [one.soft_vectors for one in found]
     labelled = world["labelled"].annotated
@@ -289,7 +306,7 @@ def corrected(
         num_train_images=labelled.class_image_counts(),
         pool_histogram=_histogram(unmatched) if is_pool and kind == "marginal" else None,
     )
-    corrector = fit_corrector(kind, matched(world["calibration"], calibration), context=context)
+    corrector = fit_corrector(kind, held_out, context=context)
     scores = np.split(corrector(everything), np.cumsum([len(one) for one in found])[:-1])
     return [
         correct_soft_vectors(one.soft_vectors, one.class_indices, of_image)
@@ -303,7 +320,11 @@ def _histogram(detections: Detections) -> ReliabilityBins:
 
 
 def pool_targets(
-    found: Sequence[Instances], soft_vectors: Sequence[NDArray[np.float32]], *, is_hard: bool
+    found: Sequence[Instances],
+    soft_vectors: Sequence[NDArray[np.float32]],
+    *,
+    is_hard: bool = False,
+    by_quality: bool = False,
 ) -> list[Target]:
     """Targets of the pool: which objects there are is the teacher's word, what they are the corrected vectors'."""
     targets = []
@@ -313,18 +334,10 @@ def pool_targets(
         probs = vectors[rows]
         if is_hard:
             probs = np.eye(vectors.shape[1], dtype=np.float32)[one.class_indices[rows]]
-        boxes = one.boxes_xyxy[rows]
-        sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) if len(rows) else np.zeros(0)
-        is_usable = sides >= 1
-        rows, boxes, probs = rows[is_usable], boxes[is_usable], probs[is_usable]
-        targets.append(
-            Target(
-                boxes_xyxy=torch.from_numpy(boxes),
-                masks_NHW=torch.from_numpy(decode_masks([one.masks[row] for row in rows], one.image_size_hw)),
-                class_probs=torch.from_numpy(probs.astype(np.float32)),
-                weights=torch.from_numpy((foreground[rows] >= FOREGROUND).astype(np.float32)),
-            )
-        )
+        quality = one.mask_quality[rows] if by_quality else np.ones(len(rows), np.float32)
+        is_learnt = (foreground[rows] >= FOREGROUND).astype(np.float32)
+        masks = [one.masks[row] for row in rows]
+        targets.append(target_of(one.image_size_hw, one.boxes_xyxy[rows], masks, probs, is_learnt, quality))
     return targets
 
 

@@ -38,6 +38,18 @@ class Split:
         """(3, H, W) float32 in [0, 1]."""
         return torch.from_numpy(self.images[row].astype(np.float32)) / 255
 
+    def rows(self, rows: NDArray[np.integer]) -> "Split":
+        """Some of the images."""
+        return Split(
+            images=self.images[rows],
+            annotated=AnnotatedSet(
+                images=tuple(self.annotated.images[row] for row in rows),
+                categories=self.annotated.categories,
+                annotations=tuple(self.annotated.annotations[row] for row in rows),
+                is_federated=False,
+            ),
+        )
+
     def __add__(self, other: "Split") -> "Split":
         both = self.annotated, other.annotated
         return Split(

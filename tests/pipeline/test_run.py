@@ -9,6 +9,7 @@ import pytest
 from raylabel.config import Config, load_run_config
 from raylabel.labels import committed_shards
 from raylabel.models.saved import load_segmenter
+from raylabel.pipeline import distill
 from raylabel.pipeline.check import check_run
 from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.run import run_pipeline
@@ -109,15 +110,35 @@ def test_recalibrate_keeps_teacher_and_raw_labels(finished_run: tuple[Config, Ru
     assert changed
 
 
+def run_until_round_2_is_distilled(config: Config, run: RunFolder) -> None:
+    """Run the pipeline, interrupted as round 2 begins to distil."""
+    distil = distill.run_stage
+
+    def interrupted(config: Config, of_round: RunFolder) -> dict[str, Any]:
+        if of_round.uri.endswith("round-2"):
+            raise KeyboardInterrupt
+        return distil(config, of_round)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "run_stage", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, run)
+
+
 def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
     config, run, artifacts = finished_run
     twice = replace(config, student=replace(config.student, rounds=2))
     assert check_run(twice, run)["rounds"] == {"2": dict.fromkeys(("calibrate", "label", "distill"), "would run")}
     models = modified(run, "*/*.safetensors")
+    second = RunFolder(run.path("round-2"))
+    run_until_round_2_is_distilled(twice, run)
+    states = {one["stage"]: one["state"] for one in run_status(run)["rounds"]["2"]["stages"]}
+    assert (states["label"], states["distill"]) == ("finished", "not started")
+    labelled = modified(second, "labels/shard-*.parquet")
     again = run_pipeline(twice, run)
     assert modified(run, "*/*.safetensors") == models, "the first round stays as it is"
+    assert modified(second, "labels/shard-*.parquet") == labelled, "the interrupted round goes on"
     assert again["distill"]["fingerprint"] == artifacts["distill"]["fingerprint"]
-    second = RunFolder(run.path("round-2"))
     teacher = second.artifact("teacher")
     assert teacher is not None
     assert teacher["inputs"]["student"] == artifacts["distill"]["fingerprint"]
