@@ -74,10 +74,11 @@ class TrainingLog:
         Raises:
             StorageError: it could not be written.
         """
+        self._wait()
+        self._events.close()  # alone waits for events that are still on the way to the file
         self.commit()
         self._wait()
         self._thread.shutdown()
-        self._events.close()
         if self._scratch is not None:
             self._scratch.cleanup()
 
