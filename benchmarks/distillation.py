@@ -27,6 +27,7 @@ from distillation_arms import (
     class_similarity_at,
     corrected,
     fold_predictions,
+    held_out_detections,
     matched,
     measure,
     new_segmenter,
@@ -58,6 +59,7 @@ ARMS = {
     "soft + hierarchical": Arm(corrector="hierarchical"),
     "soft + contextual": Arm(corrector="contextual"),
     "soft + marginal": Arm(corrector="marginal"),
+    "soft + marginal, 30 calibration images": Arm(corrector="marginal", num_calibration=30),
     "soft + marginal, cross-fitted": Arm(corrector="marginal", is_cross_fitted=True),
     "soft + marginal, boxes and masks too": Arm(corrector="marginal", pool_losses=EVERYTHING),
     "soft + marginal, boxes and masks by quality": Arm(corrector="marginal", pool_losses=EVERYTHING, by_quality=True),
@@ -240,7 +242,8 @@ def student_task(
     folder = _folder(place)
     targets = None
     if arm.pool_losses is not None:
-        held_out = held_out or matched(world["calibration"], said["calibration"])
+        if held_out is None:
+            held_out = held_out_detections(world, said["calibration"], arm.num_calibration)
         vectors = corrected(arm.corrector, world, held_out, said["pool"], is_pool=True)
         targets = pool_targets(said["pool"], vectors, is_hard=arm.is_hard, by_quality=arm.by_quality)
     state = load_file(folder / f"{arm.teacher}.safetensors")
@@ -253,7 +256,7 @@ def _measure_all(world: World, segmenter: Segmenter, name: str, folder: Path) ->
     found = predict(segmenter.eval(), world["test"])
     figures = {name: measure(world, found, [one.soft_vectors for one in found])}
     if name in CORRECTED_OUTPUTS:
-        held_out = matched(world["calibration"], predict(segmenter, world["calibration"]))
+        held_out = held_out_detections(world, predict(segmenter, world["calibration"]))
         for kind in OUTPUT_CORRECTORS:
             vectors = corrected(kind, world, held_out, found, is_pool=False)
             figures[f"{name}, outputs {kind}"] = measure(world, found, vectors)

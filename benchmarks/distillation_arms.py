@@ -55,6 +55,7 @@ class Arm:
         is_constant: the teacher's constant learning rate goes on.
         teacher: whose predictions are learnt: "teacher", or an arm of an earlier round.
         by_quality: boxes and masks are weighed by mask quality.
+        num_calibration: the corrector is fitted on so many of the calibration images; None on all.
         is_cross_fitted: the corrector is fitted on the labelled images, by what teachers say that saw other folds.
     """
 
@@ -65,6 +66,7 @@ class Arm:
     is_constant: bool = False
     teacher: str = "teacher"
     by_quality: bool = False
+    num_calibration: int | None = None
     is_cross_fitted: bool = False
 
 
@@ -280,6 +282,12 @@ def matched(split: Split, found: Sequence[Instances]) -> Detections:
         for row, one in enumerate(found)
     }
     return match_set(split.annotated, predictions)
+
+
+def held_out_detections(world: World, predictions: Sequence[Instances], num_images: int | None = None) -> Detections:
+    """Predictions of the calibration split, or of its first images, matched."""
+    num = len(predictions) if num_images is None else num_images
+    return matched(world["calibration"].rows(np.arange(num)), predictions[:num])
 
 
 def as_detections(found: Sequence[Instances], num_classes: int) -> Detections:
