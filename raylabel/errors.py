@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class NoDetectionError(InputError):
+    """A model found nothing on the images on which it was to be calibrated."""
+
+
 class StorageError(Exception):
     """A disk or an object store refused, or failed for longer than trying again lasted.
 

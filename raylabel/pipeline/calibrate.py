@@ -20,7 +20,7 @@ from raylabel.calibration import (
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
-from raylabel.errors import InputError
+from raylabel.errors import InputError, NoDetectionError
 from raylabel.instances import instances_context
 from raylabel.matching import verification_weights
 from raylabel.pipeline.data import RunData
@@ -51,7 +51,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Another corrector or number of bins is fitted on the stored detections, without a model.
 
     Raises:
-        InputError: an image of the calibration split can't be read, or no detection was made on it.
+        InputError: an image of the calibration split can't be read.
+        NoDetectionError: no detection was made on it.
     """
     data = RunData(config)
     inputs = {
@@ -106,7 +107,7 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
     table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
     if table.num_rows == 0:
-        raise InputError("calibrate: the teacher made no detection on the calibration split; train it longer")
+        raise NoDetectionError("calibrate: the teacher made no detection on the calibration split; train it longer")
     detections, image_ids = detections_from_table(table, num_classes)
     annotated = data.labelled if config.calibration.folds else data.calibration
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raylabel.calibration import Detections
+from raylabel.calibration import Corrector, Detections
 from raylabel.calibration.soft import correct_soft_vectors
 from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
@@ -21,13 +21,13 @@ from raylabel.pipeline.distill import FOLDER as STUDENT
 from raylabel.pipeline.inference import Predictor
 from raylabel.pipeline.map_shards import map_shards, row_shards
 from raylabel.pipeline.pool_quality import measure_pool
-from raylabel.pipeline.rounds import further_rounds
+from raylabel.pipeline.rounds import further_rounds, student_correctors
 from raylabel.pipeline.session import connect, live_progress
 from raylabel.pipeline.stage import execute_stage, finished, stage_folder
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
 from raylabel.schema import INSTANCE
-from raylabel.storage import RunFolder, commit_json, exists, join
+from raylabel.storage import RunFolder, commit_json, digest, exists, join
 
 FOLDER = stage_folder("evaluate")
 
@@ -43,7 +43,7 @@ PREDICTIONS = pa.schema(
 """What workers send back: one model's predictions of one image of the split."""
 
 CORRECTED = "+corrector"
-"""Behind the name of a student: with its round's corrector, which was fitted to its teacher, on its scores."""
+"""Behind the name of a student: with the corrector on its scores that was fitted to it on the calibration split."""
 
 
 def student_arm(number: int) -> str:
@@ -62,6 +62,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
     data, rounds = RunData(config), further_rounds(config, run)
+    correctors = {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
     labels = finished(run, "label")
     inputs = {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -74,11 +75,12 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "pool_truth": data.part_digest("pool_truth"),
         "predictions": [config.label.max_per_image, config.label.top_k],
         "rounds": [finished(one, "distill")["fingerprint"] for one in rounds.values()],
+        "student_correctors": {name: digest(one.to_json()) for name, one in correctors.items()},
     }
 
     def work() -> dict[str, Any]:
         metrics = {
-            **_precision(_evaluate_models(config, run, data)),
+            **_precision(_evaluate_models(config, run, data, correctors)),
             "pool": measure_pool(config, run, data.pool_truth),
             "pool_of_rounds": {
                 str(number): measure_pool(config, one, data.pool_truth) for number, one in rounds.items()
@@ -90,11 +92,12 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     return execute_stage(run, "evaluate", inputs, work)
 
 
-def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
+def _evaluate_models(
+    config: Config, run: RunFolder, data: RunData, correctors: dict[str, Corrector]
+) -> dict[str, JackknifedFigures]:
     connect()
     classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
-    correctors = {student_arm(number): load_corrector(one) for number, one in rounds.items()}
     annotations = data.validation.to_json()
     groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
     arms = {"teacher": run.path("teacher"), "supervised": run.path(BASELINE)}

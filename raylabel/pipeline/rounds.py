@@ -1,7 +1,8 @@
 """Rounds: a student becomes the teacher of the next one. Each further round is a run of its own in `round-N/`.
 
 It has the stages calibrate, label and distill, like any run, and a `teacher/` that is the student of the round before:
-so it resumes, is superseded, looked at and exported as a run is.
+so it resumes, is superseded, looked at and exported as a run is. The last student is calibrated in such a run, too, but
+does not label.
 """
 
 from dataclasses import replace
@@ -24,6 +25,24 @@ def round_run(run: RunFolder, number: int) -> RunFolder:
 def further_rounds(config: Config, run: RunFolder) -> dict[int, RunFolder]:
     """Number -> run of every round after the first that the config asks for."""
     return {number: round_run(run, number) for number in range(2, config.student.rounds + 1)}
+
+
+def student_calibration(run: RunFolder) -> RunFolder:
+    """The run whose teacher is the last student, and which is calibrated only."""
+    return RunFolder(run.path("student-calibration"))
+
+
+def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
+    """Number of a round -> the run with the corrector that was fitted to that round's student: the round after it, or
+    `student_calibration`. Rounds without one are left out, as their student made no detection on the calibration split.
+
+    With `calibration.folds` there are no images that the student has not seen: its teacher's corrector takes the place.
+    """
+    if config.calibration.folds:
+        return {1: run}
+    after = {number - 1: of_round for number, of_round in further_rounds(config, run).items()}
+    after[config.student.rounds] = student_calibration(run)
+    return {number: one for number, one in after.items() if one.artifact(stage_folder("calibrate")) is not None}
 
 
 def round_config(config: Config) -> Config:

@@ -5,9 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 from raylabel.config import Config, dump_config
+from raylabel.errors import NoDetectionError
 from raylabel.pipeline.lease import hold_lease
 from raylabel.pipeline.preflight import check_cluster, check_writable
-from raylabel.pipeline.rounds import ROUND_STAGES, adopt_student, further_rounds, round_config, round_run
+from raylabel.pipeline.rounds import (
+    ROUND_STAGES,
+    adopt_student,
+    further_rounds,
+    round_config,
+    round_run,
+    student_calibration,
+)
 from raylabel.pipeline.session import connect
 from raylabel.pipeline.stage import STAGES, stage_folder
 from raylabel.storage import RunFolder, commit_bytes
@@ -24,7 +32,7 @@ def _run_stage(stage: str) -> Stage:
 
 def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     """Run one stage; the stages before it must be finished. The config is kept in the run. Further rounds belong to
-    `distill`.
+    `distill`, the calibration of the last student to `evaluate`.
 
     Raises:
         InputError: the run folder can't be written, another driver is at work on the run, or as of the stage.
@@ -32,6 +40,8 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     check_writable(run)
     with hold_lease(run):
         commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+        if stage == "evaluate" and not config.calibration.folds:
+            _calibrate_student(config, run)
         artifact = _run_stage(stage)(config, run)
         if stage == "distill":
             _run_further_rounds(config, run)
@@ -44,6 +54,17 @@ def _run_further_rounds(config: Config, run: RunFolder) -> None:
         adopt_student(round_run(run, number - 1), this)
         for stage in ROUND_STAGES:
             run_one(stage, round_config(config), this)
+
+
+def _calibrate_student(config: Config, run: RunFolder) -> None:
+    calibrated = student_calibration(run)
+    adopt_student(round_run(run, config.student.rounds), calibrated)
+    try:
+        run_one("calibrate", round_config(config), calibrated)
+    except NoDetectionError:
+        print(
+            "evaluate: the student made no detection on the calibration split; its scores stay as they are", flush=True
+        )
 
 
 def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,9 @@ from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_tabl
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
 """Folders of the stages that the report tells of, in the order of the stages."""
 
+STUDENT_CALIBRATION = "student-calibration/calibration"
+"""Of the last student."""
+
 ROUND_FOLDERS = ("teacher", "calibration", "labels", "student")
 """Folders of a further round."""
 
@@ -24,7 +27,7 @@ ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
     "supervised": "baseline: labelled images only, as many optimizer steps and images as the student",
     "student": "distilled from labelled images and pseudo-labels",
-    "student+corrector": "the student with the teacher's corrector on its scores",
+    "student+corrector": "the student with a corrector on its scores that was fitted to it on the calibration split",
 }
 """Models that are compared, with what they are."""
 
@@ -82,7 +85,7 @@ def _about(arm: str) -> str:
     if student.startswith("student-"):
         number = int(student.removeprefix("student-"))
         of_round = f"round {number}: distilled from pseudo-labels of round {number - 1}'s student"
-        return f"{of_round}; with its round's corrector on its scores" if plus else of_round
+        return f"{of_round}; with its own corrector on its scores" if plus else of_round
     return ARMS.get(arm, "")
 
 
@@ -183,6 +186,8 @@ def _curve(rows: Sequence[dict[str, float]], key: str) -> tuple[list[float], lis
 def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
     """What every stage said of itself, or that it has not run; those of further rounds behind the others."""
     rounds = [f"round-{number}/{folder}" for number in range(2, num_rounds + 1) for folder in ROUND_FOLDERS]
+    if run.artifact(STUDENT_CALIBRATION) is not None:
+        rounds.append(STUDENT_CALIBRATION)
     rows = []
     for folder in (*STAGE_FOLDERS, *rounds):
         artifact = run.artifact(folder)

@@ -1,23 +1,28 @@
 """The whole pipeline on Ray: every stage leaves what the contract says, and nothing is done twice."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raylabel.config import Config, load_run_config
+from raylabel.errors import NoDetectionError
 from raylabel.labels import committed_shards
 from raylabel.models.saved import load_segmenter
-from raylabel.pipeline import distill
+from raylabel.pipeline import calibrate, distill
 from raylabel.pipeline.check import check_run
+from raylabel.pipeline.data import RunData
 from raylabel.pipeline.recalibrate import recalibrate
-from raylabel.pipeline.run import run_pipeline
+from raylabel.pipeline.rounds import student_calibration, student_correctors
+from raylabel.pipeline.run import run_one, run_pipeline
 from raylabel.pipeline.stage import STAGES, finished
 from raylabel.pipeline.status import format_status, run_status
-from raylabel.pipeline.stored_calibration import load_detections
+from raylabel.pipeline.stored_calibration import load_corrector, load_detections
 from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
-from raylabel.storage import RunFolder, read_json, read_table
+from raylabel.storage import RunFolder, digest, read_json, read_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -60,6 +65,39 @@ def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dic
     assert all(half_width >= 0 for one in metrics["validation_half_widths"].values() for half_width in one.values())
     assert metrics["pool"]["num_images"] == 32
     assert "<html" in Path(run.path("report", "index.html")).read_text()
+
+
+def test_the_student_is_corrected_by_its_own_corrector(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    config, run, artifacts = finished_run
+    calibrated = student_calibration(run)
+    assert student_correctors(config, run) == {1: calibrated}
+    assert finished(calibrated, "teacher")["inputs"]["student"] == artifacts["distill"]["fingerprint"]
+    detections, image_ids = load_detections(calibrated)
+    of_teacher, _ = load_detections(run)
+    assert not np.array_equal(detections.raw_scores, of_teacher.raw_scores)
+    assert set(image_ids) <= {str(image.image_id) for image in RunData(config).calibration.images}
+    digests = artifacts["evaluate"]["inputs"]["student_correctors"]
+    assert digests == {"student": digest(load_corrector(calibrated).to_json())}
+    assert "student-calibration/calibration" in Path(run.path("report", "index.html")).read_text()
+
+
+def test_a_student_without_detections_is_evaluated_as_it_is(
+    finished_run: tuple[Config, RunFolder, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run, _ = finished_run
+    copied = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(run.uri, copied.uri)
+    calibrated = student_calibration(copied)
+    shutil.rmtree(calibrated.path("calibration"))
+
+    def nothing(config: Config, run: RunFolder) -> dict[str, Any]:
+        raise NoDetectionError("calibrate: nothing found")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "run_stage", nothing)
+        metrics = run_one("evaluate", config, copied)["metrics"]
+    assert "student made no detection" in capsys.readouterr().out
+    assert set(metrics["validation"]) == {"teacher", "student", "supervised"}
 
 
 def test_bins_are_those_of_the_detections(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
@@ -148,6 +186,10 @@ def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, Run
         assert finished(second, stage)["fingerprint"] != artifacts[stage]["fingerprint"]
     assert len(committed_shards(second)) == 4
     assert not Path(second.path("student", "supervised")).exists()
+    assert student_correctors(twice, run) == {1: second, 2: student_calibration(run)}
+    assert (
+        finished(student_calibration(run), "teacher")["inputs"]["student"] == finished(second, "distill")["fingerprint"]
+    )
     metrics = again["evaluate"]["metrics"]
     assert {"student-2", "student-2+corrector"} <= set(metrics["validation"])
     assert metrics["pool_of_rounds"]["2"]["num_images"] == 32
@@ -166,9 +208,6 @@ def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, Run
 def test_folds_predict_every_labelled_image_once(
     finished_run: tuple[Config, RunFolder, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from raylabel.pipeline import calibrate
-    from raylabel.pipeline.data import RunData
-
     config, run, _ = finished_run
     folded = replace(
         config, calibration=replace(config.calibration, folds=2), label=replace(config.label, shard_size=4)
