@@ -58,6 +58,7 @@ def _run_further_rounds(config: Config, run: RunFolder) -> None:
 
 def _calibrate_student(config: Config, run: RunFolder) -> None:
     calibrated = student_calibration(run)
+    print(f"evaluate: the student is calibrated in {calibrated.uri}", flush=True)
     adopt_student(round_run(run, config.student.rounds), calibrated)
     try:
         run_one("calibrate", round_config(config), calibrated)
