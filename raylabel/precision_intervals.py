@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as students_t
 
 from raylabel.evaluation import IouType, check_results
@@ -82,11 +83,11 @@ def precision_intervals(measured: JackknifedFigures, base: JackknifedFigures | N
     return intervals
 
 
-def _values(figures: Sequence[Figures], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _values(figures: Sequence[Figures], name: str) -> NDArray[np.float64]:
     return np.array([np.nan if (value := one.get(name)) is None else value for one in figures])
 
 
-def _half_width(without: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _half_width(without: NDArray[np.float64]) -> float:
     num_parts = len(without)
     variance = (num_parts - 1) * without.var()
     return float(students_t.ppf(0.975, num_parts - 1) * np.sqrt(variance))

@@ -13,7 +13,7 @@ TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
 os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(TESTS), os.environ.get("PYTHONPATH")) if part)
 
-from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402
+from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402  # needs the path above
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

@@ -123,4 +123,4 @@ class CrashingDecoderSegmenter(FakeSegmenter):
                 ctypes.string_at(0)
             return load(self)
 
-        PpmImagePlugin.PpmImageFile.load = crashing  # type: ignore[method-assign]
+        PpmImagePlugin.PpmImageFile.load = crashing

@@ -108,4 +108,4 @@ def test_a_missing_config_and_a_folder_that_is_no_run_are_named(tmp_path: Path) 
 def test_the_config_is_frozen() -> None:
     config = Config(data=DataConfig(labelled="a", images="b", calibration="c", validation="d", pool="e"))
     with pytest.raises(AttributeError):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3

@@ -253,7 +253,7 @@ def test_missing_file_and_unknown_iou_type(tiny: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"nowhere\.json: no such file"):
         evaluate_results("nowhere.json", [])
     with pytest.raises(InputError, match="iou_type must be segm or bbox, got 'mask'"):
-        evaluate_results(tiny, [], iou_type="mask")  # type: ignore[arg-type]
+        evaluate_results(tiny, [], iou_type="mask")
 
 
 def test_to_results_is_json_that_evaluates_perfectly(tiny: dict[str, Any]) -> None:

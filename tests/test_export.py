@@ -198,7 +198,7 @@ def test_pools_whose_ids_are_not_paths_keep_their_uri(run: RunFolder, tmp_path: 
 
 def test_what_is_not_there(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format must be coco, lvis or yolo, got 'voc'"):
-        export_labels(run, "voc", str(tmp_path / "x"))  # type: ignore[arg-type]
+        export_labels(run, "voc", str(tmp_path / "x"))
     Path(run.path("labels", "artifact.json")).unlink()
     with pytest.raises(InputError, match="the pool is not labelled yet"):
         export_labels(run, "coco", str(tmp_path / "x.json"))

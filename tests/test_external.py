@@ -200,7 +200,7 @@ def test_bad_arguments_and_correctors_are_refused(files: Files, tmp_path: Path) 
         ({"iou_threshold": 1.5}, "iou_threshold must be in"),
     ):
         with pytest.raises(InputError, match=message):
-            calibrate_results(predictions, annotations, str(tmp_path), **arguments)  # type: ignore[arg-type]
+            calibrate_results(predictions, annotations, str(tmp_path), **arguments)
     with pytest.raises(InputError, match=r"absent\.json: no such file"):
         calibrate_results(str(tmp_path / "absent.json"), annotations, str(tmp_path))
     corrector = tmp_path / "corrector.json"

@@ -25,8 +25,8 @@ def instances() -> Instances:
 
 @pytest.mark.parametrize("rows", [np.array([2, 0]), np.array([True, False, True])[::-1], [2, 0], slice(None, None, 2)])
 def test_every_kind_of_index_takes_whole_rows(instances: Instances, rows: object) -> None:
-    chosen = instances[rows]  # type: ignore[index]
-    expected = np.arange(3)[rows]  # type: ignore[index]
+    chosen = instances[rows]
+    expected = np.arange(3)[rows]
     np.testing.assert_array_equal(chosen.class_indices, instances.class_indices[expected])
     np.testing.assert_array_equal(chosen.mask_areas, 5 * (expected + 1))
     np.testing.assert_array_equal(chosen.boxes_xyxy, instances.boxes_xyxy[expected])

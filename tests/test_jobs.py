@@ -34,7 +34,7 @@ def test_script_calls_its_command(script: str, command: str, monkeypatch: pytest
         return 2
 
     command_line = ModuleType("raylabel.cli")
-    command_line.main = main  # type: ignore[attr-defined]
+    command_line.main = main
     monkeypatch.setitem(sys.modules, "raylabel.cli", command_line)
     monkeypatch.setattr(sys, "argv", [f"jobs/{script}.py", "my.yaml", "--out", "s3://bucket/run", "--seed", "1"])
     with pytest.raises(SystemExit) as ended:
@@ -46,7 +46,7 @@ def test_script_calls_its_command(script: str, command: str, monkeypatch: pytest
 def test_importing_a_script_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # Ray imports a driver's script again in its workers.
     command_line = ModuleType("raylabel.cli")
-    command_line.main = lambda argv: pytest.fail("started")  # type: ignore[attr-defined]
+    command_line.main = lambda argv: pytest.fail("started")
     monkeypatch.setitem(sys.modules, "raylabel.cli", command_line)
     runpy.run_path(str(JOBS / "pipeline.py"), run_name="__mp_main__")
 

@@ -82,7 +82,7 @@ def test_no_interval_without_images_to_leave_out_or_figures_that_are_always_know
     dataset, [results] = simulated(2, num_images=1)
     assert precision_intervals(jackknife_results(dataset, results, iou_type="bbox")) == {}
     figures = [{"AP": 0.5, "APr": 0.2}, {"AP": 0.4, "APr": None}, {"AP": 0.6, "APr": 0.2}, {"AP": 0.5, "APr": 0.2}]
-    assert set(precision_intervals(JackknifedFigures(figures[0], tuple(figures[1:])))) == {"AP"}  # type: ignore[arg-type]
+    assert set(precision_intervals(JackknifedFigures(figures[0], tuple(figures[1:])))) == {"AP"}
     two = [jackknife_results(*_few(number), iou_type="bbox") for number in (2, 3)]
     assert [len(one.without) for one in two] == [2, 3]
 

@@ -102,7 +102,7 @@ def test_targets_are_distributions_without_background(
     embeddings = np.random.default_rng(seed).normal(size=(len(counts), 5))
     similarity = class_similarity(embeddings, counts)
     targets = soft_targets(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         counts=counts,
         eps_min=eps_min,
         eps_max=eps_max,
@@ -132,4 +132,4 @@ def test_similarity_needs_a_similarity() -> None:
     with pytest.raises(ValueError, match="needs the classes' similarity"):
         soft_targets(kind="similarity", counts=np.array([1, 2]), eps_min=0.0, eps_max=0.1, tau=0.1)
     with pytest.raises(ValueError, match="must be none, uniform or similarity"):
-        soft_targets(kind="other", counts=np.array([1]), eps_min=0.0, eps_max=0.1, tau=0.1)  # type: ignore[arg-type]
+        soft_targets(kind="other", counts=np.array([1]), eps_min=0.0, eps_max=0.1, tau=0.1)

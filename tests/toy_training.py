@@ -75,7 +75,7 @@ def a_job(**changes: object) -> TrainJob:
         unlabelled_per_batch=2,
         seed=5,
     )
-    return replace(job, **changes)  # type: ignore[arg-type]
+    return replace(job, **changes)
 
 
 def assert_same_weights(first: Segmenter, second: Segmenter) -> None:

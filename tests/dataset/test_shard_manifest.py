@@ -158,7 +158,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_uri(uri: str, **options: object) -> tuple[fs.FileSystem, str]:
         if uri.startswith("s3://"):
             return fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem()), uri.removeprefix("s3://")
-        return file_systems.open_uri(uri, **options)  # type: ignore[arg-type]
+        return file_systems.open_uri(uri, **options)
 
     for module in (storage, file_tree):
         monkeypatch.setattr(module, "open_uri", open_uri)

@@ -39,7 +39,7 @@ def test_losses_and_predictions_on_cuda(model: str) -> None:
     with torch.autocast("cuda"):
         losses = segmenter.losses(images, [target, target])
     assert set(losses) == LOSS_TERMS
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    sum(losses.values()).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     with torch.inference_mode(), torch.autocast("cuda"):
         found = segmenter.predict(images, score_threshold=0.0, max_per_image=5)

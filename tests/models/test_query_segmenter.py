@@ -164,7 +164,7 @@ def test_other_families_take_no_options() -> None:
 
 def test_a_file_of_transformers_fits_whole_and_its_backbone_alone(tmp_path: Path) -> None:
     source = build("mask2former_tiny")
-    theirs = source.network.state_dict()  # type: ignore[attr-defined]
+    theirs = source.network.state_dict()
     path = tmp_path / "model.safetensors"
     save_file({**theirs, "criterion.empty_weight": torch.ones(3)}, path)
     torch.manual_seed(9)

@@ -57,7 +57,7 @@ def test_attempts_of_a_driver_that_was_stopped_do_not_count(tmp_path: Path) -> N
 def test_an_image_that_was_got_past_is_innocent_however_many_workers_die_at_it(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
     for step in (2, 2, 3, *[5] * 20):
-        assert attempt_once(run, lambda now, _, step=step: now == step) is None  # type: ignore[misc]
+        assert attempt_once(run, lambda now, _, step=step: now == step) is None
     assert attempt_once(run, lambda step, position: False) == []
 
 
@@ -77,7 +77,7 @@ def test_twenty_deaths_of_one_shard_that_no_image_caused(tmp_path: Path) -> None
         run = RunFolder(str(tmp_path / str(trial)))
         for _ in range(20):
             step = rng.randrange(9)
-            attempt_once(run, lambda now, _, step=step: now == step, num_images=8)  # type: ignore[misc]
+            attempt_once(run, lambda now, _, step=step: now == step, num_images=8)
         blamed += bool(begin_attempt(run, 7, "a").killers)
     assert blamed <= 6
 

@@ -93,11 +93,11 @@ def test_no_more_is_begun_than_the_pixels_allow(
         def counted(*args: object) -> object:
             nonlocal begun
             begun += 1
-            return submit(*args)  # type: ignore[arg-type]
+            return submit(*args)
 
         monkeypatch.setattr(decode._threads, "submit", counted)
     else:
-        submit_task = decode._submit  # type: ignore[attr-defined]
+        submit_task = decode._submit
 
         def counted_task(sources: list[ImageSource]) -> object:
             nonlocal begun

@@ -42,7 +42,7 @@ def test_a_fold_teacher_learns_from_the_other_folds_alone(config: Config, tmp_pa
     for fold in range(3):
         _, job = fold_teacher_job(config_dict(folded), run.uri, fold)
         assert (job.start_step, job.steps) == (0, folded.teacher.steps), "from scratch, as the embedder saw every fold"
-        images = {image.image_id for image in job.labelled.annotated.images}  # type: ignore[attr-defined]
+        images = {image.image_id for image in job.labelled.annotated.images}
         held_out = {
             everything.images[row].image_id for row in fold_rows(len(everything), fold, 3, folded.seed).tolist()
         }
@@ -91,7 +91,7 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
     detections, image_ids = load_detections(run)
     assert set(image_ids) == {str(image.image_id) for image in RunData(config).labelled.images}
     assert read_json(run.path("calibration", "corrector.json"))["kind"] == "contextual"
-    assert np.isfinite(detections.context).all()  # type: ignore[arg-type]
+    assert np.isfinite(detections.context).all()
     everything = RunData(config).labelled
     for fold in range(2):
         row = int(fold_rows(len(everything), fold, 2, config.seed)[0])

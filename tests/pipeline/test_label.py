@@ -179,7 +179,7 @@ def test_another_corrector_changes_calibrated_scores_only(config: Config, prepar
 
 def test_bad_images_are_quarantined_with_their_reason(config: Config, prepare: Any, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
-    shutil.copytree(config.data.pool, pool)  # type: ignore[arg-type]
+    shutil.copytree(config.data.pool, pool)
     good = next(pool.iterdir()).read_bytes()
     Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(pool / "huge.png")
     (pool / "zero.jpg").write_bytes(b"")

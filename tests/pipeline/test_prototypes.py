@@ -46,7 +46,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
     config, run = load_config(config_file), RunFolder(str(tmp_path / "run"))
     labelled = RunData(config).labelled
     counter = SimpleNamespace(report=SimpleNamespace(remote=lambda *_: None))
-    embed = EmbedShard(config=config_dict(config), model_uri=config.smoothing.embedder, counter=counter)  # type: ignore[arg-type]
+    embed = EmbedShard(config=config_dict(config), model_uri=config.smoothing.embedder, counter=counter)
 
     def sums(rows: range) -> PrototypeSums:
         [row] = embed({"shard_id": 0, "rows": list(rows)}).to_pylist()
@@ -65,7 +65,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
 
     assert warmup_steps(config) == 0, "there is nothing to warm up for"
     segmenter, job = teacher_job(config_dict(config), run.uri)
-    assert isinstance(segmenter.backbone.body, TinyBody)  # type: ignore[attr-defined]
+    assert isinstance(segmenter.backbone.body, TinyBody)
     assert job.start_step == 0
     [row] = [row for row in range(len(labelled)) if 0 in labelled.annotated_classes(row)][:1]
     _, target = job.labelled.load(row, np.random.default_rng(0))

@@ -32,7 +32,7 @@ calibration: {folds: 2}
     [("auto", 0.0, False), ("auto", 1.0, True), ("tasks", 0.0, True), ("threads", 1.0, False)],
 )
 def test_auto_is_tasks_where_there_is_a_gpu(decoding: str, gpus: float, by_tasks: bool) -> None:
-    settings = TrainingConfig(decoding=decoding, gpus_per_worker=gpus)  # type: ignore[arg-type]
+    settings = TrainingConfig(decoding=decoding, gpus_per_worker=gpus)
     assert decodes_by_tasks(settings) == by_tasks
 
 

@@ -56,8 +56,8 @@ def intervals(axes: Axes, colour: str) -> NDArray[np.float64]:
     segments = [
         segment
         for collection in axes.collections
-        for segment in collection.get_segments()  # type: ignore[attr-defined]
-        if to_hex(collection.get_color()[0]) == colour.lower()  # type: ignore[attr-defined]
+        for segment in collection.get_segments()
+        if to_hex(collection.get_color()[0]) == colour.lower()
     ]
     return np.array(sorted((segment[0, 0], segment[0, 1], segment[1, 1]) for segment in segments))
 

@@ -150,7 +150,7 @@ def test_a_view_that_asks_for_nothing_changes_nothing() -> None:
 )
 def test_every_setting_changes_the_image(settings: dict[str, float]) -> None:
     image, target = scene(1)
-    changed, moved = view(ViewConfig(**{"flip": 0.0, **settings}))(image, target, np.random.default_rng(0))  # type: ignore[arg-type]
+    changed, moved = view(ViewConfig(**{"flip": 0.0, **settings}))(image, target, np.random.default_rng(0))
     assert changed.shape != image.shape or not torch.equal(changed, image)
     has_moved = moved.masks_NHW.shape != target.masks_NHW.shape or not torch.equal(moved.masks_NHW, target.masks_NHW)
     assert has_moved == bool(settings.keys() & {"flip", "max_scale", "output_size"})

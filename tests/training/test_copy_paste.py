@@ -18,10 +18,10 @@ class ChosenPlaces(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.places = list(places)
 
-    def permutation(self, x: int) -> np.ndarray:  # type: ignore[override]
+    def permutation(self, x: int) -> np.ndarray:
         return np.arange(x)
 
-    def integers(self, high: int) -> int:  # type: ignore[override]
+    def integers(self, high: int) -> int:
         place = self.places.pop(0)
         assert place < high
         return place

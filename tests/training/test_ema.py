@@ -18,24 +18,24 @@ def test_decay_is_ramped_up_to_its_value() -> None:
 
 def test_averages_by_hand() -> None:
     module = nn.BatchNorm1d(1)
-    average = MovingAverage(module, decay=0.15)  # type: ignore[arg-type]
+    average = MovingAverage(module, decay=0.15)
     with torch.no_grad():
         module.weight.fill_(2.0)
         module.running_mean.fill_(4.0)
         module.num_batches_tracked.fill_(7)
-    average.update(module, 0)  # type: ignore[arg-type]
+    average.update(module, 0)
     # decay 1/10: .1 * 1 + .9 * 2 = 1.9; .1 * 0 + .9 * 4 = 3.6
     assert average.state["weight"].item() == pytest.approx(1.9)
     assert average.state["running_mean"].item() == pytest.approx(3.6)
     assert average.state["num_batches_tracked"].item() == 7
-    average.update(module, 1)  # type: ignore[arg-type]
+    average.update(module, 1)
     # decay min(.15, 2/11): .15 * 1.9 + .85 * 2 = 1.985
     assert average.state["weight"].item() == pytest.approx(1.985)
 
 
 def test_the_average_is_a_copy() -> None:
     module = nn.Linear(1, 1)
-    average = MovingAverage(module, decay=0.9)  # type: ignore[arg-type]
+    average = MovingAverage(module, decay=0.9)
     before = average.state["weight"].clone()
     with torch.no_grad():
         module.weight.add_(1)

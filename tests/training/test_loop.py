@@ -68,7 +68,7 @@ class CountedLosses(torch.nn.Module):
 def test_the_loss_by_hand() -> None:
     # labelled 1 + 10 + 100 + 1000; pool 0.5 * (2 * 1 + 0.25 * 10) = 2.25
     job = a_job(unlabelled_weight=0.5, pool_losses=PoolLosses(classes=2.0, objectness=0.25, boxes=0.0, masks=0.0))
-    module = BatchLosses(CountedLosses(), job, world_size=1)  # type: ignore[arg-type]
+    module = BatchLosses(CountedLosses(), job, world_size=1)
     losses = module(BatchSource(job, 1).batch(0, 0))
     assert losses["loss"].item() == pytest.approx(1111 + 2.25)
     assert losses["pool_objectness"].item() == 10
@@ -80,11 +80,8 @@ def test_the_loss_by_hand() -> None:
 def test_the_mean_over_ranks_is_the_loss_of_the_batch() -> None:
     """DDP averages gradients: ranks with more images weigh more, one without images adds nothing."""
     job = a_job(labelled_per_batch=3, unlabelled_per_batch=2)
-    whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 1).batch(0, 0))["loss"]  # type: ignore[arg-type]
-    parts = [
-        BatchLosses(CountedLosses(), job, 4)(BatchSource(job, 4).batch(0, rank))["loss"]  # type: ignore[arg-type]
-        for rank in range(4)
-    ]
+    whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 1).batch(0, 0))["loss"]
+    parts = [BatchLosses(CountedLosses(), job, 4)(BatchSource(job, 4).batch(0, rank))["loss"] for rank in range(4)]
     assert torch.stack(parts).mean().item() == pytest.approx(whole.item())
 
 
@@ -149,7 +146,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_learnt_from() -> None:
     segmenter = Exploding()
     segmenter.register_buffer("one", torch.ones(()))
     with pytest.raises(TrainingError, match=r"gradient is not finite at step 1 .*; images toy-\d, "):
-        train(segmenter, a_job(), TrainContext())  # type: ignore[arg-type]
+        train(segmenter, a_job(), TrainContext())
     assert segmenter.scale.item() == 1
 
 

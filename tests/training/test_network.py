@@ -49,7 +49,7 @@ def test_a_compiled_network_keeps_names_and_losses_under_ddp_for_images_of_other
     # The C++ backend takes half a minute; what is tested is what is compiled, not how well.
     prepare_network(compiled, OptimizerConfig(compile=True), backend="eager")
     assert list(compiled.state_dict()) == list(plain.state_dict())
-    wrapped = DistributedDataParallel(Losses(compiled))  # type: ignore[arg-type]
+    wrapped = DistributedDataParallel(Losses(compiled))
     torch._dynamo.utils.counters.clear()
     for size in (64, 96):
         images = [torch.rand(3, size, size)]
@@ -61,7 +61,7 @@ def test_a_compiled_network_keeps_names_and_losses_under_ddp_for_images_of_other
         )
         targets = [target]
         torch.manual_seed(1)
-        expected = Losses(plain)(images, targets)  # type: ignore[arg-type]
+        expected = Losses(plain)(images, targets)
         torch.manual_seed(1)
         got = wrapped(images, targets)
         got.backward()

@@ -23,8 +23,8 @@ from raylabel.training.optimizer import (
 
 
 def a_job(steps: int = 1000, **changes: object) -> TrainJob:
-    settings = TrainingConfig(optimizer=OptimizerConfig(**{"learning_rate": 1.0, **changes}))  # type: ignore[arg-type]
-    return TrainJob(settings=settings, steps=steps, labelled=SimpleNamespace(), labelled_per_batch=1)  # type: ignore[arg-type]
+    settings = TrainingConfig(optimizer=OptimizerConfig(**{"learning_rate": 1.0, **changes}))
+    return TrainJob(settings=settings, steps=steps, labelled=SimpleNamespace(), labelled_per_batch=1)
 
 
 def test_cosine_warms_up_and_falls_to_its_final_share() -> None:
@@ -65,7 +65,7 @@ def test_rates_by_hand(schedule: dict[str, object], step: int, rate: float) -> N
     final_share=st.floats(0.001, 1),
 )
 def test_the_share_stays_between_its_final_value_and_1(progress: float, schedule: str, final_share: float) -> None:
-    settings = OptimizerConfig(schedule=schedule, final_share=final_share)  # type: ignore[arg-type]
+    settings = OptimizerConfig(schedule=schedule, final_share=final_share)
     assert final_share - 1e-12 <= scheduled_share(progress, settings) <= 1
 
 
@@ -81,19 +81,19 @@ class Detector(nn.Module):
 
 def test_layers_are_counted_from_the_image_and_their_rates_by_hand() -> None:
     detector = Detector()
-    layers = backbone_layers(detector)  # type: ignore[arg-type]
+    layers = backbone_layers(detector)
     assert {name.removesuffix(".weight"): layer for name, layer in layers.items() if name.endswith("weight")} == {
         "backbone.body.conv1": 0,
         "backbone.body.layer1.0": 1,
         "backbone.body.layer1.1": 2,
     }
     settings = OptimizerConfig(learning_rate=2.0, backbone_rate=0.1, layer_decay=0.5, weight_decay=0.3)
-    factors = rate_factors(detector, settings)  # type: ignore[arg-type]
+    factors = rate_factors(detector, settings)
     assert factors["backbone.body.conv1.bias"] == pytest.approx(0.1 * 0.5**3)
     assert factors["backbone.body.layer1.0.weight"] == pytest.approx(0.1 * 0.5**2)
     assert factors["backbone.body.layer1.1.weight"] == pytest.approx(0.1 * 0.5)
     assert factors["backbone.fpn.weight"] == factors["head.weight"] == 1.0
-    optimizer = build_optimizer(detector, settings)  # type: ignore[arg-type]
+    optimizer = build_optimizer(detector, settings)
     set_learning_rate(optimizer, 2.0)
     rates = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates.keys() == set(detector.parameters())
@@ -104,7 +104,7 @@ def test_layers_are_counted_from_the_image_and_their_rates_by_hand() -> None:
 def test_a_frozen_backbone_stays_while_the_heads_learn() -> None:
     detector = Detector()
     before = {name: value.clone() for name, value in detector.named_parameters()}
-    optimizer = build_optimizer(detector, OptimizerConfig(backbone_rate=0.0))  # type: ignore[arg-type]
+    optimizer = build_optimizer(detector, OptimizerConfig(backbone_rate=0.0))
     set_learning_rate(optimizer, 0.1)
     torch.stack([one.square().sum() for one in detector.parameters()]).sum().backward()
     optimizer.step()
@@ -114,8 +114,8 @@ def test_a_frozen_backbone_stays_while_the_heads_learn() -> None:
 
 def test_a_family_says_itself_what_its_backbone_is() -> None:
     detector = Detector()
-    detector.backbone_layers = lambda: {"head.weight": 0}  # type: ignore[assignment]
-    factors = rate_factors(detector, OptimizerConfig(backbone_rate=0.5))  # type: ignore[arg-type]
+    detector.backbone_layers = lambda: {"head.weight": 0}
+    factors = rate_factors(detector, OptimizerConfig(backbone_rate=0.5))
     assert factors.pop("head.weight") == 0.5
     assert set(factors.values()) == {1.0}
 

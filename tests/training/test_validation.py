@@ -70,8 +70,8 @@ def test_ap_of_the_chosen_images_by_hand(annotated: AnnotatedSet) -> None:
     assert not calls, "the split is read when it is needed"
     seeing_all = Knowing(0.0)
     # Class a alone has objects, and it is rare.
-    assert evaluate(seeing_all) == {"AP": pytest.approx(1.0), "APr": pytest.approx(1.0)}  # type: ignore[arg-type]
+    assert evaluate(seeing_all) == {"AP": pytest.approx(1.0), "APr": pytest.approx(1.0)}
     assert seeing_all.seen == [0, 100, 200], "evenly chosen from five"
     # Two of three squares found, without a false one: precision 1 at recalls 0, .01, ..., .66, that is at 67 of 101.
-    assert evaluate(Knowing(0.2))["AP"] == pytest.approx(67 / 101)  # type: ignore[arg-type]
+    assert evaluate(Knowing(0.2))["AP"] == pytest.approx(67 / 101)
     assert len(calls) == 1
