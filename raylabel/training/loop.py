@@ -79,7 +79,7 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                         losses = losses_of(batch)
                     if not math.isfinite(losses["loss"].item()):
                         raise _not_finite("loss", losses, step, rate, batch.image_ids)
-                    scaler.scale(losses["loss"]).backward()
+                    _backward(scaler.scale(losses["loss"]), losses_of)
                 loss += losses.pop("loss").item()
                 image_ids += batch.image_ids
                 metrics.add({name: value.item() for name, value in losses.items()})
@@ -126,8 +126,7 @@ class BatchLosses(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss` with a gradient; the terms, `labelled_*` and `pool_*`, without."""
-        # Every parameter takes part, as DDP waits for the gradient of each, also where a term finds nothing to learn.
-        total = torch.stack([one.sum() * 0.0 for one in self.parameters() if one.requires_grad]).sum()
+        total = next(self.parameters()).new_zeros(())
         terms: dict[str, Tensor] = {}
         if batch.labelled_images:
             # DDP averages over ranks; ranks with more images count more.
@@ -142,6 +141,21 @@ class BatchLosses(nn.Module):
                 terms[f"pool_{term}"] = value.detach()
                 total = total + scale * self._pool_weights[term] * value
         return {"loss": total, **terms}
+
+
+def _backward(loss: Tensor, module: nn.Module) -> None:
+    """Add to the gradients, zero where the loss doesn't reach a parameter: weight decay acts on it however many ranks.
+
+    DDP waits for the gradient of every parameter, so in it each takes part in the loss.
+    """
+    parameters = [one for one in module.parameters() if one.requires_grad]
+    if isinstance(module, DistributedDataParallel):
+        loss = loss + torch.stack([one.sum() for one in parameters]).sum() * 0.0
+    if loss.requires_grad:  # a part may have no images
+        loss.backward()
+    for one in parameters:
+        if one.grad is None:
+            one.grad = torch.zeros_like(one)
 
 
 def _not_finite(
