@@ -14,10 +14,10 @@ demo: setup  ## the whole main job on the generated long-tail set
 	$(BIN)/raylabel demo
 
 test: setup  ## every test but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --durations=20
 
 slow: setup  ## kills, whole runs, job submission
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=20
 
 lint: setup
 	$(BIN)/ruff check .
