@@ -97,7 +97,6 @@ def main() -> None:
         is_bf16=arguments.bf16,
     )
     arms = {name: ARMS[name] for name in (ARMS if arguments.arms is None else arguments.arms)}
-    smoothings = [(kind, eps_max) for kind in arguments.smoothing for eps_max in arguments.eps_max]
     seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
     figures: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in seeds}
     to_come, waiting = list(seeds), dict[Any, int]()
@@ -107,7 +106,7 @@ def main() -> None:
             seed = to_come.pop(0)
             place = {"out": str(arguments.out), "seed": seed}
             place |= {"num_labelled": arguments.num_labelled, "num_pool": arguments.num_pool}
-            known, tasks = _start(place, lengths, arms, smoothings)
+            known, tasks = _start(place, lengths, arms, arguments.smoothing)
             figures[seed] |= known
             waiting |= dict.fromkeys(tasks, seed)
         if not waiting:
@@ -159,8 +158,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="all of them unless given")
-    parser.add_argument("--smoothing", nargs="*", choices=list(SMOOTHINGS), default=[], help="also train such teachers")
-    parser.add_argument("--eps-max", nargs="+", type=float, default=[0.2], help="mass that the rarest class gives away")
+    parser.add_argument(
+        "--smoothing",
+        nargs="*",
+        type=_smoothing,
+        default=[],
+        metavar="KIND=MASS",
+        help=f"also train such teachers: one of {', '.join(SMOOTHINGS)}, and the mass that the rarest class gives away",
+    )
     parser.add_argument("--num-labelled", type=int, default=120)
     parser.add_argument("--num-pool", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=Lengths().warmup)
@@ -169,6 +174,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16: faster where the CPU has it")
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count())
     return parser.parse_args()
+
+
+def _smoothing(text: str) -> tuple[str, float]:
+    kind, _, mass = text.rpartition("=")
+    if kind not in SMOOTHINGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND=MASS with one of {', '.join(SMOOTHINGS)}")
+    return kind, float(mass)
 
 
 @ray.remote(num_cpus=1)
@@ -298,11 +310,11 @@ def print_tables(seeds: Sequence[dict[str, dict[str, float]]]) -> None:
     for base in ("supervised", "teacher", "soft", "hard"):
         if base not in names:
             continue
-        print(f"\n{'minus ' + base:<{width}}{'AP':>16}{'APr':>16}{'NLL':>20}")
+        print(f"\n{'minus ' + base:<{width}}" + "".join(f"{column:>16}" for column in COLUMNS))
         for name in names:
             if name != base:
-                cells = [_difference(seeds, name, base, column) for column in ("AP", "APr", "NLL")]
-                print(f"{name:<{width}}{cells[0]:>16}{cells[1]:>16}{cells[2]:>20}")
+                cells = [_difference(seeds, name, base, column) for column in COLUMNS]
+                print(f"{name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def _digits(column: str) -> int:
