@@ -44,7 +44,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import t as students_t
 
 from raylabel.calibration import Detections
-from raylabel.config import CorrectorKind, PoolLosses, SmoothingKind
+from raylabel.config import CorrectorKind, MaskQuality, PoolLosses, SmoothingKind
 from raylabel.instances import Instances
 from raylabel.models.protocols import Segmenter
 
@@ -63,6 +63,10 @@ ARMS = {
     "soft + marginal, cross-fitted": Arm(corrector="marginal", is_cross_fitted=True),
     "soft + marginal, boxes and masks too": Arm(corrector="marginal", pool_losses=EVERYTHING),
     "soft + marginal, boxes and masks by quality": Arm(corrector="marginal", pool_losses=EVERYTHING, by_quality=True),
+    "soft + marginal, boxes and masks by agreement": Arm(
+        corrector="marginal", pool_losses=EVERYTHING, by_quality=True, mask_quality="agreement"
+    ),
+    "soft + contextual, which knows agreement": Arm(corrector="contextual", mask_quality="agreement"),
     "soft, calibration images too": Arm(with_calibration=True),
     "soft + marginal, round 2": Arm(corrector="marginal", teacher="soft + marginal"),
 }
@@ -138,17 +142,18 @@ def _start(
         name = _smoothed_name(kind, eps_max)
         if name not in finished:
             tasks[name] = smoothed_teacher_task.remote(place, lengths, world, kind, eps_max, tasks.get("teacher"))
-    said: dict[str, Any] = {}
+    said: dict[tuple[str, MaskQuality], Any] = {}
     folds = None
     for name, arm in arms.items():
         if name in finished:
             continue
-        if arm.teacher not in said:
-            said[arm.teacher] = label_task.remote(place, world, arm.teacher, tasks.get(arm.teacher))
+        by = (arm.teacher, arm.mask_quality)
+        if by not in said:
+            said[by] = label_task.remote(place, world, *by, tasks.get(arm.teacher))
         if arm.is_cross_fitted and folds is None:
             folds = fold_task.remote(place, lengths, world)
         held_out = folds if arm.is_cross_fitted else None
-        tasks[name] = student_task.remote(place, lengths, world, name, arm, said[arm.teacher], held_out)
+        tasks[name] = student_task.remote(place, lengths, world, name, arm, said[by], held_out)
     return figures, list(tasks.values())
 
 
@@ -234,10 +239,12 @@ def fold_task(place: dict[str, Any], lengths: Lengths, world: World) -> Detectio
 
 
 @ray.remote(num_cpus=1)
-def label_task(place: dict[str, Any], world: World, teacher: str, after: Any) -> dict[str, list[Instances]]:
+def label_task(
+    place: dict[str, Any], world: World, teacher: str, mask_quality: MaskQuality, after: Any
+) -> dict[str, list[Instances]]:
     """What a teacher says of the pool and of the calibration split."""
     segmenter = new_segmenter(world["labelled"], 0, load_file(_folder(place) / f"{teacher}.safetensors")).eval()
-    return {name: predict(segmenter, world[name]) for name in ("pool", "calibration")}
+    return {name: predict(segmenter, world[name], mask_quality) for name in ("pool", "calibration")}
 
 
 @ray.remote(num_cpus=1)
@@ -322,7 +329,7 @@ def _digits(column: str) -> int:
 
 
 def _difference(seeds: Sequence[dict[str, dict[str, float]]], name: str, base: str, column: str) -> str:
-    gaps = np.array([one[name][column] - one[base][column] for one in seeds])
+    gaps = np.array([one[name].get(column, np.nan) - one[base].get(column, np.nan) for one in seeds])
     digits = _digits(column)
     if len(gaps) < 2:
         return f"{gaps.mean():+.{digits}f}"

@@ -22,12 +22,13 @@ from raylabel.calibration import (
     pooled_average_precision,
 )
 from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.config import CorrectorKind, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
+from raylabel.config import CorrectorKind, MaskQuality, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
 from raylabel.evaluation import evaluate_results, results_of_image
 from raylabel.instances import Instances, instances_context
 from raylabel.masks import decode_masks
 from raylabel.models import build_segmenter
+from raylabel.models.agreement import predict_images
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.smoothing import PrototypeSums, class_similarity, soft_targets
 from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
@@ -55,6 +56,7 @@ class Arm:
         is_constant: the teacher's constant learning rate goes on.
         teacher: whose predictions are learnt: "teacher", or an arm of an earlier round.
         by_quality: boxes and masks are weighed by mask quality.
+        mask_quality: what that is, and what correctors by context know of it.
         num_calibration: the corrector is fitted on so many of the calibration images; None on all.
         is_cross_fitted: the corrector is fitted on the labelled images, by what teachers say that saw other folds.
     """
@@ -66,6 +68,7 @@ class Arm:
     is_constant: bool = False
     teacher: str = "teacher"
     by_quality: bool = False
+    mask_quality: MaskQuality = "probability"
     num_calibration: int | None = None
     is_cross_fitted: bool = False
 
@@ -239,13 +242,19 @@ def new_segmenter(split: Split, seed: int, state: dict[str, torch.Tensor] | None
     return segmenter
 
 
-def predict(segmenter: Segmenter, split: Split) -> list[Instances]:
+def predict(segmenter: Segmenter, split: Split, mask_quality: MaskQuality = "probability") -> list[Instances]:
     """Predictions of a split."""
     found: list[Instances] = []
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = [split.tensor(row) for row in range(start, min(start + BATCH, len(split)))]
-            found += segmenter.predict(images, score_threshold=SCORE_THRESHOLD, max_per_image=MAX_PER_IMAGE)
+            found += predict_images(
+                segmenter,
+                images,
+                score_threshold=SCORE_THRESHOLD,
+                max_per_image=MAX_PER_IMAGE,
+                mask_quality=mask_quality,
+            )
     return found
 
 

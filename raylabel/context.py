@@ -39,8 +39,8 @@ same image and of the same or of another class; *higher* and *lower*: in the ran
 - `iou_higher_same`, `iou_higher_other`, `iou_lower_same`, `iou_lower_other`: highest mask IoU with any of them.
 - `overlap_same`, `overlap_other`: sum over them, higher and lower, of mask IoU times score.
 - `rival`: highest mask IoU times score among the lower ones of other classes.
-- `mask_quality`: mean mask probability inside the mask. `background`: the soft vector's background entry. `runner_up`:
-  its second highest entry among the classes. Known for our own models, not from a results file.
+- `mask_quality`: mean mask probability inside the mask, or agreement. `background`: the soft vector's background entry.
+  `runner_up`: its second highest entry among the classes. Known for our own models, not from a results file.
 """
 
 
@@ -58,7 +58,7 @@ def image_context(
         class_indices: (N,) predicted classes.
         scores: (N,) raw scores; equal ones rank in the order given.
         masks: N masks of the image's size.
-        mask_quality: (N,) mean mask probability inside each mask, where known.
+        mask_quality: (N,) as of `Instances`, where known.
         soft_vectors: (N, num_classes + 1), background last, where known.
 
     Returns:

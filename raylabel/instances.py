@@ -22,7 +22,7 @@ class Instances:
         class_indices: (N,) int32, 0-based: the predicted class, the arg max of the soft vector without background.
         raw_scores: (N,) float32 in [0, 1]: the predicted class's probability before correction.
         soft_vectors: (N, num_classes + 1) float32, rows sum to 1, background last.
-        mask_quality: (N,) float32 in [0, 1]: mean mask probability inside the mask.
+        mask_quality: (N,) float32 in [0, 1]: mean mask probability inside the mask, or as `label.mask_quality` says.
     """
 
     image_size_hw: tuple[int, int]

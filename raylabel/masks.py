@@ -120,6 +120,12 @@ def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros(0), *parts]).astype(np.int32)
 
 
+def mirror_masks(masks: Sequence[Rle]) -> list[Rle]:
+    """The same masks with left and right exchanged."""
+    # One at a time: decoded, the masks of a large image would be a hundred images of their own.
+    return [encode_masks(decode_masks([mask], (mask["size"][0], mask["size"][1]))[:, :, ::-1])[0] for mask in masks]
+
+
 def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
     """Tight boxes around masks as x0, y0, x1, y1 in pixels, shape (N, 4); zeros for an empty mask."""
     if not masks:

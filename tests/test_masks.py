@@ -14,6 +14,7 @@ from raylabel.masks import (
     mask_areas,
     mask_boxes,
     mask_iou,
+    mirror_masks,
     rle_from_segmentation,
 )
 
@@ -50,6 +51,11 @@ def test_areas_and_boxes(masks_NHW):
         rows, columns = np.nonzero(mask_HW)
         expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else (0, 0, 0, 0)
         assert (x0, y0, x1, y1) == expected
+
+
+@given(stacks)
+def test_mirrored_masks_have_their_columns_in_the_other_order(masks_NHW):
+    assert mirror_masks(encode_masks(masks_NHW)) == encode_masks(masks_NHW[:, :, ::-1])
 
 
 @given(stacks)

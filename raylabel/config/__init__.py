@@ -2,7 +2,7 @@
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction
-from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, SelectionConfig
+from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, MaskQuality, SelectionConfig
 from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
@@ -29,6 +29,7 @@ __all__ = [
     "DataConfig",
     "FederatedLossConfig",
     "LabelConfig",
+    "MaskQuality",
     "OptimizerConfig",
     "PoolLosses",
     "Precision",

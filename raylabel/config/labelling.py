@@ -21,6 +21,8 @@ CorrectorKind = Literal[
     "auto",
 ]
 
+MaskQuality = Literal["probability", "agreement"]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CalibrationConfig:
@@ -62,6 +64,14 @@ class LabelConfig:
     """At most so many predictions an image are stored."""
     top_k: PositiveInt = 20
     """Entries of the soft vector that are stored."""
+    mask_quality: MaskQuality = "probability"
+    """What the mask quality of a prediction is: the mean mask probability inside its mask; or `agreement`, its highest
+    mask IoU with what the model finds in the mirrored image, which takes a second prediction of every image."""
+
+    @property
+    def mask_quality_inputs(self) -> dict[str, str]:
+        """What of it goes into fingerprints: nothing by default, so that runs of before the setting stay finished."""
+        return {} if self.mask_quality == "probability" else {"mask_quality": self.mask_quality}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -73,7 +83,7 @@ class SelectionConfig:
     min_score_by_group: dict[Literal["r", "c", "f"], Probability] = Field(default_factory=dict)
     """Smallest calibrated score of a frequency group, in place of `min_score`."""
     min_mask_quality: Probability = 0.0
-    """Smallest mean mask probability inside the mask."""
+    """Smallest mask quality (`label.mask_quality`)."""
     min_area: NonNegativeInt = 1
     """Smallest mask in pixels."""
     max_per_image: PositiveInt = 300

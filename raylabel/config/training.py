@@ -156,8 +156,8 @@ class StudentConfig(TrainingConfig):
     min_foreground: Probability = 0.5
     """See `select_by`."""
     weight_masks_by: Literal["none", "quality"] = "none"
-    """Weigh each pseudo-label's box and mask loss by its mask quality; of use where `pool_losses` has
-    these terms."""
+    """Weigh each pseudo-label's box and mask loss by its mask quality (`label.mask_quality`); of use where
+    `pool_losses` has these terms."""
     weight_by_score: bool = False
     """Weigh each pseudo-label's class loss by its calibrated score."""
     strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)

@@ -63,6 +63,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "score_threshold": config.label.score_threshold,
         "max_per_image": config.label.max_per_image,
         "seed": config.seed,
+        **config.label.mask_quality_inputs,
     }
 
     def work() -> dict[str, Any]:

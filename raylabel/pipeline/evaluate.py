@@ -73,7 +73,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "selection": labels["selection_settings"],
         "validation": data.part_digest("validation"),
         "pool_truth": data.part_digest("pool_truth"),
-        "predictions": [config.label.max_per_image, config.label.top_k],
+        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
         "rounds": [finished(one, "distill")["fingerprint"] for one in rounds.values()],
         "student_correctors": {name: digest(one.to_json()) for name, one in correctors.items()},
     }

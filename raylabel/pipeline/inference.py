@@ -12,6 +12,7 @@ from raylabel.config import Config, LabelConfig
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.instances import Instances
+from raylabel.models.agreement import predict_images
 from raylabel.models.saved import load_segmenter
 from raylabel.pipeline.batches import batches_by_size
 from raylabel.pipeline.decoding import ImageSource, build_decoder
@@ -41,9 +42,10 @@ class Predictor:
         self.seconds = PhaseSeconds()
         self._decoder = build_decoder(config)
         self._batch_size = config.label.batch_size
-        self._limits: dict[str, Any] = {
+        self._how: dict[str, Any] = {
             "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
             "max_per_image": config.label.max_per_image,
+            "mask_quality": config.label.mask_quality,
         }
 
     @property
@@ -80,7 +82,7 @@ class Predictor:
         # Bytes go to the device, from pinned memory without waiting; numbers four times as large are made there.
         on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
-            return self.segmenter.predict(list(on_device), **self._limits)
+            return predict_images(self.segmenter, list(on_device), **self._how)
 
 
 def _device(label: LabelConfig) -> torch.device:

@@ -51,7 +51,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "pool": data.pool_source,
         "label": {
             name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
-        },
+        }
+        | config.label.mask_quality_inputs,
         "max_image_pixels": config.data.max_image_pixels,
     }
     check_teacher_fits(run, data, load_corrector(run))

@@ -264,6 +264,7 @@ def relabelling(config: Config, run: RunFolder) -> Callable[[Segmenter, MovingAv
         targets=pool_targets(config),
         score_threshold=config.label.score_threshold,
         max_per_image=config.label.max_per_image,
+        mask_quality=config.label.mask_quality,
         augment=view(config.student.strong_view),
     )
     return partial(Relabeller, how)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from raylabel.calibration import Corrector, Detections
+from raylabel.config import MaskQuality
 from raylabel.instances import Instances, instances_context
+from raylabel.models.agreement import predict_images
 from raylabel.models.protocols import Segmenter, Target
 from raylabel.training.augment import Augment, strong_augmentation
 from raylabel.training.batches import Batch
@@ -23,7 +25,7 @@ class Relabelling:
         from_step: the steps before it learn from the committed labels.
         corrector: of the run; it was fitted to the teacher that wrote these labels.
         choice, targets: as for the committed labels.
-        score_threshold, max_per_image: of predictions, as for the committed labels.
+        score_threshold, max_per_image, mask_quality: of predictions, as for the committed labels.
         augment: the student's view, made of the image as the average saw it and of what it said.
     """
 
@@ -33,6 +35,7 @@ class Relabelling:
     targets: PoolTargets
     score_threshold: float
     max_per_image: int
+    mask_quality: MaskQuality = "probability"
     augment: Augment = strong_augmentation
 
 
@@ -57,10 +60,12 @@ class Relabeller:
         """The batch with new targets and the student's view of its pool images; unchanged before `from_step`."""
         if step < self._relabelling.from_step or not batch.pool_images:
             return batch
-        found = self._teacher.predict(
+        found = predict_images(
+            self._teacher,
             batch.pool_images,
             score_threshold=self._relabelling.score_threshold,
             max_per_image=self._relabelling.max_per_image,
+            mask_quality=self._relabelling.mask_quality,
         )
         device = batch.pool_images[0].device
         images: list[Tensor] = []

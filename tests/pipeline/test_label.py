@@ -132,6 +132,23 @@ def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, t
     assert len(list(aside.glob("shard-*.parquet"))) == 4
 
 
+def test_mask_quality_by_agreement_is_stored_and_all_else_stays(config: Config, prepare: Any, tmp_path: Path) -> None:
+    run = prepare(config, tmp_path / "run")
+    artifact, before = label.run_stage(config, run), rows(run)
+    assert "mask_quality" not in artifact["inputs"]["label"], "labels of before the setting would be made again"
+    other = replace(config, label=replace(config.label, mask_quality="agreement"))
+    label.run_stage(other, run)
+    now, then = ([one for row in found for one in row["instances"]] for found in (rows(run), before))
+    pairs = list(zip(now, then, strict=True))
+    assert {was["mask_quality"] for _, was in pairs} == {1.0}
+    # The fake finds in a mirrored image what it finds in the image: only masks across the middle agree with any.
+    assert len({one["mask_quality"] for one, _ in pairs}) > 2
+    for one, was in pairs:
+        assert one["context"].pop("mask_quality") == one.pop("mask_quality")
+        assert was["context"].pop("mask_quality") == was.pop("mask_quality")
+        assert one == was
+
+
 def test_another_teacher_never_mixes_with_the_old_labels(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)

@@ -136,6 +136,16 @@ def test_the_students_view_is_made_of_image_and_targets_together(job: TrainJob) 
     assert sum(len(target) for target in plain.pool_targets) > 0
 
 
+def test_location_counts_by_agreement_where_labels_say_so(job: TrainJob) -> None:
+    segmenter = FakeSegmenter(num_classes=NUM_CLASSES)
+    how = replace(relabelling(), mask_quality="agreement", targets=PoolTargets(weight_by_quality=True))
+    batch = BatchSource(job, 1).batch(BURN_IN, 0)
+    found = Relabeller(how, segmenter, MovingAverage(segmenter, 0.5))(batch, BURN_IN)
+    weights = torch.cat([target.location_weights for target in found.pool_targets])
+    assert ((weights >= 0) & (weights <= 1)).all()
+    assert weights.min() < 1
+
+
 def test_what_is_said_follows_the_average(job: TrainJob) -> None:
     """Of a model that sees its weights: the relabeller's teacher is the average at the time, not the model."""
 
