@@ -44,6 +44,20 @@ from raylabel.schema import DETECTIONS, context_to_arrow
 from raylabel.storage import RunFolder, digest
 
 
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
+        "folds": config.calibration.folds,
+        "iou_threshold": config.calibration.iou_threshold,
+        "score_threshold": config.label.score_threshold,
+        "max_per_image": config.label.max_per_image,
+        "seed": config.seed,
+        **config.label.mask_quality_inputs,
+    }
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Predict the calibration split, match, and fit the corrector.
 
@@ -55,23 +69,13 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         NoDetectionError: no detection was made on it.
     """
     data = RunData(config)
-    inputs = {
-        "teacher": finished(run, "teacher")["fingerprint"],
-        "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
-        "folds": config.calibration.folds,
-        "iou_threshold": config.calibration.iou_threshold,
-        "score_threshold": config.label.score_threshold,
-        "max_per_image": config.label.max_per_image,
-        "seed": config.seed,
-        **config.label.mask_quality_inputs,
-    }
 
     def work() -> dict[str, Any]:
         num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
         fitted = fit_and_commit(config, run, *_gather_detections(config, run, data))
         return fitted | {"num_split_images": num_split_images}
 
-    artifact = execute_stage(run, "calibrate", inputs, work)
+    artifact = execute_stage(run, "calibrate", stage_inputs(config, run, data), work)
     # A refit that was interrupted has left another corrector than the artifact's, and some of its tables.
     is_whole = artifact["corrector_digest"] == digest(load_corrector(run).to_json())
     return artifact if is_whole and artifact["settings"] == fit_settings(config) else refit(config, run)

@@ -11,8 +11,8 @@ from raylabel.pipeline.data import RunData
 from raylabel.pipeline.disk_need import check_disk
 from raylabel.pipeline.pool_listing import count_pool
 from raylabel.pipeline.preflight import check_teacher_fits, check_writable
-from raylabel.pipeline.rounds import ROUND_STAGES, further_rounds
-from raylabel.pipeline.stage import STAGES, stage_folder
+from raylabel.pipeline.stage import stage_folder
+from raylabel.pipeline.stage_states import AGAIN, stage_states
 from raylabel.pipeline.stored_calibration import load_corrector
 from raylabel.pipeline.training_jobs import new_segmenter
 from raylabel.storage import RunFolder, list_files
@@ -45,7 +45,8 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
     num_images, num_shards = count_pool(config, run, data)
-    disk = check_disk(config, run, num_images=num_images)
+    stages, rounds = stage_states(config, run, data)
+    disk = check_disk(config, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
         "run": run.uri,
         "splits": splits,
@@ -57,16 +58,9 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
-        "stages": {stage: _state(run, stage) for stage in STAGES},
-        "rounds": {
-            str(number): {stage: _state(one, stage) for stage in ROUND_STAGES}
-            for number, one in further_rounds(config, run).items()
-        },
+        "stages": stages,
+        "rounds": {str(number): states for number, states in rounds.items()},
     }
-
-
-def _state(run: RunFolder, stage: str) -> str:
-    return "finished" if run.artifact(stage_folder(stage)) else "would run"
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:

@@ -48,14 +48,16 @@ class DiskNeed:
         return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} an image), {free}"
 
 
-def disk_need(config: Config, run: RunFolder, *, num_images: int) -> DiskNeed:
+def disk_need(config: Config, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
     """Space that the labels of a pool still take, and what there is.
 
     Args:
         num_images: of the pool; those of committed shards need nothing more, and tell how much the others will.
+        keeps_labels: whether committed shards stay, and are not set aside to be made again.
     """
     size = config.label.shard_size
-    shards = [info for info in list_files(run.path("labels"), suffix=".parquet") if info.base_name.startswith("shard-")]
+    files = list_files(run.path("labels"), suffix=".parquet") if keeps_labels else []
+    shards = [info for info in files if info.base_name.startswith("shard-")]
     if shards:
         bytes_per_image = sum(info.size for info in shards) / (len(shards) * size)
     else:
@@ -69,13 +71,13 @@ def disk_need(config: Config, run: RunFolder, *, num_images: int) -> DiskNeed:
     )
 
 
-def check_disk(config: Config, run: RunFolder, *, num_images: int) -> DiskNeed:
-    """The labels that are to be made must fit the run folder's disk.
+def check_disk(config: Config, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
+    """The labels that are to be made must fit the run folder's disk; arguments as of `disk_need`.
 
     Raises:
         InputError: they don't.
     """
-    need = disk_need(config, run, num_images=num_images)
+    need = disk_need(config, run, num_images=num_images, keeps_labels=keeps_labels)
     if need.free_bytes is not None and need.num_bytes > need.free_bytes:
         raise InputError(
             f"{run.uri}: {need.text()}, for {need.num_images} images; free some, give an --out on a larger disk, or "

@@ -16,14 +16,10 @@ BASELINE = f"{FOLDER}/supervised"
 """Folder of the supervised baseline: the same start, steps and images a step, all of them labelled."""
 
 
-def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the student and, for comparison, the supervised baseline.
-
-    Raises:
-        InputError: the pool is not labelled yet, or selection kept nothing.
-    """
-    data, labels = RunData(config), finished(run, "label")
-    inputs = {
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    labels = finished(run, "label")
+    return {
         "teacher": finished(run, "teacher")["fingerprint"],
         "labels": labels["fingerprint"],
         "pool": labels["pool_digest"],
@@ -33,6 +29,16 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         "training": training_inputs(config.student),
         "seed": config.seed,
     }
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the student and, for comparison, the supervised baseline.
+
+    Raises:
+        InputError: the pool is not labelled yet, or selection kept nothing.
+    """
+    data, labels = RunData(config), finished(run, "label")
+    inputs = stage_inputs(config, run, data)
 
     def training(folder: str, role: str, *, with_pool: bool) -> Training:
         return Training(

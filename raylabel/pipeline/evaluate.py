@@ -51,6 +51,28 @@ def student_arm(number: int) -> str:
     return "student" if number == 1 else f"student-{number}"
 
 
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    labels = finished(run, "label")
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "student": finished(run, "distill")["fingerprint"],
+        "labels": labels["fingerprint"],
+        "pool": labels["pool_digest"],
+        "corrector": labels["corrector_digest"],
+        "selection": labels["selection_settings"],
+        "validation": data.part_digest("validation"),
+        "pool_truth": data.part_digest("pool_truth"),
+        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
+        "rounds": [finished(one, "distill")["fingerprint"] for one in further_rounds(config, run).values()],
+        "student_correctors": {name: digest(one.to_json()) for name, one in _student_correctors(config, run).items()},
+    }
+
+
+def _student_correctors(config: Config, run: RunFolder) -> dict[str, Corrector]:
+    return {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
 
@@ -61,22 +83,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
-    data, rounds = RunData(config), further_rounds(config, run)
-    correctors = {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
-    labels = finished(run, "label")
-    inputs = {
-        "teacher": finished(run, "teacher")["fingerprint"],
-        "student": finished(run, "distill")["fingerprint"],
-        "labels": labels["fingerprint"],
-        "pool": labels["pool_digest"],
-        "corrector": labels["corrector_digest"],
-        "selection": labels["selection_settings"],
-        "validation": data.part_digest("validation"),
-        "pool_truth": data.part_digest("pool_truth"),
-        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
-        "rounds": [finished(one, "distill")["fingerprint"] for one in rounds.values()],
-        "student_correctors": {name: digest(one.to_json()) for name, one in correctors.items()},
-    }
+    data, rounds, correctors = RunData(config), further_rounds(config, run), _student_correctors(config, run)
 
     def work() -> dict[str, Any]:
         metrics = {
@@ -89,7 +96,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         commit_json(run.path(FOLDER, "metrics.json"), metrics)
         return {"num_images": len(data.validation), "metrics": metrics}
 
-    return execute_stage(run, "evaluate", inputs, work)
+    return execute_stage(run, "evaluate", stage_inputs(config, run, data), work)
 
 
 def _evaluate_models(

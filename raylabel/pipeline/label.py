@@ -34,6 +34,19 @@ from raylabel.storage import RunFolder, commit_json, digest, remove
 FOLDER = stage_folder("label")
 
 
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "pool": data.pool_source,
+        "label": {
+            name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
+        }
+        | config.label.mask_quality_inputs,
+        "max_image_pixels": config.data.max_image_pixels,
+    }
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Label the pool: only shards that are not committed yet are worked on.
 
@@ -46,15 +59,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             labels of the others stay committed).
     """
     data = RunData(config)
-    inputs = {
-        "teacher": finished(run, "teacher")["fingerprint"],
-        "pool": data.pool_source,
-        "label": {
-            name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
-        }
-        | config.label.mask_quality_inputs,
-        "max_image_pixels": config.data.max_image_pixels,
-    }
+    inputs = stage_inputs(config, run, data)
     check_teacher_fits(run, data, load_corrector(run))
     with hold_lease(run) as driver_id:
         execute_stage(

@@ -33,6 +33,19 @@ from raylabel.training.examples import LabelledExamples
 FOLDER = stage_folder("prototypes")
 
 
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    embedder = config.smoothing.embedder
+    return {
+        "labelled": data.labelled_digest,
+        "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
+        "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
+        "schedule_steps": 0 if embedder else config.teacher.steps,
+        "layer": config.smoothing.layer,
+        "seed": config.seed,
+    }
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Embed every labelled instance, and average by class.
 
@@ -45,16 +58,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     data = RunData(config)
     commit_classes(run, data)
-    embedder = config.smoothing.embedder
-    inputs = {
-        "labelled": data.labelled_digest,
-        "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
-        "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
-        "schedule_steps": 0 if embedder else config.teacher.steps,
-        "layer": config.smoothing.layer,
-        "seed": config.seed,
-    }
-    return execute_stage(run, "prototypes", inputs, lambda: _embed_classes(config, run, data))
+    return execute_stage(run, "prototypes", stage_inputs(config, run, data), lambda: _embed_classes(config, run, data))
 
 
 def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | None:

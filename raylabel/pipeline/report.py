@@ -3,25 +3,31 @@
 from typing import Any
 
 from raylabel.config import Config
+from raylabel.pipeline.data import RunData
 from raylabel.pipeline.rounds import further_rounds
 from raylabel.pipeline.stage import execute_stage, finished
 from raylabel.report import build_report
 from raylabel.storage import RunFolder, commit_bytes
 
 
-def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Write report/index.html from the files in the run; stages that are not finished are named as such."""
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
     stages = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
     inputs = {stage: finished(run, stage)["fingerprint"] for stage in stages}
     rounds = further_rounds(config, run)
     inputs |= {f"round-{number}": finished(one, "distill")["fingerprint"] for number, one in rounds.items()}
     inputs |= {"corrector": finished(run, "label")["corrector_digest"], "pool": finished(run, "label")["pool_digest"]}
+    return inputs
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Write report/index.html from the files in the run; stages that are not finished are named as such."""
 
     def work() -> dict[str, Any]:
         page = build_report(run).encode()
         commit_bytes(run.path("report", "index.html"), page)
         return {"num_bytes": len(page)}
 
-    artifact = execute_stage(run, "report", inputs, work)
+    artifact = execute_stage(run, "report", stage_inputs(config, run, RunData(config)), work)
     print(f"report: {run.path('report', 'index.html')}", flush=True)
     return artifact

@@ -17,7 +17,7 @@ from raylabel.pipeline.rounds import (
     student_calibration,
 )
 from raylabel.pipeline.session import connect
-from raylabel.pipeline.stage import STAGES, stage_folder
+from raylabel.pipeline.stage import STAGES
 from raylabel.storage import RunFolder, commit_bytes
 
 Stage = Callable[[Config, RunFolder], dict[str, Any]]
@@ -76,10 +76,12 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
             is at work on the run.
     """
     from raylabel.pipeline.check import check_run
+    from raylabel.pipeline.stage_states import FINISHED
 
     found = check_run(config, run)
-    if missing := [stage for stage in STAGES if run.artifact(stage_folder(stage)) is None]:
+    states = [found["stages"], *found["rounds"].values()]
+    if to_do := {stage for one in states for stage, state in one.items() if state != FINISHED}:
         connect()
-        check_cluster(config, run, missing, num_shards=found["pool"]["num_shards"])
+        check_cluster(config, run, to_do, num_shards=found["pool"]["num_shards"])
     with hold_lease(run):
         return {stage: run_one(stage, config, run) for stage in STAGES}

@@ -20,6 +20,18 @@ from raylabel.storage import RunFolder
 FOLDER = stage_folder("teacher")
 
 
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    smoothing = {name: getattr(config.smoothing, name) for name in ("kind", "eps_min", "eps_max", "tau")}
+    return {
+        "prototypes": finished(run, "prototypes")["fingerprint"],
+        "labelled": data.labelled_digest,
+        "smoothing": smoothing,
+        "training": training_inputs(config.teacher),
+        "seed": config.seed,
+    }
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train the teacher; an interrupted training goes on from its last checkpoint. With `teacher.steps` 0 it is given.
 
@@ -27,14 +39,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         InputError: prototypes are not made yet, or the cluster is too small.
     """
     data = RunData(config)
-    smoothing = {name: getattr(config.smoothing, name) for name in ("kind", "eps_min", "eps_max", "tau")}
-    inputs = {
-        "prototypes": finished(run, "prototypes")["fingerprint"],
-        "labelled": data.labelled_digest,
-        "smoothing": smoothing,
-        "training": training_inputs(config.teacher),
-        "seed": config.seed,
-    }
+    inputs = stage_inputs(config, run, data)
 
     def work() -> dict[str, Any]:
         if config.teacher.steps == 0:

@@ -59,6 +59,10 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
     ):
         check_disk(config, run, num_images=40)
     check_disk(config, run, num_images=16)
+    again = disk_need(config, run, num_images=16, keeps_labels=False)
+    assert again.num_bytes == 16 * BYTES_PER_INSTANCE * INSTANCES_PER_IMAGE
+    with pytest.raises(InputError, match="for 16 images"):
+        check_disk(config, run, num_images=16, keeps_labels=False)
 
 
 def test_an_object_store_is_not_asked(config: Config, set_free: SetFree) -> None:

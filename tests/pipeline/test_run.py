@@ -18,6 +18,7 @@ from raylabel.pipeline.recalibrate import recalibrate
 from raylabel.pipeline.rounds import student_calibration, student_correctors
 from raylabel.pipeline.run import run_one, run_pipeline
 from raylabel.pipeline.stage import STAGES, finished
+from raylabel.pipeline.stage_states import AGAIN, FINISHED, NEW, REFIT, RESELECT
 from raylabel.pipeline.status import format_status, run_status
 from raylabel.pipeline.stored_calibration import load_corrector, load_detections
 from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
@@ -119,6 +120,29 @@ def test_a_second_run_does_nothing_again(finished_run: tuple[Config, RunFolder, 
     }
 
 
+def test_check_says_what_would_be_done_again(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+    config, run, _ = finished_run
+    before = modified(run, "**/*")
+    assert set(check_run(config, run)["stages"].values()) == {FINISHED}
+
+    def changed(**settings: Any) -> dict[str, str]:
+        other = replace(config, **{name: replace(getattr(config, name), **one) for name, one in settings.items()})
+        return {stage: state for stage, state in check_run(other, run)["stages"].items() if state != FINISHED}
+
+    of_student = dict.fromkeys(("distill", "evaluate", "report"), AGAIN)
+    assert changed(student={"steps": 3}) == of_student
+    assert changed(label={"num_workers": 2}) == {}
+    assert changed(label={"top_k": 3}) == {"label": AGAIN, **of_student}
+    assert changed(selection={"min_score": 0.2}) == {"label": RESELECT, **of_student}
+    kind = "ccece" if config.calibration.corrector != "ccece" else "none"
+    assert changed(calibration={"corrector": kind}) == {"calibrate": REFIT, "label": RESELECT, **of_student}
+    assert changed(calibration={"iou_threshold": 0.4}) == {"calibrate": AGAIN, "label": RESELECT, **of_student}
+    assert changed(smoothing={"tau": 0.5}) == {**dict.fromkeys(("teacher", "calibrate", "label"), AGAIN), **of_student}
+    again = check_run(replace(config, label=replace(config.label, top_k=3)), run)
+    assert "labels take about" in again["disk"], "the old ones stay beside them"
+    assert modified(run, "**/*") == before, "check leaves nothing"
+
+
 def test_status_reads_the_folder(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
     _, run, _ = finished_run
     status = run_status(run)
@@ -171,6 +195,9 @@ def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, Run
     run_until_round_2_is_distilled(twice, run)
     states = {one["stage"]: one["state"] for one in run_status(run)["rounds"]["2"]["stages"]}
     assert (states["label"], states["distill"]) == ("finished", "not started")
+    found = check_run(twice, run)
+    assert found["rounds"] == {"2": {"calibrate": FINISHED, "label": FINISHED, "distill": NEW}}
+    assert (found["stages"]["distill"], found["stages"]["evaluate"]) == (FINISHED, AGAIN)
     labelled = modified(second, "labels/shard-*.parquet")
     again = run_pipeline(twice, run)
     assert modified(run, "*/*.safetensors") == models, "the first round stays as it is"
@@ -200,6 +227,10 @@ def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, Run
     assert {states[stage] for stage in ("teacher", "calibrate", "label", "distill")} == {"finished"}
     assert f"round 2: {second.uri}" in format_status(status)
     before = modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors")
+    found = check_run(twice, run)
+    assert {state for one in (found["stages"], *found["rounds"].values()) for state in one.values()} == {FINISHED}
+    longer = check_run(replace(twice, student=replace(twice.student, steps=3)), run)
+    assert set(longer["rounds"]["2"].values()) == {AGAIN}
     run_pipeline(twice, run)
     assert modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors") == before
 

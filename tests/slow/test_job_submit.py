@@ -103,7 +103,7 @@ def _processes_with(token: str) -> list[int]:
 def _stop(head: subprocess.Popen[bytes], token: str) -> None:
     head.terminate()
     with suppress(subprocess.TimeoutExpired):
-        head.wait(30)
+        head.wait(5)
     with suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGKILL)
     head.wait(10)

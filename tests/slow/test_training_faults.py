@@ -109,8 +109,9 @@ def test_a_machine_that_drains_and_goes_away(tmp_path: Path) -> None:
     run, cluster = tmp_path / "run", Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         node = cluster.add_node(num_cpus=1)
-        polls = {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
-        driver = start(run, settings, pause=0.15, RAY_ADDRESS=cluster.address, **polls)
+        # Ray Train first tries to start both again, and gives that up after 60 s by default.
+        sooner = {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+        driver = start(run, settings, pause=0.15, RAY_ADDRESS=cluster.address, **sooner)
         progress = run / "teacher" / "progress.json"
         wait_for(lambda: progress.exists() and read_json(str(progress))["figures"]["done"], process=driver)
         assert last_step(run) == 0
