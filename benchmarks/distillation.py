@@ -69,6 +69,7 @@ ARMS = {
     "soft + contextual, which knows agreement": Arm(corrector="contextual", mask_quality="agreement"),
     "soft, calibration images too": Arm(with_calibration=True),
     "soft + marginal, round 2": Arm(corrector="marginal", teacher="soft + marginal"),
+    "soft + contextual, round 2": Arm(corrector="contextual", teacher="soft + contextual"),
 }
 OUTPUT_CORRECTORS: tuple[CorrectorKind, ...] = ("marginal", "contextual")
 """Correctors that act on outputs, of the teacher and of some students."""
@@ -79,6 +80,7 @@ CORRECTED_OUTPUTS = (
     "soft + marginal",
     "soft + contextual",
     "soft + marginal, round 2",
+    "soft + contextual, round 2",
 )
 SMOOTHINGS: dict[str, tuple[SmoothingKind, str]] = {
     "uniform": ("uniform", "box_head"),
