@@ -72,7 +72,8 @@ def _state(stage: str, states: Mapping[str, str], config: Config, run: RunFolder
     if stage == "calibrate" and artifact["settings"] != fit_settings(config):
         return REFIT
     if stage == "label" and (
-        states["calibrate"] != FINISHED or artifact["selection_settings"] != config_dict(config.selection)
+        # An interruption behind the last shard leaves the artifact without the selection.
+        states["calibrate"] != FINISHED or artifact.get("selection_settings") != config_dict(config.selection)
     ):
         return RESELECT
     return FINISHED

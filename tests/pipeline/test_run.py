@@ -143,6 +143,18 @@ def test_check_says_what_would_be_done_again(finished_run: tuple[Config, RunFold
     assert modified(run, "**/*") == before, "check leaves nothing"
 
 
+def test_check_of_a_run_that_was_killed_before_the_selection(
+    finished_run: tuple[Config, RunFolder, dict[str, Any]], tmp_path: Path
+) -> None:
+    config, run, _ = finished_run
+    copied = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(run.uri, copied.uri)
+    labels = finished(copied, "label")
+    copied.commit_artifact("labels", {name: labels[name] for name in labels if not name.startswith("selection")})
+    states = check_run(config, copied)["stages"]
+    assert (states["calibrate"], states["label"], states["distill"]) == (FINISHED, RESELECT, AGAIN)
+
+
 def test_status_reads_the_folder(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
     _, run, _ = finished_run
     status = run_status(run)
