@@ -83,14 +83,15 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
-    data, rounds, correctors = RunData(config), further_rounds(config, run), _student_correctors(config, run)
+    data = RunData(config)
 
     def work() -> dict[str, Any]:
         metrics = {
-            **_precision(_evaluate_models(config, run, data, correctors)),
+            **_precision(_evaluate_models(config, run, data)),
             "pool": measure_pool(config, run, data.pool_truth),
             "pool_of_rounds": {
-                str(number): measure_pool(config, one, data.pool_truth) for number, one in rounds.items()
+                str(number): measure_pool(config, one, data.pool_truth)
+                for number, one in further_rounds(config, run).items()
             },
         }
         commit_json(run.path(FOLDER, "metrics.json"), metrics)
@@ -99,10 +100,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     return execute_stage(run, "evaluate", stage_inputs(config, run, data), work)
 
 
-def _evaluate_models(
-    config: Config, run: RunFolder, data: RunData, correctors: dict[str, Corrector]
-) -> dict[str, JackknifedFigures]:
+def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
     connect()
+    correctors = _student_correctors(config, run)
     classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
     annotations = data.validation.to_json()

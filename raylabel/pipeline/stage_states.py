@@ -26,7 +26,7 @@ MODULES: Mapping[str, Any] = {
     "evaluate": evaluate,
     "report": report,
 }
-"""Stage -> module with its `stage_inputs`."""
+"""Stage -> module with its `stage_inputs(config, run, data)`, of which each uses what it needs."""
 
 BEFORE: Mapping[str, tuple[str, ...]] = {
     "prototypes": (),
