@@ -39,8 +39,8 @@ from raylabel.calibration import (
 )
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.evaluation import evaluate_results
-from raylabel.storage import read_json
+from raylabel.evaluation.average_precision import evaluate_results
+from raylabel.files.storage import read_json
 
 Scorer = Callable[[str], list[NDArray[np.float64]]]
 

@@ -33,17 +33,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from side_by_side import in_turns, isolated, print_table
 
-from raylabel.calibration import (
-    ImagePredictions,
-    ReliabilityBins,
-    bin_of,
-    fit_corrector,
-    match_set,
-)
+from raylabel.calibration import ImagePredictions, ReliabilityBins, bin_of, fit_corrector, match_set
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.masks import Rle
-from raylabel.matching import Outcome
-from raylabel.storage import RunFolder
+from raylabel.masks.rle import Rle
+from raylabel.predictions.matching import Outcome
+from raylabel.run.folder import RunFolder
 from raylabel.threads import num_cpus
 
 PARTS = ("matching", "binning", "corrector", "recalibrate")

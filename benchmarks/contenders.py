@@ -11,15 +11,16 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from raylabel.config import Config, load_run_config
+from raylabel.cluster.size_batches import batches_by_size
+from raylabel.config import Config
 from raylabel.dataset.images import ImageError, read_image
-from raylabel.instances import Instances
-from raylabel.label_rows import InstanceRows
-from raylabel.labels import committed_shards
+from raylabel.files.storage import commit_table, read_table_metadata
 from raylabel.models.saved import load_segmenter
-from raylabel.pipeline.batches import batches_by_size
+from raylabel.predictions.instances import Instances
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.rows import InstanceRows
+from raylabel.run.labels.shards import committed_shards
 from raylabel.schema import LABELS
-from raylabel.storage import RunFolder, commit_table, read_table_metadata
 
 CORES = os.cpu_count() or 1
 MAX_PIXELS = 50_000_000
@@ -139,7 +140,7 @@ def run_raylabel(run: RunFolder, num_workers: int, *, is_warm_only: bool) -> dic
     """The stage; what counts is the time in which all workers are at work, as the shards' own files tell it."""
     import ray
 
-    from raylabel.pipeline import label
+    from raylabel.stages import label
 
     begun = time.time()
     if num_workers > CORES:

@@ -45,8 +45,8 @@ from scipy.stats import t as students_t
 
 from raylabel.calibration import Detections
 from raylabel.config import CorrectorKind, MaskQuality, PoolLosses, SmoothingKind
-from raylabel.instances import Instances
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
+from raylabel.predictions.instances import Instances
 
 EVERYTHING = PoolLosses(classes=1, objectness=1, boxes=1, masks=1)
 ARMS = {

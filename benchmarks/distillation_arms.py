@@ -21,17 +21,17 @@ from raylabel.calibration import (
     nll,
     pooled_average_precision,
 )
-from raylabel.calibration.soft import correct_soft_vectors
+from raylabel.calibration.correctors.soft import correct_soft_vectors
 from raylabel.config import CorrectorKind, MaskQuality, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
-from raylabel.evaluation import evaluate_results, results_of_image
-from raylabel.instances import Instances, instances_context
-from raylabel.masks import decode_masks
-from raylabel.models import build_segmenter
-from raylabel.models.agreement import predict_images
-from raylabel.models.protocols import Segmenter, Target
+from raylabel.evaluation.average_precision import evaluate_results, results_of_image
+from raylabel.masks.rle import decode_masks
+from raylabel.models.build import build_segmenter
+from raylabel.models.predict import predict_images
+from raylabel.models.segmenter import Segmenter, Target
+from raylabel.predictions.instances import Instances, instances_context
 from raylabel.smoothing import PrototypeSums, class_similarity, soft_targets
-from raylabel.training.augment import Augment, strong_augmentation, weak_augmentation
+from raylabel.training.augment.views import Augment, strong_augmentation, weak_augmentation
 from raylabel.training.examples import target_of
 from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.loop import train

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.annotated_set import Category, ImageRecord
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.synthetic_classes import synthetic_classes
-from raylabel.dataset.synthetic_frequencies import draw_classes
-from raylabel.dataset.synthetic_scenes import draw_scene
-from raylabel.masks import encode_masks, mask_boxes
+from raylabel.dataset.synthetic.classes import synthetic_classes
+from raylabel.dataset.synthetic.frequencies import draw_classes
+from raylabel.dataset.synthetic.scenes import draw_scene
+from raylabel.masks.rle import encode_masks, mask_boxes
 
 NUM_CLASSES = 24
 IMAGE_SIZE = 128

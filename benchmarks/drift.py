@@ -1,8 +1,9 @@
 """How often the drift report fires where nothing, and where something, has changed, and how good the estimates are.
 
-    PYTHONPATH=tests python benchmarks/drift.py
+    PYTHONPATH=tests/support python benchmarks/drift.py
 
-On simulated detectors and images whose detections clump (`tests/image_world.py`): 24 classes, of Zipf or equal shares.
+On simulated detectors and images whose detections clump (`tests/support/image_world.py`): 24 classes, of Zipf or equal
+shares.
 With --predictions and --annotations also on random halves of a real detector's images, between which nothing differs.
 """
 

@@ -28,18 +28,18 @@ from raylabel.calibration import (
     match_image,
     scored_accuracy,
 )
+from raylabel.cluster.decoding import ImageSource
+from raylabel.cluster.predictor import Predictor
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.dataset.synthetic import generate
-from raylabel.dataset.synthetic_federated import federate
+from raylabel.dataset.synthetic.federated import federate
+from raylabel.dataset.synthetic.generate import generate
 from raylabel.demo import NUM_IMAGES, demo_config
-from raylabel.matching import verification_weights
-from raylabel.pipeline.decoding import ImageSource
-from raylabel.pipeline.inference import Predictor
-from raylabel.pipeline.pool_quality import measure_pool
-from raylabel.pipeline.recalibrate import recalibrate
-from raylabel.pipeline.run import run_one
-from raylabel.storage import RunFolder
+from raylabel.evaluation.pool_quality import measure_pool
+from raylabel.predictions.matching import verification_weights
+from raylabel.run.folder import RunFolder
+from raylabel.stages.label import recalibrate
+from raylabel.stages.run import run_one
 
 UNKNOWN_SHARES = (0.0, 0.05, 0.15, 0.3)
 METHODS = ("plain", "Horvitz-Thompson", "estimated")

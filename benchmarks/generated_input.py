@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from raylabel.calibration import Detections, FitContext, ReliabilityBins
 from raylabel.config import Config, DataConfig, config_dict, dump_config, parse_config
-from raylabel.context import CONTEXT_FEATURES
-from raylabel.labels import shard_uri
-from raylabel.masks import encode_masks
-from raylabel.matching import Outcome
+from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.masks.rle import encode_masks
+from raylabel.predictions.context import CONTEXT_FEATURES
+from raylabel.predictions.matching import Outcome
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import shard_uri
 from raylabel.schema import LABELS, PROTOTYPES
-from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table
 
 NUM_CLASSES = 80
 
@@ -86,9 +87,9 @@ def generated_context() -> FitContext:
 def generate_run(run: RunFolder, num_instances: int) -> int:
     """A run that is labelled and not corrected, 20 instances an image and 256 images a shard."""
     from raylabel.calibration import scored_accuracy
-    from raylabel.pipeline.label import refresh
-    from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS
-    from raylabel.pipeline.stored_calibration import fit_and_commit
+    from raylabel.run.calibration import fit_and_commit
+    from raylabel.run.labels.histograms import HISTOGRAM_BINS
+    from raylabel.stages.label import refresh
 
     groups = generated_context().frequency_groups
     data = DataConfig(labelled="labelled.json", images="images", calibration="c.json", validation="v.json", pool="pool")

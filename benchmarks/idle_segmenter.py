@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raylabel.dataset.images import ImageReader
-from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
+from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target
+from raylabel.predictions.instances import Instances
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 

@@ -1,6 +1,6 @@
 """Labelling: raylabel's stage against loops, against what the machine can do, and beside an accelerator.
 
-    PYTHONPATH=tests python benchmarks/labelling.py [--parts throughput overlap] [--images FOLDER]
+    PYTHONPATH=tests/support python benchmarks/labelling.py [--parts throughput overlap] [--images FOLDER]
 
 `throughput`: the same images, model and Parquet rows (RLE, soft vectors, context) in every contender, each in a process
 of its own, in alternating rounds:
@@ -34,12 +34,13 @@ from prepared import prepared_run
 from process_watcher import Watcher
 from untrained import build
 
+from raylabel.cluster.decoding import ImageSource, Lookahead, ThreadDecoder
 from raylabel.config import load_config
 from raylabel.dataset.images import read_image
-from raylabel.dataset.synthetic import generate
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files.storage import remove
 from raylabel.models.saved import save_segmenter
-from raylabel.pipeline.decoding import ImageSource, Lookahead, ThreadDecoder
-from raylabel.storage import RunFolder, remove
+from raylabel.run.folder import RunFolder
 
 MODELS = {"tiny": "tiny_maskrcnn", "mobilenet": "maskrcnn_mobilenet_v3_large_fpn"}
 SETTINGS = f"{{shard_size: {SHARD}, score_threshold: 0.0, max_per_image: 30}}"

@@ -1,6 +1,6 @@
 """What labelling costs beside reading images and running a model, and whether it stays flat.
 
-    PYTHONPATH=benchmarks:tests python benchmarks/labelling_scale.py [--parts listing labelling resume]
+    PYTHONPATH=benchmarks:tests/support python benchmarks/labelling_scale.py [--parts listing labelling resume]
 
 listing     a JSONL manifest of so many lines into the shard manifest.
 labelling   `label` on such a manifest, which names few files; the segmenter finds nothing and nothing is decoded.
@@ -32,18 +32,19 @@ import ray
 from prepared import prepared_run
 
 from raylabel.calibration import ReliabilityBins
+from raylabel.cluster.session import connect
 from raylabel.config import Config, load_config
-from raylabel.dataset.pool import iter_pool
-from raylabel.dataset.shard_manifest import read_manifest, read_shard, write_manifest
-from raylabel.dataset.synthetic import generate
-from raylabel.labels import STATUS_OK, committed_shards, shard_uri
-from raylabel.pipeline import label
-from raylabel.pipeline.ledger import Ledger
-from raylabel.pipeline.pool_histogram import HISTOGRAM_BINS, histogram_to_json
-from raylabel.pipeline.pool_listing import manifest_folder
-from raylabel.pipeline.session import connect
+from raylabel.dataset.pool.listing import iter_pool
+from raylabel.dataset.pool.manifest import read_manifest, read_shard, write_manifest
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files.storage import commit_table
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.histograms import HISTOGRAM_BINS, histogram_to_json
+from raylabel.run.labels.ledger import Ledger
+from raylabel.run.labels.manifest import manifest_folder
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, shard_uri
 from raylabel.schema import LABELS
-from raylabel.storage import RunFolder, commit_table
+from raylabel.stages import label
 
 PARTS = ("listing", "labelling", "resume")
 CONFIG = """
@@ -190,9 +191,9 @@ FIRST_SHARD = """
 import json, sys, time
 seconds = {"start": time.perf_counter()}
 from raylabel.config import load_config
-from raylabel.pipeline import label
-from raylabel.pipeline.session import connect
-from raylabel.storage import RunFolder
+from raylabel.stages import label
+from raylabel.cluster.session import connect
+from raylabel.run.folder import RunFolder
 seconds["imports"] = time.perf_counter()
 connect()
 seconds["Ray"] = time.perf_counter()

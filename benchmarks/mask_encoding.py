@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from torch import nn
 from untrained import build
 
-from raylabel.box_encoding import encode_boxes
-from raylabel.models.soft_maskrcnn import _instances
+from raylabel.masks.encode_boxes import encode_boxes
+from raylabel.models.rcnn.soft_maskrcnn import _instances
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What streaming the pool into a training costs, and whether its memory stays flat.
 
-    PYTHONPATH=benchmarks:tests python benchmarks/pool_streaming.py [--images 100000 1000000]
+    PYTHONPATH=benchmarks:tests/support python benchmarks/pool_streaming.py [--images 100000 1000000]
 
 Label shards of so many images (256 a shard, 5 predictions each with 20 stored entries of the soft vector) that name few
 image files are indexed, as `distill` does before it trains, and then streamed as a training worker does: so many images
@@ -20,14 +20,15 @@ from PIL import Image
 from pool_world import labelled_row
 
 from raylabel.config import SelectionConfig
-from raylabel.labels import committed_shards, shard_uri
+from raylabel.files.storage import commit_table, read_table
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import committed_shards, shard_uri
 from raylabel.schema import LABELS
-from raylabel.storage import RunFolder, commit_table, read_table
-from raylabel.training.augment import no_augmentation
-from raylabel.training.pool_choice import PoolChoice
-from raylabel.training.pool_index import PoolIndex, index_pool
-from raylabel.training.pool_stream import PoolStream
-from raylabel.training.pool_targets import PoolTargets
+from raylabel.training.augment.views import no_augmentation
+from raylabel.training.pool.choice import PoolChoice
+from raylabel.training.pool.index import PoolIndex, index_pool
+from raylabel.training.pool.stream import PoolStream
+from raylabel.training.pool.targets import PoolTargets
 
 SHARD, SIDE, NUM_CLASSES, NUM_PREDICTIONS, THRESHOLD = 256, 96, 100, 5, 0.1
 CHOICE = PoolChoice(selection=SelectionConfig(min_score=0.3), frequency_groups=np.array(["f"] * NUM_CLASSES))

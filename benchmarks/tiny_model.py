@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torchvision.ops import MultiScaleRoIAlign
 
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Segmenter, Target
 
 SIZE, BATCH, OBJECTS, CLASSES = 128, 8, 5, 24
 

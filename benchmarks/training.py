@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from process_watcher import Watcher
 
-from raylabel.dataset.synthetic import generate
-from raylabel.storage import RunFolder
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.run.folder import RunFolder
 
 CONTENDERS = ("loader 0", "loader 1", "loader 2", "raylabel", "raylabel x2", "other seed")
 

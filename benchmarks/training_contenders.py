@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.config import TrainingConfig
 from raylabel.dataset.annotations import read_annotations
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import Segmenter, Target
-from raylabel.pipeline.ddp import Training, train_on_ray
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import Segmenter, Target
+from raylabel.run.folder import RunFolder
 from raylabel.smoothing import soft_targets
-from raylabel.storage import RunFolder
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import LabelledExamples
 from raylabel.training.job import TrainJob

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raylabel.models import build_segmenter
+from raylabel.models.build import build_segmenter
 
 
 def build(model: str, num_classes: int, images: list[torch.Tensor]) -> Any:

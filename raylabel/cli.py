@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from raylabel.config import CorrectorKind, load_config, load_run_config
+from raylabel.config import CorrectorKind, load_config
 from raylabel.errors import InputError, StorageError, TrainingError
-from raylabel.storage import RunFolder
+from raylabel.run.folder import RunFolder, load_run_config
 
 STAGE_COMMANDS = {
     "prototypes": "embed labelled instances and average them by class",
@@ -155,7 +155,7 @@ def _run_folder(text: str) -> RunFolder:
 
 def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.demo import run_demo
-    from raylabel.pipeline.evaluate import format_metrics
+    from raylabel.report.console import format_metrics
 
     if arguments.seed < 0:
         raise InputError(f"--seed must be >= 0, got {arguments.seed}")
@@ -164,7 +164,7 @@ def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.dataset.synthetic import generate
+    from raylabel.dataset.synthetic.generate import generate
     from raylabel.progress import Progress
 
     with Progress("generate", arguments.images) as progress:
@@ -179,14 +179,15 @@ def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.pipeline.check import check_run, format_check
+    from raylabel.report.console import format_check
+    from raylabel.stages.check import check_run
 
     print(format_check(check_run(*_load(arguments, overrides))))
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.pipeline.evaluate import format_metrics
-    from raylabel.pipeline.run import run_pipeline
+    from raylabel.report.console import format_metrics
+    from raylabel.stages.run import run_pipeline
 
     config, run = _load(arguments, overrides)
     artifacts = run_pipeline(config, run)
@@ -201,7 +202,7 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise InputError("calibrate: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
-    from raylabel.pipeline.run import run_one
+    from raylabel.stages.run import run_one
 
     is_json = getattr(arguments, "json", False)
     config, run = _load(arguments, overrides)
@@ -211,7 +212,7 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if is_json:
         print(json.dumps(artifact))
     elif arguments.stage == "evaluate":
-        from raylabel.pipeline.evaluate import format_metrics
+        from raylabel.report.console import format_metrics
 
         print(format_metrics(artifact["metrics"]))
 
@@ -225,8 +226,8 @@ def _quietly(work: Callable[[], Any]) -> Any:
 
 
 def _calibrate_results(arguments: argparse.Namespace) -> None:
-    from raylabel.calibration import format_summary
     from raylabel.external import calibrate_results
+    from raylabel.report.console import format_summary
 
     missing = [f"--{name}" for name in ("predictions", "annotations", "out") if not getattr(arguments, name)]
     if missing:
@@ -252,7 +253,7 @@ def _correct(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _recalibrate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.pipeline.recalibrate import recalibrate
+    from raylabel.stages.label import recalibrate
 
     recalibrate(_run_folder(arguments.run), _kind(arguments.corrector))
 
@@ -267,7 +268,8 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.pipeline.status import format_status, run_status
+    from raylabel.report.console import format_status
+    from raylabel.stages.status import run_status
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")

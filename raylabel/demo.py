@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from raylabel.config import Config, DataConfig, StudentConfig, TeacherConfig
-from raylabel.dataset.synthetic import generate
-from raylabel.pipeline.run import run_pipeline
+from raylabel.dataset.synthetic.generate import generate
 from raylabel.progress import Progress
-from raylabel.storage import RunFolder
+from raylabel.run.folder import RunFolder
+from raylabel.stages.run import run_pipeline
 
 NUM_IMAGES = 1200
 

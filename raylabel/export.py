@@ -13,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from raylabel.config import SelectionConfig, config_dict, load_run_config
+from raylabel.config import SelectionConfig, config_dict
 from raylabel.errors import InputError
-from raylabel.kept_labels import KeptImage, kept_images
-from raylabel.labels import committed_shards
-from raylabel.masks import Rle, decode_masks
-from raylabel.polygons import mask_polygon
-from raylabel.storage import RunFolder, commit_bytes, commit_json, exists, join, list_files, read_json
+from raylabel.files.storage import commit_bytes, commit_json, exists, join, list_files, read_json
+from raylabel.masks.polygons import mask_polygon
+from raylabel.masks.rle import Rle, decode_masks
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.kept import KeptImage, kept_images
+from raylabel.run.labels.shards import committed_shards
 
 ExportFormat = Literal["coco", "lvis", "yolo"]
 

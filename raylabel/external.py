@@ -14,13 +14,15 @@ from raylabel.calibration import (
     group_masks,
     read_detections,
 )
-from raylabel.calibration.correctors import CORRECTOR_KINDS, needs_context
+from raylabel.calibration.correctors.kinds import CORRECTOR_KINDS, needs_context
 from raylabel.calibration.results_file import read_entries, unmatched_detections
 from raylabel.calibration.tables import calibration_tables
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
-from raylabel.report import calibration_page, classes_csv, reliability_png
-from raylabel.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.report.calibration_view import classes_csv
+from raylabel.report.page import calibration_page
+from raylabel.report.reliability import reliability_png
 
 
 def calibrate_results(
@@ -43,7 +45,7 @@ def calibrate_results(
         out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
             `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
             figures of every class on one page), classes.csv and, last, artifact.json.
-        corrector: one of `calibration.correctors.CORRECTOR_KINDS`.
+        corrector: one of `calibration.correctors.kinds.CORRECTOR_KINDS`.
         num_bins: confidence bins over (0, 1], >= 2.
         iou_threshold: mask IoU from which a detection can be correct, in [0, 1].
         seed: of the folds of cross-validation.

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raylabel.context import CONTEXT_FEATURES
+from raylabel.predictions.context import CONTEXT_FEATURES
 
 CONTEXT = pa.struct([(name, pa.float32()) for name in CONTEXT_FEATURES])
 """What else the image says of a detection; NaN for a feature that is not known."""

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-TESTS = Path(__file__).resolve().parent
-sys.path.insert(0, str(TESTS))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
-os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(TESTS), os.environ.get("PYTHONPATH")) if part)
+SUPPORT = Path(__file__).resolve().parent / "support"
+sys.path.insert(0, str(SUPPORT))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
+os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(SUPPORT), os.environ.get("PYTHONPATH")) if part)
 # Ray Train looks after its workers every 2 s, which is long beside trainings of a few steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402  # needs the path above
 
+pytest_plugins = ("generated_set",)
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raylabel.cli import main
-from raylabel.pipeline.stage import STAGES
+from raylabel.run.folder import STAGES
 
 
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -15,12 +15,13 @@ from pycocotools import mask as coco_mask
 from raylabel.config import Config, DataConfig, SelectionConfig, dump_config
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
-from raylabel.evaluation import evaluate_results
+from raylabel.evaluation.average_precision import evaluate_results
 from raylabel.export import export_labels
-from raylabel.labels import shard_uri
-from raylabel.masks import encode_masks
+from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.masks.rle import encode_masks
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import shard_uri
 from raylabel.schema import LABELS
-from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table
 
 HEIGHT, WIDTH = 40, 60
 CATEGORY_IDS = [3, 7, 20]

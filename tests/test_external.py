@@ -11,9 +11,9 @@ import pytest
 from raylabel.calibration import ReliabilityBins
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
-from raylabel.masks import encode_masks
+from raylabel.files.storage import read_json, read_table
+from raylabel.masks.rle import encode_masks
 from raylabel.schema import CLASSES, DETECTIONS
-from raylabel.storage import read_json, read_table
 
 SIZE = 16
 Files = tuple[str, str, list[dict[str, Any]]]

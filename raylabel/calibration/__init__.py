@@ -2,25 +2,13 @@
 
 from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
-from raylabel.calibration.bootstrap import BootstrapInterval, bootstrap_interval
-from raylabel.calibration.classwise import classwise_ece
-from raylabel.calibration.corrector import Corrector, FitContext
-from raylabel.calibration.correctors import CORRECTOR_KINDS, corrector_from_json, fit_corrector
+from raylabel.calibration.correctors.base import Corrector, FitContext
+from raylabel.calibration.correctors.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.correctors.kinds import CORRECTOR_KINDS, corrector_from_json, fit_corrector
+from raylabel.calibration.correctors.soft import correct_soft_vectors
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image
-from raylabel.calibration.drift import DriftReport, measure_drift
-from raylabel.calibration.equal_mass import (
-    adaptive_ccece,
-    adaptive_ece,
-    class_adaptive_ccece,
-    equal_mass_bin_of,
-    equal_mass_bins,
-)
-from raylabel.calibration.folds import image_folds, out_of_fold_scores
-from raylabel.calibration.grouped import figures_by_group, size_groups
-from raylabel.calibration.image_counts import ImageCounts
-from raylabel.calibration.location_errors import box_features, d_ece
 from raylabel.calibration.match_set import match_set
-from raylabel.calibration.metrics import (
+from raylabel.calibration.metrics.binned import (
     ace,
     brier,
     ccece,
@@ -40,8 +28,18 @@ from raylabel.calibration.metrics import (
     pointwise_nll,
     rmsce,
 )
-from raylabel.calibration.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
-from raylabel.calibration.ranking import (
+from raylabel.calibration.metrics.bootstrap import BootstrapInterval, bootstrap_interval
+from raylabel.calibration.metrics.classwise import classwise_ece
+from raylabel.calibration.metrics.equal_mass import (
+    adaptive_ccece,
+    adaptive_ece,
+    class_adaptive_ccece,
+    equal_mass_bin_of,
+    equal_mass_bins,
+)
+from raylabel.calibration.metrics.grouped import figures_by_group, size_groups
+from raylabel.calibration.metrics.location_errors import box_features, d_ece
+from raylabel.calibration.metrics.ranking import (
     PrecisionRecall,
     YieldAtPrecision,
     pooled_average_precision,
@@ -49,8 +47,10 @@ from raylabel.calibration.ranking import (
     yield_at_precision,
 )
 from raylabel.calibration.results_file import read_detections
-from raylabel.calibration.soft import correct_soft_vectors
-from raylabel.calibration.tables import CalibrationTables, calibration_tables, format_summary
+from raylabel.calibration.shift.drift import DriftReport, measure_drift
+from raylabel.calibration.shift.image_counts import ImageCounts
+from raylabel.calibration.shift.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
+from raylabel.calibration.tables import CalibrationTables, calibration_tables
 from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
 from raylabel.dataset.annotations import read_annotations
 
@@ -100,7 +100,6 @@ __all__ = [
     "federated_accuracy",
     "figures_by_group",
     "fit_corrector",
-    "format_summary",
     "group_masks",
     "image_folds",
     "match_image",

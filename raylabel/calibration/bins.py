@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.calibration.detections import Detections
-from raylabel.matching import Outcome
+from raylabel.predictions.matching import Outcome
 from raylabel.schema import BINS
 
 _QUANTUM = 2.0**-28

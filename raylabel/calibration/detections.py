@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.masks import Rle, mask_areas
-from raylabel.matching import ImageToMatch, Outcome, detection_weights, match_images
+from raylabel.masks.rle import Rle, mask_areas
+from raylabel.predictions.context import CONTEXT_FEATURES, image_context
+from raylabel.predictions.matching import ImageToMatch, Outcome, detection_weights, match_images
 
 _SLACK = 1e-6
 """Scores may miss [0, 1] by this much, as single precision does."""

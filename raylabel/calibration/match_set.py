@@ -6,7 +6,7 @@ from functools import partial
 from raylabel.calibration.detections import Detections, ImagePredictions, match_rows
 from raylabel.calibration.verification import weigh_by_verification
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.matching import verification_weights
+from raylabel.predictions.matching import verification_weights
 from raylabel.threads import map_on_threads
 
 _MASKS_AT_A_TIME = 1000

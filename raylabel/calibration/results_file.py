@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.detections import Detections, ImagePredictions
 from raylabel.calibration.match_set import match_set
-from raylabel.context import CONTEXT_FEATURES, image_context
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
-from raylabel.masks import Rle, first_bad_rle, rle_from_segmentation
-from raylabel.storage import read_json
+from raylabel.files.storage import read_json
+from raylabel.masks.rle import Rle, first_bad_rle, rle_from_segmentation
+from raylabel.predictions.context import CONTEXT_FEATURES, image_context
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:

@@ -1,6 +1,6 @@
 """The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,23 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.calibration.accuracy import ClassAccuracy, scored_accuracy
-from raylabel.calibration.auto import AutoCorrector
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.corrector import Corrector, FitContext
-from raylabel.calibration.correctors import fit_corrector
+from raylabel.calibration.correctors.auto import AutoCorrector
+from raylabel.calibration.correctors.base import Corrector, FitContext
+from raylabel.calibration.correctors.folds import image_folds, out_of_fold_scores
+from raylabel.calibration.correctors.kinds import fit_corrector
 from raylabel.calibration.detections import Detections
-from raylabel.calibration.folds import image_folds, out_of_fold_scores
-from raylabel.calibration.metrics import (
-    brier,
-    ccece,
-    class_bias,
-    class_ccece,
-    ece,
-    group_masks,
-    mean_bias,
-    nll,
-)
-from raylabel.matching import Outcome
+from raylabel.calibration.metrics.binned import brier, ccece, class_bias, class_ccece, ece, group_masks, mean_bias, nll
+from raylabel.predictions.matching import Outcome
 from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow, nullable
 
 
@@ -183,26 +174,3 @@ def _figures(
             name: ccece(part, debiased=True) if part.num.any() else None for name, part in by_group.items()
         },
     }
-
-
-def format_summary(summary: Mapping[str, Any]) -> str:
-    """The summary as text for people: counts, and each figure raw and calibrated."""
-    chosen = summary["corrector_chosen"]
-    choice = summary["corrector"] if chosen == summary["corrector"] else f"{summary['corrector']} chose {chosen}"
-    raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]
-    figures = [(name, raw[key], calibrated[key]) for name, key in (("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))]
-    for group, counts in summary["groups"].items():
-        label = (
-            f"CCECE {group} ({counts['num_classes_with_detections']} classes, {counts['num_detections']} detections)"
-        )
-        figures.append((label, raw["ccece"][group], calibrated["ccece"][group]))
-    lines = [
-        f"{summary['num_detections']} detections on {summary['num_images']} images: {summary['num_correct']} correct, "
-        f"{summary['num_incorrect']} incorrect, {summary['num_ignored']} ignored",
-        f"corrector: {choice}",
-        f"{'':<44}{'raw':>8}{'calibrated':>12} (cross-validated by image)",
-    ]
-    for name, before, after in figures:
-        cells = ["–" if value is None else f"{value:.4f}" for value in (before, after)]
-        lines.append(f"  {name:<42}{cells[0]:>8}{cells[1]:>12}")
-    return "\n".join(lines)

@@ -10,7 +10,7 @@ from scipy.special import gammaln
 from raylabel.calibration.accuracy import ClassAccuracy, clustered_accuracy, scored_accuracy
 from raylabel.calibration.detections import Detections
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.matching import Outcome
+from raylabel.predictions.matching import Outcome
 
 _NUM_SCORE_LEVELS = 6
 _SHARE_MASS = 10.0

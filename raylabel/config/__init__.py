@@ -3,7 +3,7 @@
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, MaskQuality, SelectionConfig
-from raylabel.config.load import config_dict, dump_config, load_config, load_run_config, parse_config, resolve_paths
+from raylabel.config.load import config_dict, dump_config, load_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
@@ -46,7 +46,6 @@ __all__ = [
     "dump_config",
     "has_weights_name",
     "load_config",
-    "load_run_config",
     "parse_config",
     "resolve_paths",
 ]

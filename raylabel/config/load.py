@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from raylabel.config.run import Config
 from raylabel.config.training import has_weights_name
 from raylabel.errors import InputError
-from raylabel.storage import RunFolder, exists, read_bytes
 
 
 def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
@@ -30,22 +29,10 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such config file")
-    return resolve_paths(_config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
+    return resolve_paths(config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
 
 
-def load_run_config(run: RunFolder, overrides: dict[str, str] | None = None) -> Config:
-    """The resolved config that a run keeps in its folder.
-
-    Raises:
-        InputError: the folder is not a run, or as of `load_config`.
-    """
-    uri = run.path("config.yaml")
-    if not exists(uri):
-        raise InputError(f"{run.uri}: not a run folder: it has no config.yaml")
-    return _config_from_yaml(read_bytes(uri), uri, overrides)
-
-
-def _config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None) -> Config:
+def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None) -> Config:
     try:
         settings = yaml.safe_load(content.decode("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

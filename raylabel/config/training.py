@@ -64,7 +64,7 @@ class TrainingConfig:
     """What the training of teacher and student share."""
 
     model: str = "tiny_maskrcnn"
-    """A name of raylabel.models.BUILDERS, or a user's own `module:Class`."""
+    """A name of raylabel.models.build.BUILDERS, or a user's own `module:Class`."""
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
     keyword arguments. They are kept in model.json."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.masks import Rle, mask_boxes, rle_from_segmentation
+from raylabel.masks.rle import Rle, mask_boxes, rle_from_segmentation
 
 FrequencyName = Literal["r", "c", "f"]
 

@@ -10,16 +10,10 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
-from raylabel import storage
-from raylabel.dataset.annotated_set import (
-    AnnotatedSet,
-    Category,
-    GroundTruth,
-    ImageRecord,
-    frequency_groups,
-)
+from raylabel.dataset.annotated_set import AnnotatedSet, Category, GroundTruth, ImageRecord, frequency_groups
 from raylabel.errors import InputError
-from raylabel.masks import Rle, first_bad_rle
+from raylabel.files import storage
+from raylabel.masks.rle import Rle, first_bad_rle
 
 __all__ = [
     "AnnotatedSet",

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylabel import storage
 from raylabel.dataset.image_errors import ImageError
-from raylabel.file_systems import split_options
-from raylabel.stored_file import StoredFile
+from raylabel.files import storage
+from raylabel.files.file_systems import split_options
+from raylabel.files.stored_file import StoredFile
 
 BYTES_COLUMN = "bytes"
 # Containers that stay open: shards follow the pool's order, so that a worker is in one or two at a time.

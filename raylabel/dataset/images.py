@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from raylabel import storage
 from raylabel.dataset.containers import ContainerReader, split_reference
 from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
+from raylabel.files import storage
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 

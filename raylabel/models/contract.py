@@ -1,7 +1,9 @@
 """The contract of a segmenter as a check that users can run on their own class.
 
-    python -c "from raylabel.models import build_segmenter; from raylabel.models.contract import check_segmenter; \\
-               check_segmenter(build_segmenter('my_package.my_module:MySegmenter', num_classes=5))"
+from raylabel.models.build import build_segmenter
+from raylabel.models.contract import check_segmenter
+
+check_segmenter(build_segmenter("my_package.my_module:MySegmenter", num_classes=5))
 """
 
 from collections.abc import Sequence
@@ -11,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from raylabel.errors import InputError
-from raylabel.instances import Instances
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Segmenter, Target, is_trainable
+from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Segmenter, Target, is_trainable
+from raylabel.predictions.instances import Instances
 
 MAX_PER_IMAGE = 3
 
@@ -27,7 +29,7 @@ def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int,
         image_sizes_hw: two sizes, for a model that needs larger ones.
 
     Raises:
-        InputError: a promise of raylabel.models.protocols.Segmenter is broken; the message says which.
+        InputError: a promise of raylabel.models.segmenter.Segmenter is broken; the message says which.
     """
     _require(isinstance(segmenter, nn.Module), "must be a torch.nn.Module")
     _require(isinstance(segmenter.num_classes, int) and segmenter.num_classes >= 1, "num_classes must be an int >= 1")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from raylabel.errors import InputError
-from raylabel.instances import Instances
 from raylabel.models.extras import import_extra
-from raylabel.models.map_masks import map_instances, without_duplicates
-from raylabel.models.mask_parts import assemble_instances, mask_part
-from raylabel.models.protocols import LOSS_TERMS, LossTerm, Target
-from raylabel.models.soft_maskrcnn import paste_mask
-from raylabel.models.weights_file import GRAPH
+from raylabel.models.parts.map_masks import map_instances, without_duplicates
+from raylabel.models.parts.mask_parts import assemble_instances, mask_part
+from raylabel.models.rcnn.soft_maskrcnn import paste_mask
+from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target
+from raylabel.models.weights.file import GRAPH
+from raylabel.predictions.instances import Instances
 
 INPUT = "images"
 BOXES, PROBS, BOX_MASKS, IMAGE_MASKS = "boxes_xyxy", "class_probs", "box_mask_probs", "image_mask_logits"
@@ -40,7 +40,7 @@ def build_onnx(*, num_classes: int, min_size: int | None = None) -> "OnnxSegment
 
 
 class OnnxSegmenter(nn.Module):
-    """Implements raylabel.models.protocols.Segmenter but for training and embeddings.
+    """Implements raylabel.models.segmenter.Segmenter but for training and embeddings.
 
     The graph is a tensor of bytes, so that the model is saved and loaded as every other is.
 

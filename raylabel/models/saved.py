@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from raylabel.errors import InputError
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import Segmenter
-from raylabel.storage import commit_bytes, commit_json, join, read_bytes, read_json
+from raylabel.files.storage import commit_bytes, commit_json, join, read_bytes, read_json
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import Segmenter
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"

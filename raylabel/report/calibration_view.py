@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.metrics import class_bias, group_masks
+from raylabel.calibration.metrics.binned import class_bias, group_masks
 from raylabel.report.plots import bars_png, png
 from raylabel.report.reliability import choose_classes, class_panels, reliability_figure, reliability_png
 from raylabel.report.reliability_curve import FEW, MeanWeights, mean_weights

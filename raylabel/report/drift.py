@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from raylabel.storage import RunFolder, exists, read_table
+from raylabel.files.storage import exists, read_table
+from raylabel.run.folder import RunFolder
 
 
 def drift_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

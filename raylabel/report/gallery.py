@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from raylabel.config import Config
 from raylabel.dataset.images import ImageError, read_image
-from raylabel.kept_labels import KeptImage, kept_images
-from raylabel.labels import committed_shards
-from raylabel.masks import Rle, decode_masks
-from raylabel.storage import RunFolder
+from raylabel.masks.rle import Rle, decode_masks
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.kept import KeptImage, kept_images
+from raylabel.run.labels.shards import committed_shards
 
 COLOURS = ("#E69F00", "#56B4E9", "#1FBF8F", "#F0E442", "#B79CFF", "#FF7F3F", "#E58FBF", "#FFFFFF")
 """One an instance, in turn: Okabe and Ito's palette, lighter where numbers in it would be hard to read on black."""

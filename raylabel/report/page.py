@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import jinja2
 
 from raylabel.calibration.tables import CalibrationTables
-from raylabel.config import Config, load_run_config
-from raylabel.labels import committed_shards
+from raylabel.config import Config
+from raylabel.files.storage import exists, read_bytes, read_json
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
@@ -23,7 +23,8 @@ from raylabel.report.sections import (
     read_categories,
     training_curves,
 )
-from raylabel.storage import RunFolder, exists, read_bytes, read_json
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.shards import committed_shards
 
 
 def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.metrics import ccece, ece
+from raylabel.calibration.metrics.binned import ccece, ece
 from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, new_figure, plain, png
 from raylabel.report.reliability_curve import FEW, MeanWeights, ReliabilityCurve, reliability_curve
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.metrics import credible_interval
-from raylabel.matching import Outcome
+from raylabel.calibration.metrics.binned import credible_interval
+from raylabel.predictions.matching import Outcome
 
 FEW = 10.0
 """Effective detections from which a bin's accuracy is drawn as more than a hint."""

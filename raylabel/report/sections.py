@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
+from raylabel.files.storage import exists, read_bytes, read_json, read_table
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.plots import panels_png
-from raylabel.storage import RunFolder, exists, read_bytes, read_json, read_table
+from raylabel.run.folder import RunFolder
 
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
 """Folders of the stages that the report tells of, in the order of the stages."""

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from raylabel.models.protocols import Segmenter
-from raylabel.storage import commit_bytes, commit_json, join, list_files, read_bytes, remove
+from raylabel.files.storage import commit_bytes, commit_json, join, list_files, read_bytes, remove
+from raylabel.models.segmenter import Segmenter
 from raylabel.training.ema import MovingAverage
 
 TENSORS_FILE = "training.safetensors"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
 
 
 def ramped_decay(decay: float, num_updates: int) -> float:

@@ -12,10 +12,10 @@ from torch import Tensor
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError, read_annotated_image
 from raylabel.errors import InputError
-from raylabel.masks import Rle, decode_masks
-from raylabel.models.protocols import Target
-from raylabel.training.augment import Augment, weak_augmentation
-from raylabel.training.copy_paste import RareDonors, paste_objects
+from raylabel.masks.rle import Rle, decode_masks
+from raylabel.models.segmenter import Target
+from raylabel.training.augment.copy_paste import RareDonors, paste_objects
+from raylabel.training.augment.views import Augment, weak_augmentation
 from raylabel.training.federated import FederatedClasses
 
 MIN_BOX_SIDE = 1.0

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
 from raylabel.training.checkpoints import Snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream

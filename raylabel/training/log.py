@@ -10,8 +10,8 @@ from pathlib import Path
 from pyarrow import fs
 from tensorboardX import SummaryWriter
 
-from raylabel.file_systems import open_uri
-from raylabel.storage import commit_bytes, exists, join, read_bytes
+from raylabel.files.file_systems import open_uri
+from raylabel.files.storage import commit_bytes, exists, join, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.errors import TrainingError
-from raylabel.models.protocols import LOSS_TERMS, Segmenter
-from raylabel.training.batches import Batch, BatchSource, step_seed
+from raylabel.models.segmenter import LOSS_TERMS, Segmenter
+from raylabel.training.batch_source import BatchSource
+from raylabel.training.batches import Batch, step_seed
 from raylabel.training.checkpoints import TrainState, restore_snapshot, take_snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext, TrainJob

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from raylabel.config import OptimizerConfig, Precision
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

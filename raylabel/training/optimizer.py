@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from raylabel.config import OptimizerConfig
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
 from raylabel.training.job import TrainJob
 
 BACKBONE = "backbone"

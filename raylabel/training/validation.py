@@ -8,8 +8,13 @@ import torch
 
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import read_annotated_image
-from raylabel.evaluation import MAX_RESULTS_PER_IMAGE, MIN_RESULT_SCORE, evaluate_results, results_of_image
-from raylabel.models.protocols import Segmenter
+from raylabel.evaluation.average_precision import (
+    MAX_RESULTS_PER_IMAGE,
+    MIN_RESULT_SCORE,
+    evaluate_results,
+    results_of_image,
+)
+from raylabel.models.segmenter import Segmenter
 from raylabel.training.examples import image_tensor
 
 FIGURES = ("AP", "APr", "APc", "APf")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from raylabel.calibration import Detections, exact_interval, scored_accuracy
-from raylabel.matching import Outcome
+from raylabel.predictions.matching import Outcome
 
 
 def detections_of(images: list[int], is_correct: list[bool], weights: list[float] | None = None) -> Detections:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylabel.calibration import Detections, ReliabilityBins, bin_edges, bin_of
-from raylabel.matching import Outcome
+from raylabel.predictions.matching import Outcome
 
 COUNTS = ("num", "sum_confidence", "num_correct", "num_ignored")
 

@@ -15,8 +15,8 @@ from raylabel.calibration import (
     weigh_by_verification,
 )
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
-from raylabel.dataset.synthetic_federated import federate
-from raylabel.matching import Outcome
+from raylabel.dataset.synthetic.federated import federate
+from raylabel.predictions.matching import Outcome
 
 NUM_CLASSES = 10
 # Images in a hundred that have the class: frequent ones to rare ones.

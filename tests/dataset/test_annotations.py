@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from raylabel.dataset.annotations import read_annotations, validate_same_categories
 from raylabel.errors import InputError
-from raylabel.masks import decode_masks
+from raylabel.masks.rle import decode_masks
 
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylabel import stored_file
 from raylabel.dataset import containers
 from raylabel.dataset.containers import ContainerReader, split_reference, tar_members
 from raylabel.dataset.image_errors import ImageError
-from raylabel.storage import TooLargeError
+from raylabel.files import stored_file
+from raylabel.files.storage import TooLargeError
 
 MAX_BYTES = 10**6
 

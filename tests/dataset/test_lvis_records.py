@@ -13,8 +13,8 @@ import pytest
 from raylabel.calibration import FitContext, ImagePredictions, federated_accuracy, match_set
 from raylabel.dataset.annotations import AnnotatedSet, frequency_groups, read_annotations
 from raylabel.dataset.splits import split_by_hash
-from raylabel.masks import encode_masks
-from raylabel.matching import Outcome, verification_weights
+from raylabel.masks.rle import encode_masks
+from raylabel.predictions.matching import Outcome, verification_weights
 
 FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 

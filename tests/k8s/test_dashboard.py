@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from raylabel.pipeline import metrics
+from raylabel.cluster import prometheus
 
 PATH = Path(__file__).resolve().parents[2] / "k8s" / "grafana-dashboard.json"
 DASHBOARD: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
 
 COUNTERS_AND_GAUGES = (
-    metrics.IMAGES,
-    metrics.INSTANCES,
-    metrics.QUARANTINED_IMAGES,
-    metrics.SHARDS,
-    metrics.PHASE_SECONDS,
-    metrics.IMAGES_LEFT,
+    prometheus.IMAGES,
+    prometheus.INSTANCES,
+    prometheus.QUARANTINED_IMAGES,
+    prometheus.SHARDS,
+    prometheus.PHASE_SECONDS,
+    prometheus.IMAGES_LEFT,
 )
 EXPORTED = {f"ray_{name}" for name in COUNTERS_AND_GAUGES} | {
-    f"ray_{metrics.SHARD_SECONDS}_{part}" for part in ("bucket", "sum", "count")
+    f"ray_{prometheus.SHARD_SECONDS}_{part}" for part in ("bucket", "sum", "count")
 }
-"""As `tests/pipeline/test_metrics.py` sees them scraped."""
+"""As `tests/cluster/test_prometheus.py` sees them scraped."""
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -82,7 +82,7 @@ def test_expressions_are_whole() -> None:
         assert all(selector == '{run=~"$run"}' for selector in of_run), title
         # A counter is only read through its rate; a gauge never.
         for name, window in re.findall(r"\b(\w+)\{[^}]*\}(\[\w+\])?", expression):
-            assert bool(window) == (name != f"ray_{metrics.IMAGES_LEFT}"), title
+            assert bool(window) == (name != f"ray_{prometheus.IMAGES_LEFT}"), title
 
 
 def test_panels_do_not_overlap() -> None:

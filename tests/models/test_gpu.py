@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import LOSS_TERMS, Target
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import LOSS_TERMS, Target
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,12 +12,12 @@ pytest.importorskip("onnx", reason="needs onnx to make graphs")
 from onnx_graphs import ToyDetector, export, export_maskrcnn, export_toy, name_classes
 
 from raylabel.errors import InputError
-from raylabel.models import build_segmenter
+from raylabel.models.build import build_segmenter
 from raylabel.models.onnx_segmenter import OnnxSegmenter
-from raylabel.models.protocols import Target
+from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 from raylabel.models.saved import load_segmenter, save_segmenter
-from raylabel.models.soft_maskrcnn import SoftMaskRCNN
-from raylabel.models.weights import load_weights
+from raylabel.models.segmenter import Target
+from raylabel.models.weights.loading import load_weights
 
 
 def build(path: Path, num_classes: int, min_size: int | None = None) -> OnnxSegmenter:

@@ -11,9 +11,9 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
 from raylabel.errors import InputError
-from raylabel.models import build_segmenter
+from raylabel.models.build import build_segmenter
 from raylabel.models.saved import load_segmenter, save_segmenter
-from raylabel.models.weights import load_weights
+from raylabel.models.weights.loading import load_weights
 
 
 def test_a_saved_model_predicts_the_same(tmp_path: Path) -> None:

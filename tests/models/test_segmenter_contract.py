@@ -9,12 +9,12 @@ from onnx_graphs import export_toy
 from torch import nn
 
 from raylabel.errors import InputError
-from raylabel.instances import Instances
-from raylabel.models import build_segmenter
+from raylabel.models.build import build_segmenter
 from raylabel.models.contract import check_segmenter
-from raylabel.models.protocols import Segmenter
+from raylabel.models.segmenter import Segmenter
+from raylabel.predictions.instances import Instances
 
-TESTS = Path(__file__).resolve().parents[1]
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 LARGE = (
     "maskrcnn_efficientnet_lite0",
     "maskrcnn_mobilenet_v3_large_fpn",
@@ -53,7 +53,7 @@ def build_small(model: str, scratch: Path = Path()) -> Segmenter:
     "model", ["tiny_maskrcnn", *LARGE, "mask2former_tiny", "eomt_tiny", "onnx", "fakes:FakeSegmenter"]
 )
 def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(TESTS))
+    monkeypatch.syspath_prepend(str(SUPPORT))
     sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
     check_segmenter(build_small(model, tmp_path), image_sizes_hw=sizes)
 

@@ -11,10 +11,11 @@ from PIL import Image
 from small_calibration import GROUPS, NAMES, NUM_TRAIN, fitted_calibration
 
 from raylabel.config import Config, DataConfig, dump_config
-from raylabel.labels import shard_uri
-from raylabel.masks import encode_masks
+from raylabel.files.storage import commit_bytes, commit_json, commit_table, digest
+from raylabel.masks.rle import encode_masks
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import shard_uri
 from raylabel.schema import ERRORS, LABELS
-from raylabel.storage import RunFolder, commit_bytes, commit_json, commit_table, digest
 
 SIDE = 96
 

@@ -7,11 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raylabel.report import build_report
+from raylabel.files.storage import commit_table
 from raylabel.report.drift import drift_section
+from raylabel.report.page import build_report
 from raylabel.report.sections import read_categories
+from raylabel.run.folder import RunFolder
 from raylabel.schema import DRIFT
-from raylabel.storage import RunFolder, commit_table
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 from small_calibration import fitted_calibration
 
-from raylabel.calibration.metrics import class_bias
-from raylabel.config import load_run_config
+from raylabel.calibration.metrics.binned import class_bias
 from raylabel.errors import InputError
-from raylabel.report import build_report, calibration_page, classes_csv
-from raylabel.report.calibration_view import class_rows
+from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.report.calibration_view import class_rows, classes_csv
 from raylabel.report.gallery import choose_images, draw
+from raylabel.report.page import build_report, calibration_page
 from raylabel.report.sections import difference_table, precision_table, read_categories
-from raylabel.storage import RunFolder, commit_json, read_json, remove
+from raylabel.run.folder import RunFolder, load_run_config
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raylabel.dataset.annotations import read_annotations
-from raylabel.dataset.synthetic import generate
+from raylabel.dataset.synthetic.generate import generate
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
 """Labelling that is disturbed: the rows of an undisturbed run, each once, finished shards not redone, nothing left.
 
-Other faults have tests of their own: the calibration actor killed (tests/pipeline/test_live_calibration.py), a config
-that changed (tests/pipeline/test_label.py), a full disk and a failing store (beside this file).
+Other faults have tests of their own: the calibration actor killed (tests/cluster/test_live_calibration.py), a config
+that changed (tests/stages/test_label.py), a full disk and a failing store (beside this file).
 """
 
 import os
@@ -20,10 +20,11 @@ from ray.cluster_utils import Cluster
 from runs import MINUTES, finish, kill, quarantined_or_labelled, start, wait_for, write_config
 
 from raylabel.config import Config
-from raylabel.dataset.synthetic import generate
-from raylabel.labels import committed_shards
-from raylabel.pipeline.lease import read_lease
-from raylabel.storage import RunFolder, read_json
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files.storage import read_json
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import committed_shards
+from raylabel.run.lease import read_lease
 
 psutil = pytest.importorskip("psutil")  # comes with Ray
 

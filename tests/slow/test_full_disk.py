@@ -9,8 +9,8 @@ import pytest
 from prepared import prepared_run
 from runs import finish, quarantined_or_labelled, start, wait_for, write_config
 
-from raylabel.dataset.synthetic import generate
-from raylabel.labels import committed_shards
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.run.labels.shards import committed_shards
 
 pytestmark = pytest.mark.slow
 

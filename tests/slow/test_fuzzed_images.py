@@ -17,9 +17,9 @@ from runs import finish, start, write_config
 
 from raylabel.config import dump_config
 from raylabel.dataset.image_errors import REASONS, reason_kind
-from raylabel.dataset.synthetic import generate
-from raylabel.labels import STATUS_OK, committed_shards
-from raylabel.storage import read_json, read_table
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files.storage import read_json, read_table
+from raylabel.run.labels.shards import STATUS_OK, committed_shards
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ from prepared import prepared_run
 from runs import finish, start, write_config
 from stored_labels import label_rows
 
-from raylabel.dataset.synthetic import generate
-from raylabel.pipeline.attempts import KILLED_ITS_WORKER
-from raylabel.storage import RunFolder
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from prepared import prepared_run
 from stored_labels import label_rows
 
 from raylabel.config import load_config
-from raylabel.dataset.synthetic import generate
+from raylabel.dataset.synthetic.generate import generate
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,8 @@ import json, os, sys, threading
 from pathlib import Path
 import ray
 from raylabel.config import load_config
-from raylabel.pipeline import label
-from raylabel.storage import RunFolder
+from raylabel.stages import label
+from raylabel.run.folder import RunFolder
 
 peaks, stop = {}, threading.Event()
 

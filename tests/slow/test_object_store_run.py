@@ -8,9 +8,9 @@ from object_store import FlakyProxy
 from prepared import prepared_run
 from runs import finish, quarantined_or_labelled, start, write_config
 
-from raylabel import storage
-from raylabel.dataset.synthetic import generate
-from raylabel.labels import committed_shards
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files import storage
+from raylabel.run.labels.shards import committed_shards
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ from toy_driver import STEPS, toy_job
 from toy_training import assert_same_weights
 
 from raylabel.config import TrainingConfig
-from raylabel.models.protocols import Segmenter
+from raylabel.files.storage import read_json
 from raylabel.models.saved import load_segmenter
-from raylabel.storage import read_json
+from raylabel.models.segmenter import Segmenter
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
 
@@ -38,7 +38,7 @@ def start(run: Path, settings: dict[str, Any], *, pause: float = 0.05, **env: st
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[1] / "support",
         env={**os.environ, **env},
     )
 

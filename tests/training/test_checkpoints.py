@@ -10,8 +10,8 @@ from toy_training import NUM_CLASSES, a_job, assert_same_weights, new_segmenter
 
 from raylabel.config import TrainingConfig
 from raylabel.errors import StorageError
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import Segmenter
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import Segmenter
 from raylabel.training import checkpoints as module
 from raylabel.training.checkpoints import (
     STEP_FILE,

@@ -9,8 +9,8 @@ from PIL import Image
 
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.storage import commit_json
-from raylabel.training.augment import no_augmentation
+from raylabel.files.storage import commit_json
+from raylabel.training.augment.views import no_augmentation
 from raylabel.training.examples import LabelledExamples
 
 HEIGHT, WIDTH = 20, 30

@@ -13,8 +13,8 @@ from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, n
 
 from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
 from raylabel.errors import TrainingError
-from raylabel.models.protocols import Segmenter, Target
-from raylabel.training.batches import BatchSource
+from raylabel.models.segmenter import Segmenter, Target
+from raylabel.training.batch_source import BatchSource
 from raylabel.training.checkpoints import Snapshot
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import BatchLosses, train

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raylabel.config import OptimizerConfig
-from raylabel.models import build_segmenter
-from raylabel.models.protocols import Target
+from raylabel.models.build import build_segmenter
+from raylabel.models.segmenter import Target
 from raylabel.training.network import autocast_dtype, prepare_network
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from raylabel.config import OptimizerConfig, TrainingConfig
-from raylabel.models import build_segmenter
+from raylabel.models.build import build_segmenter
 from raylabel.training.job import TrainJob
 from raylabel.training.optimizer import (
     backbone_layers,

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.instances import Instances
-from raylabel.masks import encode_masks
-from raylabel.storage import commit_json
+from raylabel.files.storage import commit_json
+from raylabel.masks.rle import encode_masks
+from raylabel.predictions.instances import Instances
 from raylabel.training.validation import ValidationAP
 
 SIDE = 40

@@ -1,0 +1,1 @@
+"""Maps from (class, raw score) to a calibrated score: the base kinds, and one file per family."""

@@ -1,0 +1,122 @@
+"""The corrector `auto`: whichever family helps out of fold, or none."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.correctors.base import Corrector, FitContext
+from raylabel.calibration.correctors.folds import MAX_TRIAL_DETECTIONS, image_folds, out_of_fold_scores, some_images
+from raylabel.calibration.correctors.identity import IdentityCorrector
+from raylabel.calibration.detections import Detections
+from raylabel.calibration.metrics.binned import pointwise_nll
+
+MIN_STANDARD_ERRORS = 2.0
+"""By how many standard errors a family must beat `none` that does not hold itself back."""
+
+MIN_DETECTIONS = 300
+"""How many detections it takes for such a family to be chosen: of 60, isotonic regression won by up to 4.9 standard
+errors on a real detector, and harmed."""
+
+HELD_BACK = frozenset({"hierarchical", "contextual"})
+"""These stay with the raw score by themselves where the data say little, so any gain out of fold will do: two standard
+errors of a few hundred detections would keep raw scores that both make better (docs/decisions.md)."""
+
+NOT_ELIGIBLE = frozenset({"ccece", "ccece_bins", "isotonic_per_class", "norcal"})
+"""Tried for the table only: they take few samples at face value, or look at no outcome. Where a class has few
+detections, its held-out ones are corrected by the fallback for unseen classes, so the trial flatters what the fitted
+corrector will do: at one detection a class `ccece` won on a real detector, and took its NLL from .349 to .456."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a family did out of fold.
+
+    Attributes:
+        nll: weighted mean NLL.
+        gain: NLL of `none` less this one; > 0 is better.
+        gain_error: standard error of `gain` over images.
+    """
+
+    nll: float
+    gain: float
+    gain_error: float
+
+
+@dataclass(frozen=True)
+class AutoCorrector:
+    """The family with the lowest cross-validated NLL among those that beat `none`.
+
+    Families of `HELD_BACK` must beat it at all, others by more than `MIN_STANDARD_ERRORS` and on `MIN_DETECTIONS`;
+    those of `NOT_ELIGIBLE` are tried, but not chosen.
+
+    Attributes:
+        chosen: that family, fitted to all detections; `none` where no family qualifies.
+        trials: by kind; empty where there was nothing to try on.
+    """
+
+    chosen: Corrector
+    trials: Mapping[str, Trial]
+    kind: ClassVar[str] = "auto"
+
+    @classmethod
+    def fit(
+        cls,
+        detections: Detections,
+        context: FitContext,
+        families: Mapping[str, Callable[..., Corrector]],
+    ) -> "AutoCorrector":
+        """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
+        scored = some_images(detections.scored(), MAX_TRIAL_DETECTIONS, seed=context.seed)
+        if not len(scored):
+            return cls(IdentityCorrector(), {})
+        folds = image_folds(scored.image_indices, seed=context.seed)
+        raw_losses = pointwise_nll(scored.raw_scores, scored.is_correct)
+        trials = {}
+        for kind, fit in families.items():
+            scores = out_of_fold_scores(scored, folds, partial(fit, context=context))
+            trials[kind] = _compare(scored, pointwise_nll(scores, scored.is_correct), raw_losses)
+        better = [kind for kind, trial in trials.items() if _is_better(kind, trial, len(scored))]
+        best = min(better, key=lambda kind: trials[kind].nll) if better else IdentityCorrector.kind
+        return cls(families[best](detections, context), trials)
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        return self.chosen(detections)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "chosen": self.chosen.to_json(),
+            "cross_validation": {kind: vars(trial) for kind, trial in self.trials.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], read: Callable[[dict[str, Any]], Corrector]) -> "AutoCorrector":
+        """Read what `to_json` gave; `read` reads the chosen corrector."""
+        trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
+        return cls(read(content["chosen"]), trials)
+
+
+def _is_better(kind: str, trial: Trial, num_detections: int) -> bool:
+    if kind in HELD_BACK:
+        return trial.gain > 0
+    is_plain = trial.gain > MIN_STANDARD_ERRORS * trial.gain_error and num_detections >= MIN_DETECTIONS
+    return is_plain and kind not in NOT_ELIGIBLE
+
+
+def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:
+    """Gain as a ratio of sums over images, with the linearised standard error of a ratio; infinite for one image."""
+    _, images = np.unique(scored.image_indices, return_inverse=True)
+    weights = np.bincount(images, scored.weights)
+    gains = np.bincount(images, scored.weights * (raw_losses - losses))
+    gain = gains.sum() / weights.sum()
+    num = len(weights)
+    error = (
+        np.sqrt(num / (num - 1) * ((gains - gain * weights) ** 2).sum()) / weights.sum()
+        if num > 1
+        else np.finfo(float).max
+    )
+    return Trial(float(np.average(losses, weights=scored.weights)), float(gain), float(error))

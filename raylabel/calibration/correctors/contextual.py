@@ -1,0 +1,274 @@
+"""The corrector `contextual`: boosted trees on the score and the context, and a shrunk shift of each class."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from raylabel.calibration.correctors.base import FitContext, logits, require_classes
+from raylabel.calibration.correctors.class_shift import ClassShift, fit_class_shift
+from raylabel.calibration.correctors.folds import MAX_TRIAL_DETECTIONS, image_folds, some_images
+from raylabel.calibration.detections import Detections
+from raylabel.predictions.context import CONTEXT_FEATURES
+from raylabel.threads import map_on_threads
+
+_PRIOR_MASS = 1000.0
+"""How many detections it takes until the trees have half of the say over the score's own slope."""
+
+_SHARE_COST = 2.0
+"""Log likelihood that the whole model must gain out of fold to be worth it."""
+
+_NUM_KNOTS = 32
+_NUM_TREES = 30
+_TREES = {
+    "objective": "binary",
+    "num_leaves": 8,
+    "learning_rate": 0.2,
+    "min_data_in_leaf": 20,
+    "lambda_l2": 10.0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+_CHUNK = 20_000
+_ROWS_FOR_THREADS = 50_000
+"""Below it one thread is as fast as all, and doesn't wait for cores that others use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextualCorrector:
+    """Log odds from the score and what else the image says, plus a shift of the class.
+
+        log odds = (1 - share) * logit(score) + share * model + shift_class
+        model    = (1 - w) * logit(mean accuracy) + w * logit(score) + trees(logit(score), context)
+
+    Whether a detection is right depends on more than its class and score: a second mask on the same object is wrong
+    whatever its score. The trees (LightGBM) never fall with the score. They are evaluated at fixed knots of the score
+    and interpolated between, so that the whole is continuous.
+
+    Below the lowest score of the fit the model knows nothing, so from there down the log odds fall with logit(score)
+    itself: what a lower threshold lets through is not taken for what was seen.
+
+    Few detections change little: w = 1000 / (1000 + n) keeps the score's own slope, the share of the model is the
+    likeliest one out of fold (by image), which is 0 where the trees don't help on other images, and the shifts are
+    shrunk to their frequency group's, those to 0 (`class_shift`). A class without a detection has its group's shift.
+
+    Attributes:
+        share: of the model, in [0, 1].
+        prior: (2,) intercept and slope of the model on the score's logit, without the trees.
+        features: names of the context features that were known where it was fitted; needed of what it is applied to.
+        trees: LightGBM's text form; "" without any detection.
+        knots: (K,) rising logits, K >= 2, at which the trees are evaluated.
+        shift: of each class.
+
+    Source: ours; trees: Ke et al. 2017 (LightGBM); shrinkage: Efron and Morris 1975; share: Wolpert 1992 (stacking).
+    """
+
+    share: float
+    prior: NDArray[np.float64]
+    features: tuple[str, ...]
+    trees: str
+    knots: NDArray[np.float64]
+    shift: ClassShift
+    kind: ClassVar[str] = "contextual"
+
+    @classmethod
+    def fit(cls, detections: Detections, context: FitContext) -> "ContextualCorrector":
+        """Fit to the scored detections; weights are scaled to the effective number of detections (Kish).
+
+        Detections without context give trees on the score alone.
+        """
+        scored = detections.scored()
+        model = cls._fit_model(scored, context)
+        if not model.trees:
+            return model
+        tried = some_images(scored, MAX_TRIAL_DETECTIONS, seed=context.seed)
+        share = _likeliest_share(tried, cls._held_out_log_odds(tried, context))
+        model = replace(model, share=share)
+        shift = fit_class_shift(
+            model.log_odds(scored),
+            scored.class_indices,
+            scored.is_correct,
+            _effective_weights(scored),
+            frequency_groups=context.frequency_groups,
+        )
+        return replace(model, share=share, shift=shift)
+
+    @classmethod
+    def _fit_model(cls, scored: Detections, context: FitContext) -> "ContextualCorrector":
+        """The model alone, with a share of 1 and no shift."""
+        features, matrix = _known_features(scored)
+        nothing = ClassShift.none(context.frequency_groups)
+        if not len(scored):
+            knots = np.array([0.0, 1.0])
+            return cls(share=0.0, prior=np.array([0.0, 1.0]), features=features, trees="", knots=knots, shift=nothing)
+        weights = _effective_weights(scored)
+        slope = _PRIOR_MASS / (_PRIOR_MASS + weights.sum())
+        accuracy = (weights @ scored.is_correct + 0.5) / (weights.sum() + 1)
+        prior = np.array([(1 - slope) * float(logits(accuracy)), slope])
+        score_logits = logits(scored.raw_scores)
+        inner = np.unique(np.quantile(score_logits, np.linspace(0, 1, _NUM_KNOTS)).astype(np.float32))
+        return cls(
+            share=1.0,
+            prior=prior,
+            features=features,
+            trees=_fit_trees(score_logits, matrix, scored.is_correct, weights, prior, context.seed),
+            knots=np.concatenate([inner[:1] - 1, inner]).astype(np.float64),
+            shift=nothing,
+        )
+
+    @classmethod
+    def _held_out_log_odds(cls, scored: Detections, context: FitContext) -> NDArray[np.float64]:
+        folds = image_folds(scored.image_indices, seed=context.seed)
+        log_odds = np.empty(len(scored))
+        for fold in np.unique(folds):
+            model = cls._fit_model(scored.subset(folds != fold), context)
+            log_odds[folds == fold] = model.log_odds(scored.subset(folds == fold))
+        return log_odds
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        """Calibrated scores, (N,).
+
+        Raises:
+            ValueError: the detections lack a context feature that the corrector was fitted with.
+        """
+        require_classes(detections, len(self.shift.of_class))
+        return expit(self.log_odds(detections))
+
+    def log_odds(self, detections: Detections) -> NDArray[np.float64]:
+        """(N,) before the logistic function; parts of the detections go to a thread each."""
+        parts = [detections.subset(slice(start, start + _CHUNK)) for start in range(0, len(detections), _CHUNK)]
+        return np.concatenate([np.zeros(0), *map_on_threads(self._log_odds_of_part, parts)])
+
+    def _log_odds_of_part(self, detections: Detections) -> NDArray[np.float64]:
+        score_logits = logits(detections.raw_scores)
+        intercept, slope = self.share * self.prior[0], 1 - self.share + self.share * self.prior[1]
+        below = np.minimum(score_logits - self.knots[1], 0.0)
+        found = intercept + slope * score_logits + (1 - slope) * below + self.shift.of_class[detections.class_indices]
+        if self.share > 0:
+            found += self.share * self._interpolated_trees(score_logits, self._needed_features(detections))
+        return found
+
+    def _needed_features(self, detections: Detections) -> NDArray[np.float32]:
+        if not self.features:
+            return np.zeros((len(detections), 0), dtype=np.float32)
+        if detections.context is None:
+            raise ValueError("the corrector looks at the detections' context, which they lack")
+        matrix = detections.context.take([CONTEXT_FEATURES.index(name) for name in self.features], axis=1)
+        if np.isnan(matrix).any():
+            missing = [name for name, column in zip(self.features, matrix.T, strict=True) if np.isnan(column).any()]
+            raise ValueError(f"the corrector looks at {', '.join(missing)}, which these detections lack")
+        return matrix
+
+    def _interpolated_trees(
+        self, score_logits: NDArray[np.float64], matrix: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """The trees' log odds, linear in the score's logit between the knots and constant beyond them."""
+        place = np.clip(np.searchsorted(self.knots, score_logits, side="right") - 1, 0, len(self.knots) - 2)
+        low_knot, high_knot = self.knots[place], self.knots[place + 1]
+        along = np.clip((score_logits - low_knot) / (high_knot - low_knot), 0.0, 1.0)
+        columns = np.empty((len(matrix), 1 + matrix.shape[1]), dtype=np.float32)
+        columns[:, 1:] = matrix
+        columns[:, 0] = low_knot
+        low = self._predict(columns)
+        columns[:, 0] = high_knot
+        return low + along * (self._predict(columns) - low)
+
+    def _predict(self, columns: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(self._booster.predict(columns, raw_score=True, num_threads=1))
+
+    @cached_property
+    def _booster(self) -> Any:
+        from lightgbm import Booster  # its import takes a second, which only this corrector needs
+        from lightgbm.basic import LightGBMError
+
+        try:
+            return Booster(model_str=self.trees)
+        except LightGBMError as error:
+            raise ValueError(f"the corrector's trees are not a LightGBM model: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "share": self.share,
+            "prior": self.prior.tolist(),
+            "features": list(self.features),
+            "trees": self.trees,
+            "knots": self.knots.tolist(),
+            "shift": self.shift.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "ContextualCorrector":
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: a feature is not known here, as of a file from another version.
+        """
+        unknown = [name for name in content["features"] if name not in CONTEXT_FEATURES]
+        if unknown:
+            raise ValueError(f"unknown context feature {unknown[0]!r}; known are {', '.join(CONTEXT_FEATURES)}")
+        return cls(
+            share=float(content["share"]),
+            prior=np.asarray(content["prior"], dtype=np.float64),
+            features=tuple(content["features"]),
+            trees=str(content["trees"]),
+            knots=np.asarray(content["knots"], dtype=np.float64),
+            shift=ClassShift.from_json(content["shift"]),
+        )
+
+
+def _effective_weights(scored: Detections) -> NDArray[np.float64]:
+    """Weights that sum to the effective number of detections."""
+    return scored.weights * (scored.weights.sum() / (scored.weights**2).sum())
+
+
+def _likeliest_share(scored: Detections, held_out_log_odds: NDArray[np.float64]) -> float:
+    """Share of the model under which the held-out outcomes are likeliest, less `_SHARE_COST` times the share."""
+    raw, signs = logits(scored.raw_scores), np.where(scored.is_correct, 1.0, -1.0)
+    weights = _effective_weights(scored)
+
+    def loss(share: float) -> float:
+        log_odds = (1 - share) * raw + share * held_out_log_odds
+        return float(weights @ np.logaddexp(0.0, -signs * log_odds)) + _SHARE_COST * share
+
+    inside = float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
+    return min((0.0, 1.0, inside), key=loss)
+
+
+def _known_features(scored: Detections) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Names and columns of the features that every detection has."""
+    if scored.context is None:
+        return (), np.zeros((len(scored), 0), dtype=np.float32)
+    known = np.flatnonzero(~np.isnan(scored.context).any(axis=0))
+    return tuple(CONTEXT_FEATURES[column] for column in known), scored.context[:, known]
+
+
+def _fit_trees(
+    score_logits: NDArray[np.float64],
+    matrix: NDArray[np.float32],
+    is_correct: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    seed: int,
+) -> str:
+    import lightgbm  # its import takes a second, which only this corrector needs
+
+    columns = np.column_stack([score_logits.astype(np.float32), matrix])
+    data = lightgbm.Dataset(
+        columns,
+        label=is_correct.astype(np.float32),
+        weight=weights,
+        init_score=prior[0] + prior[1] * score_logits,
+        params={"verbosity": -1},
+    )
+    settings = _TREES | {
+        "monotone_constraints": [1] + [0] * matrix.shape[1],
+        "num_threads": 1 if len(columns) < _ROWS_FOR_THREADS else 0,
+        "seed": seed,
+    }
+    return str(lightgbm.train(settings, data, _NUM_TREES).model_to_string())

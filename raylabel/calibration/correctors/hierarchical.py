@@ -1,0 +1,175 @@
+"""The corrector `hierarchical`: per class and bin by empirical Bayes, so that few samples move little."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln
+
+from raylabel.calibration.bins import bin_of
+from raylabel.calibration.correctors.base import FitContext, require_classes
+from raylabel.calibration.correctors.curves import Curves, curves_through, rising
+from raylabel.calibration.detections import Detections
+
+_MASS_GRID = np.logspace(-1, 5, 25)
+_LOG_MASS_DEVIATION = 1.5
+_MAX_SWEEPS = 6
+_PRIOR_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorMasses:
+    """How many detections each level's prior is worth.
+
+    Attributes:
+        overall: of the raw score, as prior of all classes.
+        group: of all classes, as prior of the frequency group.
+        similar: of the frequency group, as prior of the similar classes.
+        single: of the similar classes (the group where no similarity is known), as prior of the class.
+    """
+
+    overall: float
+    group: float
+    similar: float
+    single: float
+
+
+@dataclass(frozen=True)
+class HierarchicalCorrector:
+    """Accuracy per class and bin, each shrunk to its parent's, rising in the score, linear between the bins.
+
+        accuracy = (num_correct + mass * prior) / (num + mass)
+
+    at each level of: all classes, frequency group, similar classes (counts weighted by the squared similarity, where
+    it is > 0), class. The prior of all classes is the raw score. A level never counts the class that it is the prior
+    of, and the masses are those under which every class's counts are likeliest (beta-binomial). A class without a
+    detection has its parent's curve; without any detection every curve is the identity.
+
+    Attributes:
+        curves: one row a class; the knots are the bins' mean scores.
+        masses: fitted strength of each prior.
+        num_effective: (num_classes,) effective number of detections behind each class.
+
+    Source: ours; beta-binomial empirical Bayes as in Efron and Morris 1975, pool adjacent violators for the rise.
+    """
+
+    curves: Curves
+    masses: PriorMasses
+    num_effective: NDArray[np.float64]
+    kind: ClassVar[str] = "hierarchical"
+
+    @classmethod
+    def fit(cls, detections: Detections, context: FitContext) -> "HierarchicalCorrector":
+        """Fit to the scored detections; weighted counts are scaled to their effective number (Kish) per cell."""
+        cells = _Cells.count(detections.scored(), context)
+        masses = _likeliest_masses(cells)
+        prior = cells.prior(masses)
+        accuracy = (cells.num_correct + masses.single * prior) / (cells.num + masses.single)
+        curves = curves_through(cells.positions, rising(accuracy, cells.num + masses.single))
+        return cls(curves, masses, cells.num.sum(axis=1))
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        require_classes(detections, len(self.curves.values))
+        return self.curves(detections.class_indices, detections.raw_scores)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "masses": asdict(self.masses),
+            "num_effective": self.num_effective.tolist(),
+            "knots": self.curves.knots.tolist(),
+            "values": self.curves.values.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "HierarchicalCorrector":
+        """Read what `to_json` gave."""
+        knots, values = (np.asarray(content[name], dtype=np.float64) for name in ("knots", "values"))
+        return cls(Curves(knots, values), PriorMasses(**content["masses"]), np.asarray(content["num_effective"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cells:
+    """Effective counts per class and bin, (C, B), and the same of each class's relatives without itself."""
+
+    positions: NDArray[np.float64]
+    num: NDArray[np.float64]
+    num_correct: NDArray[np.float64]
+    others: tuple[NDArray[np.float64], NDArray[np.float64]]
+    group: tuple[NDArray[np.float64], NDArray[np.float64]]
+    similar: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+
+    @staticmethod
+    def count(scored: Detections, context: FitContext) -> "_Cells":
+        shape = (scored.num_classes, context.num_bins)
+        places = scored.class_indices.astype(np.int64) * context.num_bins + bin_of(scored.raw_scores, context.num_bins)
+
+        def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(places, values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
+
+        weights, squares = total(scored.weights), total(scored.weights**2)
+        to_effective = np.divide(weights, squares, out=np.zeros(shape), where=squares > 0)
+        num, num_correct = weights * to_effective, total(scored.weights * scored.is_correct) * to_effective
+        bin_weights = weights.sum(axis=0)
+        centres = (np.arange(context.num_bins) + 0.5) / context.num_bins
+        sum_scores = total(scored.weights * scored.raw_scores).sum(axis=0)
+        counts = np.stack([num, num_correct])
+        group_sums = np.zeros_like(counts)
+        for letter in np.unique(context.frequency_groups):
+            members = context.frequency_groups == letter
+            group_sums[:, members] = counts[:, members].sum(axis=1, keepdims=True)
+        others, group = counts.sum(axis=1, keepdims=True) - counts, group_sums - counts
+        similar = None
+        if context.similarity is not None:
+            shares = np.maximum(context.similarity, 0.0) ** 2
+            shares = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
+            similar = (shares @ num, shares @ num_correct)
+        return _Cells(
+            positions=np.divide(sum_scores, bin_weights, out=centres, where=bin_weights > 0),
+            num=num,
+            num_correct=num_correct,
+            others=(others[0], others[1]),
+            group=(group[0], group[1]),
+            similar=similar,
+        )
+
+    def prior(self, masses: PriorMasses) -> NDArray[np.float64]:
+        """Each class's prior accuracy per bin, from all but itself, (C, B)."""
+        prior = np.broadcast_to(self.positions, self.num.shape)
+        levels = [(self.others, masses.overall), (self.group, masses.group)]
+        if self.similar is not None:
+            levels.append((self.similar, masses.similar))
+        for (num, num_correct), mass in levels:
+            prior = np.clip((num_correct + mass * prior) / (num + mass), 0.0, 1.0)
+        return prior
+
+
+def _likeliest_masses(cells: _Cells) -> PriorMasses:
+    """Coordinate ascent of the beta-binomial marginal likelihood over a grid; of equal ones the larger mass.
+
+    A log-normal prior on each mass decides where detections are so few that any mass explains them.
+    """
+    expected = PriorMasses(overall=30.0, group=100.0, similar=100.0, single=30.0)
+    masses = expected
+    filled = cells.num > 0
+    if not filled.any():
+        return masses
+    num, num_correct = cells.num[filled], cells.num_correct[filled]
+    names = ["overall", "group", "single"] if cells.similar is None else ["overall", "group", "similar", "single"]
+
+    def log_likelihood(candidate: PriorMasses) -> float:
+        prior = np.clip(cells.prior(candidate)[filled], _PRIOR_FLOOR, 1 - _PRIOR_FLOOR)
+        right, wrong = candidate.single * prior, candidate.single * (1 - prior)
+        likelihood = (betaln(num_correct + right, num - num_correct + wrong) - betaln(right, wrong)).sum()
+        surprise = [np.log(getattr(candidate, name) / getattr(expected, name)) / _LOG_MASS_DEVIATION for name in names]
+        return float(likelihood - np.square(surprise).sum() / 2)
+
+    for _ in range(_MAX_SWEEPS):
+        before = masses
+        for name in names:
+            candidates = [replace(masses, **{name: float(mass)}) for mass in _MASS_GRID[::-1]]
+            masses = max(candidates, key=log_likelihood)
+        if masses == before:
+            break
+    return masses

@@ -1,0 +1,33 @@
+"""The corrector `none`: raw scores as they are."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration.correctors.base import FitContext
+from raylabel.calibration.detections import Detections
+
+
+@dataclass(frozen=True)
+class IdentityCorrector:
+    """Leaves the raw scores."""
+
+    kind: ClassVar[str] = "none"
+
+    @classmethod
+    def fit(cls, detections: Detections, context: FitContext) -> "IdentityCorrector":
+        """Nothing to fit."""
+        return cls()
+
+    def __call__(self, detections: Detections) -> NDArray[np.float64]:
+        return np.array(detections.raw_scores, dtype=np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "IdentityCorrector":
+        """Read what `to_json` gave."""
+        return cls()

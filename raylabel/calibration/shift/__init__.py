@@ -1,0 +1,1 @@
+"""What changes between the calibration split and the pool."""

@@ -1,0 +1,1 @@
+"""Shards and jobs on Ray. The only folder that imports ray. Knows no stage."""

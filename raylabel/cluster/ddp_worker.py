@@ -1,0 +1,172 @@
+"""What every worker of a training does: build, restore, train, save."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import get_device, prepare_model
+
+from raylabel.cluster.batch_readers import JobBuilder, TaskBatches
+from raylabel.cluster.capacity import decodes_by_tasks
+from raylabel.cluster.preemption import PreemptionNotice
+from raylabel.config import TrainingConfig
+from raylabel.errors import InputError, StorageError, TrainingError
+from raylabel.files.storage import digest, exists, read_json, remove
+from raylabel.models.saved import save_segmenter
+from raylabel.run.folder import RunFolder
+from raylabel.training.checkpoints import Checkpoints, Snapshot
+from raylabel.training.log import TrainingLog
+from raylabel.training.loop import TrainContext, train
+
+CHECKPOINTS = "checkpoints"
+"""Folder beside a model while it is trained."""
+
+REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One model to train.
+
+    Attributes:
+        build: makes the segmenter and the job in each worker.
+        folder: where in the run the model and metrics.jsonl go.
+        num_steps: steps that the job has, for the progress line.
+        identity: JSON-able; a saved model or checkpoint of another identity is not taken for this one.
+        description: goes into model.json.
+    """
+
+    build: JobBuilder
+    folder: str
+    num_steps: int
+    identity: Any
+    description: dict[str, Any]
+
+    def is_saved(self, run: RunFolder) -> bool:
+        """Whether the model is in the run."""
+        uri = run.path(self.folder, "model.json")
+        return exists(uri) and read_json(uri).get("identity") == digest(self.identity)
+
+    def checkpoints(self, run: RunFolder, settings: TrainingConfig) -> Checkpoints:
+        """Its checkpoints in the run."""
+        uri = run.path(self.folder, CHECKPOINTS)
+        return Checkpoints(uri, identity=digest(self.identity), keep=settings.keep_checkpoints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlan:
+    """What the workers of a Ray Train run are to do.
+
+    Attributes:
+        label: name of the whole, for messages.
+        trainings: one after the other; those that are saved are left out.
+        run: the run folder.
+        settings: of the trainings.
+        counter: a progress_counter.LiveCounter.
+    """
+
+    label: str
+    trainings: Sequence[Training]
+    run: RunFolder
+    settings: TrainingConfig
+    counter: Any
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Runs in every DDP worker; Ray starts all of them again when one has failed.
+
+    What trying again does not mend is left with the counter: the restarted workers see it and end at once, and the
+    driver says what it was.
+    """
+    plan: WorkerPlan = config["plan"]
+    torch.set_num_threads(max(1, int(plan.settings.cpus_per_worker)))
+    try:
+        if not broadcast_from_rank_zero(_may_begin(plan)):
+            return
+        # Decided by one rank before any saves anything, so that all ranks decide the same.
+        missing = broadcast_from_rank_zero([one.folder for one in plan.trainings if not one.is_saved(plan.run)])
+        for training in plan.trainings:
+            if training.folder in missing:
+                _train_and_save(training, plan)
+    except (InputError, StorageError, TrainingError) as error:
+        ray.get(plan.counter.refuse.remote(error))
+        raise
+    except Exception as error:
+        ray.get(plan.counter.note_failure.remote(f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _may_begin(plan: WorkerPlan) -> bool:
+    if ray.train.get_context().get_world_rank() != 0:
+        return True  # the first rank's answer counts
+    missing = [training for training in plan.trainings if not training.is_saved(plan.run)]
+    place = "the end"
+    if missing:
+        step = missing[0].checkpoints(plan.run, plan.settings).last_step()
+        place = f"step {step or 0} of {missing[0].folder}"
+    may_begin: bool = ray.get(plan.counter.begin.remote(plan.label, place))
+    return may_begin
+
+
+def _train_and_save(training: Training, plan: WorkerPlan) -> None:
+    run, counter = plan.run, plan.counter
+    rank = ray.train.get_context().get_world_rank()
+    checkpoints = training.checkpoints(run, plan.settings)
+    restore = _restored(checkpoints, rank)
+    segmenter, job = training.build()
+    log = TrainingLog(run.path(training.folder), finished_steps=restore.step if restore else 0) if rank == 0 else None
+    last_report = 0.0
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        nonlocal last_report
+        if log is None:
+            return
+        log.add(step, metrics)
+        if time.monotonic() - last_report > REPORT_SECONDS:
+            last_report = time.monotonic()
+            note = f"{metrics['images_per_second']:.3g} images/s  loss {metrics['loss']:.3f}"
+            counter.report.remote(training.folder, step - job.start_step, note=note)
+
+    def save(snapshot: Snapshot) -> None:
+        if log is not None:
+            log.commit()
+        checkpoints.save(snapshot)
+
+    context = TrainContext(
+        rank=rank,
+        world_size=ray.train.get_context().get_world_size(),
+        num_parts=plan.settings.num_workers * plan.settings.optimizer.accumulate,
+        device=get_device(),
+        wrap=prepare_model,
+        report=report,
+        restore=restore,
+        save=save,
+        open_batches=partial(TaskBatches, training.build) if decodes_by_tasks(plan.settings) else None,
+        wants_checkpoint=PreemptionNotice(),
+    )
+    trained = train(segmenter, job, context)
+    if log is not None:
+        log.close()
+        checkpoints.wait()
+        counter.report.remote(training.folder, training.num_steps)
+        description = {**training.description, "identity": digest(training.identity)}
+        save_segmenter(trained, run.path(training.folder), description)
+        remove(run.path(training.folder, CHECKPOINTS))
+
+
+def _restored(checkpoints: Checkpoints, rank: int) -> Snapshot | None:
+    """The state to go on from, the same on every rank."""
+    latest = checkpoints.load_latest() if rank == 0 else None
+    step = broadcast_from_rank_zero(latest.step if latest else None)
+    if rank == 0 or step is None:
+        return latest
+    snapshot = checkpoints.load(step)
+    if snapshot is None:
+        raise RuntimeError(f"the checkpoint of step {step} is gone")  # beginning again finds another
+    return snapshot

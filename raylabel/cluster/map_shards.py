@@ -1,0 +1,97 @@
+"""A worker class over shards, in an actor pool of Ray Data; errors of one line come back as they are."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from raylabel.cluster.capacity import resolve_workers, torch_threads
+from raylabel.cluster.shard_blocks import shard_blocks
+from raylabel.config import Config, config_dict
+from raylabel.errors import InputError, StorageError
+
+
+def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
+    """Rows of an annotated split, cut into shards."""
+    return [
+        {"shard_id": start // shard_size, "rows": list(rows[start : start + shard_size])}
+        for start in range(0, len(rows), shard_size)
+    ]
+
+
+def map_shards(
+    worker: type, *, config: Config, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+) -> Iterator[pa.Table]:
+    """Run an actor class over shards; a shard is one row, and the actor does the whole shard's work.
+
+    Args:
+        worker: a class whose instances take one shard, as a dict, and return an Arrow table.
+        config: its `label` says how many actors, and what each reserves. They get it as the argument `config`, a plain
+            dict in which these numbers are known.
+        worker_args: the other keyword arguments of the worker's constructor.
+        shards: JSON-able descriptions.
+
+    Yields:
+        the tables, in the order in which they are finished.
+
+    Raises:
+        InputError: the cluster is too small, or a worker met bad input.
+        StorageError: a disk or store failed a worker for longer than trying again lasted.
+    """
+    if not shards:
+        return
+    label = resolve_workers(config.label, num_shards=len(shards))
+    assert isinstance(label.num_workers, int)
+    arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
+    dataset = shard_blocks(shards).map_batches(
+        ShardActor,
+        fn_constructor_args=(worker, arguments, torch_threads(config.label)),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=label.num_workers),
+        num_cpus=label.num_cpus,
+        num_gpus=label.num_gpus,
+    )
+    tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    for table in tables:
+        raise_errors(table)
+        yield table
+
+
+def raise_errors(table: pa.Table) -> None:
+    """Raise what a ShardActor met, if this is what its table says."""
+    if _ERROR in table.column_names:
+        raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
+
+
+_ERROR = "error"
+_ERRORS = {one.__name__: one for one in (InputError, StorageError)}
+
+
+class ShardActor:
+    """Adapts a worker to Ray Data's batches of one row.
+
+    Errors of one line go to the driver as data: of an exception Ray keeps only the text. The worker is built at its
+    first shard, so that what it refuses goes the same way.
+    """
+
+    def __init__(self, worker: type, arguments: dict[str, Any], num_threads: int) -> None:
+        import torch  # not at the top: the driver would wait seconds for it, and needs it for nothing
+
+        torch.set_num_threads(num_threads)
+        self._build = partial(worker, **arguments)
+
+    @cached_property
+    def _worker(self) -> Any:
+        return self._build()
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
+        [shard] = batch["shard"]
+        try:
+            return self._worker(json.loads(shard))
+        except (InputError, StorageError) as error:
+            return pa.table({_ERROR: [type(error).__name__], "message": [str(error)]})

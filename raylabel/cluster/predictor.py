@@ -1,0 +1,119 @@
+"""A saved segmenter that predicts images inside an actor, and the seconds that it spends per phase."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raylabel.cluster.decoding import ImageSource, build_decoder
+from raylabel.cluster.size_batches import batches_by_size
+from raylabel.config import Config, LabelConfig
+from raylabel.dataset.images import ImageError
+from raylabel.errors import InputError
+from raylabel.models.predict import predict_images
+from raylabel.models.saved import load_segmenter
+from raylabel.predictions.instances import Instances
+from raylabel.threads import one_ahead
+
+
+class PhaseSeconds:
+    """Adds up wall-clock seconds of named phases, which must not overlap."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside as `name`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+
+    def __getitem__(self, name: str) -> float:
+        """Seconds of a phase so far, 0 where it never was."""
+        return self._seconds.get(name, 0.0)
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._seconds.clear()
+
+
+class Predictor:
+    """A saved segmenter on this worker's device, fed by a decoder.
+
+    Args:
+        model_uri: folder of the saved model.
+        config: `label` says device, batches, decoding and limits of what is predicted, `data` how large images may be.
+        score_threshold: in place of `label.score_threshold`.
+
+    Attributes:
+        seconds: phases `read`, the wait for decoded images, and `predict`.
+
+    Raises:
+        InputError: the worker should have a GPU, but has none.
+    """
+
+    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
+        self.device = _device(config.label)
+        self.segmenter, self.description = load_segmenter(model_uri)
+        self.segmenter.to(self.device).eval()
+        self.seconds = PhaseSeconds()
+        self._decoder = build_decoder(config)
+        self._batch_size = config.label.batch_size
+        self._how: dict[str, Any] = {
+            "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
+            "max_per_image": config.label.max_per_image,
+            "mask_quality": config.label.mask_quality,
+        }
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without background."""
+        return self.segmenter.num_classes
+
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[Instances | ImageError]:
+        """What the model says of each image, or why it can't be used; in order."""
+        max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
+        batches = one_ahead(batches_by_size(self._decoder(sources), max_images=self._batch_size, max_pixels=max_pixels))
+        found: dict[int, Instances | ImageError] = {}
+        position = 0
+        while True:
+            with self.seconds.phase("read"):
+                positions, batch = next(batches, ([], []))
+            if not positions:
+                return
+            if isinstance(batch, ImageError):
+                found[positions[0]] = batch
+            else:
+                with self.seconds.phase("predict"):
+                    found.update(zip(positions, self._predict(batch), strict=True))
+            while position in found:
+                yield found.pop(position)
+                position += 1
+
+    def _predict(self, images: list[NDArray[np.uint8]]) -> list[Instances]:
+        """Of one batch; its list is emptied, so that the decoded images are gone while the model is at work."""
+        is_cuda = self.device.type == "cuda"
+        batch_NHW3 = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
+        np.stack(images, out=batch_NHW3.numpy())
+        images.clear()
+        # Bytes go to the device, from pinned memory without waiting; numbers four times as large are made there.
+        on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
+            return predict_images(self.segmenter, list(on_device), **self._how)
+
+
+def _device(label: LabelConfig) -> torch.device:
+    if label.num_gpus > 0 and not torch.cuda.is_available():
+        raise InputError(
+            f"label.num_gpus: {label.num_gpus:g} GPUs a worker asked for, but torch {torch.__version__} sees no CUDA "
+            f"device on {socket.gethostname()}; set it to 0, or install a torch and a driver that fit the GPUs"
+        )
+    return torch.device("cuda" if label.num_gpus > 0 else "cpu")

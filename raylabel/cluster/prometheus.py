@@ -1,0 +1,86 @@
+"""Ray metrics of the label stage, for Prometheus: Ray exports each as `ray_` and its name, on every node.
+
+`k8s/grafana-dashboard.json` shows them. They are for watching only: a worker's counters go with it, and a shard that is
+made again counts again. Totals come from committed shards.
+"""
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from raylabel.run.folder import RunFolder
+from raylabel.schema import SHARD_PHASES
+
+IMAGES = "raylabel_images_total"
+INSTANCES = "raylabel_instances_total"
+QUARANTINED_IMAGES = "raylabel_quarantined_images_total"
+SHARDS = "raylabel_shards_total"
+PHASE_SECONDS = "raylabel_phase_seconds_total"
+SHARD_SECONDS = "raylabel_shard_seconds"
+IMAGES_LEFT = "raylabel_images_left"
+
+SECONDS_BOUNDARIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+
+
+def run_tag(run: RunFolder) -> str:
+    """What the tag `run` says: the last part of the run's path."""
+    return posixpath.basename(run.uri.split("?", 1)[0].rstrip("/"))
+
+
+class ShardMetrics:
+    """A worker's counts of what it labelled, by shard."""
+
+    def __init__(self, run: RunFolder) -> None:
+        tags = {"run": run_tag(run)}
+
+        def counter(name: str, about: str, *more_tags: str) -> Counter:
+            made = Counter(name, description=about, tag_keys=("run", *more_tags))
+            made.set_default_tags(tags)
+            return made
+
+        self._counters = {
+            "num_images": counter(IMAGES, "Images of finished shards, quarantined ones included."),
+            "num_instances": counter(INSTANCES, "Stored predictions."),
+            "num_quarantined": counter(QUARANTINED_IMAGES, "Images that could not be labelled."),
+        }
+        self._shards = counter(SHARDS, "Finished shards.")
+        # Ray reports a histogram's sum from the middles of its bins; shares of time need the seconds themselves.
+        self._phase_seconds = counter(PHASE_SECONDS, "Workers' seconds, by what they went into.", "phase")
+        self._seconds = Histogram(
+            SHARD_SECONDS,
+            description="Seconds a shard, by what they went into.",
+            boundaries=SECONDS_BOUNDARIES,
+            tag_keys=("run", "phase"),
+        )
+        self._seconds.set_default_tags(tags)
+
+    def count(self, shard: Mapping[str, Any]) -> None:
+        """Count a committed shard.
+
+        Args:
+            shard: its counts and seconds, named as in schema.SHARDS.
+        """
+        self._shards.inc(1)
+        for name, counter in self._counters.items():
+            # Ray refuses to count nothing.
+            if shard[name] > 0:
+                counter.inc(shard[name])
+        for phase in SHARD_PHASES:
+            seconds = shard[f"{phase}_seconds"]
+            self._seconds.observe(seconds, tags={"phase": phase})
+            if seconds > 0:
+                self._phase_seconds.inc(seconds, tags={"phase": phase})
+
+
+class ImagesLeft:
+    """The driver's gauge of images to do."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._gauge = Gauge(IMAGES_LEFT, description="Images of the pool that are to be labelled.", tag_keys=("run",))
+        self._gauge.set_default_tags({"run": run_tag(run)})
+
+    def show(self, num_images: int) -> None:
+        """So many are left."""
+        self._gauge.set(num_images)

@@ -1,0 +1,1 @@
+"""The unlabelled images: listings, rows, manifest, sorting."""

@@ -1,0 +1,171 @@
+"""The unlabelled pool: which images there are, listed in one pass whatever their number."""
+
+import posixpath
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from pyarrow import fs
+
+from raylabel.dataset.containers import TarMember, tar_members
+from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, printable
+from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
+from raylabel.errors import InputError
+from raylabel.files import storage
+from raylabel.files.file_systems import split_options
+from raylabel.files.file_tree import walk_files
+
+_COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_GLOB = re.compile(r"(\*\*|\*|\[[^\]/]+\])")
+_MAGIC = re.compile(r"[*\[{]")
+
+
+def iter_pool(uri: str) -> Iterator[PoolImage]:
+    """Images of the pool, in any order and with bounded memory. No image is opened.
+
+    The pool is one of:
+
+    - a folder or URI prefix: its images by suffix, recursively, but nothing hidden; the id is the relative path. Tar
+      and Parquet files in it are listed too, their ids with the file's relative path and "/" before them.
+    - a manifest: `.txt` with a URI a line (which is also the id), `.jsonl` or `.csv` with `uri` and optional
+      `image_id`. Relative URIs are relative to the manifest.
+    - `.parquet` with a column `bytes` of encoded images (the id defaults to the row number, 9 digits), or else `uri` as
+      in a manifest; optional `image_id`.
+    - `.tar`, uncompressed: its images by suffix; the id is the member's name. As WebDataset has it, members that are
+      alike up to the first dot are a sample: where it has an image without a second dot (`7.jpg`), its others with one
+      (`7.mask.png`) are not images of the pool.
+    - a pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar`, `20[12]*/**.jpg` with
+      `*`, `**` (also across folders) and `[...]`. Ids are as those of the folder before the first such sign. Files
+      that braces alone name must be there.
+
+    Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
+
+    Args:
+        uri: local path or URI; local paths are made absolute.
+
+    Raises:
+        InputError: the pool is missing, of no known kind or empty, or a row is damaged.
+    """
+    file_system, path = storage.open_uri(uri)
+    root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
+    kind = file_system.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        images = _of_folder(root)
+    elif kind == fs.FileType.File:
+        images = _of_file(root)
+    elif _MAGIC.search(split_options(root)[0]):
+        images = _of_pattern(root)
+    else:
+        raise InputError(f"{uri}: no such pool")
+    is_empty = True
+    for image in images:
+        is_empty = False
+        yield image
+    if is_empty:
+        raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)})")
+
+
+def _of_folder(root: str) -> Iterator[PoolImage]:
+    for relative in walk_files(root):
+        yield from _of_entry(root, relative)
+
+
+def _of_pattern(pattern: str) -> Iterator[PoolImage]:
+    base, options = split_options(pattern)
+    magic = _MAGIC.search(base)
+    assert magic is not None
+    folder = base[: magic.start()].rpartition("/")[0]
+    root, names = folder + options, [name[len(folder) + 1 :] for name in _expand_braces(base)]
+    if not any(map(_GLOB.search, names)):
+        for name in names:
+            if not (name.lower().endswith(IMAGE_SUFFIXES) or name.endswith((".tar", ".parquet"))):
+                _refuse_compressed(name)
+                raise InputError(f"{pattern}: a pattern must name images, *.tar or *.parquet, got {name}")
+            yield from _of_entry(root, name)
+        return
+    matching = re.compile("|".join(map(_glob_regex, names)))
+    for relative in walk_files(root):
+        if matching.fullmatch(relative):
+            yield from _of_entry(root, relative)
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """`{000..012}` counts, keeping its zeros; `{a,b}` lists."""
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        yield pattern
+        return
+    first, last, listed = braces.groups()
+    options = listed.split(",") if first is None else (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
+    for option in options:
+        for rest in _expand_braces(pattern[braces.end() :]):
+            yield f"{pattern[: braces.start()]}{option}{rest}"
+
+
+def _glob_regex(name: str) -> str:
+    meaning = {"**": ".*", "*": "[^/]*"}
+    return "".join(
+        meaning.get(part, part.replace("[!", "[^")) if number % 2 else re.escape(part)
+        for number, part in enumerate(_GLOB.split(name))
+    )
+
+
+def _of_entry(root: str, relative: str) -> Iterator[PoolImage]:
+    """A file below the pool's folder: an image, many packed in one, or nothing."""
+    if relative.lower().endswith(IMAGE_SUFFIXES):
+        yield image_below(root, relative)
+        return
+    _refuse_compressed(storage.join(root, printable(relative)))
+    if relative.endswith((".tar", ".parquet")):
+        packed_uri = storage.join(root, relative)
+        if printable(relative) != relative:
+            raise InputError(f"{printable(packed_uri)}: the name of a packed file must be UTF-8")
+        for image in _of_file(packed_uri):
+            yield PoolImage(f"{relative}/{image.image_id}", image.uri, image.refusal)
+
+
+def _of_file(uri: str) -> Iterator[PoolImage]:
+    listers: dict[str, Callable[[str], Iterator[PoolImage]]] = {
+        ".txt": of_text,
+        ".jsonl": of_jsonl,
+        ".csv": of_csv,
+        ".parquet": of_parquet,
+        ".tar": _of_tar,
+    }
+    for suffix, lister in listers.items():
+        if split_options(uri)[0].endswith(suffix):
+            try:
+                yield from lister(uri)
+            except FileNotFoundError:
+                raise InputError(f"{uri}: no such file") from None
+            return
+    _refuse_compressed(split_options(uri)[0])
+    raise InputError(f"{uri}: a pool must be a folder, a pattern or one of *{', *'.join(listers)}")
+
+
+def _of_tar(uri: str) -> Iterator[PoolImage]:
+    try:
+        images = (
+            member
+            for member in tar_members(uri)
+            if member.name.lower().endswith(IMAGE_SUFFIXES) and not posixpath.basename(member.name).startswith(".")
+        )
+        for _, sample in groupby(images, key=_sample_key):
+            members = list(sample)
+            plain = [member for member in members if posixpath.basename(member.name).count(".") == 1]
+            for member in plain or members:
+                yield image_below(uri, member.name, uri=member.reference(uri))
+    except tarfile.TarError as error:
+        raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
+
+
+def _sample_key(member: TarMember) -> tuple[str, str]:
+    folder, _, name = member.name.rpartition("/")
+    return folder, name.split(".", 1)[0]
+
+
+def _refuse_compressed(uri: str) -> None:
+    if _COMPRESSED_TAR.fullmatch(uri):
+        raise InputError(f"{uri}: a compressed tar can't be read image by image; uncompress it to .tar")

@@ -1,0 +1,119 @@
+"""Pools that a file lists: text, JSON lines, CSV and Parquet, read row by row."""
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
+from raylabel.dataset.pool.image import NOT_UTF8, OUTSIDE, PoolImage, climbs_out, image_below, printable
+from raylabel.errors import InputError
+from raylabel.files import storage
+from raylabel.files.stored_file import StoredFile
+
+
+def of_text(uri: str) -> Iterator[PoolImage]:
+    """One URI a line, which is also the id."""
+    with _open_text(uri) as lines:
+        for line in lines:
+            if line.strip():
+                yield _from_row({"uri": line.strip()}, uri, where=uri)
+
+
+def of_jsonl(uri: str) -> Iterator[PoolImage]:
+    """An object with `uri` and optional `image_id` a line."""
+    with _open_text(uri) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{uri}: line {number}"
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise InputError(f"{where}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: must be an object with uri, got {type(row).__name__}")
+            yield _from_row(row, uri, where)
+
+
+def of_csv(uri: str) -> Iterator[PoolImage]:
+    """Columns `uri` and optional `image_id`, named in the first line."""
+    with _open_text(uri, newline="") as lines:
+        rows = csv.DictReader(lines)
+        try:
+            if "uri" not in (rows.fieldnames or []):
+                raise InputError(f"{uri}: the first line must name a column uri, got {rows.fieldnames}")
+            for row in rows:
+                yield _from_row(row, uri, where=f"{uri}: line {rows.line_num}")
+        except csv.Error as error:
+            raise InputError(f"{uri}: line {rows.line_num}: not CSV: {error}") from error
+
+
+def of_parquet(uri: str) -> Iterator[PoolImage]:
+    """Encoded images in a column `bytes` (the id defaults to the row number, 9 digits), or a column `uri`; optional
+    `image_id`. Of the rows only these columns are read, and never the images."""
+    try:
+        with StoredFile(uri) as file:
+            parquet = pq.ParquetFile(file)
+            names = parquet.schema_arrow.names
+            has_bytes = BYTES_COLUMN in names
+            if not has_bytes and "uri" not in names:
+                raise InputError(f"{uri}: must have a column uri or {BYTES_COLUMN}, has {', '.join(names)}")
+            columns = [name for name in ("image_id", "uri") if name in names and not (has_bytes and name == "uri")]
+            for number, row in enumerate(_rows(parquet, columns)):
+                where = f"{uri}: row {number}"
+                if has_bytes:
+                    yield PoolImage(_image_id(row, f"{number:09d}", where), join_reference(uri, str(number)))
+                else:
+                    yield _from_row(row, uri, where)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{uri}: not readable as Parquet: {error}") from error
+
+
+def _rows(parquet: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    if not columns:
+        yield from ({} for _ in range(parquet.metadata.num_rows))
+        return
+    for batch in parquet.iter_batches(4096, columns=columns):
+        yield from batch.to_pylist()
+
+
+@contextmanager
+def _open_text(uri: str, newline: str | None = None) -> Iterator[TextIO]:
+    file_system, path = storage.open_uri(uri)
+    try:
+        with (
+            file_system.open_input_stream(path, compression=None, buffer_size=1 << 20) as stream,
+            io.TextIOWrapper(stream, "utf-8-sig", newline=newline) as text,
+        ):
+            yield text
+    except UnicodeDecodeError as error:
+        raise InputError(f"{uri}: not UTF-8 text: {error}") from error
+
+
+def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
+    uri = row.get("uri")
+    if not isinstance(uri, str) or not uri:
+        raise InputError(f"{where}: uri must be a path or URI, got {uri!r}")
+    image_id = _image_id(row, printable(uri), where)
+    if "://" not in uri and not posixpath.isabs(uri):
+        image = image_below(posixpath.dirname(manifest_uri), uri, image_id=image_id)
+        if (reference := split_reference(uri)) and any(map(climbs_out, reference)):
+            return PoolImage(image.image_id, image.uri, OUTSIDE)
+        return image
+    return PoolImage(image_id, printable(uri), NOT_UTF8 if printable(uri) != uri else None)
+
+
+def _image_id(row: dict[str, Any], default: str, where: str) -> str:
+    image_id = row.get("image_id")
+    if image_id is None or image_id == "":
+        return default
+    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+        raise InputError(f"{where}: image_id must be a string or an integer, got {image_id!r}")
+    return printable(str(image_id))

@@ -1,0 +1,69 @@
+"""Images of the pool sorted by id, with memory that their number does not change: an external merge sort."""
+
+import heapq
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from raylabel.dataset.pool.image import PoolImage
+
+POOL_IMAGES = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("refusal", pa.string())])
+"""Images of the pool as a table."""
+
+RUN_LENGTH = 100_000
+"""Images that are sorted in memory."""
+
+_BATCH_LENGTH = 512
+"""Images of each sorted run that are in memory while the runs are merged."""
+
+
+def sort_images(images: Iterable[PoolImage], *, run_length: int = RUN_LENGTH) -> Iterator[PoolImage]:
+    """The same images in order of their ids (of code points). Sorted runs wait in a temporary folder of this machine:
+    about as many bytes as the ids and URIs have."""
+    remaining = iter(images)
+    first = _sorted_table(islice(remaining, run_length))
+    if first.num_rows < run_length:
+        yield from images_of(first)
+        return
+    with tempfile.TemporaryDirectory(prefix="raylabel-pool-") as folder:
+        runs: list[Path] = []
+        table = first
+        while table.num_rows:
+            runs.append(Path(folder, f"{len(runs)}.arrow"))
+            with pa.OSFile(str(runs[-1]), "wb") as sink, pa.ipc.new_file(sink, POOL_IMAGES) as writer:
+                writer.write_table(table, max_chunksize=_BATCH_LENGTH)
+            table = _sorted_table(islice(remaining, run_length))
+        yield from heapq.merge(*map(_read_run, runs), key=lambda image: image.image_id)
+
+
+def images_to_table(images: Iterable[PoolImage]) -> pa.Table:
+    """As rows of POOL_IMAGES."""
+    columns: tuple[list[str | None], ...] = ([], [], [])
+    for image in images:
+        for column, value in zip(columns, (image.image_id, image.uri, image.refusal), strict=True):
+            column.append(value)
+    return pa.table(list(columns), schema=POOL_IMAGES)
+
+
+def images_of(table: pa.Table | pa.RecordBatch) -> Iterator[PoolImage]:
+    """Back from rows of POOL_IMAGES."""
+    return map(PoolImage, *(column.to_pylist() for column in table.columns))
+
+
+def _sorted_table(images: Iterable[PoolImage]) -> pa.Table:
+    return images_to_table(images).sort_by("image_id")
+
+
+def _read_run(path: Path) -> Iterator[PoolImage]:
+    # Opened anew for each batch: a pool of 10^8 images has more runs than a process may have open files.
+    number, num_batches = 0, 1
+    while number < num_batches:
+        with pa.OSFile(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            num_batches = reader.num_record_batches
+            batch = reader.get_batch(number)
+        yield from images_of(batch)
+        number += 1

@@ -1,0 +1,1 @@
+"""The generated long-tail set."""

@@ -1,0 +1,98 @@
+"""How good stored pseudo-labels are, where the pool's truth is known: calibration, precision and recall."""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
+from raylabel.calibration.metrics.binned import ccece, ece, group_masks, nll
+from raylabel.config import Config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.predictions.matching import verification_weights
+from raylabel.predictions.selection import select
+from raylabel.run.classes import load_classes
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images
+
+
+def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> dict[str, Any] | None:
+    """Compare stored labels with the pool's truth; None where it is not known.
+
+    Returns:
+        counts; ECE, NLL and CCECE (all, per frequency group) of raw and calibrated scores; precision and recall of the
+        selected pseudo-labels at `calibration.iou_threshold`.
+    """
+    if truth is None:
+        return None
+    classes = load_classes(run)
+    row_of = {image.file_name: row for row, image in enumerate(truth.images)}
+    class_weights = verification_weights(truth)
+    parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
+    num_images = num_objects = 0
+    shards = committed_shards(run).values()
+    for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
+        if image.status != STATUS_OK or image.image_id not in row_of:
+            continue
+        row, found = row_of[image.image_id], image.instances
+        parts.append(
+            match_image(
+                truth,
+                row,
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
+                class_weights=class_weights,
+                iou_threshold=config.calibration.iou_threshold,
+                with_context=False,
+            )
+        )
+        calibrated.append(image.calibrated_scores.astype(np.float64))
+        selection = select(
+            calibrated_scores=image.calibrated_scores,
+            class_indices=found.class_indices,
+            mask_quality=found.mask_quality,
+            mask_areas=found.mask_areas,
+            config=config.selection,
+            frequency_groups=classes.frequency_groups,
+        )
+        kept.append(selection.keep)
+        num_images += 1
+        num_objects += int((~truth.ground_truth(row).is_crowd).sum())
+    detections = weigh_by_verification(Detections.concat(parts), truth)
+    is_scored = detections.is_scored
+    scored, scores, is_kept = (
+        detections.scored(),
+        np.concatenate(calibrated)[is_scored],
+        np.concatenate(kept)[is_scored],
+    )
+    if not len(scored):
+        return {"num_images": num_images, "num_instances": 0}
+    num_correct = int((scored.is_correct & is_kept).sum())
+    return {
+        "num_images": num_images,
+        "num_instances": len(scored),
+        "num_objects": num_objects,
+        "raw": _calibration_figures(scored, scored.raw_scores, config, classes.frequency_groups),
+        "calibrated": _calibration_figures(scored, scores, config, classes.frequency_groups),
+        "selected": {
+            "num": int(is_kept.sum()),
+            "precision": num_correct / max(1, int(is_kept.sum())),
+            "recall": num_correct / max(1, num_objects),
+        },
+    }
+
+
+def _calibration_figures(
+    detections: Detections, scores: NDArray[np.float64], config: Config, frequency_groups: NDArray[np.str_]
+) -> dict[str, Any]:
+    bins = ReliabilityBins.from_detections(detections, config.calibration.num_bins, scores=scores)
+    by_group = {
+        name: ccece(of_group) if (of_group := bins.of_classes(mask)).num.sum() > 0 else None
+        for name, mask in group_masks(frequency_groups).items()
+    }
+    return {
+        "ece": ece(bins),
+        "nll": nll(scores, detections.is_correct, detections.weights),
+        "ccece": ccece(bins),
+        "ccece_by_group": by_group,
+    }

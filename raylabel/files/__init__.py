@@ -1,0 +1,1 @@
+"""Bytes, whole or not at all, on any store. Knows no run."""

@@ -1,0 +1,89 @@
+"""Folders with all that is below them, in bounded memory: listing pools, and clearing what dead writers left."""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pyarrow import fs
+
+from raylabel.errors import InputError
+from raylabel.files.file_systems import open_uri
+from raylabel.files.retries import retried
+
+_LISTING_THREADS = 16
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.tmp")
+
+
+def walk_files(uri: str) -> Iterator[str]:
+    """Paths, relative to a folder, of all files below it, in any order; nothing hidden.
+
+    One directory at a time is held (on object stores, which answer slowly, 16), whatever the size of the tree. Links
+    are followed, but not in circles. Bytes of local names that are not UTF-8 are lone surrogates in the text.
+
+    Raises:
+        InputError: a folder may not be listed.
+    """
+    file_system, root = open_uri(uri)
+    if isinstance(file_system, fs.LocalFileSystem):
+        yield from _walk_local(root)
+        return
+    root = root.rstrip("/")
+    pending = [root]
+    with ThreadPoolExecutor(_LISTING_THREADS) as threads:
+        while pending:
+            selectors = [fs.FileSelector(folder) for folder in pending[-_LISTING_THREADS:]]
+            del pending[-_LISTING_THREADS:]
+            for infos in threads.map(partial(_list_folder, file_system, uri), selectors):
+                for info in infos:
+                    if info.base_name.startswith("."):
+                        continue
+                    if info.type == fs.FileType.Directory:
+                        pending.append(info.path)
+                    elif info.type == fs.FileType.File:
+                        yield info.path[len(root) + 1 :]
+
+
+def _list_folder(file_system: fs.FileSystem, uri: str, selector: fs.FileSelector) -> list[fs.FileInfo]:
+    return retried(lambda: file_system.get_file_info(selector), uri=uri, doing="read")
+
+
+def _walk_local(root: str) -> Iterator[str]:
+    # With each folder go the identities of those above it: a link to one of them is a circle.
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            entries = os.scandir(os.path.join(root, folder))
+        except PermissionError as error:
+            raise InputError(f"{os.path.join(root, folder)}: no permission to list the folder") from error
+        with entries:
+            status = os.stat(os.path.join(root, folder))
+            above |= {(status.st_dev, status.st_ino)}
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    status = entry.stat()
+                    if (status.st_dev, status.st_ino) not in above:
+                        pending.append((path, above))
+                elif entry.is_file() or entry.is_symlink():
+                    yield path
+
+
+def remove_temporary(uri: str) -> int:
+    """Delete what writers that died left unfinished below a local folder; returns how many files.
+
+    Object stores have none: there a file is one PUT.
+    """
+    file_system, root = open_uri(uri)
+    if not isinstance(file_system, fs.LocalFileSystem):
+        return 0
+    num_removed = 0
+    for folder, _, names in os.walk(root):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            os.remove(os.path.join(folder, name))
+            num_removed += 1
+    return num_removed

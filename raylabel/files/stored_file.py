@@ -1,0 +1,73 @@
+"""Random access to a file on a disk or in an object store, for readers that look at parts of it."""
+
+import io
+from typing import Any
+
+import pyarrow as pa
+
+from raylabel.files.file_systems import open_uri
+from raylabel.files.retries import retried
+
+
+class StoredFile(io.RawIOBase):
+    """Random access to a file, in which each read is tried again by itself; `read_at` may be called by many threads.
+
+    Args:
+        uri: local path or URI.
+
+    Raises:
+        FileNotFoundError, StorageError: as of `storage.read_bytes`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._position = 0
+        self._file = self._open()
+        self.num_bytes: int = self._file.size()
+
+    def _open(self) -> pa.NativeFile:
+        file_system, path = open_uri(self._uri)
+        return retried(lambda: file_system.open_input_file(path), uri=self._uri, doing="read")
+
+    def read_at(self, num_bytes: int, offset: int) -> bytes:
+        """Up to `num_bytes` from `offset` on; fewer only at the end of the file."""
+        is_first = True
+
+        def read() -> bytes:
+            nonlocal is_first
+            if not is_first:
+                self._file = self._open()
+            is_first = False
+            return self._file.read_at(num_bytes, offset)
+
+        return retried(read, uri=self._uri, doing="read")
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
+        content = self.read_at(len(buffer), self._position)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def readable(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.IOBase."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See io.IOBase."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
+        return self._position
+
+    def close(self) -> None:
+        """See io.IOBase."""
+        if not self.closed:
+            self._file.close()
+        super().close()

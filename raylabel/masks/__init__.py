@@ -1,0 +1,1 @@
+"""A mask without its image: run lengths, boxes, polygons."""

@@ -1,0 +1,145 @@
+"""Masks as COCO run-length encodings: conversion, areas, overlap.
+
+A mask is kept as compressed RLE everywhere outside of a model, `{"size": [height, width], "counts": bytes}`, and is
+decoded only where pixels are needed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from raylabel.masks.rle_check import RunsError, check_runs
+
+_RLES_AT_A_TIME = 1000
+"""Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
+
+
+class Rle(TypedDict):
+    """COCO's compressed run-length encoding of one mask (column-major runs)."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode_masks(masks_NHW: NDArray[Any]) -> list[Rle]:
+    """Encode binary masks of shape (N, H, W)."""
+    if len(masks_NHW) == 0:
+        return []
+    columns_HWN = np.asfortranarray(masks_NHW.astype(np.uint8).transpose(1, 2, 0))
+    return coco_mask.encode(columns_HWN)
+
+
+def decode_masks(masks: Sequence[Rle], image_size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode to a boolean array of shape (N, H, W); (0, H, W) for no mask."""
+    if not masks:
+        return np.zeros((0, *image_size_hw), dtype=bool)
+    return coco_mask.decode(list(masks)).transpose(2, 0, 1).astype(bool)
+
+
+def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int], *, check: bool = True) -> Rle:
+    """Read a COCO `segmentation`: polygons, uncompressed RLE or compressed RLE.
+
+    Args:
+        segmentation: list of polygons `[x0, y0, x1, y1, ...]`, or a dict with `size` and `counts`.
+        image_size_hw: size of the image, which an RLE must have.
+        check: whether to check the runs of a compressed RLE; one that was read with `read_annotations` is sound.
+
+    Raises:
+        ValueError: no polygon, one of fewer than 3 points, an RLE of another size, or neither of them.
+    """
+    height, width = image_size_hw
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("segmentation has no polygon")
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                num_values = len(polygon) if isinstance(polygon, list) else 0
+                raise ValueError(f"polygon must have at least 3 points (6 numbers), got {num_values} numbers")
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"RLE size must be {[height, width]} like its image, got {segmentation['size']}")
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            runs = np.asarray(counts)
+            if runs.dtype.kind not in "iu" or runs.min() < 0 or runs.sum() != height * width:
+                raise ValueError(f"RLE counts must be runs that sum to {height * width}, got {sum(counts)}")
+            return coco_mask.frPyObjects(segmentation, height, width)
+        rle: Rle = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+        if check:
+            check_rle(rle)
+        return rle
+    raise ValueError(f"segmentation must be polygons or RLE, got {type(segmentation).__name__}")
+
+
+def check_rle(rle: Rle) -> None:
+    """Check that the runs of a compressed RLE fill its mask exactly: pycocotools trusts them and would read outside.
+
+    Raises:
+        ValueError: the runs do not decode, or do not sum to height * width.
+    """
+    check_runs([rle["counts"]], np.array([rle["size"][0] * rle["size"][1]]))
+
+
+def first_bad_rle(rles: Sequence[Rle]) -> tuple[int, str] | None:
+    """The place of the first compressed RLE that `check_rle` refuses and why, or None where all are sound.
+
+    All are checked together, far faster than one by one; where one is bad, halves are, to find it.
+    """
+    for low in range(0, len(rles), _RLES_AT_A_TIME):
+        part = rles[low : low + _RLES_AT_A_TIME]
+        message = _fault(part)
+        if message is not None:
+            while len(part) > 1:
+                half = len(part) // 2
+                fault = _fault(part[:half])
+                if fault is None:
+                    low, part = low + half, part[half:]
+                else:
+                    part, message = part[:half], fault
+            return low, _fault(part) or message
+    return None
+
+
+def _fault(rles: Sequence[Rle]) -> str | None:
+    sizes_hw = np.array([rle["size"] for rle in rles], dtype=np.int64).reshape(-1, 2)
+    try:
+        check_runs([rle["counts"] for rle in rles], sizes_hw.prod(axis=1))
+    except RunsError as error:
+        return str(error)
+    return None
+
+
+def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int32]:
+    """Number of pixels of each mask, shape (N,)."""
+    # pycocotools 2.0.11 with numpy 2 fails on more than 255 masks in a call.
+    parts = [coco_mask.area(list(masks[place : place + 255])) for place in range(0, len(masks), 255)]
+    return np.concatenate([np.zeros(0), *parts]).astype(np.int32)
+
+
+def mirror_masks(masks: Sequence[Rle]) -> list[Rle]:
+    """The same masks with left and right exchanged."""
+    # One at a time: decoded, the masks of a large image would be a hundred images of their own.
+    return [encode_masks(decode_masks([mask], (mask["size"][0], mask["size"][1]))[:, :, ::-1])[0] for mask in masks]
+
+
+def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
+    """Tight boxes around masks as x0, y0, x1, y1 in pixels, shape (N, 4); zeros for an empty mask."""
+    if not masks:
+        return np.zeros((0, 4), dtype=np.float32)
+    boxes_xywh = np.asarray(coco_mask.toBbox(list(masks)), dtype=np.float32).reshape(-1, 4)
+    boxes_xywh[:, 2:] += boxes_xywh[:, :2]
+    return boxes_xywh
+
+
+def mask_iou(masks: Sequence[Rle], others: Sequence[Rle], others_are_crowd: Sequence[bool]) -> NDArray[np.float64]:
+    """Intersection over union of every pair, shape (len(masks), len(others)).
+
+    Against a crowd region it is the intersection over the area of the mask itself, as in COCO's evaluation.
+    """
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)))
+    return np.asarray(coco_mask.iou(list(masks), list(others), [int(crowd) for crowd in others_are_crowd]))

@@ -1,0 +1,103 @@
+"""Segmenters by name: a dict of builders, and users' own classes."""
+
+import difflib
+import importlib
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from torch import nn
+
+from raylabel.errors import InputError
+from raylabel.models.onnx_segmenter import build_onnx
+from raylabel.models.query.builders import QUERY_BUILDERS
+from raylabel.models.rcnn.efficientnet import build_efficientnet_lite0
+from raylabel.models.rcnn.mobilenet import build_mobilenet
+from raylabel.models.rcnn.resnet50 import build_resnet50, build_resnet50_v2
+from raylabel.models.rcnn.tiny_maskrcnn import build_tiny_maskrcnn
+from raylabel.models.segmenter import Segmenter
+from raylabel.models.weights.loading import load_weights
+
+_logger = logging.getLogger(__name__)
+
+SEGMENTER_NAMES = ("num_classes", "embed_layers", "losses", "predict", "embed")
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "tiny_maskrcnn": build_tiny_maskrcnn,
+    "maskrcnn_efficientnet_lite0": build_efficientnet_lite0,
+    "maskrcnn_mobilenet_v3_large_fpn": build_mobilenet,
+    "maskrcnn_resnet50_fpn": build_resnet50,
+    "maskrcnn_resnet50_fpn_v2": build_resnet50_v2,
+    **QUERY_BUILDERS,
+    "onnx": build_onnx,
+}
+"""Name in the config -> function of `num_classes`, `min_size`, and options of its own."""
+
+
+def build_segmenter(
+    model: str,
+    *,
+    num_classes: int,
+    weights: str | None = None,
+    min_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Segmenter:
+    """Build a model, at random from torch's generator or with weights.
+
+    Args:
+        model: a name of BUILDERS, or a user's own `module:Class`.
+        num_classes: number of foreground classes.
+        weights: local file, or a name (see load_weights); tensors are loaded by name and shape, what stays at random
+            is logged as a warning.
+        min_size: length of the short side that images are resized to inside of the model; None keeps their size.
+        options: settings of the family, or keyword arguments of a user's own class.
+
+    Raises:
+        InputError: the model is unknown or not a segmenter, or the weights are missing or don't fit.
+    """
+    builder = BUILDERS[model] if model in BUILDERS else _users_class(model)
+    _check_options(model, builder, options or {})
+    segmenter = builder(num_classes=num_classes, min_size=min_size, **(options or {}))
+    missing = [name for name in SEGMENTER_NAMES if not hasattr(segmenter, name)]
+    if not isinstance(segmenter, nn.Module) or missing:
+        lacks = f"lacks {', '.join(missing)}" if missing else "is not a torch.nn.Module"
+        raise InputError(f"model {model}: {lacks}; see raylabel.models.segmenter.Segmenter")
+    if weights is not None:
+        report = load_weights(segmenter, weights)
+        _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
+        if report.left_at_init:
+            _logger.warning("%s: left at random in %s: %s", weights, model, _parts(report.left_at_init))
+    return cast(Segmenter, segmenter)
+
+
+def _check_options(model: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(builder).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    own = [name for name in parameters if name not in ("num_classes", "min_size")]
+    for option in options:
+        if option not in own:
+            raise InputError(f"model_options.{option}: {model} takes {'only ' + ', '.join(own) if own else 'none'}")
+
+
+def _parts(names: Iterable[str]) -> str:
+    """Tensors by what they belong to, as a whole model has hundreds."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{part} ({num} tensors)" for part, num in counts.items())
+
+
+def _users_class(model: str) -> Callable[..., Any]:
+    module_name, colon, class_name = model.partition(":")
+    if not colon or not module_name or not class_name:
+        near = difflib.get_close_matches(model, BUILDERS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown model {model!r}; {hint}valid: {', '.join(BUILDERS)}, or your own module:Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"model {model}: no module {error.name}; it must be on PYTHONPATH") from error
+    if not hasattr(module, class_name):
+        raise InputError(f"model {model}: module {module_name} has no {class_name}")
+    return getattr(module, class_name)

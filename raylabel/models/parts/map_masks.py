@@ -1,0 +1,103 @@
+"""Masks that are maps over the whole image: brought to the image's size where they are, without duplicates."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylabel.models.parts.mask_parts import MaskPart, assemble_instances, mask_part
+from raylabel.predictions.instances import Instances
+
+DUPLICATE_IOU = 0.5
+NUM_CANDIDATES = 300
+
+
+def without_duplicates(mask_logits: Tensor, probs: Tensor, score_threshold: float) -> Tensor:
+    """Rows of objects by falling score, as far as their masks are not empty and overlap none with a higher score.
+
+    Args:
+        mask_logits: (N, h, w).
+        probs: (N, num_classes + 1), background last.
+        score_threshold: of the likeliest class.
+    """
+    scores = probs[:, :-1].amax(dim=1)
+    is_inside = mask_logits.flatten(1) > 0
+    rows = torch.where((scores >= score_threshold) & is_inside.any(dim=1))[0]
+    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices][:NUM_CANDIDATES]
+    overlaps = (mask_iou_matrix(is_inside[rows], is_inside[rows]) > DUPLICATE_IOU).cpu().numpy()
+    is_kept = np.ones(len(rows), bool)
+    for place in range(len(rows)):
+        is_kept[place] = not (overlaps[place, :place] & is_kept[:place]).any()
+    return rows[torch.from_numpy(is_kept).to(rows.device)]
+
+
+def map_instances(
+    mask_logits: NDArray[np.float32], probs: Tensor, scales: tuple[float, float], image_size_hw: tuple[int, int]
+) -> Instances:
+    """Instances of an image.
+
+    Args:
+        mask_logits: (N, h, w), each of them positive somewhere; as of `upsample_inside`.
+        probs: (N, num_classes + 1) by falling score.
+        scales: cells of the map per pixel of the image, down and across.
+        image_size_hw: size of the image.
+    """
+    parts = [mask_part(*upsample_inside(logits, scales, image_size_hw)) for logits in mask_logits]
+    boxes = np.array([_box(part) for part in parts], np.float32).reshape(-1, 4)
+    return assemble_instances(parts, boxes, probs.numpy().astype(np.float32), image_size_hw)
+
+
+def _box(part: MaskPart | None) -> tuple[int, int, int, int]:
+    if part is None:
+        return (0, 0, 0, 0)
+    rows, columns = (np.flatnonzero(part.is_mask.any(axis=axis)) for axis in (1, 0))
+    top, left = part.corner
+    return (left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1)
+
+
+def upsample_inside(
+    logits: NDArray[np.float32], scales: tuple[float, float], image_size_hw: tuple[int, int]
+) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+    """Probabilities of a mask where it may be foreground, and where they belong (rows, columns of the image).
+
+    Bilinear between logits, with the values of `F.interpolate(..., align_corners=False)`; only the part around positive
+    logits is made, so that a hundred masks of a large image stay cheap.
+
+    Args:
+        logits: (h, w), some of them positive; may reach beyond the image, which is then padded.
+        scales: cells of the map per pixel of the image, down and across.
+        image_size_hw: size of the image.
+    """
+    matrices, places = [], []
+    for axis in (0, 1):
+        cells = np.flatnonzero((logits > 0).any(axis=1 - axis))
+        # A pixel is positive only between a positive cell and its neighbours.
+        first = max(int((cells[0] - 0.5) / scales[axis]), 0)
+        last = min(int(np.ceil((cells[-1] + 1.5) / scales[axis])), image_size_hw[axis])
+        matrix = _weights(first, max(last, first), scales[axis], logits.shape[axis])
+        matrices.append(matrix)
+        places.append(slice(first, first + len(matrix)))
+    down, across = matrices
+    inside = down @ logits @ across.T
+    return 1 / (1 + np.exp(-inside.clip(-80, 80))), (places[0], places[1])
+
+
+def _weights(first: int, last: int, scale: float, num_cells: int) -> NDArray[np.float32]:
+    """(last - first, num_cells) weights of bilinear interpolation along one axis."""
+    at = np.clip((np.arange(first, last) + 0.5) * scale - 0.5, 0, num_cells - 1)
+    low = np.minimum(at.astype(np.int64), num_cells - 1)
+    high = np.minimum(low + 1, num_cells - 1)
+    share = (at - low).astype(np.float32)
+    weights = np.zeros((len(at), num_cells), np.float32)
+    rows = np.arange(len(at))
+    weights[rows, low] += 1 - share
+    weights[rows, high] += share
+    return weights
+
+
+def mask_iou_matrix(first: Tensor, second: Tensor) -> Tensor:
+    """(N, M) IoU of boolean masks (N, P) and (M, P)."""
+    first, second = first.float(), second.float()
+    inner = first @ second.T
+    union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None] - inner
+    return inner / union.clamp_min(1.0)

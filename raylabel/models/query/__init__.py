@@ -1,0 +1,1 @@
+"""Families that predict by queries, such as Mask2Former."""

@@ -1,0 +1,135 @@
+"""A segmenter of queries, each of which gives a soft vector and a mask. Importing it needs transformers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raylabel.models.parts.map_masks import map_instances, without_duplicates
+from raylabel.models.parts.mask_embedding import average_over_masks
+from raylabel.models.parts.preprocessing import ResizeAndNormalise, in_mode, rows_by_size, target_dict
+from raylabel.models.query.loss import QueryTargets, SoftQueryLoss
+from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target, chosen_layer
+from raylabel.predictions.instances import Instances
+
+
+class QueryNetwork(Protocol):
+    """What the families differ in.
+
+    Attributes:
+        embed_layers: names of the maps that instances can be embedded from.
+    """
+
+    embed_layers: tuple[str, ...]
+
+    def __call__(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mask logits (B, Q, h, w) and class logits (B, Q, num_classes + 1) of each layer, the last one at the end."""
+        ...
+
+    def map_of(self, pixels: Tensor, layer: str) -> Tensor:
+        """(B, C, h, w) features of one of `embed_layers`."""
+        ...
+
+    def backbone_layers(self) -> Mapping[str, int]:
+        """Layer of each parameter of the pretrained part, counted from the image."""
+        ...
+
+    def converted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file of transformers, of any of its versions, under the names of this network."""
+        ...
+
+
+class QuerySegmenter(nn.Module):
+    """Implements raylabel.models.segmenter.Segmenter for networks of queries.
+
+    There are no proposals: what is no object is said by the classes, and the boxes are those of the masks. So the terms
+    `objectness` and `boxes` are 0.
+
+    Args:
+        num_classes: number of foreground classes.
+        transform: resizing and normalisation.
+        network: an nn.Module that is a QueryNetwork.
+        criterion: the loss of each layer.
+    """
+
+    def __init__(
+        self, *, num_classes: int, transform: ResizeAndNormalise, network: QueryNetwork, criterion: SoftQueryLoss
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.embed_layers = network.embed_layers
+        self.transform = transform
+        self.network = network
+        self.criterion = criterion
+
+    def losses(
+        self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
+    ) -> dict[str, Tensor]:
+        """See Segmenter; the sum over the decoder's layers, as in the paper."""
+        nothing = next(self.parameters()).sum() * 0.0
+        losses: dict[str, Tensor] = dict.fromkeys(sorted(terms), nothing)
+        if not terms & {"classes", "masks"}:
+            return losses
+        with in_mode(self, training=True):
+            batch, resized = self.transform(images, [target_dict(target) for target in targets])
+            height, width = batch.tensors.shape[-2:]
+            objects = [
+                QueryTargets(
+                    masks=F.pad(one["masks"].float(), (0, width - size[1], 0, height - size[0])),
+                    class_probs=one["class_probs"],
+                    weights=one["weights"],
+                    location_weights=one["location_weights"],
+                    class_mask=one["class_mask"],
+                )
+                for one, size in zip(resized, batch.image_sizes, strict=True)
+            ]
+            for mask_logits, class_logits in self.network(batch.tensors):
+                for term, value in self.criterion.of_layer(mask_logits, class_logits, objects, terms).items():
+                    losses[term] = losses[term] + value
+        return losses
+
+    @torch.no_grad()
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+        """See Segmenter; of queries whose masks overlap, the one with the higher score is left."""
+        predictions: dict[int, Instances] = {}
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
+                batch, _ = self.transform([images[row] for row in rows])
+                mask_logits, class_logits = self.network(batch.tensors)[-1]
+                padded_height, padded_width = batch.tensors.shape[-2:]
+                for row, masks, logits, seen in zip(rows, mask_logits, class_logits, batch.image_sizes, strict=True):
+                    size = (images[row].shape[-2], images[row].shape[-1])
+                    probs = logits.float().softmax(-1)
+                    kept = without_duplicates(masks.float(), probs, score_threshold)[:max_per_image]
+                    scales = (
+                        masks.shape[-2] / padded_height * seen[0] / size[0],
+                        masks.shape[-1] / padded_width * seen[1] / size[1],
+                    )
+                    predictions[row] = map_instances(masks[kept].float().cpu().numpy(), probs[kept].cpu(), scales, size)
+        return [predictions[row] for row in range(len(images))]
+
+    @torch.no_grad()
+    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+        """See Segmenter; a map of the network, averaged over the masks."""
+        layer = chosen_layer(self.embed_layers, layer)
+        embeddings: dict[int, Tensor] = {}
+        with in_mode(self, training=False):
+            for rows in rows_by_size(images):
+                batch, _ = self.transform([images[row] for row in rows])
+                features = self.network.map_of(batch.tensors, layer)
+                masks = [targets[row].masks_NHW for row in rows]
+                height, width = batch.tensors.shape[-2:]
+                parts = average_over_masks(features, masks, batch.image_sizes, (height, width))
+                embeddings |= dict(zip(rows, parts, strict=True))
+        return torch.cat([embeddings[row] for row in range(len(images))])
+
+    def prepared_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a file under this model's names; transformers knows how those of its versions differ."""
+        is_own = any(name.startswith("network.") for name in tensors)
+        return tensors if is_own else {f"network.{name}": one for name, one in self.network.converted(tensors).items()}
+
+    def backbone_layers(self) -> Mapping[str, int]:
+        """Layer of each parameter of the pretrained part, counted from the image, for layer-wise learning rates."""
+        return {f"network.{name}": layer for name, layer in self.network.backbone_layers().items()}

@@ -1,0 +1,219 @@
+"""Box and mask heads with soft class targets: torchvision's RoIHeads, with the whole class vector kept."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
+from torchvision.ops import boxes as box_ops
+
+from raylabel.models.parts.class_mask import among_classes
+from raylabel.models.segmenter import LossTerm
+
+
+class SoftBoxPredictor(nn.Module):
+    """Class logits with background last, and one box per region whatever its class.
+
+    The names differ from torchvision's `cls_score` and `bbox_pred` so that weights in its layout (background first, a
+    box per class) cannot be loaded by accident.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.class_logits = nn.Linear(in_channels, num_classes + 1)
+        self.box_deltas = nn.Linear(in_channels, 4)
+        nn.init.normal_(self.class_logits.weight, std=0.01)
+        nn.init.zeros_(self.class_logits.bias)
+        nn.init.normal_(self.box_deltas.weight, std=0.001)
+        nn.init.zeros_(self.box_deltas.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionPredictions:
+    """What the heads say of one image, in the size that the network saw, by falling score.
+
+    Attributes:
+        boxes_xyxy: (N, 4).
+        class_probs: (N, num_classes + 1), background last.
+        mask_probs: (N, M, M) in [0, 1], over the box.
+    """
+
+    boxes_xyxy: Tensor
+    class_probs: Tensor
+    mask_probs: Tensor
+
+
+def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
+    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
+
+    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
+
+    Args:
+        logits: (R, num_classes + 1).
+        class_probs: (R, num_classes + 1), rows sum to 1.
+        weights: (R,).
+        class_mask: (R, num_classes + 1) bool, at least one class of each row's targets.
+    """
+    if len(logits) == 0:
+        return logits.sum() * 0.0
+    logits, class_probs = among_classes(logits.float(), class_probs, class_mask)
+    return (F.cross_entropy(logits, class_probs, reduction="none") * weights).mean()
+
+
+class SoftRoIHeads(RoIHeads):
+    """RoIHeads whose class targets are soft, and whose boxes and masks are class-agnostic.
+
+    Sampling of regions, box coding and pooling are torchvision's; losses and post-processing are ours. `box_predictor`
+    must be a SoftBoxPredictor, `mask_predictor` must give one channel.
+    """
+
+    def select_training_samples(
+        self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Sampled regions per image, their ground-truth rows, 1 for object or 0 for background, and box targets."""
+        labelled = [
+            {**target, "labels": torch.ones(len(target["boxes"]), dtype=torch.int64, device=target["boxes"].device)}
+            for target in targets
+        ]
+        return super().select_training_samples(proposals, labelled)
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+        terms: frozenset[LossTerm],
+    ) -> dict[str, Tensor]:
+        """Losses `classes`, `boxes` and `masks`, as far as they are among `terms`.
+
+        Args:
+            features: maps of the pyramid by level.
+            proposals: regions of each image.
+            image_sizes: height and width of each image in the batch, before padding.
+            targets: `boxes`, `masks`, `class_probs`, `weights`, `location_weights` and `class_mask` of each image.
+            terms: the losses that are wanted.
+        """
+        losses: dict[str, Tensor] = {}
+        if not terms & {"classes", "boxes", "masks"}:
+            return losses
+        regions, matched_rows, is_object, box_targets = self.select_training_samples(proposals, targets)
+        # An object of weight 0 is in doubt: where it is, nothing is learnt, not even that it is background.
+        is_learnt = [
+            (objects > 0) & (target["weights"][rows] > 0) if len(target["weights"]) else objects > 0
+            for target, rows, objects in zip(targets, matched_rows, is_object, strict=True)
+        ]
+        if terms & {"classes", "boxes"}:
+            box_features = self.box_features(features, regions, image_sizes)
+            learnt = torch.cat(is_learnt)
+        if "classes" in terms:
+            class_targets, weights = self._class_targets(targets, matched_rows, is_object)
+            losses["classes"] = soft_cross_entropy(
+                self.box_predictor.class_logits(box_features),
+                class_targets,
+                weights,
+                torch.cat(
+                    [
+                        target["class_mask"].expand(len(rows), -1)
+                        for target, rows in zip(targets, matched_rows, strict=True)
+                    ]
+                ),
+            )
+        if "boxes" in terms:
+            deltas = self.box_predictor.box_deltas(box_features[learnt]).float()
+            errors = F.smooth_l1_loss(deltas, torch.cat(box_targets)[learnt], beta=1 / 9, reduction="none").sum(dim=1)
+            losses["boxes"] = (errors * _location_weights(targets, matched_rows, is_learnt)).sum() / max(len(learnt), 1)
+        if "masks" in terms:
+            losses["masks"] = self._mask_loss(features, regions, image_sizes, targets, matched_rows, is_learnt)
+        return losses
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        *,
+        score_threshold: float,
+        max_per_image: int,
+    ) -> list[RegionPredictions]:
+        """Detections of each image after class-agnostic suppression, masks only for those that are left."""
+        box_features = self.box_features(features, proposals, image_sizes)
+        probs = F.softmax(self.box_predictor.class_logits(box_features).float(), dim=-1)
+        boxes = self.box_coder.decode(self.box_predictor.box_deltas(box_features).float(), proposals)[:, 0]
+        nums = [len(regions) for regions in proposals]
+        found = []
+        for image_boxes, image_probs, size in zip(boxes.split(nums), probs.split(nums), image_sizes, strict=True):
+            image_boxes = box_ops.clip_boxes_to_image(image_boxes, size)
+            scores = image_probs[:, :-1].amax(dim=1)
+            chosen = torch.where(scores >= score_threshold)[0]
+            chosen = chosen[box_ops.remove_small_boxes(image_boxes[chosen], min_size=1.0)]
+            chosen = chosen[box_ops.nms(image_boxes[chosen], scores[chosen], self.nms_thresh)][:max_per_image]
+            found.append((image_boxes[chosen], image_probs[chosen]))
+        masks = self._mask_logits(features, [boxes for boxes, _ in found], image_sizes).float().sigmoid()
+        return [
+            RegionPredictions(boxes_xyxy=boxes, class_probs=probs, mask_probs=image_masks)
+            for (boxes, probs), image_masks in zip(found, masks.split([len(boxes) for boxes, _ in found]), strict=True)
+        ]
+
+    def box_features(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """The box head's features (sum of N, D) of boxes per image."""
+        return self.box_head(self.box_roi_pool(features, boxes, image_sizes))
+
+    def _class_targets(
+        self, targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_object: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        all_probs, all_weights = [], []
+        for target, rows, objects in zip(targets, matched_rows, is_object, strict=True):
+            probs = target["class_probs"].new_zeros(len(rows), target["class_probs"].shape[1])
+            probs[:, -1] = 1.0
+            weights = probs.new_ones(len(rows))
+            chosen = torch.where(objects > 0)[0]
+            probs[chosen] = target["class_probs"][rows[chosen]]
+            weights[chosen] = target["weights"][rows[chosen]]
+            all_probs.append(probs)
+            all_weights.append(weights)
+        return torch.cat(all_probs), torch.cat(all_weights)
+
+    def _mask_logits(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(sum of N, M, M); the head is not run where there is no box, as its norms need something to average."""
+        if not any(len(image_boxes) for image_boxes in boxes):
+            return boxes[0].new_zeros(0, 1, 1)
+        return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_sizes)))[:, 0]
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        regions: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+        matched_rows: list[Tensor],
+        is_learnt: list[Tensor],
+    ) -> Tensor:
+        boxes = [image[learnt] for image, learnt in zip(regions, is_learnt, strict=True)]
+        rows = [image[learnt] for image, learnt in zip(matched_rows, is_learnt, strict=True)]
+        logits = self._mask_logits(features, boxes, image_sizes).float()
+        if len(logits) == 0:
+            return next(iter(features.values())).sum() * 0.0
+        wanted = [
+            project_masks_on_boxes(target["masks"], image_boxes, image_rows, logits.shape[-1])
+            for target, image_boxes, image_rows in zip(targets, boxes, rows, strict=True)
+            if len(image_boxes)
+        ]
+        errors = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none").mean(dim=(1, 2))
+        return (errors * _location_weights(targets, matched_rows, is_learnt)).mean()
+
+
+def _location_weights(targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_learnt: list[Tensor]) -> Tensor:
+    """(number of learnt regions,) weight of the object of each, over all images."""
+    return torch.cat(
+        [
+            target["location_weights"][rows[learnt]]
+            for target, rows, learnt in zip(targets, matched_rows, is_learnt, strict=True)
+        ]
+    )

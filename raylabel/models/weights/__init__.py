@@ -1,0 +1,1 @@
+"""Pretrained weights: names, files, downloads."""

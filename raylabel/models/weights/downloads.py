@@ -1,0 +1,61 @@
+"""Weights that a config names: the only thing that is ever downloaded, by the packages that know them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torchvision.models import get_weight
+
+from raylabel.errors import InputError
+from raylabel.models.extras import import_extra
+from raylabel.models.weights.file import read_tensors
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def download_weights(package: str, name: str) -> dict[str, Tensor]:
+    """Weights by name, from the package's own cache or the network.
+
+    Args:
+        package: `torchvision` or `transformers`.
+        name: a member of one of torchvision's weights, or a repository of the Hugging Face hub.
+
+    Raises:
+        InputError: there are no such weights, or there is no network.
+    """
+    return _from_torchvision(name) if package == "torchvision" else _from_hub(name)
+
+
+def _from_torchvision(name: str) -> dict[str, Tensor]:
+    try:
+        weights: Any = get_weight(name)
+    except (ValueError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"weights torchvision:{name}: no such weights; they are named as in torchvision's documentation, "
+            "such as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1"
+        ) from error
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise InputError(_refusal(f"torchvision:{name}", weights.url, error)) from error
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    import_extra("transformers", extra="transformers", needed_by=f"weights transformers:{name}")
+    hub = importlib.import_module("transformers.utils")
+    errors = []
+    for file_name in HUB_FILES:
+        try:
+            return read_tensors(Path(hub.cached_file(name, file_name)))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    raise InputError(_refusal(f"transformers:{name}", f"{name}/{HUB_FILES[0]}", errors[0])) from errors[0]
+
+
+def _refusal(weights: str, file: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:160]
+    return (
+        f"weights {weights}: can't be downloaded ({reason}); on a machine with a network download {file}, "
+        "and set weights to the local file"
+    )

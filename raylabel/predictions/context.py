@@ -1,0 +1,146 @@
+"""Context: what else a results file says of a detection that tells whether it is right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.masks.rle import Rle, mask_areas, mask_boxes, mask_iou
+
+CONTEXT_FEATURES = (
+    "area_share",
+    "box_fill",
+    "box_width",
+    "box_height",
+    "center_x",
+    "center_y",
+    "raggedness",
+    "rank",
+    "num_higher_same",
+    "image_top_score",
+    "iou_higher_same",
+    "iou_higher_other",
+    "iou_lower_same",
+    "iou_lower_other",
+    "overlap_same",
+    "overlap_other",
+    "rival",
+    "mask_quality",
+    "background",
+    "runner_up",
+)
+"""Names of the columns of a context matrix, (N, F) float32; NaN where unknown. *Same* and *other*: detections of the
+same image and of the same or of another class; *higher* and *lower*: in the ranking by score.
+
+- `area_share`: log of the mask's area over the image's. `box_fill`: the mask's area over its box's.
+- `box_width`, `box_height`, `center_x`, `center_y`: of the mask's box, as shares of the image's sides.
+- `raggedness`: bytes of the mask's compressed RLE over the square root of its area.
+- `rank`: number of higher detections. `num_higher_same`: those of the same class. `image_top_score`: highest score.
+- `iou_higher_same`, `iou_higher_other`, `iou_lower_same`, `iou_lower_other`: highest mask IoU with any of them.
+- `overlap_same`, `overlap_other`: sum over them, higher and lower, of mask IoU times score.
+- `rival`: highest mask IoU times score among the lower ones of other classes.
+- `mask_quality`: mean mask probability inside the mask, or agreement. `background`: the soft vector's background entry.
+  `runner_up`: its second highest entry among the classes. Known for our own models, not from a results file.
+"""
+
+
+def image_context(
+    class_indices: NDArray[np.integer],
+    scores: NDArray[np.floating],
+    masks: Sequence[Rle],
+    *,
+    mask_quality: NDArray[np.floating] | None = None,
+    soft_vectors: NDArray[np.floating] | None = None,
+) -> NDArray[np.float32]:
+    """Context of one image's detections, which must be all that the detector keeps: they are each other's context.
+
+    Args:
+        class_indices: (N,) predicted classes.
+        scores: (N,) raw scores; equal ones rank in the order given.
+        masks: N masks of the image's size.
+        mask_quality: (N,) as of `Instances`, where known.
+        soft_vectors: (N, num_classes + 1), background last, where known.
+
+    Returns:
+        (N, len(CONTEXT_FEATURES)) float32.
+    """
+    num = len(class_indices)
+    context = np.full((num, len(CONTEXT_FEATURES)), np.nan, dtype=np.float32)
+    if num == 0:
+        return context
+    # In single precision, as scores are stored: from a stored table the ranks are the same.
+    stored = np.asarray(scores, dtype=np.float32).astype(np.float64)
+    columns: dict[str, NDArray[np.floating]] = {
+        **_geometry(masks),
+        **_ranking(class_indices, stored),
+        **_overlaps(class_indices, stored, masks),
+    }
+    if mask_quality is not None:
+        columns["mask_quality"] = mask_quality
+    if soft_vectors is not None:
+        columns["background"] = soft_vectors[:, -1]
+        others = soft_vectors[:, :-1].copy()
+        others[np.arange(num), class_indices] = -np.inf
+        if others.shape[1] > 1:
+            columns["runner_up"] = others.max(axis=1)
+    for name, values in columns.items():
+        context[:, CONTEXT_FEATURES.index(name)] = values
+    return context
+
+
+def _geometry(masks: Sequence[Rle]) -> dict[str, NDArray[np.float64]]:
+    height, width = masks[0]["size"]
+    areas = np.maximum(mask_areas(masks), 1).astype(np.float64)
+    x0, y0, x1, y1 = mask_boxes(masks).astype(np.float64).T
+    return {
+        "area_share": np.log(areas / (height * width)),
+        "box_fill": areas / np.maximum((x1 - x0) * (y1 - y0), 1),
+        "box_width": (x1 - x0) / width,
+        "box_height": (y1 - y0) / height,
+        "center_x": (x0 + x1) / 2 / width,
+        "center_y": (y0 + y1) / 2 / height,
+        "raggedness": np.array([len(mask["counts"]) for mask in masks]) / np.sqrt(areas),
+    }
+
+
+def _ranking(class_indices: NDArray[np.integer], scores: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    rank = _rank(scores)
+    by_class = np.lexsort((rank, class_indices))
+    starts = np.searchsorted(class_indices[by_class], class_indices)
+    place = np.empty(len(scores), dtype=np.int64)
+    place[by_class] = np.arange(len(scores))
+    return {
+        "rank": rank.astype(np.float64),
+        "num_higher_same": (place - starts).astype(np.float64),
+        "image_top_score": np.full(len(scores), scores.max()),
+    }
+
+
+def _rank(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    rank = np.empty(len(scores), dtype=np.int64)
+    rank[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    return rank
+
+
+def _overlaps(
+    class_indices: NDArray[np.integer], scores: NDArray[np.float64], masks: Sequence[Rle]
+) -> dict[str, NDArray[np.float64]]:
+    iou = mask_iou(masks, masks, [False] * len(masks))
+    np.fill_diagonal(iou, 0.0)
+    rank = _rank(scores)
+    is_higher = rank[None, :] < rank[:, None]
+    is_same = class_indices[None, :] == class_indices[:, None]
+    weighted = iou * scores[None, :]
+
+    def highest(chosen: NDArray[np.bool_], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.max(values, axis=1, where=chosen, initial=0.0)
+
+    return {
+        "iou_higher_same": highest(is_higher & is_same, iou),
+        "iou_higher_other": highest(is_higher & ~is_same, iou),
+        "iou_lower_same": highest(~is_higher & is_same, iou),
+        "iou_lower_other": highest(~is_higher & ~is_same, iou),
+        "overlap_same": np.sum(weighted, axis=1, where=is_same),
+        "overlap_other": np.sum(weighted, axis=1, where=~is_same),
+        "rival": highest(~is_higher & ~is_same, weighted),
+    }

@@ -1,0 +1,191 @@
+"""Console text: every `format_*` function. Imports no plots."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raylabel.progress import Figures
+from raylabel.run.rounds import ROUND_STAGES
+from raylabel.schema import SHARD_PHASES
+
+NAMES = ("AP", "AP50", "APr", "APc", "APf")
+"""Figures that people are shown first."""
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """AP of every model, and calibration of the pool's labels before and after correction, as text for people."""
+    lines = ["validation (mask AP x 100)" + "".join(f"{name:>8}" for name in NAMES)]
+    for arm, figures in metrics["validation"].items():
+        cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
+        lines.append(f"  {arm:<24}{cells}")
+    lines += _format_differences(metrics.get("validation_differences"))
+    pool = metrics.get("pool")
+    if pool and pool["num_instances"]:
+        lines.append("pool labels against their hidden truth     raw  calibrated")
+        for name in ("ece", "nll", "ccece"):
+            raw, calibrated = pool["raw"][name], pool["calibrated"][name]
+            lines.append(f"  {name.upper():<36}{raw:10.3f}{calibrated:12.3f}")
+        selected = pool["selected"]
+        lines.append(
+            f"pseudo-labels kept: {selected['num']}, precision {selected['precision']:.3f}, "
+            f"recall {selected['recall']:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _format_differences(differences: dict[str, Any] | None) -> list[str]:
+    """Lines for people; none for metrics of before there were intervals."""
+    if not differences or not differences["models"]:
+        return []
+    names = ("AP", "APr")
+    title = f"minus {differences['from']}, 95% interval"
+    lines = [f"{title:<32}" + "".join(f"{name:>16}" for name in names)]
+    for arm, of_arm in differences["models"].items():
+        known = [of_arm.get(name) for name in names]
+        cells = (f"{100 * one['value']:+.1f} ± {100 * one['half_width']:.1f}" if one else "–" for one in known)
+        lines.append(f"  {arm:<30}" + "".join(f"{cell:>16}" for cell in cells))
+    return lines
+
+
+def format_check(found: dict[str, Any]) -> str:
+    """As text for people."""
+    lines = []
+    for name, split in found["splits"].items():
+        absent = f", {split['num_classes_absent']} classes absent" if split["num_classes_absent"] else ""
+        kind = "federated" if split["is_federated"] else "fully annotated"
+        lines.append(
+            f"{name:<12} {split['num_images']} images, {split['num_instances']} instances, "
+            f"{split['num_classes']} classes ({kind}){absent}"
+        )
+    groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
+    lines.append(f"{'classes':<12} {groups} by training images")
+    pool = found["pool"]
+    truth = ", truth known" if pool["truth_known"] else ""
+    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")
+    lines.append(f"{'disk':<12} {found['disk']}")
+    if found["teacher"]:
+        lines.append(f"{'teacher':<12} {found['teacher']}")
+    lines.append(
+        f"{'cluster':<12} CPUs and GPUs are checked where it is joined: by run and by label, before they begin"
+    )
+    lines.append(f"{'run':<12} {found['run']}, can be written")
+    lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
+    for number, stages in found["rounds"].items():
+        lines.append(f"round {number:<6} " + ", ".join(f"{stage} {state}" for stage, state in stages.items()))
+    return "\n".join(lines)
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """As text for people."""
+    lines = [f"run {status['run']}"]
+    for one in status["stages"]:
+        seconds = f"{one['seconds']:.0f} s" if one["seconds"] is not None else ""
+        lines.append(f"  {one['stage']:<11} {one['state']:<12} {seconds:>7}  {one['fingerprint'] or ''}".rstrip())
+    labels = status["labels"]
+    if labels:
+        rate = labels["images_per_second_per_worker"]
+        lines.append(
+            f"  labels: {labels['shards_done']}/{labels['shards_total']} shards, "
+            f"{labels['images_done']}/{labels['images_total']} images"
+            + (f", {rate:g} images/s a worker" if rate else "")
+            + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
+        )
+        if any(labels["seconds_by_phase"].values()):
+            lines.append(f"  {format_seconds_by_phase(labels['seconds_by_phase'])}")
+        if labels["slowest_shards"]:
+            lines.append(format_slowest_shards(labels["slowest_shards"]))
+    lines += [format_progress(progress) for progress in status["progress"].values()]
+    lines += [format_snapshot(stage, snapshot) for stage, snapshot in status["live"].items()]
+    for number, of_round in status["rounds"].items():
+        shown = [one for one in of_round["stages"] if one["stage"] in ("teacher", *ROUND_STAGES)]
+        lines += [f"round {number}: {format_status(of_round | {'stages': shown}).removeprefix('run ')}"]
+    return "\n".join(lines)
+
+
+def format_seconds_by_phase(totals: Mapping[str, float]) -> str:
+    """Shares of all seconds, as a line of text."""
+    seconds = sum(totals.values())
+    shares = ", ".join(f"{phase} {value / seconds:.0%}" for phase, value in totals.items() if value)
+    return f"where the time goes: {shares} of {seconds:,.0f} s of workers"
+
+
+def format_slowest_shards(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As a table of text; "–" is what the shard's worker did not say."""
+    columns = ("seconds", *(f"{phase}_seconds" for phase in SHARD_PHASES))
+    lines = [
+        f"  {'shard':>9}{'images':>8}{'images/s':>10}"
+        + "".join(f"{name.removesuffix('_seconds'):>9}" for name in columns)
+        + "  host"
+    ]
+    lines += [
+        f"  {row['shard_id']:>9}{row['num_images']:>8}{row['images_per_second']:>10.1f}"
+        + "".join(f"{'–' if row[name] is None else format(row[name], '.2f'):>9}" for name in columns)
+        + f"  {row['host'] or '–'}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+STALE_SECONDS = 60.0
+"""A driver writes every few seconds: after this long it has stopped, or can't reach its cluster."""
+
+
+GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
+
+
+def format_progress(progress: Mapping[str, Any]) -> str:
+    """As a line of text for people."""
+    return f"  {progress['label']}: {Figures(**progress['figures']).text()}  ({_seen(progress['age_seconds'])})"
+
+
+def _seen(age_seconds: float) -> str:
+    if age_seconds < STALE_SECONDS:
+        return f"{age_seconds:.0f} s ago"
+    return f"{age_seconds / 60:.0f} min ago: no driver is at work"
+
+
+def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
+    """As lines of text for people."""
+    is_matched, seen = snapshot["is_matched"], _seen(snapshot["age_seconds"])
+    about = "so far, not the result" if is_matched else "accuracy and CCECE as expected by the corrector; no truth"
+    columns = [("confidence", "mean_confidence")]
+    if is_matched:
+        columns += [("accuracy", "accuracy"), ("CCECE", "ccece"), ("debiased", "ccece_debiased")]
+    else:
+        columns += [("exp. accuracy", "expected_accuracy"), ("exp. CCECE", "expected_ccece")]
+    widths = [max(len(name), 6) for name, _ in columns]
+    shards = f"{snapshot['shards_counted']}/{snapshot['shards_total']} shards"
+    lines = [
+        f"  live {stage}: raw scores of {shards}, {seen} ({about})",
+        f"    {'group':<9}{'classes':>8}{'predictions':>13}"
+        + "".join(f"  {name:>{width}}" for (name, _), width in zip(columns, widths, strict=True)),
+    ]
+    for letter, figures in snapshot["groups"].items():
+        cells = ["–" if figures[key] is None else f"{figures[key]:.3f}" for _, key in columns]
+        lines.append(
+            f"    {GROUP_NAMES[letter]:<9}{figures['num_classes']:>8}{figures['num_predictions']:>13,.0f}"
+            + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """The summary as text for people: counts, and each figure raw and calibrated."""
+    chosen = summary["corrector_chosen"]
+    choice = summary["corrector"] if chosen == summary["corrector"] else f"{summary['corrector']} chose {chosen}"
+    raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]
+    figures = [(name, raw[key], calibrated[key]) for name, key in (("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))]
+    for group, counts in summary["groups"].items():
+        label = (
+            f"CCECE {group} ({counts['num_classes_with_detections']} classes, {counts['num_detections']} detections)"
+        )
+        figures.append((label, raw["ccece"][group], calibrated["ccece"][group]))
+    lines = [
+        f"{summary['num_detections']} detections on {summary['num_images']} images: {summary['num_correct']} correct, "
+        f"{summary['num_incorrect']} incorrect, {summary['num_ignored']} ignored",
+        f"corrector: {choice}",
+        f"{'':<44}{'raw':>8}{'calibrated':>12} (cross-validated by image)",
+    ]
+    for name, before, after in figures:
+        cells = ["–" if value is None else f"{value:.4f}" for value in (before, after)]
+        lines.append(f"  {name:<42}{cells[0]:>8}{cells[1]:>12}")
+    return "\n".join(lines)

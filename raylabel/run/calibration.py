@@ -1,0 +1,132 @@
+"""The calibration of a run as it is stored: its detections, and the corrector, which is fitted without a model."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import (
+    ClassAccuracy,
+    Corrector,
+    Detections,
+    FitContext,
+    calibration_tables,
+    corrector_from_json,
+    fit_corrector,
+)
+from raylabel.calibration.correctors.marginal import MarginalCorrector
+from raylabel.config import Config
+from raylabel.files.storage import commit_json, commit_table, digest, read_json, read_table
+from raylabel.run.classes import load_classes
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.labels.histograms import labelled_pool, read_pool_histogram
+from raylabel.run.prototypes import load_similarity
+from raylabel.run.stage import finished
+from raylabel.schema import context_from_arrow
+
+FOLDER = stage_folder("calibrate")
+
+
+def refit(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Fit the configured corrector on the stored detections; only the tables, the corrector and the artifact change.
+
+    Raises:
+        InputError: nothing was calibrated yet.
+    """
+    artifact = finished(run, "calibrate")
+    detections, image_ids = load_detections(run)
+    artifact |= fit_and_commit(config, run, detections, image_ids, load_accuracy(run))
+    run.commit_artifact(FOLDER, artifact)
+    print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
+    return artifact
+
+
+def fit_to_pool(config: Config, run: RunFolder) -> None:
+    """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
+    if config.calibration.corrector == MarginalCorrector.kind:
+        pool = labelled_pool(run)
+        if pool is not None and finished(run, "calibrate").get("pool") != pool:
+            refit(config, run)
+
+
+def fit_settings(config: Config) -> dict[str, Any]:
+    """What a fit depends on besides the detections, as the artifact keeps it."""
+    return {"corrector": config.calibration.corrector, "num_bins": config.calibration.num_bins, "seed": config.seed}
+
+
+def load_corrector(run: RunFolder) -> Corrector:
+    """The corrector that calibrate or recalibrate fitted.
+
+    Raises:
+        InputError: there is none yet.
+    """
+    return corrector_from_json(read_json(run.path(FOLDER, "corrector.json")))
+
+
+def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
+    """Stored detections of the calibration split, and the image ids that their image indices number."""
+    return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
+
+
+def load_accuracy(run: RunFolder) -> ClassAccuracy:
+    """Stored accuracy of each class; no corrector changes it."""
+    table = read_table(run.path(FOLDER, "classes.parquet"))
+    columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
+    return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
+
+
+def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
+    """Read rows of schema.DETECTIONS."""
+    image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
+    detections = Detections(
+        num_classes=num_classes,
+        class_indices=table["class_index"].to_numpy(),
+        raw_scores=table["raw_score"].to_numpy().astype(np.float64),
+        image_indices=image_indices.astype(np.int64),
+        outcomes=table["outcome"].to_numpy(),
+        weights=table["weight"].to_numpy().astype(np.float64),
+        context=context_from_arrow(table["context"]),
+        mask_areas=table["mask_area"].to_numpy(),
+    )
+    return detections, image_ids.tolist()
+
+
+def fit_and_commit(
+    config: Config, run: RunFolder, detections: Detections, image_ids: list[str], accuracy: ClassAccuracy
+) -> dict[str, Any]:
+    """Fit the configured corrector and write its tables; returns what the artifact says."""
+    classes = load_classes(run)
+    pool = labelled_pool(run) if config.calibration.corrector == MarginalCorrector.kind else None
+    context = FitContext(
+        num_bins=config.calibration.num_bins,
+        frequency_groups=classes.frequency_groups,
+        similarity=load_similarity(run),
+        seed=config.seed,
+        num_train_images=classes.num_train_images,
+        pool_histogram=read_pool_histogram(run) if pool is not None else None,
+    )
+    corrector = fit_corrector(config.calibration.corrector, detections, context=context)
+    tables = calibration_tables(
+        detections,
+        image_ids=image_ids,
+        corrector=corrector,
+        context=context,
+        class_names=classes.names,
+        category_ids=classes.category_ids,
+        num_train_images=classes.num_train_images,
+        accuracy=accuracy,
+    )
+    # First, so that an interruption among the tables can be seen by it. It names categories, as results files do, for
+    # `raylabel correct`.
+    commit_json(
+        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
+    )
+    commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
+    commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
+    commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())
+    commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
+    return tables.summary | {
+        "settings": fit_settings(config),
+        "corrector_digest": digest(corrector.to_json()),
+        "pool": pool,
+    }

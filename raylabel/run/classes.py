@@ -1,0 +1,68 @@
+"""RUN/classes.json: the classes of a run in the order of their index."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylabel.files.storage import commit_json, read_json
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunClasses:
+    """The classes of a run in the order of their index, as RUN/classes.json keeps them.
+
+    Attributes:
+        category_ids: (num_classes,) int64, the data set's own.
+        names: their names.
+        frequency_groups: (num_classes,) "r", "c" or "f", by training images.
+        num_train_images: (num_classes,) int64.
+        is_federated: whether the labelled set is annotated as LVIS is.
+    """
+
+    category_ids: NDArray[np.int64]
+    names: tuple[str, ...]
+    frequency_groups: NDArray[np.str_]
+    num_train_images: NDArray[np.int64]
+    is_federated: bool
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without background."""
+        return len(self.names)
+
+
+def commit_classes(run: RunFolder, data: RunData) -> None:
+    """Write RUN/classes.json: the classes in the order of their index, for `export`, the report and users' tools."""
+    labelled = data.labelled
+    counts = labelled.class_image_counts()
+    categories: list[dict[str, Any]] = [
+        {
+            "category_id": int(labelled.category_ids[index]),
+            "name": labelled.class_names[index],
+            "frequency_group": str(data.frequency_groups[index]),
+            "num_train_images": int(counts[index]),
+        }
+        for index in range(labelled.num_classes)
+    ]
+    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": labelled.is_federated})
+
+
+def load_classes(run: RunFolder) -> RunClasses:
+    """Read RUN/classes.json.
+
+    Raises:
+        InputError: it is missing.
+    """
+    content = read_json(run.path("classes.json"))
+    categories = content["categories"]
+    return RunClasses(
+        category_ids=np.array([one["category_id"] for one in categories], np.int64),
+        names=tuple(one["name"] for one in categories),
+        frequency_groups=np.array([one["frequency_group"] for one in categories]),
+        num_train_images=np.array([one["num_train_images"] for one in categories], np.int64),
+        is_federated=content["is_federated"],
+    )

@@ -1,0 +1,67 @@
+"""Drift of the labelled pool against the calibration split: labels/drift.parquet, and a warning that names classes."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
+from raylabel.errors import InputError
+from raylabel.files.storage import commit_table
+from raylabel.files.stored_file import StoredFile
+from raylabel.run.calibration import load_detections
+from raylabel.run.classes import load_classes
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.histograms import LABELS_FOLDER, read_pool_histogram
+from raylabel.run.labels.shards import STATUS_OK, committed_shards
+from raylabel.run.stage import finished
+
+_COLUMNS = ["status", "instances.list.element.class_index", "instances.list.element.raw_score"]
+
+
+def compare_with_pool(run: RunFolder) -> dict[str, Any]:
+    """Measure drift, write labels/drift.parquet, and return what the label artifact says of it.
+
+    Both sides are all detections that the teacher's score threshold lets through, ignored ones included; images of the
+    pool that are quarantined are none of it.
+
+    Raises:
+        InputError: the run was calibrated before the number of images of the split was kept.
+    """
+    classes, histogram = load_classes(run), read_pool_histogram(run)
+    split = finished(run, "calibrate")
+    if "num_split_images" not in split:
+        raise InputError(f"{run.path('calibration')}: made by an earlier version; remove it and calibrate again")
+    detections, _ = load_detections(run)
+    report = measure_drift(
+        ImageCounts.from_detections(detections, num_images=split["num_split_images"], num_bins=histogram.num_bins),
+        count_pool_detections(run, num_classes=classes.num_classes, num_bins=histogram.num_bins),
+    )
+    commit_table(
+        run.path(LABELS_FOLDER, "drift.parquet"), report.to_table(estimate_pool_accuracy(detections, histogram))
+    )
+    return report.summary(classes.names) | {
+        "calibration": split["fingerprint"],
+        "warning": report.warning(classes.names),
+    }
+
+
+def count_pool_detections(run: RunFolder, *, num_classes: int, num_bins: int) -> ImageCounts:
+    """Count the stored predictions of every image that was read, shard by shard, by their classes and raw scores."""
+    counts = ImageCounts.zeros(num_classes, num_bins)
+    for uri in committed_shards(run).values():
+        with StoredFile(uri) as file:
+            table = pq.ParquetFile(file).read(columns=_COLUMNS)
+        is_read = np.array(table["status"].to_pylist(), dtype=object) == STATUS_OK
+        instances = table["instances"].combine_chunks()
+        structs, lengths = instances.flatten(), instances.value_lengths().fill_null(0).to_numpy()
+        detections = Detections.of_scores(
+            structs.field("class_index").to_numpy(), structs.field("raw_score").to_numpy(), num_classes=num_classes
+        )
+        images = np.repeat(np.arange(len(lengths)), lengths)
+        counts += ImageCounts.from_detections(
+            Detections(**(vars(detections) | {"image_indices": images})),
+            num_images=int(is_read.sum()),
+            num_bins=num_bins,
+        )
+    return counts

@@ -1,0 +1,1 @@
+"""The folder `labels/` of a run: shards, rows, totals, manifest."""

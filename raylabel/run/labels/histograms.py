@@ -1,0 +1,82 @@
+"""Confidence histograms of stored labels: per shard in its metadata, and of the whole pool in one table.
+
+The truth of stored labels is unknown, so `expected_bins` takes the corrected scores in its place.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylabel.calibration import ReliabilityBins
+from raylabel.calibration.bins import bin_of
+from raylabel.calibration.detections import Detections
+from raylabel.files.storage import digest, read_table
+from raylabel.files.stored_file import StoredFile
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.stage import finished
+from raylabel.schema import BINS
+
+LABELS_FOLDER = stage_folder("label")
+
+
+HISTOGRAM_BINS = 50
+"""Bins of the pool's confidence histograms: finer than reliability bins, and the same for every setting of those."""
+
+
+def labelled_pool(run: RunFolder) -> str | None:
+    """Digest of the finished labels of the run's present teacher, which changes when the pool grows; None where there
+    are none."""
+    artifact = run.artifact(LABELS_FOLDER)
+    if artifact is None or artifact["inputs"]["teacher"] != finished(run, "teacher")["fingerprint"]:
+        return None
+    return digest([artifact["fingerprint"], artifact["pool_digest"]])
+
+
+def read_pool_histogram(run: RunFolder) -> ReliabilityBins:
+    """Of all raw scores of the labelled pool; what is right is not known, so only `num` and `sum_confidence` count."""
+    return ReliabilityBins.from_table(read_table(run.path(LABELS_FOLDER, "histogram.parquet")))
+
+
+def histogram_to_json(histogram: pa.Table) -> str:
+    """A sparse histogram of raw scores as text, for a shard's metadata."""
+    shape = {key.decode(): value.decode() for key, value in histogram.schema.metadata.items()}
+    return json.dumps({"shape": shape, **histogram.select(["class_index", "bin", "num", "sum_confidence"]).to_pydict()})
+
+
+def histogram_from_json(text: str) -> pa.Table:
+    """Back to a table of schema.BINS; what is right is not known, so `num_correct` and `num_ignored` are 0."""
+    content = json.loads(text)
+    shape = content.pop("shape")
+    zeros = [0.0] * len(content["bin"])
+    return pa.table({**content, "num_correct": zeros, "num_ignored": zeros}, schema=BINS.with_metadata(shape))
+
+
+_COLUMNS = ("class_index", "raw_score", "calibrated_score")
+
+
+def expected_bins(labels: pa.Table, *, num_classes: int, num_bins: int) -> ReliabilityBins:
+    """Bins of raw scores whose `num_correct` is the sum of calibrated scores: so many are right if the corrector is.
+
+    Args:
+        labels: `instances` of schema.LABELS; of each, class index, raw and calibrated score are read.
+        num_classes: classes without background.
+        num_bins: bins over (0, 1].
+    """
+    structs = labels["instances"].combine_chunks().flatten()
+    classes, raw_scores, calibrated_scores = (structs.field(name).to_numpy(zero_copy_only=False) for name in _COLUMNS)
+    scores = Detections.of_scores(classes, raw_scores, num_classes=num_classes)
+    bins = ReliabilityBins.from_detections(replace(scores, outcomes=np.zeros(len(scores), np.int8)), num_bins)
+    np.add.at(bins.num_correct, (classes, bin_of(raw_scores, num_bins)), calibrated_scores)
+    return bins
+
+
+def bins_of_shard(uri: str, *, num_classes: int, num_bins: int) -> ReliabilityBins:
+    """`expected_bins` of a committed shard; masks, most of its bytes, are not read."""
+    with StoredFile(uri) as file:
+        shard = pq.ParquetFile(file)
+        paths = [shard.schema.column(index).path for index in range(len(shard.schema))]
+        labels = shard.read([path for path in paths if path.rsplit(".", 1)[-1] in _COLUMNS])
+    return expected_bins(labels, num_classes=num_classes, num_bins=num_bins)

@@ -1,0 +1,96 @@
+"""Pseudo-labels proper: the stored predictions of a run that its selection keeps, for reports and export."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from raylabel.config import SelectionConfig
+from raylabel.files.stored_file import StoredFile
+from raylabel.predictions.selection import select
+from raylabel.run.labels.shards import STATUS_OK, flat_instances
+
+_ROWS_AT_A_TIME = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptImage:
+    """A readable image of the pool and its pseudo-labels.
+
+    Attributes:
+        image_id: as in the pool.
+        uri: where the image is.
+        image_size_hw: height and width in pixels.
+        structs: its pseudo-labels as rows of `schema.INSTANCE`, in the stored order.
+        dropped: reason -> how many of its other predictions it dropped.
+    """
+
+    image_id: str
+    uri: str
+    image_size_hw: tuple[int, int]
+    structs: list[dict[str, Any]]
+    dropped: Counter[str]
+
+
+def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> Iterator[KeptImage]:
+    """Images of one committed shard after selection; quarantined ones are left out.
+
+    Args:
+        shard_uri: one of `shards.committed_shards`.
+        selection: which predictions are kept.
+        frequency_groups: (num_classes,) "r", "c" or "f".
+    """
+    with StoredFile(shard_uri) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME):
+            structs, lengths = flat_instances(batch["instances"])
+            columns = _columns(structs)
+            images = batch.drop_columns(["instances"]).to_pylist()
+            for row, end, length in zip(images, np.cumsum(lengths).tolist(), lengths.tolist(), strict=True):
+                if row["status"] == STATUS_OK:
+                    part = slice(end - length, end)
+                    of_image = {name: values[part] for name, values in columns.items()}
+                    chosen = select(**of_image, config=selection, frequency_groups=frequency_groups)
+                    yield KeptImage(
+                        image_id=row["image_id"],
+                        uri=row["uri"],
+                        image_size_hw=(row["height"], row["width"]),
+                        structs=structs[part].filter(pa.array(chosen.keep)).to_pylist(),
+                        dropped=Counter(chosen.dropped),
+                    )
+
+
+def count_kept(
+    shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
+) -> tuple[NDArray[np.int64], Counter[str]]:
+    """How many predictions of one committed shard are kept, (num_classes,), and for which reason how many are not.
+
+    The same selection as in `kept_images`; only the columns that it looks at are read.
+    """
+    columns = ["status", *(f"instances.list.element.{name}" for name in _SELECTED_BY.values())]
+    with StoredFile(shard_uri) as file:
+        table = pq.ParquetFile(file).read(columns)
+    table = table.filter(pc.equal(table["status"], STATUS_OK))
+    structs, lengths = flat_instances(table["instances"])
+    chosen_by = _columns(structs)
+    chosen = select(**chosen_by, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
+    kept_classes = chosen_by["class_indices"][chosen.keep]
+    return np.bincount(kept_classes, minlength=len(frequency_groups)), Counter(chosen.dropped)
+
+
+_SELECTED_BY = {
+    "calibrated_scores": "calibrated_score",
+    "class_indices": "class_index",
+    "mask_quality": "mask_quality",
+    "mask_areas": "mask_area",
+}
+"""Argument of `select` -> field of `schema.INSTANCE`."""
+
+
+def _columns(structs: pa.StructArray) -> dict[str, NDArray[Any]]:
+    return {argument: structs.field(name).to_numpy() for argument, name in _SELECTED_BY.items()}

@@ -1,0 +1,109 @@
+"""The ledger of committed shards, labels/shards.parquet: one row a shard, so that thousands need not be opened.
+
+It is a cache. What counts are the shard files: rows of shards that are not there are left out, and shards that it lacks
+are read from their own metadata.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylabel.errors import StorageError
+from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.schema import SHARDS
+from raylabel.threads import READING_THREADS, map_on_threads
+
+LEDGER = "shards.parquet"
+
+_WRITE_SECONDS = 10.0
+_PATIENCE = 50
+"""Writing the ledger takes at most one part in so many of the time."""
+
+
+class Ledger:
+    """The driver's ledger: knows the shards committed so far, and writes them down now and then.
+
+    Args:
+        run: the run folder.
+        committed: shard id -> file of every committed shard, as `shards.committed_shards` lists them.
+    """
+
+    def __init__(self, run: RunFolder, committed: Mapping[int, str]) -> None:
+        self._uri = _ledger_uri(run)
+        self._rows = read_ledger(run, committed)
+        self._new: list[pa.Table] = []
+        self._totals = {name: pc.sum(self._rows[name]).as_py() or 0 for name in ("num_images", "num_quarantined")}
+        self._next_write = 0.0
+
+    @property
+    def num_images(self) -> int:
+        """Of all committed shards."""
+        return self._totals["num_images"]
+
+    @property
+    def num_quarantined(self) -> int:
+        """Of all committed shards."""
+        return self._totals["num_quarantined"]
+
+    def add(self, shards: pa.Table) -> None:
+        """Shards that a worker has committed, one row each; written down with others if it is time."""
+        rows = _conform(shards)
+        self._new.append(rows)
+        for name in self._totals:
+            self._totals[name] += pc.sum(rows[name]).as_py()
+        if time.monotonic() > self._next_write:
+            self.write()
+
+    def shards_with_quarantined(self) -> list[int]:
+        """Shard ids of those that have any, in order."""
+        self._merge()
+        return self._rows.filter(pc.greater(self._rows["num_quarantined"], 0))["shard_id"].to_pylist()
+
+    def write(self) -> None:
+        """Write all rows down. It may fail: nothing depends on it."""
+        start = time.monotonic()
+        self._merge()
+        with suppress(OSError, StorageError):
+            commit_table(self._uri, self._rows)
+        end = time.monotonic()
+        self._next_write = end + max(_WRITE_SECONDS, _PATIENCE * (end - start))
+
+    def _merge(self) -> None:
+        self._rows, self._new = pa.concat_tables([self._rows, *self._new]).combine_chunks().sort_by("shard_id"), []
+
+
+def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
+    """Rows of SHARDS of just the committed shards, by shard id."""
+    uri = _ledger_uri(run)
+    rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
+    rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
+    known = set(rows["shard_id"].to_pylist())
+    missing = [shard_uri for shard_id, shard_uri in committed.items() if shard_id not in known]
+    read = pa.Table.from_pylist(list(map_on_threads(_read_row, missing, num_threads=READING_THREADS)), schema=SHARDS)
+    return pa.concat_tables([rows, read]).sort_by("shard_id")
+
+
+def _read_row(shard_uri: str) -> dict[str, object]:
+    metadata = read_table_metadata(shard_uri)
+    return {
+        field.name: text if field.type == pa.string() else float(text)
+        for field in SHARDS
+        if (text := metadata.get(field.name)) is not None
+    }
+
+
+def _conform(table: pa.Table) -> pa.Table:
+    """The columns of SHARDS; null for one that the table lacks."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in SHARDS
+    ]
+    return pa.table(columns, schema=SHARDS)
+
+
+def _ledger_uri(run: RunFolder) -> str:
+    return run.path(stage_folder("label"), LEDGER)

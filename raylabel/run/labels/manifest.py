@@ -1,0 +1,65 @@
+"""The run's shard manifest, labels/pool/: when the pool is listed, and when the manifest that is there is taken."""
+
+from typing import Any
+
+from raylabel.config import Config
+from raylabel.dataset.pool.manifest import ShardManifest, grow_manifest, read_manifest, write_manifest
+from raylabel.errors import InputError
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.labels.shards import committed_shards
+
+
+def manifest_folder(run: RunFolder) -> str:
+    """With the labels that are made by it: they are set aside together."""
+    return run.path(stage_folder("label"), "pool")
+
+
+def ensure_manifest(config: Config, run: RunFolder, data: RunData) -> ShardManifest:
+    """The run's manifest: as an interrupted run left it, else of the pool as it is now.
+
+    Raises:
+        InputError: the pool can't be listed; or there are shards, but the manifest that they belong to is lost.
+    """
+    manifest = read_manifest(manifest_folder(run))
+    if manifest is not None:
+        return manifest
+    if committed_shards(run):
+        raise InputError(f"{manifest_folder(run)}: the shard manifest of the committed shards is lost; move them away")
+    print("label: listing the pool", flush=True)
+    return write_manifest(
+        manifest_folder(run), data.list_pool(), source=data.pool_source, shard_size=config.label.shard_size
+    )
+
+
+def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
+    """Whether there are images beside those of a finished label stage; lists the pool, and adds them to the manifest.
+
+    Raises:
+        InputError: the pool can't be listed.
+    """
+    manifest = read_manifest(manifest_folder(run))
+    if manifest is None or manifest.digest != artifact["pool_digest"]:
+        return True
+    growth = grow_manifest(manifest, data.list_pool())
+    if growth.num_gone:
+        print(f"label: {growth.num_gone} labelled images are no longer in the pool; their labels stay", flush=True)
+    if growth.num_moved:
+        print(f"label: {growth.num_moved} labelled images have another URI now; their labels stay", flush=True)
+    if growth.num_new:
+        num_shards = growth.manifest.num_shards - manifest.num_shards
+        print(f"label: the pool grew by {growth.num_new} images, in {num_shards} new shards", flush=True)
+    return growth.num_new > 0
+
+
+def count_pool(config: Config, run: RunFolder, data: RunData) -> tuple[int, int]:
+    """Images and shards: as the run listed them if it did, else of the pool as it is now.
+
+    Raises:
+        InputError: the pool can't be listed.
+    """
+    manifest, size = read_manifest(manifest_folder(run)), config.label.shard_size
+    if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, size):
+        return manifest.num_images, manifest.num_shards
+    num_images = sum(1 for _ in data.list_pool())
+    return num_images, -(-num_images // size)

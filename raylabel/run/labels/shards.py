@@ -1,0 +1,126 @@
+"""Stored pseudo-labels: a run's committed shards, and instances read from their rows (`rows` writes them)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.files.storage import list_files, read_table
+from raylabel.masks.rle import Rle
+from raylabel.predictions.context import CONTEXT_FEATURES
+from raylabel.predictions.instances import Instances
+from raylabel.run.folder import RunFolder
+
+STATUS_OK = "ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImage:
+    """One image of the pool with what the teacher said of it.
+
+    Attributes:
+        image_id: as in the pool.
+        uri: where the image is.
+        status: "ok", or why the image is quarantined (it then has no instances).
+        instances: every stored prediction, before selection.
+        calibrated_scores: (N,) float32, of the predicted classes.
+    """
+
+    image_id: str
+    uri: str
+    status: str
+    instances: Instances
+    calibrated_scores: NDArray[np.float32]
+
+
+def instances_from_structs(
+    structs: Sequence[dict[str, Any]], image_size_hw: tuple[int, int], num_classes: int
+) -> tuple[Instances, NDArray[np.float32]]:
+    """Instances and their calibrated scores; the mass that was not stored is spread evenly over the other entries."""
+    num = len(structs)
+    soft_vectors = np.zeros((num, num_classes + 1), np.float32)
+    for row, struct in enumerate(structs):
+        probs = np.asarray(struct["soft_probs"], np.float32)
+        num_missing = num_classes + 1 - len(probs)
+        soft_vectors[row] = max(0.0, 1.0 - float(probs.sum())) / num_missing if num_missing else 0.0
+        soft_vectors[row, struct["soft_classes"]] = probs
+    soft_vectors /= np.maximum(soft_vectors.sum(axis=1, keepdims=True), 1e-12)
+    instances = Instances(
+        image_size_hw=image_size_hw,
+        boxes_xyxy=np.array([struct["box_xyxy"] for struct in structs], np.float32).reshape(num, 4),
+        masks=tuple(Rle(size=list(image_size_hw), counts=struct["mask_counts"]) for struct in structs),
+        class_indices=np.array([struct["class_index"] for struct in structs], np.int32),
+        raw_scores=np.array([struct["raw_score"] for struct in structs], np.float32),
+        soft_vectors=soft_vectors,
+        mask_quality=np.array([struct["mask_quality"] for struct in structs], np.float32),
+    )
+    return instances, np.array([struct["calibrated_score"] for struct in structs], np.float32)
+
+
+def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArray, NDArray[np.int64]]:
+    """Instances of many rows of schema.LABELS as one array of schema.INSTANCE, and how many each row has."""
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+
+
+def foreground_probs(structs: pa.StructArray, num_classes: int) -> NDArray[np.float32]:
+    """(N,) probability of rows of schema.INSTANCE to be any object at all: 1 - background in the raw soft vector.
+
+    Where background is not among the stored entries, it has its even share of what remains.
+    """
+    lists = structs.field("soft_probs")
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(structs)), lengths)
+    probs = lists.flatten().to_numpy().astype(np.float64)
+    is_background = structs.field("soft_classes").flatten().to_numpy() == num_classes
+    sums = np.bincount(rows, weights=probs, minlength=len(structs))
+    rest, num_missing = np.maximum(0.0, 1.0 - sums), num_classes + 1 - lengths
+    background = np.where(num_missing > 0, rest / np.maximum(num_missing, 1), 0.0)
+    background[rows[is_background]] = probs[is_background]
+    total = sums + np.where(num_missing > 0, rest, 0.0)
+    return (1.0 - background / np.maximum(total, 1e-12)).astype(np.float32)
+
+
+def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
+    rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]
+    return np.array(rows, np.float32).reshape(len(structs), len(CONTEXT_FEATURES))
+
+
+def shard_uri(run: RunFolder, shard_id: int) -> str:
+    """The one file whose appearance commits a shard."""
+    return run.path("labels", f"shard-{shard_id:08d}.parquet")
+
+
+def committed_shards(run: RunFolder) -> dict[int, str]:
+    """Shard id -> file of every committed shard, in order."""
+    found = {}
+    for info in list_files(run.path("labels"), suffix=".parquet"):
+        if info.base_name.startswith("shard-"):
+            shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
+            found[shard_id] = shard_uri(run, shard_id)
+    return found
+
+
+def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]:
+    """Images of one committed shard, unreadable ones included.
+
+    Args:
+        shard_uri: one of `committed_shards`.
+        num_classes: length of the soft vectors without background.
+    """
+    for row in read_table(shard_uri).to_pylist():
+        instances, calibrated_scores = instances_from_structs(
+            row["instances"] or [], (row["height"], row["width"]), num_classes
+        )
+        yield LabelledImage(
+            image_id=row["image_id"],
+            uri=row["uri"],
+            status=row["status"],
+            instances=instances,
+            calibrated_scores=calibrated_scores,
+        )

@@ -1,0 +1,163 @@
+"""One driver a run: who is at work on it, kept alive by a heartbeat, and checked by workers before each commit.
+
+RUN/driver.json names the driver. A second one that comes is refused while the first one's heartbeat moves, and takes
+over where it stands still. A driver that was only suspended finds on waking that the run is no longer its own.
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+from pyarrow import fs
+
+from raylabel.errors import InputError, StorageError
+from raylabel.files.file_systems import open_uri
+from raylabel.files.file_tree import remove_temporary
+from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.run.folder import RunFolder
+
+LEASE = "driver.json"
+
+HEARTBEAT_SECONDS = 5.0
+WATCH_SECONDS = 15.0
+"""A heartbeat that has not moved for so long is a dead driver's."""
+
+SETTLE_SECONDS = {"local": 0.2, "remote": 2.0}
+"""Between writing the lease and reading it back: who was last to write it has it."""
+
+
+@cache
+def this_driver() -> str:
+    """Id of this process as a driver."""
+    return uuid.uuid4().hex[:12]
+
+
+def read_lease(run: RunFolder) -> dict[str, Any] | None:
+    """Who is at work on the run, or was when it died: `driver_id`, `host`, `pid`, `started` and `heartbeat`, a number
+    that grows. None where nobody is."""
+    try:
+        lease: dict[str, Any] = read_json(run.path(LEASE))
+    except InputError:
+        return None  # none, or one that is being written
+    return lease
+
+
+def check_lease(run: RunFolder, driver_id: str) -> None:
+    """Nothing may be committed for a driver that has lost the run.
+
+    Raises:
+        InputError: the run is another driver's, or nobody's.
+    """
+    lease = read_lease(run)
+    if lease is None or lease["driver_id"] != driver_id:
+        reason = f"{_describe(lease)} has taken it over" if lease else "the run has no driver any more"
+        raise InputError(f"{run.uri}: {reason}; this one stops, what it committed stays")
+
+
+@contextmanager
+def hold_lease(run: RunFolder) -> Iterator[str]:
+    """Be the run's one driver; yields the driver's id. Inside of itself it does nothing.
+
+    What writers that died left unfinished is removed first, and in the end.
+
+    Raises:
+        InputError: another driver is at work on the run.
+    """
+    lease = read_lease(run)
+    if lease is not None and lease["driver_id"] == this_driver():
+        yield this_driver()
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=_keep_alive, args=(run, stop), daemon=True)
+    try:
+        _acquire(run)
+        thread.start()
+        remove_temporary(run.uri)
+        yield this_driver()
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join()
+        _release(run)
+
+
+def _release(run: RunFolder) -> None:
+    with suppress(OSError, StorageError):  # left behind it delays the next driver for some seconds, and no more
+        lease = read_lease(run)
+        if lease is not None and lease["driver_id"] == this_driver():
+            remove_temporary(run.uri)  # of workers that died meanwhile
+            remove(run.path(LEASE))
+
+
+def _acquire(run: RunFolder) -> None:
+    mine = {
+        "driver_id": this_driver(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "heartbeat": 0,
+    }
+    lease = read_lease(run)
+    if lease is not None and not _is_dead(lease):
+        _watch(run, lease)
+    file_system, _ = open_uri(run.uri)
+    commit_json(run.path(LEASE), mine)
+    time.sleep(SETTLE_SECONDS["local" if isinstance(file_system, fs.LocalFileSystem) else "remote"])
+    lease = read_lease(run)
+    if lease is None or lease["driver_id"] != this_driver():
+        raise _refusal(run, lease)
+
+
+def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
+    """Return once the run is free to take."""
+    print(f"{run.uri}: {_describe(lease)} may be at work on it; waiting for its heartbeat", flush=True)
+    end = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH_SECONDS / 10))
+        latest = read_lease(run)
+        if latest is None:
+            return
+        if latest != lease:
+            raise _refusal(run, latest)
+
+
+def _keep_alive(run: RunFolder, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        try:
+            lease = read_lease(run)
+            if lease is None or lease["driver_id"] != this_driver():
+                return  # lost: workers see it before their next commit
+            commit_json(run.path(LEASE), lease | {"heartbeat": lease["heartbeat"] + 1})
+        except (OSError, StorageError):
+            continue  # the store is out of reach; the next beat may get through
+
+
+def _is_dead(lease: dict[str, Any]) -> bool:
+    """Whether the driver was of this machine and its process is gone."""
+    if lease["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(lease["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _refusal(run: RunFolder, lease: dict[str, Any] | None) -> InputError:
+    return InputError(
+        f"{run.uri}: {_describe(lease)} is at work on this run; wait for its end or stop it"
+        if lease
+        else f"{run.uri}: another driver took the run and left it again; start once more"
+    )
+
+
+def _describe(lease: dict[str, Any]) -> str:
+    return f"process {lease['pid']} on {lease['host']} (a driver since {lease['started']})"

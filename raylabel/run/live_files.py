@@ -1,0 +1,69 @@
+"""What a driver at work leaves for other processes to see: its progress, and the live view of a stage's scores.
+
+They are two small files, since each has its own age: the calibration actor may be gone while the work goes on.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from raylabel.errors import InputError
+from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.progress import Figures
+from raylabel.run.folder import RunFolder
+
+LIVE_FILE = "live.json"
+"""The live view, in the stage's folder while it runs; nothing is ever computed from it."""
+
+
+PROGRESS_FILE = "progress.json"
+"""The figures of the progress line, likewise."""
+
+
+def commit_snapshot(
+    run: RunFolder, folder: str, *, shards_counted: int, shards_total: int, groups: Mapping[str, Any], is_matched: bool
+) -> None:
+    """Replace the stage's live file."""
+    content = {
+        "updated": time.time(),
+        "shards_counted": shards_counted,
+        "shards_total": shards_total,
+        "is_matched": is_matched,
+        "groups": dict(groups),
+    }
+    commit_json(run.path(folder, LIVE_FILE), content)
+
+
+def read_snapshot(run: RunFolder, folder: str) -> dict[str, Any] | None:
+    """What the stage's live file says, with `age_seconds`; None where there is none."""
+    return _read_with_age(run.path(folder, LIVE_FILE))
+
+
+def _read_with_age(uri: str) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = read_json(uri)
+    except InputError:
+        # It may go at any moment.
+        return None
+    return content | {"age_seconds": round(max(0.0, time.time() - content["updated"]), 1)}
+
+
+def commit_progress(run: RunFolder, folder: str, *, label: str, figures: Figures) -> None:
+    """Replace the figures that the stage's folder holds."""
+    commit_json(run.path(folder, PROGRESS_FILE), {"updated": time.time(), "label": label, "figures": asdict(figures)})
+
+
+def read_progress(run: RunFolder, folder: str) -> dict[str, Any] | None:
+    """`label`, `figures` (those of progress.Figures) and `age_seconds`; None where no driver left any."""
+    return _read_with_age(run.path(folder, PROGRESS_FILE))
+
+
+def remove_progress(run: RunFolder, folder: str) -> None:
+    """The work is done."""
+    remove(run.path(folder, PROGRESS_FILE))
+
+
+def remove_snapshot(run: RunFolder, folder: str) -> None:
+    """The stage's shards are done: its tables say more."""
+    remove(run.path(folder, LIVE_FILE))

@@ -1,0 +1,226 @@
+"""Stage 3: the teacher's detections on held-out images, matched to the truth; reliability bins; the corrector."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import (
+    ClassAccuracy,
+    Detections,
+    ImagePredictions,
+    ReliabilityBins,
+    federated_accuracy,
+    match_image,
+    weigh_by_verification,
+)
+from raylabel.cluster.ddp import Training, train_on_ray
+from raylabel.cluster.decoding import ImageSource
+from raylabel.cluster.live_calibration import live_calibration
+from raylabel.cluster.map_shards import map_shards, row_shards
+from raylabel.cluster.predictor import Predictor
+from raylabel.cluster.progress_counter import live_progress
+from raylabel.cluster.session import connect
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.images import ImageError
+from raylabel.errors import InputError, NoDetectionError
+from raylabel.files.storage import digest
+from raylabel.predictions.instances import instances_context
+from raylabel.predictions.matching import verification_weights
+from raylabel.run.calibration import FOLDER, detections_from_table, fit_and_commit, fit_settings, load_corrector, refit
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder
+from raylabel.run.stage import execute_stage, finished
+from raylabel.schema import DETECTIONS, context_to_arrow
+from raylabel.stages.training_jobs import describe_model, fold_rows, fold_teacher_job
+
+
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
+        "folds": config.calibration.folds,
+        "iou_threshold": config.calibration.iou_threshold,
+        "score_threshold": config.label.score_threshold,
+        "max_per_image": config.label.max_per_image,
+        "seed": config.seed,
+        **config.label.mask_quality_inputs,
+    }
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Predict the calibration split, match, and fit the corrector.
+
+    With `calibration.folds` k >= 2, k teachers on k - 1 folds of the labelled set each predict their held-out fold.
+    Another corrector or number of bins is fitted on the stored detections, without a model.
+
+    Raises:
+        InputError: an image of the calibration split can't be read.
+        NoDetectionError: no detection was made on it.
+    """
+    data = RunData(config)
+
+    def work() -> dict[str, Any]:
+        num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
+        fitted = fit_and_commit(config, run, *_gather_detections(config, run, data))
+        return fitted | {"num_split_images": num_split_images}
+
+    artifact = execute_stage(run, "calibrate", stage_inputs(config, run, data), work)
+    # A refit that was interrupted has left another corrector than the artifact's, and some of its tables.
+    is_whole = artifact["corrector_digest"] == digest(load_corrector(run).to_json())
+    return artifact if is_whole and artifact["settings"] == fit_settings(config) else refit(config, run)
+
+
+class _Part(NamedTuple):
+    """Images that one model predicts: rows of a split, in shards that are numbered over all parts."""
+
+    model_uri: str
+    split: str
+    shards: list[dict[str, Any]]
+
+
+def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
+    connect()
+    if config.calibration.folds:
+        _train_fold_teachers(config, run)
+    num_classes, num_bins = data.labelled.num_classes, config.calibration.num_bins
+    parts = _parts(config, run, data)
+    tables: dict[int, pa.Table] = {}
+
+    def recount(shard_id: int) -> pa.Table:
+        detections, _ = detections_from_table(tables[shard_id], num_classes)
+        return ReliabilityBins.from_detections(detections, num_bins).to_table()
+
+    num_shards = sum(len(part.shards) for part in parts)
+    with live_calibration(
+        run, "calibrate", num_bins=num_bins, num_shards=num_shards, is_matched=True, recount=recount
+    ) as live:
+        for part in parts:
+            for shard_id, table in _match_on_ray(config, run, part, live.actor):
+                tables[shard_id] = table
+                live.finished(shard_id)
+    table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
+    table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
+    if table.num_rows == 0:
+        raise NoDetectionError("calibrate: the teacher made no detection on the calibration split; train it longer")
+    detections, image_ids = detections_from_table(table, num_classes)
+    annotated = data.labelled if config.calibration.folds else data.calibration
+    row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
+    rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
+    by_row = replace(detections, image_indices=rows[detections.image_indices])
+    # In the precision in which they are stored, so that a refit on the stored detections is the same fit.
+    weights = weigh_by_verification(by_row, annotated).weights.astype(np.float32).astype(np.float64)
+    return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
+
+
+def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
+    num_folds = config.calibration.folds
+    if not num_folds:
+        shards = row_shards(range(len(data.calibration)), config.label.shard_size)
+        return [_Part(run.path("teacher"), "calibration", shards)]
+    parts: list[_Part] = []
+    for fold in range(num_folds):
+        rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
+        num_before = sum(len(part.shards) for part in parts)
+        shards = [
+            shard | {"shard_id": num_before + shard["shard_id"]} for shard in row_shards(rows, config.label.shard_size)
+        ]
+        parts.append(_Part(run.path(_fold_folder(fold)), "labelled", shards))
+    return parts
+
+
+def _fold_folder(fold: int) -> str:
+    return f"{FOLDER}/fold-{fold}"
+
+
+def _train_fold_teachers(config: Config, run: RunFolder) -> None:
+    trainings = [
+        Training(
+            build=partial(fold_teacher_job, config_dict(config), run.uri, fold),
+            folder=_fold_folder(fold),
+            num_steps=config.teacher.steps,
+            identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
+            description=describe_model(config.teacher, f"teacher without fold {fold}"),
+        )
+        for fold in range(config.calibration.folds)
+    ]
+    train_on_ray(trainings, run=run, folder=FOLDER, settings=config.teacher, label="fold teachers")
+
+
+def _match_on_ray(
+    config: Config, run: RunFolder, part: _Part, calibration_actor: Any
+) -> Iterator[tuple[int, pa.Table]]:
+    """Shard ids and their rows of schema.DETECTIONS, as they are finished."""
+    num_images = sum(len(shard["rows"]) for shard in part.shards)
+    with live_progress("calibrate", num_images, unit="images", run=run, folder=FOLDER) as counter:
+        for batch in map_shards(
+            MatchShard,
+            config=config,
+            worker_args={
+                "model_uri": part.model_uri,
+                "split": part.split,
+                "counter": counter,
+                "calibration_actor": calibration_actor,
+            },
+            shards=part.shards,
+        ):
+            for row in range(batch.num_rows):
+                rows = batch["detections"].slice(row, 1).combine_chunks().flatten()
+                yield batch["shard_id"][row].as_py(), pa.Table.from_struct_array(rows)
+
+
+class MatchShard:
+    """Predicts and matches shards of an annotated split, inside an actor."""
+
+    def __init__(
+        self, *, config: dict[str, Any], model_uri: str, split: str, counter: Any, calibration_actor: Any
+    ) -> None:
+        self._config = parse_config(config)
+        self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
+        self._class_weights = verification_weights(self._annotated)
+        self._predictor = Predictor(model_uri, self._config)
+        self._counter, self._calibration_actor = counter, calibration_actor
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        rows = shard["rows"]
+        parts, image_ids = [Detections.empty(self._annotated.num_classes)], []
+        images = [self._annotated.images[row] for row in rows]
+        predictions = self._predictor([ImageSource(image.uri, image.image_size_hw) for image in images])
+        for done, (row, image, found) in enumerate(zip(rows, images, predictions, strict=True)):
+            if isinstance(found, ImageError):
+                raise InputError(f"{image.uri}: an annotated image that can't be used: {found}")
+            detections = match_image(
+                self._annotated,
+                row,
+                ImagePredictions(found.class_indices, found.raw_scores, found.masks, instances_context(found)),
+                class_weights=self._class_weights,
+                iou_threshold=self._config.calibration.iou_threshold,
+            )
+            parts.append(detections)
+            image_ids += [str(image.image_id)] * len(detections)
+            self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
+        detections = Detections.concat(parts)
+        bins = ReliabilityBins.from_detections(detections, self._config.calibration.num_bins)
+        self._calibration_actor.add.remote(shard["shard_id"], bins.to_table())
+        table = pa.table(
+            {
+                "image_id": image_ids,
+                "class_index": detections.class_indices,
+                "raw_score": detections.raw_scores.astype(np.float32),
+                "calibrated_score": np.full(len(detections), np.nan, np.float32),
+                "outcome": detections.known_outcomes,
+                "weight": detections.weights.astype(np.float32),
+                "mask_area": detections.mask_areas,
+                "context": context_to_arrow(detections.context, len(detections)),
+            },
+            schema=DETECTIONS,
+        )
+        # One row a shard, so that shards without a detection are heard of as well.
+        offsets, rows_of_shard = pa.array([0, table.num_rows], pa.int32()), table.to_struct_array().combine_chunks()
+        lists = pa.ListArray.from_arrays(offsets, rows_of_shard)
+        return pa.table({"shard_id": [shard["shard_id"]], "detections": lists})

@@ -1,0 +1,111 @@
+"""What a config would run, checked and counted, before anything is spent."""
+
+from typing import Any
+
+from raylabel.config import Config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.errors import InputError
+from raylabel.files.storage import list_files
+from raylabel.models.saved import load_segmenter
+from raylabel.models.segmenter import chosen_layer, is_trainable
+from raylabel.run.calibration import load_corrector
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.labels.disk_need import check_disk
+from raylabel.run.labels.manifest import count_pool
+from raylabel.stages.preflight import check_teacher_fits, check_writable
+from raylabel.stages.states import AGAIN, stage_states
+from raylabel.stages.training_jobs import new_segmenter
+from raylabel.training.federated import federated_classes
+
+
+def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Read all data, build both models, try whether the run folder can be written and holds the labels, and say what
+    would run; starts no Ray and leaves nothing.
+
+    Raises:
+        InputError: anything that would stop the run.
+    """
+    check_writable(run)
+    data = RunData(config)
+    splits = {}
+    for name in ("labelled", "calibration", "validation"):
+        if name == "calibration" and config.calibration.folds:
+            continue
+        part = getattr(data, name)
+        _check_images_exist(name, part)
+        counts = part.class_image_counts()
+        splits[name] = {
+            "num_images": len(part),
+            "num_instances": int(part.class_instance_counts().sum()),
+            "num_classes": part.num_classes,
+            "num_classes_absent": int((counts == 0).sum()),
+            "is_federated": part.is_federated,
+        }
+    groups = data.frequency_groups.tolist()
+    _check_models(config, data.labelled)
+    num_images, num_shards = count_pool(config, run, data)
+    stages, rounds = stage_states(config, run, data)
+    disk = check_disk(config, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
+    return {
+        "run": run.uri,
+        "splits": splits,
+        "frequency_groups": {group: groups.count(group) for group in ("r", "c", "f")},
+        "pool": {
+            "num_images": num_images,
+            "num_shards": num_shards,
+            "truth_known": data.pool_truth is not None,
+        },
+        "disk": disk.text(),
+        "teacher": _teacher_misfit(run, data),
+        "stages": stages,
+        "rounds": {str(number): states for number, states in rounds.items()},
+    }
+
+
+def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
+    """Why the run's teacher or corrector is not for this labelled set; `run` would make them again, `label` refuses."""
+    if not all(run.artifact(stage_folder(stage)) for stage in ("teacher", "calibrate")):
+        return None
+    try:
+        check_teacher_fits(run, data, load_corrector(run))
+    except InputError as misfit:
+        return str(misfit)
+    return None
+
+
+def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
+    """One listing a folder, not one question an image: object stores are slow to answer."""
+    by_folder: dict[str, list[str]] = {}
+    for image in annotated.images:
+        folder, _, file_name = image.uri.rpartition("/")
+        by_folder.setdefault(folder, []).append(file_name)
+    for folder, file_names in by_folder.items():
+        there = {info.base_name for info in list_files(folder)}
+        missing = [file_name for file_name in file_names if file_name not in there]
+        if missing:
+            raise InputError(
+                f"data.{name}: {folder}/{missing[0]}: no such image"
+                + (f", and {len(missing) - 1} more of that folder" if len(missing) > 1 else "")
+            )
+
+
+def _check_models(config: Config, labelled: AnnotatedSet) -> None:
+    teacher = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    names = getattr(teacher, "class_names", None)
+    if names is not None and list(names) != list(labelled.class_names):
+        there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
+        raise InputError(
+            f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled} in the "
+            f"order of category ids: it has {there!r} where {here!r} belongs"
+        )
+    if config.teacher.steps and not is_trainable(teacher):
+        raise InputError(f"teacher.model: {config.teacher.model} only predicts; set teacher.steps: 0")
+    for settings in (config.teacher, config.student):
+        federated_classes(labelled, settings.federated_loss)
+    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    if embedder.embed_layers or config.smoothing.layer:
+        chosen_layer(embedder.embed_layers, config.smoothing.layer)
+    student = new_segmenter(config.student, num_classes=labelled.num_classes, seed=config.seed)
+    if not is_trainable(student):
+        raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")

@@ -1,0 +1,82 @@
+"""Stage 5: the student, from labelled images and soft corrected pseudo-labels; and its supervised baseline."""
+
+from functools import partial
+from typing import Any
+
+from raylabel.cluster.ddp import Training, train_on_ray
+from raylabel.config import Config, config_dict
+from raylabel.errors import InputError
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.stage import execute_stage, finished
+from raylabel.stages.training_jobs import describe_model, ensure_pool_index, student_job, training_inputs
+
+FOLDER = stage_folder("distill")
+BASELINE = f"{FOLDER}/supervised"
+"""Folder of the supervised baseline: the same start, steps and images a step, all of them labelled."""
+
+
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    labels = finished(run, "label")
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "labels": labels["fingerprint"],
+        "pool": labels["pool_digest"],
+        "corrector": labels["corrector_digest"],
+        "selection": labels["selection_settings"],
+        "labelled": data.labelled_digest,
+        "training": training_inputs(config.student),
+        "seed": config.seed,
+    }
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the student and, for comparison, the supervised baseline.
+
+    Raises:
+        InputError: the pool is not labelled yet, or selection kept nothing.
+    """
+    data, labels = RunData(config), finished(run, "label")
+    inputs = stage_inputs(config, run, data)
+
+    def training(folder: str, role: str, *, with_pool: bool) -> Training:
+        return Training(
+            build=partial(student_job, config_dict(config), run.uri, with_pool),
+            folder=folder,
+            num_steps=config.student.steps,
+            identity=[inputs, role],
+            description=describe_model(config.student, role),
+        )
+
+    def work() -> dict[str, Any]:
+        index = ensure_pool_index(config, run)
+        if not index.num_kept:
+            lower = (
+                f"selection.min_score ({config.selection.min_score:g})"
+                if config.student.select_by == "score"
+                else f"student.min_foreground ({config.student.min_foreground:g})"
+            )
+            raise InputError(
+                f"selection kept none of {labels['num_instances']} predictions; "
+                f"lower {lower} or train the teacher longer"
+            )
+        trainings = [training(FOLDER, "student", with_pool=True)]
+        if config.student.supervised_baseline:
+            trainings.append(training(BASELINE, "supervised", with_pool=False))
+        train_on_ray(
+            trainings,
+            run=run,
+            folder=FOLDER,
+            settings=config.student,
+            label=" and ".join(training.description["role"] for training in trainings),
+        )
+        return {
+            "steps": config.student.steps,
+            "images_per_step": config.student.labelled_per_batch + config.student.unlabelled_per_batch,
+            "num_labelled_images": len(data.labelled),
+            "num_pool_images": index.num_images,
+            "num_pool_instances": index.num_kept,
+        }
+
+    return execute_stage(run, "distill", inputs, work)

@@ -1,0 +1,209 @@
+"""Stage 6: AP of every model on the validation split, and how good the pseudo-labels are where their truth is known."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylabel.calibration import Corrector, Detections
+from raylabel.calibration.correctors.soft import correct_soft_vectors
+from raylabel.cluster.decoding import ImageSource
+from raylabel.cluster.map_shards import map_shards, row_shards
+from raylabel.cluster.predictor import Predictor
+from raylabel.cluster.progress_counter import live_progress
+from raylabel.cluster.session import connect
+from raylabel.config import Config, parse_config
+from raylabel.dataset.images import ImageError
+from raylabel.errors import InputError
+from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
+from raylabel.evaluation.pool_quality import measure_pool
+from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
+from raylabel.files.storage import commit_json, digest, exists, join
+from raylabel.run.calibration import load_corrector
+from raylabel.run.classes import load_classes
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.labels.rows import InstanceRows
+from raylabel.run.labels.shards import context_from_structs, instances_from_structs
+from raylabel.run.rounds import further_rounds, student_correctors
+from raylabel.run.stage import execute_stage, finished
+from raylabel.schema import INSTANCE
+from raylabel.stages.distill import BASELINE
+from raylabel.stages.distill import FOLDER as STUDENT
+
+FOLDER = stage_folder("evaluate")
+
+
+PREDICTIONS = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("row", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("instances", pa.list_(INSTANCE)),
+    ]
+)
+"""What workers send back: one model's predictions of one image of the split."""
+
+
+CORRECTED = "+corrector"
+"""Behind the name of a student: with the corrector on its scores that was fitted to it on the calibration split."""
+
+
+def student_arm(number: int) -> str:
+    """Name of the student of a round."""
+    return "student" if number == 1 else f"student-{number}"
+
+
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    labels = finished(run, "label")
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "student": finished(run, "distill")["fingerprint"],
+        "labels": labels["fingerprint"],
+        "pool": labels["pool_digest"],
+        "corrector": labels["corrector_digest"],
+        "selection": labels["selection_settings"],
+        "validation": data.part_digest("validation"),
+        "pool_truth": data.part_digest("pool_truth"),
+        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
+        "rounds": [finished(one, "distill")["fingerprint"] for one in further_rounds(config, run).values()],
+        "student_correctors": {name: digest(one.to_json()) for name, one in _student_correctors(config, run).items()},
+    }
+
+
+def _student_correctors(config: Config, run: RunFolder) -> dict[str, Corrector]:
+    return {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
+
+    Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data) with 95% intervals over
+    the validation images, differences from the supervised baseline (without one: from the teacher) with theirs, and
+    for pools whose truth is known the calibration, precision and recall of the pseudo-labels.
+
+    Raises:
+        InputError: a model is not trained yet, or a validation image can't be read.
+    """
+    data = RunData(config)
+
+    def work() -> dict[str, Any]:
+        metrics = {
+            **_precision(_evaluate_models(config, run, data)),
+            "pool": measure_pool(config, run, data.pool_truth),
+            "pool_of_rounds": {
+                str(number): measure_pool(config, one, data.pool_truth)
+                for number, one in further_rounds(config, run).items()
+            },
+        }
+        commit_json(run.path(FOLDER, "metrics.json"), metrics)
+        return {"num_images": len(data.validation), "metrics": metrics}
+
+    return execute_stage(run, "evaluate", stage_inputs(config, run, data), work)
+
+
+def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
+    connect()
+    correctors = _student_correctors(config, run)
+    classes = load_classes(run)
+    rounds = {1: run, **further_rounds(config, run)}
+    annotations = data.validation.to_json()
+    groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
+    arms = {"teacher": run.path("teacher"), "supervised": run.path(BASELINE)}
+    arms |= {student_arm(number): one.path(STUDENT) for number, one in rounds.items()}
+    arms = {name: folder for name, folder in arms.items() if exists(join(folder, "model.json"))}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in arms:
+        results |= {name: [], f"{name}{CORRECTED}": []} if name in correctors else {name: []}
+    for one in _predict(config, run, len(data.validation), arms):
+        found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
+        soft_vectors = {one["arm"]: found.soft_vectors}
+        if one["arm"] in correctors:
+            detections = Detections.of_scores(
+                found.class_indices,
+                found.raw_scores,
+                num_classes=classes.num_classes,
+                context=context_from_structs(one["instances"]),
+            )
+            soft_vectors[f"{one['arm']}{CORRECTED}"] = correct_soft_vectors(
+                found.soft_vectors, found.class_indices, correctors[one["arm"]](detections)
+            )
+        for name, of_arm in soft_vectors.items():
+            results[name] += results_of_image(
+                data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
+            )
+    return {name: jackknife_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+
+
+def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
+    """Figures of every model with half widths of their intervals, and paired differences from one of them."""
+    base = "supervised" if "supervised" in measured else "teacher"
+    differences = {
+        name: {figure: vars(interval) for figure, interval in precision_intervals(one, measured[base]).items()}
+        for name, one in measured.items()
+        if name != base
+    }
+    return {
+        "validation": {name: one.figures for name, one in measured.items()},
+        "validation_half_widths": {
+            name: {figure: interval.half_width for figure, interval in precision_intervals(one).items()}
+            for name, one in measured.items()
+        },
+        "validation_differences": {"from": base, "models": differences},
+    }
+
+
+def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows of PREDICTIONS: every model on every image of the split."""
+    shards = row_shards(range(num_images), config.label.shard_size)
+    with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
+        for table in map_shards(
+            PredictShard,
+            config=config,
+            worker_args={
+                "model_uris": arms,
+                "counter": counter,
+            },
+            shards=shards,
+        ):
+            yield from table.to_pylist()
+
+
+class PredictShard:
+    """Predicts shards of the validation split with every model, inside an actor."""
+
+    def __init__(self, *, config: dict[str, Any], model_uris: dict[str, str], counter: Any) -> None:
+        parsed = parse_config(config)
+        self._annotated = RunData(parsed).validation
+        self._predictors = {
+            name: Predictor(uri, parsed, score_threshold=MIN_RESULT_SCORE) for name, uri in model_uris.items()
+        }
+        self._counter, self._top_k = counter, parsed.label.top_k
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        images = [self._annotated.images[row] for row in shard["rows"]]
+        sources = [ImageSource(image.uri, image.image_size_hw) for image in images]
+        parts: list[pa.Table] = []
+        for arm, predictor in self._predictors.items():
+            rows = InstanceRows(top_k=self._top_k)
+            sizes_hw = []
+            for image, found in zip(images, predictor(sources), strict=True):
+                if isinstance(found, ImageError):
+                    raise InputError(f"{image.uri}: a validation image that can't be used: {found}")
+                rows.append(found)
+                sizes_hw.append(found.image_size_hw)
+                num_done = len(parts) * len(images) + len(sizes_hw)
+                self._counter.report.remote(f"shard-{shard['shard_id']}", num_done)
+            heights, widths = np.array(sizes_hw, dtype=np.int32).T
+            columns = {
+                "arm": [arm] * len(images),
+                "row": shard["rows"],
+                "height": heights,
+                "width": widths,
+                "instances": rows.to_arrow(np.full(rows.lengths.sum(), np.nan)),
+            }
+            parts.append(pa.table(columns, schema=PREDICTIONS))
+        return pa.concat_tables(parts)

@@ -1,0 +1,215 @@
+"""Stage 4: the teacher over the pool; shard after shard of soft pseudo-labels, each committed exactly once.
+
+`recalibrate` applies another corrector to the stored labels without the teacher.
+"""
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.cluster.live_calibration import live_calibration
+from raylabel.cluster.map_shards import map_shards
+from raylabel.cluster.nodes import check_nodes
+from raylabel.cluster.progress_counter import live_progress
+from raylabel.cluster.session import connect
+from raylabel.config import Config, config_dict, dump_config
+from raylabel.dataset.pool.manifest import ShardManifest, ShardReferences
+from raylabel.files.storage import commit_bytes, commit_json, digest, remove
+from raylabel.run.calibration import fit_to_pool, load_corrector, refit
+from raylabel.run.classes import load_classes
+from raylabel.run.data import RunData
+from raylabel.run.drift import compare_with_pool
+from raylabel.run.folder import RunFolder, load_run_config, stage_folder
+from raylabel.run.labels.corrected import apply_corrector
+from raylabel.run.labels.disk_need import check_disk
+from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
+from raylabel.run.labels.kept import count_kept
+from raylabel.run.labels.ledger import Ledger
+from raylabel.run.labels.manifest import ensure_manifest, has_grown
+from raylabel.run.labels.shards import committed_shards, shard_uri
+from raylabel.run.labels.totals import summarise, too_many_bad, write_errors
+from raylabel.run.lease import hold_lease
+from raylabel.run.stage import execute_stage, finished
+from raylabel.stages.label_worker import LabelShard
+from raylabel.stages.preflight import check_teacher_fits
+
+FOLDER = stage_folder("label")
+
+
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    return {
+        "teacher": finished(run, "teacher")["fingerprint"],
+        "pool": data.pool_source,
+        "label": {
+            name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
+        }
+        | config.label.mask_quality_inputs,
+        "max_image_pixels": config.data.max_image_pixels,
+    }
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Label the pool: only shards that are not committed yet are worked on.
+
+    Where the pool was labelled to its end before, it is listed again: new images get new shards. Another corrector or
+    selection is applied to the stored labels, without the teacher.
+
+    Raises:
+        InputError: the pool is empty, the cluster or the disk too small, teacher and labelled set don't fit, another
+            driver is at work on the run, or more than `label.max_bad_fraction` of the images are quarantined (the
+            labels of the others stay committed).
+    """
+    data = RunData(config)
+    inputs = stage_inputs(config, run, data)
+    check_teacher_fits(run, data, load_corrector(run))
+    with hold_lease(run) as driver_id:
+        execute_stage(
+            run,
+            "label",
+            inputs,
+            lambda: _label_pool(config, run, data, fingerprint=digest(inputs), driver_id=driver_id),
+            is_complete=lambda artifact: not has_grown(run, data, artifact),
+        )
+        return refresh(config, run)
+
+
+def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Bring stored labels and their artifact up to the run's corrector and the config's selection.
+
+    A corrector that uses the pool's scores is fitted to them first: they are known only now. Drift against the
+    calibration split is measured where that, or the pool, has changed.
+
+    Raises:
+        InputError: nothing was labelled yet.
+    """
+    artifact = finished(run, "label")
+    fit_to_pool(config, run)
+    corrector, classes = load_corrector(run), load_classes(run)
+    apply_corrector(run, corrector, num_classes=classes.num_classes)
+    current = {"corrector_digest": digest(corrector.to_json()), "selection_settings": config_dict(config.selection)}
+    if any(artifact.get(name) != value for name, value in current.items()):
+        artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config, run)}
+        run.commit_artifact(FOLDER, artifact)
+    if artifact.get("drift", {}).get("calibration") != finished(run, "calibrate")["fingerprint"]:
+        artifact |= {"drift": compare_with_pool(run)}
+        run.commit_artifact(FOLDER, artifact)
+    kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
+    by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
+    print(f"label: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if artifact["drift"]["warning"]:
+        print(f"label: WARNING: {artifact['drift']['warning']}", flush=True)
+    return artifact
+
+
+def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
+    """How many stored predictions the selection keeps, by frequency group, and why the others are dropped."""
+    groups = load_classes(run).frequency_groups
+    kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
+    for uri in committed_shards(run).values():
+        kept_of_shard, dropped_of_shard = count_kept(uri, config.selection, groups)
+        kept += kept_of_shard
+        dropped.update(dropped_of_shard)
+    by_group = {letter: int(kept[groups == letter].sum()) for letter in ("r", "c", "f")}
+    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
+
+
+def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
+    manifest = ensure_manifest(config, run, data)
+    counts = {"num_shards": manifest.num_shards, "num_images": manifest.num_images}
+    commit_json(run.path(FOLDER, "plan.json"), {**counts, "fingerprint": fingerprint, "started": time.time()})
+    committed = committed_shards(run)
+    ledger = Ledger(run, committed)
+    _check_quarantined(config, run, manifest, ledger)
+    check_disk(config, run, num_images=manifest.num_images)
+    missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
+    if len(missing):
+        _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+    return summarise(config, run, **counts) | {"pool_digest": manifest.digest}
+
+
+def _label_shards(
+    config: Config,
+    run: RunFolder,
+    manifest: ShardManifest,
+    ledger: Ledger,
+    missing: NDArray[np.int64],
+    *,
+    fingerprint: str,
+    driver_id: str,
+) -> None:
+    connect()
+    check_nodes(run, uses_gpus=config.label.num_gpus > 0)
+    classes, corrector = load_classes(run), load_corrector(run)
+    # Markers of this process's earlier calls, which were stopped perhaps on purpose.
+    remove(run.path(FOLDER, "attempts"))
+
+    def recount(shard_id: int) -> pa.Table:
+        uri = shard_uri(run, shard_id)
+        return bins_of_shard(uri, num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS).to_table()
+
+    with (
+        live_calibration(
+            run, "label", num_bins=HISTOGRAM_BINS, num_shards=manifest.num_shards, is_matched=False, recount=recount
+        ) as live,
+        live_progress(
+            "label",
+            manifest.num_images,
+            unit="images",
+            run=run,
+            folder=FOLDER,
+            done=ledger.num_images,
+            quarantined=ledger.num_quarantined,
+        ) as counter,
+    ):
+        live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
+        try:
+            for done in map_shards(
+                LabelShard,
+                config=config,
+                worker_args={
+                    "run": run.uri,
+                    "corrector": corrector.to_json(),
+                    "fingerprint": fingerprint,
+                    "driver_id": driver_id,
+                    "counter": counter,
+                    "calibration_actor": live.actor,
+                },
+                shards=ShardReferences(manifest, missing),
+            ):
+                live.finished(done["shard_id"].to_pylist())
+                ledger.add(done)
+                _check_quarantined(config, run, manifest, ledger)
+        finally:
+            ledger.write()
+    remove(run.path(FOLDER, "attempts"))
+
+
+def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, ledger: Ledger) -> None:
+    """End the stage as soon as the images that are left can't bring it below `label.max_bad_fraction`."""
+    if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
+        raise too_many_bad(
+            config,
+            run,
+            write_errors(run, [shard_uri(run, shard_id) for shard_id in ledger.shards_with_quarantined()]),
+            num_images=manifest.num_images,
+            num_left=manifest.num_images - ledger.num_images,
+        )
+
+
+def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
+    """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
+
+    Raises:
+        InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
+    """
+    config = load_run_config(run, {"calibration.corrector": corrector})
+    with hold_lease(run):
+        refit(config, run)
+        artifact = refresh(config, run)
+        commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    return artifact

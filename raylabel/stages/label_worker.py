@@ -1,0 +1,166 @@
+"""The worker of the label stage: predicts, corrects and commits one shard after another, inside an actor."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylabel.calibration import Detections, corrector_from_json
+from raylabel.cluster.decoding import ImageSource
+from raylabel.cluster.prometheus import ShardMetrics
+from raylabel.config import parse_config
+from raylabel.dataset.images import ImageError
+from raylabel.dataset.pool.image import PoolImage
+from raylabel.dataset.pool.manifest import read_shard
+from raylabel.files.storage import commit_table, digest
+from raylabel.predictions.instances import Instances
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
+from raylabel.run.labels.rows import InstanceRows
+from raylabel.run.labels.shards import STATUS_OK, shard_uri
+from raylabel.run.lease import check_lease
+from raylabel.schema import LABELS, SHARD_PHASES
+
+_REPORT_SECONDS = 0.5
+
+
+class LabelShard:
+    """Labels and commits shards, inside an actor; what it returns of a shard is one row of counts and seconds."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        run: str,
+        corrector: dict[str, Any],
+        fingerprint: str,
+        driver_id: str,
+        counter: Any,
+        calibration_actor: Any,
+    ) -> None:
+        from raylabel.cluster.predictor import Predictor  # loads torch: seconds that the driver needn't wait
+
+        self._config = parse_config(config)
+        self._run = RunFolder(run)
+        self._corrector = corrector_from_json(corrector)
+        self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
+        self._driver_id = driver_id
+        self._counter, self._calibration_actor = counter, calibration_actor
+        self._predictor = Predictor(self._run.path("teacher"), self._config)
+        self._metrics = ShardMetrics(self._run)
+        self._reported = 0.0
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        shard_id: int = shard["shard_id"]
+        images = read_shard(shard["part"], shard["row_group"], shard_id).images
+        start = time.monotonic()
+        seconds = self._predictor.seconds
+        seconds.clear()
+        attempt = begin_attempt(self._run, shard_id, self._driver_id)
+        table = self._label(shard_id, images, attempt)
+        with seconds.phase("encode"):
+            bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS).to_table()
+        report = {
+            "shard_id": shard_id,
+            "num_images": table.num_rows,
+            "num_instances": int(pc.sum(pc.list_value_length(table["instances"])).as_py()),
+            "num_quarantined": int(pc.sum(pc.not_equal(table["status"], STATUS_OK)).as_py()),
+            "seconds": round(time.monotonic() - start, 3),
+            **{f"{name}_seconds": round(seconds[name], 3) for name in SHARD_PHASES},
+            "host": socket.gethostname(),
+            "finished_at": round(time.time(), 3),
+        }
+        # What writing takes is known only afterwards: the file says 0, and of `seconds` what came before.
+        metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
+        with seconds.phase("write"):
+            check_lease(self._run, self._driver_id)
+            commit_table(
+                shard_uri(self._run, shard_id),
+                table.replace_schema_metadata({name: str(value) for name, value in metadata.items()}),
+            )
+        self._calibration_actor.add.remote(shard_id, bins)
+        attempt.forget()
+        report |= {
+            "seconds": round(time.monotonic() - start, 3),
+            "write_seconds": round(seconds["write"], 3),
+            "finished_at": round(time.time(), 3),
+        }
+        self._metrics.count(report)
+        return pa.table({name: [value] for name, value in report.items()})
+
+    def _label(self, shard_id: int, images: Sequence[PoolImage], attempt: ShardAttempt) -> pa.Table:
+        """Rows of schema.LABELS, in the order of the images."""
+        rows = InstanceRows(top_k=self._config.label.top_k)
+        positions, sizes_hw, statuses = list[int](), list[tuple[int, int]](), list[str]()
+        for position, found in self._found(images, attempt):
+            with self._predictor.seconds.phase("encode"):
+                positions.append(position)
+                if isinstance(found, ImageError):
+                    rows.append(None)
+                    sizes_hw.append((0, 0))
+                    statuses.append(str(found))
+                else:
+                    rows.append(found)
+                    sizes_hw.append(found.image_size_hw)
+                    statuses.append(STATUS_OK)
+                self._report(f"shard-{shard_id}", rows, statuses, is_last=len(statuses) == len(images))
+        with self._predictor.seconds.phase("encode"):
+            # Careful attempts take the doubtful images first.
+            by_position = np.argsort(positions)
+            rows = rows.take(by_position)
+            heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
+            columns = {
+                "image_id": [image.image_id for image in images],
+                "uri": [image.uri for image in images],
+                "height": heights,
+                "width": widths,
+                "status": [statuses[place] for place in by_position],
+                "instances": rows.to_arrow(self._corrector(self._detections(rows))),
+            }
+            return pa.table(columns, schema=LABELS)
+
+    def _report(self, key: str, rows: InstanceRows, statuses: list[str], *, is_last: bool) -> None:
+        """Live counts, seldom enough for thousands of workers."""
+        now = time.monotonic()
+        if is_last or now - self._reported > _REPORT_SECONDS:
+            self._reported = now
+            num_quarantined = sum(status != STATUS_OK for status in statuses)
+            self._counter.report.remote(key, len(statuses), int(rows.lengths.sum()), num_quarantined)
+
+    def _found(
+        self, images: Sequence[PoolImage], attempt: ShardAttempt
+    ) -> Iterator[tuple[int, Instances | ImageError]]:
+        """Position of each image and what was found in it; those that the listing refused are not read."""
+        to_read = []
+        for position, image in enumerate(images):
+            if image.refusal is None:
+                to_read.append(position)
+            else:
+                yield position, ImageError(image.refusal)
+        if not attempt.is_careful:
+            sources = [ImageSource(images[position].uri) for position in to_read]
+            yield from zip(to_read, self._predictor(sources), strict=True)
+            return
+        for position in attempt.killers:
+            yield position, ImageError(KILLED_ITS_WORKER)
+        for step, position in enumerate(attempt.order(to_read)):
+            attempt.mark_image(step, position)
+            [found] = self._predictor([ImageSource(images[position].uri)])
+            yield position, found
+        attempt.mark_end()
+
+    def _detections(self, rows: InstanceRows) -> Detections:
+        """Of unknown outcome."""
+        scores = Detections.of_scores(
+            rows.column("class_index"),
+            rows.column("raw_score"),
+            num_classes=self._predictor.num_classes,
+            context=rows.column("context"),
+        )
+        return replace(scores, image_indices=np.repeat(np.arange(len(rows.lengths)), rows.lengths))

@@ -1,0 +1,174 @@
+"""Stage 1: class prototypes, one Ray Data pass over the labelled images; from scratch, after a warm-up training."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raylabel.cluster.ddp import Training, train_on_ray
+from raylabel.cluster.map_shards import map_shards, row_shards
+from raylabel.cluster.predictor import Predictor
+from raylabel.cluster.progress_counter import live_progress
+from raylabel.cluster.session import connect
+from raylabel.config import Config, config_dict, parse_config
+from raylabel.files.storage import commit_table, exists, file_digest
+from raylabel.models.saved import save_segmenter
+from raylabel.run.classes import commit_classes
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.stage import execute_stage
+from raylabel.schema import PROTOTYPES
+from raylabel.smoothing import PrototypeSums
+from raylabel.stages.training_jobs import (
+    EMBEDDER,
+    class_targets,
+    describe_model,
+    new_segmenter,
+    training_inputs,
+    warmup_job,
+    warmup_steps,
+)
+from raylabel.training.augment.views import no_augmentation
+from raylabel.training.examples import LabelledExamples
+
+FOLDER = stage_folder("prototypes")
+
+
+def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    """All that the outcome depends on."""
+    embedder = config.smoothing.embedder
+    return {
+        "labelled": data.labelled_digest,
+        "embedder": file_digest(f"{embedder}/model.safetensors") if embedder else training_inputs(config.teacher),
+        "warmup_steps": 0 if embedder else config.smoothing.warmup_steps,
+        "schedule_steps": 0 if embedder else config.teacher.steps,
+        "layer": config.smoothing.layer,
+        "seed": config.seed,
+    }
+
+
+def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Embed every labelled instance, and average by class.
+
+    The embedder is `smoothing.embedder`, else the teacher's model with its weights; without weights it is first
+    trained for `smoothing.warmup_steps`, without smoothing. A given teacher without embeddings leaves the classes
+    without prototypes: none is similar to another.
+
+    Raises:
+        InputError: the labelled set can't be read.
+    """
+    data = RunData(config)
+    commit_classes(run, data)
+    return execute_stage(run, "prototypes", stage_inputs(config, run, data), lambda: _embed_classes(config, run, data))
+
+
+def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | None:
+    """Folder of the embedder's model, which is trained or saved first where it is not there; None without one."""
+    if config.smoothing.embedder:
+        return config.smoothing.embedder
+    if num_steps := warmup_steps(config):
+        training = Training(
+            build=partial(warmup_job, config_dict(config)),
+            folder=EMBEDDER,
+            num_steps=num_steps,
+            identity=[
+                data.labelled_digest,
+                training_inputs(config.teacher),
+                num_steps,
+                config.teacher.steps,
+                config.seed,
+            ],
+            description=describe_model(config.teacher, "embedder"),
+        )
+        train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="warm-up")
+    elif not exists(run.path(EMBEDDER, "model.json")):
+        segmenter = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
+        if not segmenter.embed_layers:
+            return None
+        save_segmenter(segmenter, run.path(EMBEDDER), describe_model(config.teacher, "embedder"))
+    return run.path(EMBEDDER)
+
+
+def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+    model_uri = _prepare_embedder(config, run, data)
+    if model_uri is None:
+        num_classes = data.labelled.num_classes
+        nothing = PrototypeSums(counts=np.zeros(num_classes, np.int64), sums=np.zeros((num_classes, 1)))
+        return {"num_images": 0, **_commit_prototypes(run, nothing)}
+    connect()
+    num_images = len(data.labelled)
+    shards = row_shards(range(num_images), config.label.shard_size)
+    sums: PrototypeSums | None = None
+    with live_progress("prototypes", num_images, unit="images", run=run, folder=FOLDER) as counter:
+        for table in map_shards(
+            EmbedShard,
+            config=config,
+            worker_args={"model_uri": model_uri, "counter": counter},
+            shards=shards,
+        ):
+            for counts, vectors in zip(table["counts"].to_pylist(), table["sums"].to_pylist(), strict=True):
+                part = PrototypeSums(
+                    counts=np.array(counts), sums=np.array(vectors, np.float64).reshape(len(counts), -1)
+                )
+                sums = part if sums is None else sums + part
+    assert sums is not None, "a labelled set has images"
+    return {"num_images": num_images, **_commit_prototypes(run, sums)}
+
+
+def _commit_prototypes(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
+    embeddings = sums.prototypes()
+    commit_table(
+        run.path(FOLDER, "prototypes.parquet"),
+        pa.table(
+            {
+                "class_index": np.arange(len(sums.counts), dtype=np.int32),
+                "num_instances": sums.counts.astype(np.int64),
+                "embedding": embeddings.astype(np.float32).tolist(),
+            },
+            schema=PROTOTYPES,
+        ),
+    )
+    return {
+        "num_instances": int(sums.counts.sum()),
+        "num_classes_without_instance": int((sums.counts == 0).sum()),
+        "embedding_size": int(embeddings.shape[1]),
+    }
+
+
+class EmbedShard:
+    """Embeds the annotated instances of shards, inside an actor."""
+
+    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
+        parsed = parse_config(config)
+        annotated = RunData(parsed).labelled
+        one_hot = class_targets(parsed, annotated, None, kind="none")
+        self._examples = LabelledExamples(
+            annotated, one_hot, max_pixels=parsed.data.max_image_pixels, augment=no_augmentation
+        )
+        self._unused_rng = np.random.default_rng(0)
+        self._num_classes, self._counter = annotated.num_classes, counter
+        self._predictor = Predictor(model_uri, parsed)
+        self._layer = parsed.smoothing.layer
+        self._batch_size = parsed.label.batch_size
+
+    def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        rows: list[int] = shard["rows"]
+        total: PrototypeSums | None = None
+        for start in range(0, len(rows), self._batch_size):
+            examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
+            device = self._predictor.device
+            embeddings = self._predictor.segmenter.embed(
+                [image.to(device) for image, _ in examples],
+                [target.to(device) for _, target in examples],
+                layer=self._layer,
+            )
+            class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
+            part = PrototypeSums.of_instances(
+                embeddings.cpu().numpy(), class_indices.numpy(), num_classes=self._num_classes
+            )
+            total = part if total is None else total + part
+            self._counter.report.remote(f"shard-{shard['shard_id']}", start + len(examples))
+        assert total is not None, "a shard has images"
+        return pa.table({"counts": [total.counts.tolist()], "sums": [total.sums.ravel().tolist()]})

@@ -1,0 +1,109 @@
+"""How far a run is, from the files in its folder; it asks no cluster, so it is right after any crash.
+
+The live parts are what a driver at work last wrote of its progress and of its calibration actor, with their age; they
+decide nothing. The seconds of committed shards show where the time of the label stage goes.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylabel.files.storage import exists, read_json
+from raylabel.run.folder import STAGES, RunFolder, load_run_config, stage_folder
+from raylabel.run.labels.ledger import read_ledger
+from raylabel.run.labels.shards import committed_shards
+from raylabel.run.live_files import read_progress, read_snapshot
+from raylabel.run.rounds import further_rounds
+from raylabel.schema import SHARD_PHASES
+
+OTHER = "other"
+"""Seconds of a shard that are none of its phases': markers, waiting for a turn."""
+
+
+def seconds_by_phase(shards: pa.Table) -> dict[str, float]:
+    """Workers' seconds in all, by phase and for the rest.
+
+    Args:
+        shards: of schema.SHARDS.
+    """
+    totals = {phase: float(pc.sum(shards[f"{phase}_seconds"]).as_py() or 0.0) for phase in SHARD_PHASES}
+    seconds = float(pc.sum(shards["seconds"]).as_py() or 0.0)
+    return totals | {OTHER: max(0.0, seconds - sum(totals.values()))}
+
+
+def slowest_shards(shards: pa.Table, num: int) -> list[dict[str, Any]]:
+    """Rows of schema.SHARDS of the shards that took longest, slowest first, with `images_per_second`."""
+    order = pc.sort_indices(shards, sort_keys=[("seconds", "descending"), ("shard_id", "ascending")])
+    rows = shards.take(order[:num]).to_pylist()
+    return [row | {"images_per_second": row["num_images"] / max(row["seconds"], 1e-3)} for row in rows]
+
+
+LIVE_STAGES = ("calibrate", "label")
+"""Stages with a calibration actor."""
+
+
+def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
+    """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
+    all, images/s, quarantined images, seconds by phase. Of stages that are at work: the figures of their progress line,
+    and of `calibrate` and `label` the live view of the raw scores (`live_calibration.live_figures`), with their age. Of
+    further rounds that have begun: the same.
+
+    Args:
+        num_slowest: so many of the slowest shards are listed.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+    config = load_run_config(run)
+    stages: list[dict[str, Any]] = []
+    for stage in STAGES:
+        artifact = run.artifact(stage_folder(stage))
+        started = exists(run.path(stage_folder(stage), "started.json"))
+        stages.append(
+            {
+                "stage": stage,
+                "state": "finished" if artifact else "started" if started else "not started",
+                "seconds": artifact["seconds"] if artifact else None,
+                "fingerprint": artifact["fingerprint"][:12] if artifact else None,
+            }
+        )
+    at_work = [one["stage"] for one in stages if one["state"] == "started"]
+    progress = {stage: read_progress(run, stage_folder(stage)) for stage in at_work}
+    live = {stage: read_snapshot(run, stage_folder(stage)) for stage in at_work if stage in LIVE_STAGES}
+    return {
+        "run": run.uri,
+        "stages": stages,
+        "labels": _label_status(run, num_slowest),
+        "progress": {stage: figures for stage, figures in progress.items() if figures is not None},
+        "live": {stage: snapshot for stage, snapshot in live.items() if snapshot is not None},
+        "rounds": {
+            str(number): run_status(one, num_slowest=num_slowest)
+            for number, one in further_rounds(config, run).items()
+            if exists(one.path("config.yaml"))
+        },
+    }
+
+
+def _label_status(run: RunFolder, num_slowest: int) -> dict[str, Any] | None:
+    plan_uri = run.path(stage_folder("label"), "plan.json")
+    if not exists(plan_uri):
+        return None
+    plan, shards = read_json(plan_uri), read_ledger(run, committed_shards(run))
+    totals = {
+        name: pc.sum(shards[name]).as_py() or 0
+        for name in ("num_images", "num_instances", "num_quarantined", "seconds")
+    }
+    return {
+        "shards_done": shards.num_rows,
+        "shards_total": plan["num_shards"],
+        "images_done": totals["num_images"],
+        "images_total": plan["num_images"],
+        "num_instances": totals["num_instances"],
+        "num_quarantined": totals["num_quarantined"],
+        "images_per_second_per_worker": (
+            round(totals["num_images"] / totals["seconds"], 2) if totals["seconds"] else None
+        ),
+        "seconds_by_phase": seconds_by_phase(shards),
+        "slowest_shards": slowest_shards(shards, num_slowest),
+    }

@@ -1,0 +1,291 @@
+"""What each training trains: the jobs of warm-up, teacher, fold teachers, student and supervised baseline.
+
+Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
+from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.files.storage import commit_table, exists, read_table
+from raylabel.models.build import build_segmenter
+from raylabel.models.saved import load_segmenter
+from raylabel.models.segmenter import Segmenter
+from raylabel.models.weights.loading import weights_identity
+from raylabel.progress import Progress
+from raylabel.run.calibration import load_corrector
+from raylabel.run.classes import load_classes
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import committed_shards
+from raylabel.run.prototypes import load_similarity
+from raylabel.smoothing import soft_targets
+from raylabel.training.augment.views import view
+from raylabel.training.batches import POOL_STREAM, step_seed
+from raylabel.training.ema import MovingAverage
+from raylabel.training.examples import LabelledExamples
+from raylabel.training.federated import federated_classes
+from raylabel.training.job import Evaluate, TrainJob
+from raylabel.training.pool.choice import PoolChoice
+from raylabel.training.pool.index import PoolIndex, index_pool
+from raylabel.training.pool.relabel import Relabeller, Relabelling
+from raylabel.training.pool.stream import PoolStream
+from raylabel.training.pool.targets import PoolTargets
+from raylabel.training.validation import ValidationAP
+
+EMBEDDER = "prototypes/embedder"
+"""Folder in the run of the model that made the prototypes, where it was trained or built here."""
+
+POOL_INDEX = "student/pool_index.parquet"
+"""File in the run: schema.POOL_INDEX."""
+
+RESOURCES = (
+    "num_workers",
+    "min_workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "checkpoint_every",
+    "decoding",
+    "keep_checkpoints",
+    "evaluate_every",
+    "evaluate_images",
+)
+"""Training settings that change where a model is trained and what is written meanwhile, not what it becomes."""
+
+SPEED = ("accumulate", "precision", "channels_last", "compile")
+"""Optimizer settings that change how fast a model is trained, and its weights by rounding alone."""
+
+
+def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
+    """What of the settings a trained model depends on, for fingerprints; weights by name or content."""
+    inputs = {name: value for name, value in config_dict(settings).items() if name not in (*RESOURCES, "rounds")}
+    inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
+    return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
+
+
+def warmup_steps(config: Config) -> int:
+    """Steps of the warm-up that this config asks for: none where weights or an embedder are given."""
+    return 0 if config.smoothing.embedder or config.teacher.weights else config.smoothing.warmup_steps
+
+
+def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> Segmenter:
+    """The configured model, at random from the seed or with its pretrained weights."""
+    torch.manual_seed(seed)
+    return build_segmenter(
+        settings.model,
+        num_classes=num_classes,
+        weights=settings.weights,
+        min_size=settings.min_size,
+        options=settings.model_options,
+    )
+
+
+def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
+    """What model.json says of a model that these settings make."""
+    return {
+        "model": settings.model,
+        "min_size": settings.min_size,
+        "model_options": settings.model_options,
+        "role": role,
+    }
+
+
+def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Rows of the labelled set that are held out of one fold's teacher; every row is in just one fold."""
+    return np.sort(np.random.default_rng(seed).permutation(num_images)[fold::num_folds])
+
+
+def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
+    """The embedder's job: the first steps of the teacher's schedule, without smoothing."""
+    config = parse_config(settings)
+    labelled = RunData(config).labelled
+    job = _teacher_schedule(
+        config, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
+    )
+    return new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
+
+
+def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, TrainJob]:
+    """The teacher's job: it goes on from the embedder, with smoothed targets."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    data = RunData(config)
+    labelled = data.labelled
+    targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
+    if config.smoothing.embedder:
+        segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    else:
+        segmenter, _ = load_segmenter(run.path(EMBEDDER))
+    job = _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
+    return segmenter, replace(job, evaluate=evaluation(data, config.teacher))
+
+
+def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
+    """The job of the teacher that doesn't see a fold: from scratch, as the embedder has seen every fold."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    everything = RunData(config).labelled
+    held_out = fold_rows(len(everything), fold, config.calibration.folds, config.seed)
+    labelled = everything.subset(np.setdiff1d(np.arange(len(everything)), held_out))
+    targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
+    segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    return segmenter, _teacher_schedule(config, labelled, targets)
+
+
+def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
+    """The student's job, or without the pool its supervised baseline's: as many labelled images instead."""
+    config, run = parse_config(settings), RunFolder(run_uri)
+    student, data = config.student, RunData(config)
+    labelled = data.labelled
+    if student.init == "teacher":
+        segmenter, _ = load_segmenter(run.path("teacher"))
+    else:
+        segmenter = new_segmenter(student, num_classes=labelled.num_classes, seed=config.seed)
+    job = TrainJob(
+        settings=student,
+        steps=student.steps,
+        labelled=labelled_examples(config, labelled, class_targets(config, labelled, None, kind="none"), student),
+        labelled_per_batch=student.labelled_per_batch + (0 if with_pool else student.unlabelled_per_batch),
+        pool=pool_stream(config, run) if with_pool and student.unlabelled_per_batch else None,
+        relabel=relabelling(config, run) if with_pool and student.burn_in_steps is not None else None,
+        unlabelled_per_batch=student.unlabelled_per_batch if with_pool else 0,
+        unlabelled_weight=student.unlabelled_weight,
+        pool_losses=student.pool_losses,
+        evaluate=evaluation(data, student),
+        seed=config.seed + 1,
+    )
+    return segmenter, job
+
+
+def class_targets(
+    config: Config, labelled: AnnotatedSet, similarity: NDArray[np.float64] | None, *, kind: SmoothingKind
+) -> NDArray[np.float32]:
+    """(num_classes, num_classes + 1) soft target of each class."""
+    return soft_targets(
+        kind=kind,
+        counts=labelled.class_image_counts(),
+        eps_min=config.smoothing.eps_min,
+        eps_max=config.smoothing.eps_max,
+        tau=config.smoothing.tau,
+        similarity=similarity,
+    )
+
+
+def labelled_examples(
+    config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], training: TrainingConfig
+) -> LabelledExamples:
+    """Training examples of an annotated set.
+
+    Raises:
+        InputError: a federated loss is asked for of a set in which every class was looked for.
+    """
+    return LabelledExamples(
+        labelled,
+        targets,
+        max_pixels=config.data.max_image_pixels,
+        augment=view(training.augmentation),
+        copy_paste=training.augmentation.copy_paste,
+        repeat_threshold=training.repeat_threshold,
+        federated=federated_classes(labelled, training.federated_loss),
+    )
+
+
+def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
+    """What is measured of a model while it trains, if anything."""
+    if not settings.evaluate_every:
+        return None
+    groups = zip(data.labelled.category_ids.tolist(), data.frequency_groups.tolist(), strict=True)
+    return ValidationAP(
+        lambda: data.validation,
+        num_images=settings.evaluate_images,
+        frequency_groups=dict(groups),
+        max_pixels=data.config.data.max_image_pixels,
+    )
+
+
+def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
+    """Which of the run's stored predictions the student learns from."""
+    student = config.student
+    return PoolChoice(
+        selection=config.selection,
+        frequency_groups=load_classes(run).frequency_groups,
+        min_foreground=student.min_foreground if student.select_by == "foreground" else None,
+    )
+
+
+def pool_targets(config: Config) -> PoolTargets:
+    """What the student learns of them."""
+    student = config.student
+    return PoolTargets(
+        is_soft=student.targets == "soft",
+        is_corrected=student.correct_targets,
+        weight_by_score=student.weight_by_score,
+        weight_by_quality=student.weight_masks_by == "quality",
+        doubtful_score=student.doubtful_score,
+    )
+
+
+def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
+    """The index of the run's labels as the student learns from them; made where it is not there yet."""
+    uri, choice, threshold = run.path(POOL_INDEX), pool_choice(config, run), config.student.repeat_threshold
+    if not exists(uri):
+        shards = committed_shards(run)
+        with Progress("pool index", len(shards) * (2 if threshold else 1), unit="shards") as progress:
+            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
+    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
+
+
+def pool_stream(config: Config, run: RunFolder) -> PoolStream:
+    """The run's pseudo-labels as the student learns from them."""
+    burn_in = config.student.burn_in_steps
+    return PoolStream(
+        run,
+        ensure_pool_index(config, run),
+        pool_choice(config, run),
+        pool_targets(config),
+        seed=step_seed(config.seed + 1, 0, POOL_STREAM),
+        max_pixels=config.data.max_image_pixels,
+        augment=view(config.student.strong_view),
+        weak_view=view(config.student.augmentation),
+        unlabelled_from=None if burn_in is None else burn_in * config.student.unlabelled_per_batch,
+    )
+
+
+def relabelling(config: Config, run: RunFolder) -> Callable[[Segmenter, MovingAverage], Relabeller]:
+    """Makes what labels the pool by the student's own moving average."""
+    assert config.student.burn_in_steps is not None
+    how = Relabelling(
+        from_step=config.student.burn_in_steps,
+        corrector=load_corrector(run),
+        choice=pool_choice(config, run),
+        targets=pool_targets(config),
+        score_threshold=config.label.score_threshold,
+        max_per_image=config.label.max_per_image,
+        mask_quality=config.label.mask_quality,
+        augment=view(config.student.strong_view),
+    )
+    return partial(Relabeller, how)
+
+
+def _teacher_schedule(
+    config: Config,
+    labelled: AnnotatedSet,
+    targets: NDArray[np.float32],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+) -> TrainJob:
+    return TrainJob(
+        settings=config.teacher,
+        start_step=start,
+        stop_step=stop,
+        steps=config.teacher.steps,
+        labelled=labelled_examples(config, labelled, targets, config.teacher),
+        labelled_per_batch=config.teacher.batch_size,
+        seed=config.seed,
+    )

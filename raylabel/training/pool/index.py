@@ -1,0 +1,104 @@
+"""The pool as a student sees it, a row a shard: how many draws each has, and how often each class is in an image.
+
+It is made once, before training, from a few columns of the committed shards, and is all that a worker holds of shards
+which it does not learn from just now.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raylabel.dataset.sampling import repeat_factors_of_counts
+from raylabel.schema import POOL_INDEX
+from raylabel.threads import map_on_threads
+from raylabel.training.pool.choice import PoolChoice, read_chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolIndex:
+    """Shards by position.
+
+    Attributes:
+        shard_ids: (num_shards,) as of `shards.committed_shards`.
+        shard_factors: (num_shards,) sum of the repeat factors of each shard's images.
+        class_factors: (num_classes,) repeat factor of each class.
+        num_images, num_kept: over all shards.
+    """
+
+    shard_ids: NDArray[np.int64]
+    shard_factors: NDArray[np.float64]
+    class_factors: NDArray[np.float64]
+    num_images: int
+    num_kept: int
+
+    @staticmethod
+    def from_table(table: pa.Table, *, num_classes: int, threshold: float) -> "PoolIndex":
+        """Rows of schema.POOL_INDEX."""
+        num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
+        return PoolIndex(
+            shard_ids=table["shard_id"].to_numpy().astype(np.int64),
+            shard_factors=table["sum_factors"].to_numpy(),
+            class_factors=_class_factors(table, num_images, num_classes, threshold),
+            num_images=num_images,
+            num_kept=int(np.sum(table["num_kept"].to_numpy(), dtype=np.int64)),
+        )
+
+
+def index_pool(
+    shards: Mapping[int, str],
+    choice: PoolChoice,
+    *,
+    threshold: float,
+    progress: Callable[[int], None] = lambda num_shards: None,
+) -> pa.Table:
+    """Rows of schema.POOL_INDEX, from two passes over a few columns of the shards: an image's factor depends on how
+    often its classes are in all of the pool.
+
+    Args:
+        shards: shard id -> file.
+        choice: what is learnt from.
+        threshold: of repeat-factor sampling; 0 repeats nothing, and saves the second pass.
+        progress: gets the number of shards that were read, twice each.
+    """
+    rows: list[dict[str, object]] = []
+    uris = list(shards.values())
+    for shard_id, counts in zip(shards, map_on_threads(lambda uri: _counts(uri, choice), uris), strict=True):
+        rows.append({"shard_id": shard_id, **counts})
+        progress(len(rows))
+    table = pa.Table.from_pylist(rows, schema=POOL_INDEX)
+    if threshold == 0 or not rows:
+        return table
+    num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
+    class_factors = _class_factors(table, num_images, choice.num_classes, threshold)
+
+    def sum_of(uri: str) -> float:
+        # As of PoolStream, whose running sums must end where the index says.
+        return float(np.cumsum(read_chosen(uri, choice).image_factors(class_factors))[-1:].sum())
+
+    sums = []
+    for one in map_on_threads(sum_of, uris):
+        sums.append(one)
+        progress(len(rows) + len(sums))
+    return table.set_column(table.schema.get_field_index("sum_factors"), POOL_INDEX.field("sum_factors"), [sums])
+
+
+def _counts(uri: str, choice: PoolChoice) -> dict[str, object]:
+    shard = read_chosen(uri, choice)
+    seen = np.unique(np.stack([shard.image_of, shard.class_of]), axis=1)
+    classes, images = np.unique(seen[1], return_counts=True)
+    return {
+        "num_images": shard.num_images,
+        "num_kept": len(shard.class_of),
+        "sum_factors": float(shard.num_images),
+        "classes": classes.tolist(),
+        "class_images": images.tolist(),
+    }
+
+
+def _class_factors(table: pa.Table, num_images: int, num_classes: int, threshold: float) -> NDArray[np.float64]:
+    classes, images = (table[name].combine_chunks().flatten().to_numpy() for name in ("classes", "class_images"))
+    counts = np.bincount(classes, weights=images, minlength=num_classes)
+    return repeat_factors_of_counts(counts, num_images=num_images, threshold=threshold)

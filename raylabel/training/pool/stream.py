@@ -1,0 +1,112 @@
+"""Pseudo-labelled images, streamed from a run's committed shards while a student trains."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylabel.dataset.images import read_image
+from raylabel.models.segmenter import Target
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import instances_from_structs, shard_uri
+from raylabel.schema import INSTANCE
+from raylabel.threads import READING_THREADS, map_on_threads
+from raylabel.training.augment.views import Augment, strong_augmentation, weak_augmentation
+from raylabel.training.examples import image_tensor
+from raylabel.training.pool.choice import ChosenShard, PoolChoice, read_chosen
+from raylabel.training.pool.index import PoolIndex
+from raylabel.training.pool.order import PoolOrder, Window
+from raylabel.training.pool.targets import PoolTargets
+
+WINDOWS_HELD = 2
+"""A batch may reach over the end of a window."""
+
+_INSTANCE_FIELDS = tuple(field.name for field in INSTANCE if field.name != "context")
+_COLUMNS = ("image_id", "uri", "height", "width", *(f"instances.list.element.{name}" for name in _INSTANCE_FIELDS))
+
+
+@dataclass(frozen=True)
+class _OpenWindow:
+    shards: list[ChosenShard]
+    places: NDArray[np.int64]
+    images: NDArray[np.int64]
+
+
+class PoolStream:
+    """An ExampleStream of what is chosen of a run's labels; only the shards of the windows in use are in memory.
+
+    Args:
+        run: has the committed shards.
+        index: of these.
+        choice: which predictions are learnt from.
+        targets: what is learnt of them.
+        seed: of the order.
+        max_pixels: larger images are refused.
+        augment: strong by default.
+        weak_view: what a Relabeller sees.
+        unlabelled_from: draws from this one on have no objects, and are seen weakly augmented: a Relabeller says what
+            is there, and makes the student's view.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        index: PoolIndex,
+        choice: PoolChoice,
+        targets: PoolTargets,
+        *,
+        seed: int,
+        max_pixels: int,
+        augment: Augment = strong_augmentation,
+        weak_view: Augment = weak_augmentation,
+        unlabelled_from: int | None = None,
+    ) -> None:
+        self._run, self._index, self._choice, self._targets = run, index, choice, targets
+        self._order = PoolOrder(index.shard_factors, seed)
+        self._max_pixels, self._unlabelled_from = max_pixels, unlabelled_from
+        self._augment, self._weak_view = augment, weak_view
+        self._open: OrderedDict[tuple[int, int], _OpenWindow] = OrderedDict()
+        self._lock = Lock()
+
+    def image_id(self, draw: int) -> str:
+        """See ExampleStream."""
+        shard, image = self._located(draw)
+        return shard.table["image_id"][image].as_py()
+
+    def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        """See ExampleStream."""
+        shard, image = self._located(draw)
+        [row] = shard.table.slice(image, 1).to_pylist()
+        uri, size_hw = row["uri"], (row["height"], row["width"])
+        pixels = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
+        if self._unlabelled_from is not None and draw >= self._unlabelled_from:
+            return self._weak_view(pixels, Target.empty(size_hw, self._choice.num_classes), rng)
+        structs = [struct | {"context": None} for struct in row["instances"] or []]
+        instances, scores = instances_from_structs(structs, size_hw, self._choice.num_classes)
+        is_kept = shard.keep[shard.offsets[image] : shard.offsets[image + 1]]
+        return self._augment(pixels, self._targets.of(instances, scores, is_kept), rng)
+
+    def _located(self, draw: int) -> tuple[ChosenShard, int]:
+        """The shard of a draw, and the image's row in it."""
+        with self._lock:
+            window, place = self._order.locate(draw)
+            opened = self._opened(window)
+        return opened.shards[opened.places[place]], int(opened.images[place])
+
+    def _opened(self, window: Window) -> _OpenWindow:
+        if window.key not in self._open:
+            while len(self._open) >= WINDOWS_HELD:
+                self._open.popitem(last=False)
+            uris = [shard_uri(self._run, int(self._index.shard_ids[shard])) for shard in window.shards]
+            shards = list(
+                map_on_threads(
+                    lambda uri: read_chosen(uri, self._choice, columns=_COLUMNS), uris, num_threads=READING_THREADS
+                )
+            )
+            ends = [np.cumsum(shard.image_factors(self._index.class_factors)) for shard in shards]
+            self._open[window.key] = _OpenWindow(shards, *window.images(ends, self._order.seed))
+        self._open.move_to_end(window.key)
+        return self._open[window.key]

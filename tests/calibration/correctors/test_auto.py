@@ -1,0 +1,37 @@
+"""`auto`: what is calibrated stays, and little data chooses only what holds itself back."""
+
+import numpy as np
+from simulated_detections import calibrated, context, overconfident, simulated
+
+from raylabel.calibration import fit_corrector, nll
+from raylabel.calibration.correctors.auto import HELD_BACK, AutoCorrector
+from raylabel.calibration.correctors.kinds import FAMILIES
+
+
+def test_auto_leaves_what_is_calibrated() -> None:
+    """Noise alone must not win; over seeds, a correction may be chosen now and then, but must not cost anything."""
+    chosen = [fit_corrector("auto", simulated(seed, 600, calibrated), context=context()) for seed in range(12)]
+    kinds = [corrector.chosen.kind for corrector in chosen if isinstance(corrector, AutoCorrector)]
+    assert kinds.count("none") >= 9
+    unseen = simulated(100, 5000, calibrated)
+    raw = nll(unseen.raw_scores, unseen.is_correct)
+    assert max(nll(one(unseen), unseen.is_correct) for one in chosen) < raw + 0.02
+
+
+def test_auto_says_what_it_tried() -> None:
+    corrector = fit_corrector("auto", simulated(0, 3000, overconfident), context=context())
+    assert isinstance(corrector, AutoCorrector)
+    assert set(corrector.trials) == set(FAMILIES)
+    best = min(corrector.trials, key=lambda kind: corrector.trials[kind].nll)
+    assert corrector.chosen.kind == best != "none"
+    assert corrector.trials["none"].gain == 0
+    assert corrector.to_json()["cross_validation"][best]["gain"] > 0
+
+
+def test_auto_chooses_only_what_holds_itself_back_where_detections_are_few() -> None:
+    """Hardly any detection is right: any family would gain; of 200 only the careful ones may be chosen."""
+    few = simulated(0, 200, lambda classes, scores: np.full(len(scores), 0.02))
+    chosen = fit_corrector("auto", few, context=context())
+    assert isinstance(chosen, AutoCorrector)
+    assert chosen.trials["isotonic"].gain > 4 * chosen.trials["isotonic"].gain_error
+    assert chosen.chosen.kind in HELD_BACK

@@ -1,0 +1,164 @@
+"""The corrector contextual, and the shrunk shifts of classes within it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from raylabel.calibration import Detections, FitContext, corrector_from_json, fit_corrector, nll
+from raylabel.calibration.correctors.class_shift import fit_class_shift
+from raylabel.calibration.correctors.contextual import ContextualCorrector
+from raylabel.predictions.context import CONTEXT_FEATURES
+
+NUM_CLASSES = 6
+GROUPS = np.array(["r", "r", "c", "c", "f", "f"])
+CONTEXT = FitContext(num_bins=10, frequency_groups=GROUPS)
+DUPLICATE = CONTEXT_FEATURES.index("iou_higher_same")
+
+
+def simulated(seed: int, num: int) -> Detections:
+    """Right as often as the score says, but for duplicates (a third), which are hardly ever; class 5 never occurs."""
+    rng = np.random.default_rng(seed)
+    scores, is_duplicate = rng.beta(1, 1.5, num), rng.random(num) < 1 / 3
+    context = np.full((num, len(CONTEXT_FEATURES)), np.nan, np.float32)
+    context[:, : CONTEXT_FEATURES.index("mask_quality")] = rng.random((num, CONTEXT_FEATURES.index("mask_quality")))
+    context[:, DUPLICATE] = np.where(is_duplicate, rng.uniform(0.6, 1, num), rng.uniform(0, 0.4, num))
+    accuracy = np.where(is_duplicate, 0.05, scores)
+    return Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=rng.integers(0, 5, num).astype(np.int32),
+        raw_scores=scores,
+        image_indices=rng.integers(0, 1 + num // 10, num),
+        outcomes=(rng.random(num) < accuracy).astype(np.int8),
+        weights=np.ones(num),
+        context=context,
+    )
+
+
+FITTED = fit_corrector("contextual", simulated(0, 3000), context=CONTEXT)
+assert isinstance(FITTED, ContextualCorrector)
+
+
+def with_scores(row: int, scores: np.ndarray) -> Detections:
+    """One detection with each of some scores."""
+    rows = simulated(1, 50).subset(np.full(len(scores), row))
+    return replace(rows, raw_scores=scores)
+
+
+def test_duplicates_are_told_from_firsts() -> None:
+    unseen = simulated(1, 4000)
+    duplicates = unseen.context[:, DUPLICATE] > 0.5
+    scores = FITTED(unseen)
+    assert scores[duplicates].mean() == pytest.approx(unseen.is_correct[duplicates].mean(), abs=0.03)
+    assert scores[~duplicates].mean() == pytest.approx(unseen.is_correct[~duplicates].mean(), abs=0.02)
+    best = np.where(duplicates, 0.05, unseen.raw_scores)
+    best_nll, found_nll = (nll(one, unseen.is_correct) for one in (best, scores))
+    assert found_nll < best_nll + 0.03 < nll(unseen.raw_scores, unseen.is_correct) - 0.1
+
+
+@pytest.mark.parametrize("row", range(0, 50, 10))
+def test_continuous_and_rising_in_the_score_with_any_context(row: int) -> None:
+    scores = np.linspace(0.002, 0.998, 20_001)
+    found = FITTED(with_scores(row, scores))
+    assert np.diff(found).min() > 0
+    assert np.diff(found).max() < 0.002
+    assert np.isfinite(FITTED(with_scores(row, np.array([0.0, 1.0])))).all()
+
+
+def test_below_the_scores_of_the_fit_log_odds_fall_as_the_scores_do() -> None:
+    """A lower threshold lets through what the fit never saw: its slope, a seventh of the score's, would flatter it."""
+    detections = simulated(0, 6000)
+    corrector = fit_corrector("contextual", detections.subset(detections.raw_scores >= 0.4), context=CONTEXT)
+    lowest = detections.raw_scores[detections.raw_scores >= 0.4].min()
+    scores = np.array([0.001, 0.1, 0.3, lowest])
+    found = corrector(with_scores(0, scores))
+    np.testing.assert_allclose(np.diff(logit(found)), np.diff(logit(scores)), rtol=1e-5)
+
+
+def test_reads_back_to_the_same_bits_and_has_no_pickle() -> None:
+    text = json.dumps(FITTED.to_json(), allow_nan=False)
+    assert "Tree=0" in text, "the trees are LightGBM's text"
+    read_back = corrector_from_json(json.loads(text))
+    assert read_back.to_json() == FITTED.to_json()
+    np.testing.assert_array_equal(read_back(simulated(2, 500)), FITTED(simulated(2, 500)))
+
+
+def test_the_same_data_give_the_same_model() -> None:
+    again = fit_corrector("contextual", simulated(0, 3000), context=CONTEXT)
+    assert again.to_json() == FITTED.to_json()
+
+
+def test_a_feature_that_is_missing_is_named() -> None:
+    unseen = simulated(1, 20)
+    lacking = unseen.context.copy()
+    lacking[3, DUPLICATE] = np.nan
+    with pytest.raises(ValueError, match="iou_higher_same, which these detections lack"):
+        FITTED(replace(unseen, context=lacking))
+    with pytest.raises(ValueError, match="context, which they lack"):
+        FITTED(replace(unseen, context=None))
+    with pytest.raises(ValueError, match="unknown context feature 'weather'"):
+        corrector_from_json(FITTED.to_json() | {"features": ["weather"]})
+
+
+def test_a_feature_unknown_at_the_fit_is_not_asked_for_later() -> None:
+    assert "mask_quality" not in FITTED.features
+    assert "rank" in FITTED.features
+
+
+@pytest.mark.parametrize("num", [0, 1, 5, 60])
+def test_few_detections_do_little(num: int) -> None:
+    """From 60 detections its NLL on calibrated scores is hardly worse than theirs."""
+    rng = np.random.default_rng(num)
+    few = simulated(3, 200).subset(slice(0, num))
+    few = replace(few, outcomes=(rng.random(num) < few.raw_scores).astype(np.int8))
+    corrector = fit_corrector("contextual", few, context=CONTEXT)
+    unseen = simulated(4, 5000)
+    unseen = replace(unseen, outcomes=(rng.random(5000) < unseen.raw_scores).astype(np.int8))
+    assert nll(corrector(unseen), unseen.is_correct) < nll(unseen.raw_scores, unseen.is_correct) + 0.02
+
+
+def test_weights_count_as_repetitions_do_but_for_their_effective_number() -> None:
+    """All weights 7: the same corrector, as nothing is told apart."""
+    detections = simulated(0, 1500)
+    heavy = replace(detections, weights=np.full(1500, 7.0))
+    np.testing.assert_allclose(
+        fit_corrector("contextual", heavy, context=CONTEXT)(simulated(1, 200)),
+        fit_corrector("contextual", detections, context=CONTEXT)(simulated(1, 200)),
+        rtol=1e-9,
+    )
+
+
+def shifted(seed: int, counts: list[int], shifts: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log odds, classes and outcomes, where each class's true log odds are shifted."""
+    rng = np.random.default_rng(seed)
+    classes = np.repeat(np.arange(len(counts)), counts)
+    log_odds = rng.normal(0, 1.5, len(classes))
+    return log_odds, classes, rng.random(len(classes)) < expit(log_odds + np.array(shifts)[classes])
+
+
+def test_a_class_of_many_detections_gets_its_shift_and_one_of_few_its_groups() -> None:
+    counts, shifts = [1, 0, 20_000, 20_000, 3000, 3000], [3.0, 0.0, 1.0, -1.0, 0.3, 0.3]
+    log_odds, classes, is_correct = shifted(0, counts, shifts)
+    found = fit_class_shift(log_odds, classes, is_correct, np.ones(len(classes)), frequency_groups=GROUPS)
+    np.testing.assert_allclose(found.of_class[2:4], shifts[2:4], atol=0.1)
+    assert abs(found.of_class[0]) < 0.6, "one detection moves little"
+    assert abs(found.of_class[1]) < 0.3, "none: its group's"
+    assert found.error[0] > 5 * found.error[2]
+    np.testing.assert_array_equal(found.num_effective, counts)
+
+
+def test_without_a_difference_between_classes_shifts_vanish() -> None:
+    log_odds, classes, is_correct = shifted(1, [400] * 6, [0.0] * 6)
+    found = fit_class_shift(log_odds, classes, is_correct, np.ones(len(classes)), frequency_groups=GROUPS)
+    assert found.deviation < 0.15
+    assert np.abs(found.of_class).max() < 0.15
+
+
+def test_a_class_unseen_in_calibration_gets_its_group() -> None:
+    assert FITTED.shift.num_effective[5] == 0
+    row = with_scores(0, np.array([0.5]))
+    unseen, seen = (replace(row, class_indices=np.array([one], np.int32)) for one in (5, 4))
+    apart = logit(FITTED(unseen)[0]) - logit(FITTED(seen)[0])
+    assert apart == pytest.approx(FITTED.shift.of_class[5] - FITTED.shift.of_class[4], abs=1e-9)

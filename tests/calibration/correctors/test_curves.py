@@ -1,0 +1,36 @@
+"""Curves that rise: continued to the corners, pooled, centred on steps."""
+
+import numpy as np
+
+from raylabel.calibration import Detections, FitContext
+from raylabel.calibration.correctors.curves import curves_through, rising
+from raylabel.calibration.correctors.isotonic import IsotonicCorrector
+
+
+def test_curves_are_continued_on_lines_through_the_corners() -> None:
+    curves = curves_through(np.array([0.5, 0.9]), np.array([[0.2, 0.45], [0.8, 0.99]]))
+    rows, scores = np.array([0, 0, 1, 1]), np.array([0.0, 1.0, 0.0, 1.0])
+    # Row 0: below by the line from (1, 1): 1 - .8 / .5 < 0, so 0; above .45 / .9. Row 1: 1 - .2 / .5; .99 / .9 > 1.
+    np.testing.assert_allclose(curves(rows, scores), [0.0, 0.5, 0.6, 1.0], atol=1e-3)
+
+
+def test_rising_pools_violators() -> None:
+    # 3 and 1 pool to (2 * 3 + 1 * 1) / 3 with weights 2 and 1.
+    np.testing.assert_allclose(
+        rising(np.array([[3.0, 1, 4], [1, 2, 3]]), np.array([[2.0, 1, 1], [1, 1, 1]])), [[7 / 3, 7 / 3, 4], [1, 2, 3]]
+    )
+
+
+def test_centring_on_steps_by_hand() -> None:
+    detections = Detections(
+        num_classes=1,
+        class_indices=np.zeros(4, dtype=np.int32),
+        raw_scores=np.array([0.2, 0.4, 0.6, 0.8]),
+        image_indices=np.arange(4),
+        outcomes=np.array([0, 1, 0, 1], dtype=np.int8),
+        weights=np.ones(4),
+    )
+    curves = IsotonicCorrector.fit(detections, FitContext(num_bins=5, frequency_groups=np.array(["r"]))).curves
+    # Steps: 0 at .2; 1/2 at the mean of .4 and .6; 1 at .8; kept 1/6 from 0 and 1.
+    np.testing.assert_allclose(curves.knots, [0, 0.2, 0.5, 0.8, 1])
+    np.testing.assert_allclose(curves.values[0], [0, 1 / 6, 0.5, 5 / 6, 1], atol=1.1e-3)

@@ -1,0 +1,77 @@
+"""The configs that users start from: each passes `check`, and its settings train, on small stand-ins."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from prepared import prepared_run
+
+from raylabel.config import Config, config_dict, load_config
+from raylabel.run.folder import RunFolder
+from raylabel.stages.check import check_run
+from raylabel.stages.training_jobs import student_job, teacher_job
+from raylabel.training.loop import TrainContext, train
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+STAND_INS = {
+    "lvis_maskrcnn_r50": "tiny_maskrcnn",
+    "lvis_mask2former_swin_b": "mask2former_tiny",
+    "coco_1pct": "tiny_maskrcnn",
+    "coco_dev_pretrained": "tiny_maskrcnn",
+}
+"""Config -> a small model of its kind."""
+EXTRA_OF = {"lvis_mask2former_swin_b": "transformers", "coco_dev_pretrained": "efficientnet_lite_pytorch"}
+
+
+def small(name: str, generated: Path, more: dict[str, str]) -> Config:
+    """A config on the generated set, with nothing that must be downloaded."""
+    if name in EXTRA_OF:
+        pytest.importorskip(EXTRA_OF[name])
+    data = {"labelled": "labelled.json", "images": "images", "validation": "val.json"}
+    overrides = {f"data.{key}": str(generated / value) for key, value in data.items()}
+    overrides |= {"data.calibration": "{fraction: 0.2}", "teacher.weights": "null", **more}
+    pool = load_config(CONFIGS / f"{name}.yaml").data.pool
+    stand_in = str(generated / "pool") if isinstance(pool, str) else "{fraction: 0.3}"
+    return load_config(CONFIGS / f"{name}.yaml", {**overrides, "data.pool": stand_in})
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_config_passes_check_with_its_own_models(name: str, generated: Path, tmp_path: Path) -> None:
+    config = small(name, generated, {})
+    found = check_run(config, RunFolder(str(tmp_path / "run")))
+    assert found["splits"]["labelled"]["num_classes"] == 6
+    assert set(found["stages"].values()) == {"would run"}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_configs_settings_train(name: str, generated: Path, tmp_path: Path) -> None:
+    """Two steps of teacher and student, with the config's optimizer, augmentation, losses and smoothing."""
+    overrides = {"smoothing.embedder": str(tmp_path / "teacher")}
+    for role in ("teacher", "student"):
+        overrides |= {f"{role}.model": STAND_INS[name], f"{role}.model_options": "{}", f"{role}.min_size": "null"}
+        overrides |= {f"{role}.steps": "2", f"{role}.augmentation.output_size": "64"}
+    sizes = {"teacher.batch_size": "2", "student.labelled_per_batch": "1", "student.unlabelled_per_batch": "1"}
+    config = small(name, generated, {**overrides, **sizes})
+    run = prepared_run(config, tmp_path)
+    for segmenter, job in (
+        teacher_job(config_dict(config), run.uri),
+        student_job(config_dict(config), run.uri, with_pool=False),
+    ):
+        before = {key: value.clone() for key, value in segmenter.state_dict().items()}
+        rows: list[dict[str, float]] = []
+        trained = train(segmenter, job, TrainContext(report=partial(_keep, rows)))
+        assert {"labelled_classes", "labelled_masks", "gradient_norm"} <= set(rows[-1])
+        after = trained.state_dict()
+        assert any(not torch.equal(after[key], value) for key, value in before.items())
+
+
+def _keep(rows: list[dict[str, float]], step: int, metrics: dict[str, float]) -> None:
+    rows.append(metrics)
+
+
+def test_every_config_is_tested_here_or_runs_in_the_demo() -> None:
+    others = {"demo", "coco_dev"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(STAND_INS) | others
+    for name in others:
+        load_config(CONFIGS / f"{name}.yaml")

@@ -1,0 +1,290 @@
+"""AP against COCO's published numbers, pycocotools and lvis-api; and what is refused."""
+
+import contextlib
+import copy
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from raylabel.errors import InputError
+from raylabel.evaluation import average_precision
+from raylabel.evaluation.average_precision import evaluate_results, results_of_image, to_results
+from raylabel.masks.rle import decode_masks, encode_masks, rle_from_segmentation
+
+COCO_NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+LVIS_NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"]
+LVIS_NAMES += ["AR@300", "ARs@300", "ARm@300", "ARl@300"]
+# eval_reference/ORIGIN.txt: 10 digits of the tests of faster_coco_eval, 3 of COCO's own val2014_fake_eval_res.txt.
+TEN_DIGITS = {
+    "segm": {"AP": 0.3195452758576433, "AP50": 0.5622883972521636, "AP75": 0.29892653412086784},
+    "bbox": {"AP": 0.5045806987249628, "AP50": 0.6969727247299577, "AP75": 0.5729816669904824},
+}
+PUBLISHED = {
+    "segm": [0.320, 0.562, 0.299, 0.387, 0.310, 0.327, 0.268, 0.415, 0.417, 0.469, 0.377, 0.381],
+    "bbox": [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564],
+}
+
+
+def square(x: float, y: float, side: float) -> list[list[float]]:
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Two images, one 8 px square of class 3 in the first; class 5 is never annotated."""
+    return {
+        "images": [{"id": 1, "height": 20, "width": 30}, {"id": 2, "height": 20, "width": 30}],
+        "categories": [{"id": 3, "name": "a"}, {"id": 5, "name": "b"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "area": 64, "segmentation": square(2, 2, 8)}],
+    }
+
+
+def detection(**changes: Any) -> dict[str, Any]:
+    return {"image_id": 1, "category_id": 3, "score": 0.9, "segmentation": square(2, 2, 8)} | changes
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_coco_example_to_every_published_digit(shared_data: Any, iou_type: Any) -> None:
+    folder = shared_data("eval_reference")
+    truth, results = (
+        str(folder / name)
+        for name in ("instances_val2014_100.json", f"instances_val2014_fake{iou_type}100_results.json")
+    )
+    metrics = evaluate_results(truth, results, iou_type=iou_type)
+    assert list(metrics) == COCO_NAMES
+    for name, value in TEN_DIGITS[iou_type].items():
+        assert metrics[name] == pytest.approx(value, abs=1e-12)
+    assert [f"{value:.3f}" for value in metrics.values()] == [f"{value:.3f}" for value in PUBLISHED[iou_type]]
+    assert list(metrics.values()) == pytest.approx(pycocotools_figures(truth, results, iou_type), abs=1e-12)
+
+
+def pycocotools_figures(truth: str, results: str, iou_type: str) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(truth)
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats)
+
+
+def test_masks_with_boxes_of_a_real_detector_like_pycocotools(shared_data: Any, tmp_path: Path) -> None:
+    folder = shared_data("external_detector")
+    rows = json.loads((folder / "results.json").read_text())[:800]
+    assert all("bbox" in row for row in rows)
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(rows))
+    metrics = evaluate_results(str(folder / "instances.json"), str(results))
+    expected = pycocotools_figures(str(folder / "instances.json"), str(results), "segm")
+    assert list(metrics.values()) == pytest.approx(expected, abs=1e-12)
+
+
+def lvis_detections(truth: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Detections made from the truth: shifted masks, confused classes, doubles and false alarms, random scores."""
+    rng = np.random.default_rng(seed)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    negatives = {image["id"]: image["neg_category_ids"] for image in truth["images"]}
+    rows = []
+    for one in truth["annotations"]:
+        if rng.random() < 0.15:
+            continue
+        image_id, size = one["image_id"], sizes[one["image_id"]]
+        mask = decode_masks([rle_from_segmentation(one["segmentation"], size)], size)[0]
+        shifted = np.roll(mask, rng.integers(-3, 4, 2), axis=(0, 1))
+        category_ids = [one["category_id"]] * int(rng.integers(1, 3))
+        if rng.random() < 0.4 and negatives[image_id]:
+            category_ids.append(int(rng.choice(negatives[image_id])))
+        if rng.random() < 0.2:
+            category_ids.append(int(rng.integers(1, 1200)))  # mostly neither annotated nor verified to be absent
+        rle = encode_masks(shifted[None])[0]
+        for category_id in category_ids:
+            segmentation = {"size": list(size), "counts": rle["counts"].decode()}
+            score = round(float(rng.random()), 3)
+            rows.append(
+                {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": segmentation}
+            )
+    return rows
+
+
+def test_lvis_like_lvis_api(shared_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "float", float, raising=False)  # lvis-api 0.5.3 still asks for it
+    lvis = pytest.importorskip("lvis")
+    path = shared_data("lvis_reference") / "lvis_val_100.json"
+    truth = json.loads(path.read_text())
+    rows = lvis_detections(truth, seed=3)
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(rows))
+
+    ground_truth = lvis.LVIS(str(path))
+    oracle = lvis.LVISEval(ground_truth, lvis.LVISResults(ground_truth, str(results)), "segm")
+    with contextlib.redirect_stdout(io.StringIO()):
+        oracle.run()
+    expected = oracle.get_results()
+
+    metrics = evaluate_results(str(path), str(results))
+    assert list(metrics) == LVIS_NAMES
+    assert metrics == pytest.approx({name: float(expected[name]) for name in LVIS_NAMES}, abs=1e-12)
+    assert 0.1 < metrics["AP"] < 0.9, "the detections must be neither perfect nor useless"
+    assert len({metrics["APr"], metrics["APc"], metrics["APf"]}) == 3
+
+
+def test_federated_data_forgives_what_was_not_verified(tiny: dict[str, Any]) -> None:
+    stray = detection(image_id=2, score=0.95)
+    assert evaluate_results(tiny, [detection(), stray])["AP"] == pytest.approx(0.5)
+    tiny["images"][0]["neg_category_ids"] = None
+    assert evaluate_results(tiny, [detection(), stray])["AP"] == pytest.approx(1)
+    tiny["images"][1]["neg_category_ids"] = [3]
+    assert evaluate_results(tiny, [detection(), stray])["AP"] == pytest.approx(0.5)
+
+
+def test_no_ground_truth_is_none_and_no_detection_is_zero(tiny: dict[str, Any]) -> None:
+    metrics = evaluate_results(tiny, [])
+    assert (metrics["AP"], metrics["APs"], metrics["AR100"]) == (0, 0, 0)
+    assert (metrics["APm"], metrics["APl"]) == (None, None)
+    tiny["annotations"] = None
+    assert set(evaluate_results(tiny, [detection()]).values()) == {None}
+
+
+def test_lvis_groups_without_ground_truth_are_none(tiny: dict[str, Any]) -> None:
+    tiny["images"][0]["neg_category_ids"] = []
+    tiny["categories"][0]["frequency"], tiny["categories"][1]["frequency"] = "c", "r"
+    metrics = evaluate_results(tiny, [detection()])
+    assert metrics["APc"] == pytest.approx(1)
+    assert (metrics["APr"], metrics["APf"]) == (None, None)
+
+
+def test_frequency_groups_add_their_ap_to_coco_figures(tiny: dict[str, Any]) -> None:
+    tiny["annotations"].append({"id": 2, "image_id": 2, "category_id": 5, "area": 64, "segmentation": square(9, 9, 8)})
+    metrics = evaluate_results(tiny, [detection()], frequency_groups={3: "f", 5: "r"})
+    assert metrics["AP"] == pytest.approx(0.5)
+    assert metrics["APf"] == pytest.approx(1)
+    assert (metrics["APr"], metrics["APc"]) == (0, None)
+
+
+def test_ids_areas_and_nulls_are_normalised(tiny: dict[str, Any]) -> None:
+    reference = evaluate_results(tiny, [detection(), detection(image_id=2, score=0.95)])
+    changed = copy.deepcopy(tiny) | {"licenses": None, "info": None}
+    for image in changed["images"]:
+        image["id"] = f"folder/{image['id']}"
+    [annotation] = changed["annotations"]
+    del annotation["area"]
+    annotation |= {"image_id": "folder/1", "id": 0, "iscrowd": None}
+    rows = [detection(image_id="folder/1"), detection(image_id="folder/2", score=0.95)]
+    assert evaluate_results(changed, rows) == reference
+
+
+def test_inputs_are_left_as_they_were(tiny: dict[str, Any]) -> None:
+    rows = [detection()]
+    before = copy.deepcopy((tiny, rows))
+    evaluate_results(tiny, rows)
+    assert (tiny, rows) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 99}, "detection 1: unknown image id 99"),
+        ({"image_id": [1]}, "detection 1: unknown image id"),
+        ({"category_id": 0}, "detection 1: unknown category id 0"),
+        ({"category_id": []}, "detection 1: unknown category id"),
+        ({"score": None}, "detection 1: score must be a finite number, got None"),
+        ({"score": float("nan")}, "detection 1: score must be a finite number, got nan"),
+        ({"segmentation": None, "bbox": [0, 0, 5, 5]}, "detection 1: has no segmentation"),
+        (
+            {"segmentation": {"size": [30, 20], "counts": "a"}},
+            r"1: RLE size must be \[20, 30\] .* \[30, 20\]",
+        ),
+        ({"segmentation": [[1, 2, 3, 4]]}, "detection 1: a polygon must .* at least 3 points"),
+        ({"bbox": [1, 2]}, "results: .*bbox"),
+    ],
+)
+def test_bad_detections_are_named(tiny: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        evaluate_results(tiny, [detection(), detection(**changes)])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"detections": []}, "must be a list of detections, got dict"),
+        (None, "must be a list of detections, got NoneType"),
+        ([3], "detection 0: must be an object, got int"),
+        ("{", "not JSON"),
+    ],
+)
+def test_results_that_are_not_a_list(tiny: dict[str, Any], tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=f"results.json: .*{message}"):
+        evaluate_results(tiny, str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None}, "has no images"),
+        ({"annotations": {"id": 1}}, "'annotations' must be a list of objects"),
+        ({"images": [{"id": 1}, {"id": 1}]}, "image id 1 is given 2 times"),
+        ({"categories": [{"id": 3}, {"id": "x"}]}, "category number 1: id must be an integer"),
+        ({"annotations": [{"image_id": 7, "category_id": 3}]}, "annotation number 0: unknown image id 7"),
+        ({"annotations": [{"id": 4, "image_id": 1, "category_id": 9}]}, "annotation 4: unknown category id 9"),
+        ({"annotations": [{"id": 4, "image_id": 1, "category_id": 3}]}, "annotation 4: has no segmentation"),
+    ],
+)
+def test_bad_annotations_are_named(tiny: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate_results(tiny | changes, [])
+
+
+def test_absent_list_is_named(tiny: dict[str, Any]) -> None:
+    del tiny["categories"]
+    with pytest.raises(InputError, match="has no list 'categories'"):
+        evaluate_results(tiny, [])
+
+
+def test_missing_file_and_unknown_iou_type(tiny: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.json: no such file"):
+        evaluate_results("nowhere.json", [])
+    with pytest.raises(InputError, match="iou_type must be segm or bbox, got 'mask'"):
+        evaluate_results(tiny, [], iou_type="mask")
+
+
+def test_to_results_is_json_that_evaluates_perfectly(tiny: dict[str, Any]) -> None:
+    mask = np.zeros((1, 20, 30), bool)
+    mask[0, 2:10, 2:10] = True
+    rows = to_results(
+        1,
+        class_indices=np.array([0], np.int32),
+        scores=np.array([0.75], np.float32),
+        masks=encode_masks(mask),
+        category_ids=np.array([3, 5]),
+        boxes_xyxy=np.array([[2, 2, 10, 10]], np.float32),
+    )
+    assert rows == json.loads(json.dumps(rows))
+    assert rows[0]["bbox"] == [2, 2, 8, 8]
+    assert rows[0]["category_id"] == 3
+    assert rows[0]["score"] == 0.75
+    assert evaluate_results(tiny, rows)["AP"] == pytest.approx(1)
+
+
+def test_an_object_has_a_row_for_each_class_that_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = encode_masks(np.ones((2, 4, 4), bool))
+    soft_vectors = np.array([[0.6, 0.3, 0.005, 0.095], [0.0, 0.2, 0.1, 0.7]])
+    ids = np.array([10, 20, 30])
+    rows = results_of_image(5, masks, soft_vectors, ids)
+    assert [(row["image_id"], row["category_id"], row["score"]) for row in rows] == [
+        (5, 10, 0.6),
+        (5, 20, 0.3),
+        (5, 20, 0.2),
+        (5, 30, 0.1),
+    ]
+    monkeypatch.setattr(average_precision, "MAX_RESULTS_PER_IMAGE", 2)
+    assert [row["score"] for row in results_of_image(5, masks, soft_vectors, ids)] == [0.6, 0.3]
+    assert results_of_image(5, [], np.zeros((0, 4)), ids) == []

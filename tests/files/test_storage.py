@@ -1,0 +1,222 @@
+"""Storage: commits appear whole or not at all, folders list in order, paths and URIs are the same thing."""
+
+import errno
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raylabel.errors import InputError, StorageError
+from raylabel.files import retries, storage
+from raylabel.files.retries import retried
+
+
+@pytest.fixture(params=["path", "uri"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same folder as a path and as a URI."""
+    return str(tmp_path) if request.param == "path" else tmp_path.as_uri()
+
+
+def test_bytes_json_and_tables_read_back(folder: str) -> None:
+    storage.commit_bytes(storage.join(folder, "a", "b.bin"), b"\x00\x01")
+    storage.commit_json(storage.join(folder, "c.json"), {"x": [1, None]})
+    table = pa.table({"n": [1, 2]}).replace_schema_metadata({"key": "value"})
+    storage.commit_table(storage.join(folder, "t.parquet"), table)
+    assert storage.read_bytes(storage.join(folder, "a", "b.bin")) == b"\x00\x01"
+    assert storage.read_json(storage.join(folder, "c.json")) == {"x": [1, None]}
+    assert storage.read_table(storage.join(folder, "t.parquet")).equals(table)
+    assert storage.read_table_metadata(storage.join(folder, "t.parquet")) == {"key": "value"}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_commit_that_is_interrupted_leaves_the_file_as_it_was(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    uri = storage.join(folder, "a.bin")
+    storage.commit_bytes(uri, b"before")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage.os, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        storage.commit_bytes(uri, b"after")
+    monkeypatch.undo()
+    assert storage.read_bytes(uri) == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"], "nothing is left over"
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(
+        StorageError,
+        match=rf"^{tmp_path}/a/b\.bin: no space left to write 1,234 bytes \([\d,]+ bytes are free in .*/a\)",
+    ):
+        storage.commit_bytes(str(tmp_path / "a" / "b.bin"), b"x" * 1234)
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_momentary_errors_are_tried_again_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
+    tries = 0
+
+    def failing(error: Exception, *, succeeds_at: int = 99) -> str:
+        nonlocal tries
+        tries += 1
+        if tries < succeeds_at:
+            raise error
+        return "done"
+
+    momentary = (TimeoutError("slow"), ConnectionResetError("x"), OSError("AWS Error SLOW_DOWN during GetObject"),
+                 OSError(errno.EIO, "x"), OSError(errno.ESTALE, "x"))  # fmt: skip
+    for error in momentary:
+        tries = 0
+        assert retried(lambda error=error: failing(error, succeeds_at=4), uri="x", doing="read") == "done"
+        tries = 0
+        with pytest.raises(StorageError, match=r"^x: could not read in 6 tries in 0 s: "):
+            retried(lambda error=error: failing(error), uri="x", doing="read")
+        assert tries == 6
+    final = {
+        FileNotFoundError(errno.ENOENT, "x"): FileNotFoundError,
+        IsADirectoryError(errno.EISDIR, "x"): IsADirectoryError,
+        OSError(errno.EROFS, "x"): StorageError,
+        OSError("AWS Error ACCESS_DENIED during HeadObject operation"): PermissionError,
+        OSError("AWS Error NO_SUCH_BUCKET during PutObject operation"): StorageError,
+        OSError("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation"): StorageError,
+        ValueError("a mistake of the program"): ValueError,
+    }
+    for error, kind in final.items():
+        tries = 0
+        with pytest.raises(kind):
+            retried(lambda error=error: failing(error), uri="x", doing="read")
+        assert tries == 1, error
+
+
+def test_special_files_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(storage.SpecialFileError):
+        storage.read_bytes(str(tmp_path / "pipe"))
+    with pytest.raises(storage.SpecialFileError):
+        storage.read_bytes("/dev/zero")
+    with pytest.raises(IsADirectoryError):
+        storage.read_bytes(str(tmp_path))
+
+
+def test_file_systems_of_fsspec() -> None:
+    folder = "memory://runs/first"
+    storage.commit_json(storage.join(folder, "deep", "a.json"), [1])
+    storage.commit_json(storage.join(folder, "deep", "a.json"), [2])
+    assert storage.read_json(storage.join(folder, "deep", "a.json")) == [2]
+    assert [info.base_name for info in storage.list_files(folder, recursive=True)] == ["a.json"]
+    storage.move_folder(storage.join(folder, "deep"), storage.join(folder, "aside"))
+    assert storage.read_json(storage.join(folder, "aside", "a.json")) == [2]
+    storage.remove(folder)
+    assert not storage.exists(folder)
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("memory://runs/first/absent")
+
+
+def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is busy is asked again; what it does not have, or give, is no fault of the network."""
+    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
+    statuses = {"/busy.jpg": [503, 429, 200], "/gone.jpg": [404], "/secret.jpg": [403], "/down.jpg": [500] * 6}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses[self.path].pop(0))
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"image")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert storage.read_bytes(f"{url}/busy.jpg") == b"image"
+        for name, kind in {"gone": FileNotFoundError, "secret": PermissionError, "down": StorageError}.items():
+            with pytest.raises(kind):
+                storage.read_bytes(f"{url}/{name}.jpg")
+        assert not any(statuses.values()), "each as often as expected"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_unknown_schemes_and_missing_packages_are_named() -> None:
+    with pytest.raises(InputError, match=r"^nowhere://x/y: .*nowhere"):
+        storage.read_bytes("nowhere://x/y")
+    with pytest.raises(InputError, match=r"^az://x/y: .*adlfs"):
+        storage.read_bytes("az://x/y")
+
+
+def test_options_at_the_end_of_a_uri_stay_there() -> None:
+    uri = "s3://bucket/run?endpoint_override=127.0.0.1:9000&scheme=http"
+    assert (
+        storage.join(uri, "labels", "x.json")
+        == "s3://bucket/run/labels/x.json?endpoint_override=127.0.0.1:9000&scheme=http"
+    )
+    assert storage.join("s3://bucket/what?", "x") == "s3://bucket/what?/x"
+    assert storage.join("s3://bucket/a?scheme=http&x=1", "x") == "s3://bucket/a?scheme=http&x=1/x"
+
+
+def test_names_that_are_not_utf8_can_be_given_as_file_uris(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.bin")).write_bytes(b"1")
+    assert storage.read_bytes(f"{tmp_path.as_uri()}/%FF.bin") == b"1"
+
+
+def test_listing_is_sorted_and_filtered(folder: str) -> None:
+    for name in ("b.txt", "a.txt", ".hidden.txt", "c.json", "deep/d.txt"):
+        storage.commit_bytes(storage.join(folder, name), b"")
+    assert [info.base_name for info in storage.list_files(folder, suffix=".txt")] == ["a.txt", "b.txt"]
+    found = storage.list_files(folder, suffix=".txt", recursive=True)
+    assert [info.base_name for info in found] == ["a.txt", "b.txt", "d.txt"]
+    assert storage.list_files(storage.join(folder, "absent")) == []
+
+
+def test_moved_folders_keep_their_files(folder: str) -> None:
+    storage.commit_bytes(storage.join(folder, "old", "x", "a.bin"), b"1")
+    storage.move_folder(storage.join(folder, "old"), storage.join(folder, "aside", "old"))
+    assert storage.read_bytes(storage.join(folder, "aside", "old", "x", "a.bin")) == b"1"
+    assert not storage.exists(storage.join(folder, "old"))
+
+
+def test_remove_takes_files_folders_and_nothing(folder: str) -> None:
+    storage.commit_bytes(storage.join(folder, "d", "a.bin"), b"")
+    storage.remove(storage.join(folder, "d"))
+    storage.remove(storage.join(folder, "d"))
+    assert not storage.exists(storage.join(folder, "d"))
+
+
+def test_digests_do_not_depend_on_the_order_of_keys() -> None:
+    assert storage.digest({"a": 1, "b": 2}) == storage.digest({"b": 2, "a": 1})
+    assert storage.digest({"a": 1}) != storage.digest({"a": 2})
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.json: no such file"):
+        storage.read_json(str(tmp_path / "absent.json"))
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(InputError, match=r"broken\.json: not JSON"):
+        storage.read_json(str(tmp_path / "broken.json"))
+    with pytest.raises(InputError, match="nowhere://x"):
+        storage.read_json("nowhere://x/y.json")
+
+
+def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="folder: must be a file to write, is a folder"):
+        storage.commit_bytes(str(tmp_path / "folder"), b"")
+    for below in ("file/a", "file/a/b"):
+        with pytest.raises(InputError, match=f"{below}: its folder can't be made"):
+            storage.commit_bytes(str(tmp_path / below), b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

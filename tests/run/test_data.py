@@ -1,0 +1,70 @@
+"""The data of a run: splits inside of one file, pool truth, clear refusals."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raylabel.config import Config, SplitFraction
+from raylabel.errors import InputError
+from raylabel.report.console import format_check
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder
+from raylabel.stages.check import check_run
+
+
+@pytest.fixture
+def split_config(config: Config) -> Config:
+    part = SplitFraction(fraction=0.2)
+    return replace(config, data=replace(config.data, calibration=part, validation=part, pool=part, pool_truth=None))
+
+
+def test_fractions_part_the_labelled_set(config: Config, split_config: Config) -> None:
+    whole, data = RunData(config).labelled, RunData(split_config)
+    parts = [data.labelled, data.calibration, data.validation, data.pool_truth]
+    ids = [image.image_id for part in parts if part is not None for image in part.images]
+    assert sorted(ids, key=str) == sorted((image.image_id for image in whole.images), key=str)
+    assert data.pool_truth is not None
+    assert {image.image_id for image in data.list_pool()} == {image.file_name for image in data.pool_truth.images}
+
+
+def test_with_folds_all_of_it_is_learnt_from(split_config: Config) -> None:
+    folded = replace(split_config, calibration=replace(split_config.calibration, folds=3))
+    kept_aside, data = RunData(split_config), RunData(folded)
+    assert len(data.labelled) == len(kept_aside.labelled) + len(kept_aside.calibration)
+    assert [one.image_id for one in data.validation.images] == [one.image_id for one in kept_aside.validation.images]
+    assert data.labelled_digest != kept_aside.labelled_digest
+    without = replace(folded, data=replace(folded.data, calibration=None))
+    assert len(RunData(without).labelled) + len(RunData(without).validation) > len(data.labelled)
+
+
+def test_digests_change_with_what_they_stand_for(config: Config, split_config: Config) -> None:
+    data, split = RunData(config), RunData(split_config)
+    assert data.labelled_digest != split.labelled_digest
+    assert RunData(replace(split_config, seed=1)).labelled_digest != split.labelled_digest
+    assert RunData(replace(config, seed=1)).labelled_digest == data.labelled_digest
+    assert split.part_digest("calibration") != split.part_digest("validation")
+
+
+def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None:
+    found = check_run(config, RunFolder(str(tmp_path / "run")))
+    assert found["pool"] == {"num_images": 32, "num_shards": 4, "truth_known": True}
+    assert set(found["stages"].values()) == {"would run"}
+    assert "federated" in format_check(found)
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:
+    missing = replace(config, data=replace(config.data, images=str(tmp_path)))
+    with pytest.raises(InputError, match=rf"data.labelled: {tmp_path}/.*: no such image, and \d+ more"):
+        check_run(missing, RunFolder(str(tmp_path / "run")))
+
+
+def test_an_empty_pool_and_an_unknown_model_are_refused(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        check_run(replace(config, data=replace(config.data, pool=str(tmp_path / "empty"))), RunFolder("unused"))
+    with pytest.raises(InputError, match="unknown model"):
+        check_run(
+            replace(config, student=replace(config.student, init="weights", model="resnet51")), RunFolder("unused")
+        )

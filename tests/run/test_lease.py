@@ -1,0 +1,174 @@
+"""One driver a run: the second is refused while the first lives, and takes over from a dead one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylabel.errors import InputError
+from raylabel.files.storage import commit_bytes, commit_json
+from raylabel.run import lease as module
+from raylabel.run.folder import RunFolder
+from raylabel.run.lease import check_lease, hold_lease, read_lease, this_driver
+from raylabel.run.stage import execute_stage
+
+OTHER = {"driver_id": "other", "host": "elsewhere", "pid": 7, "started": "2026-01-01T00:00:00Z", "heartbeat": 3}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setattr(module, "SETTLE_SECONDS", {"local": 0.05, "remote": 0.05})
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.5)
+    return RunFolder(str(tmp_path / "run"))
+
+
+def take(run: RunFolder, content: dict[str, Any]) -> None:
+    commit_json(run.path("driver.json"), content)
+
+
+def wait_until(condition: Any) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.01)
+
+
+def test_the_lease_is_held_renewed_and_given_back(run: RunFolder) -> None:
+    with hold_lease(run) as driver_id:
+        lease = read_lease(run)
+        assert lease is not None
+        assert (lease["driver_id"], lease["host"], lease["pid"]) == (driver_id, socket.gethostname(), os.getpid())
+        check_lease(run, driver_id)
+        wait_until(lambda: (read_lease(run) or {}).get("heartbeat", 0) >= 2)
+        with hold_lease(run) as inner:
+            assert inner == driver_id
+        assert read_lease(run) is not None, "the inner one gives nothing back"
+    assert read_lease(run) is None
+    assert list(Path(run.uri).iterdir()) == []
+
+
+def test_a_driver_whose_heart_beats_is_not_disturbed(run: RunFolder) -> None:
+    take(run, OTHER)
+    stop = threading.Event()
+
+    def beat() -> None:
+        heartbeat = 3
+        while not stop.wait(0.05):
+            heartbeat += 1
+            take(run, OTHER | {"heartbeat": heartbeat})
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(
+            InputError, match=r"process 7 on elsewhere \(a driver since 2026-01-01T00:00:00Z\) is at work"
+        ):
+            hold_lease(run).__enter__()
+    finally:
+        stop.set()
+        thread.join()
+    lease = read_lease(run)
+    assert lease is not None
+    assert lease["driver_id"] == "other"
+
+
+def test_a_driver_that_stands_still_is_succeeded(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    take(run, OTHER)
+    start = time.monotonic()
+    with hold_lease(run) as driver_id:
+        assert time.monotonic() - start >= 0.5
+        check_lease(run, driver_id)
+    assert "process 7 on elsewhere" in capsys.readouterr().out
+
+
+def test_a_dead_driver_of_this_machine_is_succeeded_at_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    take(run, OTHER | {"host": socket.gethostname(), "pid": process.pid})
+    with hold_lease(run) as driver_id:
+        check_lease(run, driver_id)
+    assert capsys.readouterr().out == ""
+
+
+def test_who_loses_the_run_commits_nothing_and_leaves_the_lease(run: RunFolder) -> None:
+    with hold_lease(run) as driver_id:
+        take(run, OTHER)
+        time.sleep(0.2)  # several heartbeats
+        with pytest.raises(InputError, match=r"process 7 on elsewhere .* has taken it over"):
+            check_lease(run, driver_id)
+    lease = read_lease(run)
+    assert lease == OTHER, "neither beaten nor removed by the loser"
+    Path(run.path("driver.json")).unlink()
+    with pytest.raises(InputError, match="has no driver any more"):
+        check_lease(run, driver_id)
+
+
+def test_of_two_that_come_at_once_one_has_the_run(run: RunFolder) -> None:
+    code = f"""
+import sys, time
+from raylabel.errors import InputError
+from raylabel.run.lease import hold_lease
+from raylabel.run.folder import RunFolder
+sys.stdin.readline()
+try:
+    with hold_lease(RunFolder({run.uri!r})):
+        print("held", flush=True)
+        sys.stdin.readline()
+except InputError as error:
+    print(error, flush=True)
+"""
+    drivers = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    time.sleep(1.5)  # until all have imported what they need
+    for driver in drivers:
+        assert driver.stdin is not None
+        driver.stdin.write("\n")
+        driver.stdin.flush()
+    # Whoever is not refused at once watches a heartbeat of 5 s, which moves.
+    said = [driver.stdout.readline().strip() for driver in drivers if driver.stdout is not None]
+    said = [
+        driver.stdout.readline().strip() if "may be at work" in line and driver.stdout else line
+        for driver, line in zip(drivers, said, strict=True)
+    ]
+    for driver in drivers:
+        driver.communicate("\n")
+    assert said.count("held") == 1
+    assert all("is at work on this run" in line for line in said if line != "held")
+
+
+def test_a_stage_that_lost_its_run_is_not_declared_finished(run: RunFolder) -> None:
+    def work() -> dict[str, Any]:
+        take(run, OTHER)
+        return {}
+
+    with pytest.raises(InputError, match="process 7"):
+        execute_stage(run, "report", {}, work)
+    assert run.artifact("report") is None
+
+
+def test_what_dead_writers_left_is_removed(run: RunFolder) -> None:
+    leftover = f"shard-00000001.parquet.{'0f' * 16}.tmp"
+    for name in (leftover, "users.tmp", "shard-00000000.parquet"):
+        commit_bytes(run.path("labels", name), b"")
+    with hold_lease(run):
+        names = sorted(path.name for path in Path(run.path("labels")).iterdir())
+        commit_bytes(run.path("labels", leftover), b"")
+    assert names == ["shard-00000000.parquet", "users.tmp"]
+    assert sorted(path.name for path in Path(run.path("labels")).iterdir()) == names
+
+
+def test_a_lease_is_json_that_anyone_can_read(run: RunFolder) -> None:
+    with hold_lease(run):
+        content = json.loads(Path(run.path("driver.json")).read_text())
+    assert content["driver_id"] == this_driver()
+    assert set(content) == set(OTHER)

@@ -1,0 +1,194 @@
+"""Preflight: what does not fit is one line with both figures and the remedy, before anything is spent."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from false_cluster import node, set_nodes
+
+from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
+from raylabel.cluster import nodes
+from raylabel.config import Config
+from raylabel.errors import InputError
+from raylabel.files.storage import commit_json, read_json
+from raylabel.report.console import format_check
+from raylabel.run.calibration import load_corrector
+from raylabel.run.data import RunData
+from raylabel.run.folder import RunFolder
+from raylabel.stages import label
+from raylabel.stages.check import check_run
+from raylabel.stages.preflight import check_cluster, check_teacher_fits, check_writable
+from raylabel.stages.run import run_pipeline
+
+
+def test_only_stages_to_do_are_asked_for(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    set_nodes(monkeypatch, node(CPU=2.0))
+    config = replace(config, teacher=replace(config.teacher, num_workers=8, cpus_per_worker=1.0))
+    run = RunFolder(str(tmp_path))
+    check_cluster(config, run, ["label", "distill", "report"], num_shards=9)
+    many = replace(config, label=replace(config.label, num_workers=30))
+    check_cluster(many, run, ["label"], num_shards=1)
+    with pytest.raises(InputError, match="teacher: 8 workers"):
+        check_cluster(config, run, ["teacher", "label"], num_shards=9)
+
+
+def test_a_node_must_see_the_run_and_its_gpus() -> None:
+    run, report = RunFolder("/only/here"), {"host": "n1", "sees_run": True, "num_cuda_devices": 0, "torch_cuda": None}
+    nodes._check_report(nodes._NodeReport(**report), run, num_gpus=0)
+    nodes._check_report(nodes._NodeReport(**report | {"num_cuda_devices": 1}), run, num_gpus=1)
+    with pytest.raises(InputError, match=r"n1: does not see the run folder /only/here; give --out as a URI"):
+        nodes._check_report(nodes._NodeReport(**report | {"sees_run": False}), run, num_gpus=0)
+    with pytest.raises(InputError, match=r"n1: Ray counts 2 GPUs there, torch sees none \(torch is built for CPUs\)"):
+        nodes._check_report(nodes._NodeReport(**report), run, num_gpus=2)
+
+
+TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+import ray
+from raylabel.errors import InputError
+from raylabel.cluster.nodes import check_nodes
+from raylabel.run.folder import RunFolder
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1, num_gpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+run = RunFolder(sys.argv[1])
+check_nodes(run, uses_gpus=False)
+try:
+    check_nodes(run, uses_gpus=True)
+except InputError as refusal:
+    print(refusal)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.ray
+def test_a_gpu_that_is_counted_but_not_there(tmp_path: Path) -> None:
+    """On a real cluster of two nodes, one of which says that it has a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a CUDA device")
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_NODES, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    [line] = done.stdout.splitlines()
+    assert "Ray counts 1 GPUs there, torch sees none" in line
+    assert list((tmp_path / "run").iterdir()) == [], "the probe is removed"
+
+
+def test_a_run_folder_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
+    check_writable(RunFolder(str(tmp_path / "runs" / "new")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/run", "file", "/proc/run"])
+def test_a_run_folder_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    run = RunFolder(str(tmp_path / place))
+    with pytest.raises(InputError, match=r"can't be written \(.*\); give an --out") as refused:
+        check_writable(run)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(run.uri)
+
+
+@pytest.fixture
+def run(config: Config, prepare: Any, tmp_path: Path) -> RunFolder:
+    return prepare(config, tmp_path / "run")
+
+
+def biased_corrector(num_classes: int) -> Corrector:
+    rng = np.random.default_rng(0)
+    detections = Detections(
+        num_classes=num_classes,
+        class_indices=rng.integers(0, num_classes, 200).astype(np.int32),
+        raw_scores=rng.random(200),
+        image_indices=np.arange(200) // 5,
+        outcomes=(rng.random(200) < 0.5).astype(np.int8),
+        weights=np.ones(200),
+    )
+    groups = np.array(["r"] * num_classes)
+    return fit_corrector(
+        "ccece", detections, context=FitContext(num_bins=5, frequency_groups=groups, similarity=None, seed=0)
+    )
+
+
+def test_teacher_fits(config: Config, run: RunFolder) -> None:
+    check_teacher_fits(run, RunData(config), load_corrector(run))
+    check_teacher_fits(run, RunData(config), biased_corrector(6))
+    with pytest.raises(InputError, match=r"corrector.json: .* fitted on 5 classes, .* of 6; run calibrate again"):
+        check_teacher_fits(run, RunData(config), biased_corrector(5))
+    description = read_json(run.path("teacher", "model.json"))
+    commit_json(run.path("teacher", "model.json"), description | {"num_classes": 4})
+    with pytest.raises(InputError, match=r"the teacher has 4 classes, the labelled set 6; run teacher again"):
+        check_teacher_fits(run, RunData(config), load_corrector(run))
+
+
+def renamed(config: Config, folder: Path) -> Config:
+    """The same labelled set with another name for its first category."""
+    content = json.loads(Path(config.data.labelled).read_text())
+    content["categories"][0]["name"] = "renamed"
+    path = folder / "renamed.json"
+    path.write_text(json.dumps(content))
+    return replace(config, data=replace(config.data, labelled=str(path)))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_labelled_file_that_changed_is_refused_before_labelling(
+    config: Config, run: RunFolder, tmp_path: Path
+) -> None:
+    changed = renamed(config, tmp_path)
+    with pytest.raises(
+        InputError, match=r"renamed.json: category 4 is 'renamed', in .*classes.json 'red_disc': the labelled file"
+    ):
+        label.run_stage(changed, run)
+    assert not Path(run.path("labels")).exists()
+
+
+def test_a_labelled_file_that_the_teacher_learnt_from_is_not_read_again(config: Config, run: RunFolder) -> None:
+    data = RunData(config)
+    run.commit_artifact("teacher", {"fingerprint": "f", "inputs": {"labelled": data.labelled_digest}})
+    check_teacher_fits(run, data, load_corrector(run))
+    assert "_parts" not in vars(data)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_is_refused_before_its_first_stage(config: Config, tmp_path: Path) -> None:
+    greedy = replace(config, label=replace(config.label, num_workers=30))
+    with pytest.raises(InputError, match=r"label.num_workers: 4 workers x 1 CPUs .* the cluster has 3"):
+        run_pipeline(greedy, RunFolder(str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_says_what_it_looked_at_and_what_it_cannot(config: Config, tmp_path: Path) -> None:
+    found = check_run(config, RunFolder(str(tmp_path / "new")))
+    assert list(tmp_path.iterdir()) == []
+    lines = format_check(found).splitlines()
+    assert any(line.startswith("disk         labels take about 509 kB (15.9 kB an image), ") for line in lines)
+    assert f"run          {tmp_path / 'new'}, can be written" in lines
+    assert any(line.startswith("cluster ") and "checked where it is joined" in line for line in lines)
+    with pytest.raises(InputError, match="can't be written"):
+        check_run(config, RunFolder("/proc/run"))
+
+
+def test_check_says_that_the_teacher_is_of_other_classes(config: Config, run: RunFolder) -> None:
+    assert check_run(config, run)["teacher"] is None
+    classes = read_json(run.path("classes.json"))
+    classes["categories"][0]["name"] = "as it was"
+    commit_json(run.path("classes.json"), classes)
+    found = check_run(config, run)
+    assert "'as it was': the labelled file has changed" in found["teacher"]
+    assert found["teacher"] in format_check(found)

@@ -1,0 +1,83 @@
+"""`recalibrate` that is killed: whatever is run next, tables, corrector and labels belong together again."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylabel.config import Config
+from raylabel.files.storage import commit_json, commit_table, digest, read_bytes, read_json
+from raylabel.run import calibration
+from raylabel.run.folder import RunFolder
+from raylabel.stages import calibrate, label
+from raylabel.stages.label import recalibrate
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+TABLES = ("detections", "bins", "bins_cross_validated", "classes")
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Config, RunFolder]:
+    """Calibrated by isotonic regression, and labelled."""
+    from prepared import prepared_run
+
+    from raylabel.config import load_config
+
+    config = load_config(
+        generated / "config.yaml", {"calibration.corrector": "isotonic", "calibration.iou_threshold": "0.05"}
+    )
+    run = prepared_run(config, tmp_path_factory.mktemp("labelled"))
+    calibrate.run_stage(config, run)
+    label.run_stage(config, run)
+    return config, run
+
+
+def content(run: RunFolder) -> dict[str, bytes]:
+    """Every file that a corrector decides, but for the artifacts."""
+    files = [run.path("calibration", f"{name}.parquet") for name in TABLES]
+    files += [run.path("calibration", "corrector.json")]
+    files += [str(path) for path in sorted(Path(run.uri, "labels").glob("shard-*.parquet"))]
+    return {str(Path(file).relative_to(run.uri)): read_bytes(file) for file in files}
+
+
+@pytest.mark.parametrize("num_commits", range(6))
+def test_killed_after_any_commit_of_the_fit(
+    num_commits: int,
+    labelled: tuple[Config, RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, original = labelled
+    shutil.copytree(original.uri, tmp_path / "run")
+    run, left = RunFolder(str(tmp_path / "run")), num_commits
+
+    def counted(commit: Any) -> Any:
+        def commit_or_die(*args: Any) -> None:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            commit(*args)
+
+        return commit_or_die
+
+    monkeypatch.setattr(calibration, "commit_table", counted(commit_table))
+    monkeypatch.setattr(calibration, "commit_json", counted(commit_json))
+    monkeypatch.setattr(RunFolder, "commit_artifact", counted(RunFolder.commit_artifact))
+    with pytest.raises(Killed):
+        recalibrate(run, "temperature")
+    monkeypatch.undo()
+
+    calibrate.run_stage(config, run)
+    artifact = label.run_stage(config, run)
+    assert content(run) == content(original), "the run of the config goes back to its corrector"
+    assert artifact["corrector_digest"] == run.artifact("calibration")["corrector_digest"]
+    recalibrate(run, "temperature")
+    assert read_json(run.path("calibration", "corrector.json"))["kind"] == "temperature"
+    assert run.artifact("labels")["corrector_digest"] == digest(calibration.load_corrector(run).to_json())

@@ -1,0 +1,126 @@
+"""`raylabel status` from the files alone: fabricated runs, as a driver in another process leaves them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raylabel.cli import main
+from raylabel.config import Config, dump_config
+from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.progress import Figures
+from raylabel.report.console import format_status
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import shard_uri
+from raylabel.run.live_files import commit_progress
+from raylabel.schema import LABELS, SHARDS
+from raylabel.stages.status import run_status
+
+SHARD = {
+    "num_images": 8,
+    "num_instances": 30,
+    "num_quarantined": 1,
+    "seconds": 10.0,
+    "read_seconds": 1.0,
+    "predict_seconds": 7.0,
+    "encode_seconds": 1.0,
+    "write_seconds": 0.5,
+    "host": "node-1",
+    "finished_at": 1.7e9,
+}
+
+
+def commit_shard(run: RunFolder, row: dict[str, Any], *, has_phases: bool = True) -> None:
+    """A shard without rows: status looks at its metadata only."""
+    names = SHARDS.names if has_phases else ("shard_id", "num_images", "num_instances", "num_quarantined", "seconds")
+    metadata = {name: str(row[name]) for name in names}
+    commit_table(shard_uri(run, row["shard_id"]), LABELS.with_metadata(metadata).empty_table())
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    """Four shards of which the third is slow to read."""
+    rows = [SHARD | {"shard_id": shard_id, "host": f"node-{shard_id}"} for shard_id in range(4)]
+    rows[2] |= {"seconds": 39.0, "read_seconds": 30.0}
+    return rows
+
+
+@pytest.fixture
+def run(config: Config, tmp_path: Path, rows: list[dict[str, Any]]) -> RunFolder:
+    """Labels at work, with a ledger that knows two of the four shards and one that is gone."""
+    run = RunFolder(str(tmp_path / "run"))
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    commit_json(run.path("labels", "started.json"), {"fingerprint": "f"})
+    commit_json(run.path("labels", "plan.json"), {"num_shards": 5, "num_images": 40})
+    for row in rows:
+        commit_shard(run, row)
+    ledger = [rows[0], rows[2], SHARD | {"shard_id": 4, "num_images": 1000}]
+    commit_table(run.path("labels", "shards.parquet"), pa.Table.from_pylist(ledger, schema=SHARDS))
+    return run
+
+
+def test_a_shard_counts_only_if_its_file_is_there(run: RunFolder) -> None:
+    labels = run_status(run)["labels"]
+    assert (labels["shards_done"], labels["shards_total"]) == (4, 5)
+    assert (labels["images_done"], labels["images_total"]) == (32, 40)
+    assert (labels["num_instances"], labels["num_quarantined"]) == (120, 4)
+
+
+def test_where_the_time_goes(run: RunFolder) -> None:
+    status = run_status(run)
+    expected = {"read": 33.0, "predict": 28.0, "encode": 4.0, "write": 2.0, "other": 2.0}
+    assert status["labels"]["seconds_by_phase"] == pytest.approx(expected)
+    line = "where the time goes: read 48%, predict 41%, encode 6%, write 3%, other 3% of 69 s of workers"
+    assert line in format_status(status)
+    assert "node-" not in format_status(status), "shards are listed only where they are asked for"
+
+
+def test_slowest_shards_come_first(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", run.uri, "--json", "--shards", "3"]) == 0
+    slowest = json.loads(capsys.readouterr().out)["labels"]["slowest_shards"]
+    assert [one["shard_id"] for one in slowest] == [2, 0, 1]
+    assert slowest[0]["images_per_second"] == pytest.approx(8 / 39)
+    assert main(["status", run.uri, "--shards"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if "node-" in line]
+    assert [line.split() for line in table[:1]] == [
+        ["2", "8", "0.2", "39.00", "30.00", "7.00", "1.00", "0.50", "node-2"]
+    ]
+    assert len(table) == 4
+    assert main(["status", run.uri, "--shards", "-1"]) == 2
+
+
+def test_shards_that_did_not_say_their_phases(config: Config, tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path / "run"))
+    commit_bytes(run.path("config.yaml"), dump_config(config).encode())
+    commit_json(run.path("labels", "plan.json"), {"num_shards": 1, "num_images": 8})
+    assert run_status(run)["labels"]["shards_done"] == 0
+    commit_shard(run, SHARD | {"shard_id": 0}, has_phases=False)
+    status = run_status(run, num_slowest=1)
+    assert status["labels"]["seconds_by_phase"]["other"] == 10
+    assert "10.00        –        –        –        –  –" in format_status(status)
+
+
+def test_figures_of_the_driver_at_work(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = Figures(
+        unit="images",
+        done=34,
+        total=40,
+        per_second=2.0,
+        instances_per_second=7.5,
+        num_instances=130,
+        num_quarantined=4,
+        seconds_left=3.0,
+        seconds_stalled=0.1,
+    )
+    commit_progress(run, "labels", label="label", figures=figures)
+    assert "label: 34/40 images  2.0 images/s  7.5 instances/s  0:03 left  4 quarantined  (0 s ago)" in format_status(
+        run_status(run)
+    )
+    assert main(["status", run.uri, "--json"]) == 0
+    progress = json.loads(capsys.readouterr().out)["progress"]["label"]
+    assert progress["figures"]["seconds_left"] == 3.0
+    assert progress["age_seconds"] < 10
+    run.commit_artifact("labels", {"seconds": 1.0, "fingerprint": "f"})
+    assert run_status(run)["progress"] == {}, "a finished stage has no driver"

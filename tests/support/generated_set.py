@@ -1,0 +1,54 @@
+"""One small generated set, one local Ray cluster a session, and runs that were prepared up to the labels."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prepared import prepared_run
+
+from raylabel.config import Config, load_config
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.run.folder import RunFolder
+
+CONFIG = """
+data: {labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool,
+       pool_truth: pool_truth.json}
+smoothing: {warmup_steps: 2}
+teacher: {model: "fakes:FakeSegmenter", steps: 4, batch_size: 4, num_workers: 1}
+label: {shard_size: 8, score_threshold: 0.1, num_workers: 1}
+selection: {min_score: 0.1}
+student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabelled_per_batch: 2, num_workers: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local cluster that is only ours; its GPU is a number only."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, address="local")
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = 120
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of 6 classes, with config.yaml."""
+    folder = tmp_path_factory.mktemp("generated")
+    generate(folder, num_images=60, num_classes=6, image_size=64)
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def config(generated: Path) -> Config:
+    return load_config(generated / "config.yaml")
+
+
+Prepare = Callable[[Config, Path], RunFolder]
+
+
+@pytest.fixture
+def prepare() -> Prepare:
+    """Makes a run whose teacher is untrained and whose corrector changes nothing, ready to label."""
+    return prepared_run

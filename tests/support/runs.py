@@ -1,0 +1,82 @@
+"""The command line in processes of its own, for tests that disturb it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stored_labels import label_rows
+
+from raylabel.config import Config, dump_config, load_config
+from raylabel.run.folder import RunFolder
+
+MINUTES = 60
+
+
+def start(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Begin a command, in a session of its own so that the whole group can be ended."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raylabel.cli", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=env,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, code: int = 0, within: float = 5 * MINUTES) -> str:
+    """Wait for the end, and for this exit code; returns what was printed."""
+    try:
+        output, _ = process.communicate(timeout=within)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(condition: Callable[[], object], *, process: subprocess.Popen[str], within: float = 5 * MINUTES) -> None:
+    """Wait until something holds while a command is at work."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the driver alone; Ray's own processes end by themselves when it is gone."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=MINUTES)
+
+
+def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tuple[Config, str]:
+    """A config of a generated set for a run that needs no training; returns it and its path."""
+    path = folder / "config.yaml"
+    names = {"labelled": "labelled.json", "images": "images", "calibration": "calibration.json", "pool": "pool"}
+    data = ", ".join(f"{key}: {generated / name}" for key, name in {**names, "validation": "val.json"}.items())
+    path.write_text(
+        f"data: {{{data}}}\n"
+        f'teacher: {{model: "{model}", steps: 60, batch_size: 4, num_workers: 1, checkpoint_every: 5}}\n'
+        f'student: {{model: "{model}"}}\n'
+        "smoothing: {warmup_steps: 0}\n"
+    )
+    config = load_config(path)
+    config = replace(config, label=replace(config.label, **label))
+    path.write_text(dump_config(config))
+    return config, str(path)
+
+
+def quarantined_or_labelled(run: RunFolder) -> list[dict[str, Any]]:
+    """All rows of a run's labels, by image id and without the place of the image."""
+    rows = [{**row, "uri": ""} for row in label_rows(run)]
+    ids = [row["image_id"] for row in rows]
+    assert len(set(ids)) == len(ids), "an image is there twice"
+    return sorted(rows, key=lambda row: row["image_id"])
