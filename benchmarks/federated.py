@@ -79,7 +79,9 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         annotated = read_annotations(str(config.data.calibration), images_root=root)
         truth = read_annotations(str(config.data.calibration).replace(".json", "_full.json"), images_root=root)
         found = list(
-            Predictor(run.path("teacher"), config)([ImageSource(one.uri, one.image_size_hw) for one in truth.images])
+            Predictor(run.path("teacher"), config.label, max_pixels=config.data.max_image_pixels)(
+                [ImageSource(one.uri, one.image_size_hw) for one in truth.images]
+            )
         )
         predictions = [ImagePredictions(one.class_indices, one.raw_scores, one.masks) for one in found]
         full = match(truth, predictions)

@@ -89,7 +89,7 @@ def generate_run(run: RunFolder, num_instances: int) -> int:
     from raylabel.calibration import scored_accuracy
     from raylabel.run.calibration import fit_and_commit
     from raylabel.run.labels.histograms import HISTOGRAM_BINS
-    from raylabel.stages.label import refresh
+    from raylabel.stages.label import apply_later
 
     groups = generated_context().frequency_groups
     data = DataConfig(labelled="labelled.json", images="images", calibration="c.json", validation="v.json", pool="pool")
@@ -131,12 +131,13 @@ def generate_run(run: RunFolder, num_instances: int) -> int:
         mask_areas=rng.integers(50, 9000, len(detections)).astype(np.int32),
     )
     image_ids = [str(image) for image in range(1000)]
-    tables = fit_and_commit(config, run, detections, image_ids, scored_accuracy(detections))
+    tables = fit_and_commit(
+        run, config.calibration, detections, image_ids, scored_accuracy(detections), seed=config.seed
+    )
     run.commit_artifact("teacher", {"fingerprint": "teacher"})
     run.commit_artifact("calibration", {"fingerprint": "calibration", "num_split_images": 1000, **tables})
     counts = {"num_instances": num_instances, "num_images": num_instances // 20, "num_quarantined": 0}
-    run.commit_artifact("labels", {"fingerprint": "labels", "inputs": {"teacher": "teacher"}, **counts})
-    refresh(config, run)
+    apply_later(config, run, {"fingerprint": "labels", "inputs": {"teacher": "teacher"}, **counts})
     return len(lengths)
 
 

@@ -10,17 +10,7 @@ from typing import Any, NoReturn, get_args
 
 from raylabel.config import CorrectorKind, load_config
 from raylabel.errors import InputError, StorageError, TrainingError
-from raylabel.run.folder import RunFolder, load_run_config
-
-STAGE_COMMANDS = {
-    "prototypes": "embed labelled instances and average them by class",
-    "teacher": "train the teacher with similarity-smoothed targets",
-    "calibrate": "match held-out predictions, fit the corrector; or of any detector's results file",
-    "label": "run the teacher over the pool, shard by shard",
-    "distill": "train the student on labelled images and soft corrected pseudo-labels",
-    "evaluate": "AP of every model, calibration of the pool's labels",
-    "report": "write the report page",
-}
+from raylabel.run.folder import STAGES, RunFolder, load_run_config, run_folder
 
 EXIT_BAD_INPUT = 2
 
@@ -100,8 +90,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
     _add_config(add("check", "validate config and data, say what would run, spend nothing", _check))
     _add_config(add("run", "run all stages, skipping finished ones", _run))
-    for stage, about in STAGE_COMMANDS.items():
-        command = add(stage, about, _stage)
+    for spec in STAGES:
+        stage = spec.name
+        command = add(stage, spec.about, _stage)
         command.set_defaults(stage=stage)
         _add_config(command, is_optional=stage == "calibrate")
         if stage in ("calibrate", "evaluate"):
@@ -142,12 +133,7 @@ def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) 
 
 def _load(arguments: argparse.Namespace, overrides: dict[str, str]) -> tuple[Any, RunFolder]:
     config = load_config(arguments.config, overrides)
-    out = arguments.out or config.out
-    return config, RunFolder(out if "://" in out else str(Path(out).expanduser().absolute()))
-
-
-def _run_folder(text: str) -> RunFolder:
-    return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
+    return config, run_folder(arguments.out or config.out)
 
 
 # Commands import what they need themselves: torch and Ray take seconds that `--help` and bad input needn't wait for.
@@ -255,13 +241,13 @@ def _correct(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 def _recalibrate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.stages.label import recalibrate
 
-    recalibrate(_run_folder(arguments.run), _kind(arguments.corrector))
+    recalibrate(run_folder(arguments.run), _kind(arguments.corrector))
 
 
 def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.export import export_labels
 
-    run = _run_folder(arguments.run)
+    run = run_folder(arguments.run)
     load_run_config(run)
     summary = export_labels(run, arguments.format, arguments.out)
     print(f"{arguments.out}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
@@ -273,7 +259,7 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")
-    status = run_status(_run_folder(arguments.run), num_slowest=arguments.shards)
+    status = run_status(run_folder(arguments.run), num_slowest=arguments.shards)
     print(json.dumps(status) if arguments.json else format_status(status))
 
 

@@ -1,8 +1,10 @@
 """Work on a thread a CPU, for what spends its time in numpy and Arrow, which leave Python to the others meanwhile."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 READING_THREADS = 16
@@ -35,6 +37,27 @@ def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
 
 
 _END = object()
+
+
+@contextmanager
+def every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Call `work` again and again in a thread, this many seconds after its last call, while the block runs.
+
+    The block's end waits for a call that has begun. `work` must handle its own exceptions.
+    """
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def num_cpus() -> int:

@@ -33,7 +33,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     text = capsys.readouterr().out
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line.strip()}
-    assert listed >= {*STAGES, "demo", "generate", "check", "run", "correct", "recalibrate", "export", "status"}
+    assert listed >= {
+        *(spec.name for spec in STAGES),
+        "demo",
+        "generate",
+        "check",
+        "run",
+        "correct",
+        "recalibrate",
+        "export",
+        "status",
+    }
 
 
 @pytest.mark.parametrize(

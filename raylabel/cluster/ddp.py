@@ -7,12 +7,14 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from raylabel.cluster.capacity import check_workers_fit
-from raylabel.cluster.ddp_worker import CHECKPOINTS, Training, WorkerPlan, train_worker
+from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
+from raylabel.cluster.failure_record import start_failure_record
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import TrainingConfig
-from raylabel.files.storage import open_uri, remove
+from raylabel.files.storage import open_uri
 from raylabel.run.folder import RunFolder
+from raylabel.run.models import CHECKPOINTS, remove_checkpoints
 
 RAY_FOLDER = "ray"
 """What Ray Train keeps for itself, beside the checkpoints."""
@@ -47,7 +49,10 @@ def train_on_ray(
     check_workers_fit(label, settings)
     num_steps = sum(training.num_steps for training in missing)
     with live_progress(label, num_steps, unit="steps", run=run, folder=folder) as counter:
-        plan = WorkerPlan(label=label, trainings=missing, run=run, settings=settings, counter=counter)
+        failures = start_failure_record()
+        plan = WorkerPlan(
+            label=label, trainings=missing, run=run, settings=settings, counter=counter, failures=failures
+        )
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"plan": plan},
@@ -55,15 +60,15 @@ def train_on_ray(
             run_config=RunConfig(
                 name=RAY_FOLDER,
                 storage_path=_train_storage(run.path(folder, CHECKPOINTS)),
-                # Workers may die for days: what is counted is attempts that come no further (LiveCounter.begin).
+                # Workers may die for days: what is counted is attempts that come no further (FailureRecord.begin).
                 failure_config=FailureConfig(max_failures=-1),
             ),
         )
         trainer.fit()
-        if refusal := ray.get(counter.refusal.remote()):
+        if refusal := ray.get(failures.refusal.remote()):
             raise refusal
     for one in {folder, *(training.folder for training in trainings)}:
-        remove(run.path(one, CHECKPOINTS))
+        remove_checkpoints(run, one)
 
 
 def _scaling(settings: TrainingConfig) -> ScalingConfig:

@@ -17,15 +17,13 @@ from raylabel.cluster.capacity import decodes_by_tasks
 from raylabel.cluster.preemption import PreemptionNotice
 from raylabel.config import TrainingConfig
 from raylabel.errors import InputError, StorageError, TrainingError
-from raylabel.files.storage import digest, exists, read_json, remove
+from raylabel.files.storage import digest
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
+from raylabel.run.models import CHECKPOINTS, is_saved_as, remove_checkpoints
 from raylabel.training.checkpoints import Checkpoints, Snapshot
 from raylabel.training.log import TrainingLog
 from raylabel.training.loop import TrainContext, train
-
-CHECKPOINTS = "checkpoints"
-"""Folder beside a model while it is trained."""
 
 REPORT_SECONDS = 1.0
 
@@ -50,8 +48,7 @@ class Training:
 
     def is_saved(self, run: RunFolder) -> bool:
         """Whether the model is in the run."""
-        uri = run.path(self.folder, "model.json")
-        return exists(uri) and read_json(uri).get("identity") == digest(self.identity)
+        return is_saved_as(run, self.folder, self.identity)
 
     def checkpoints(self, run: RunFolder, settings: TrainingConfig) -> Checkpoints:
         """Its checkpoints in the run."""
@@ -69,6 +66,7 @@ class WorkerPlan:
         run: the run folder.
         settings: of the trainings.
         counter: a progress_counter.LiveCounter.
+        failures: a failure_record.FailureRecord.
     """
 
     label: str
@@ -76,13 +74,14 @@ class WorkerPlan:
     run: RunFolder
     settings: TrainingConfig
     counter: Any
+    failures: Any
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Runs in every DDP worker; Ray starts all of them again when one has failed.
 
-    What trying again does not mend is left with the counter: the restarted workers see it and end at once, and the
-    driver says what it was.
+    An error that another attempt does not mend goes to the failure record. The restarted workers see it and end at
+    once, and the driver raises it.
     """
     plan: WorkerPlan = config["plan"]
     torch.set_num_threads(max(1, int(plan.settings.cpus_per_worker)))
@@ -95,10 +94,10 @@ def train_worker(config: dict[str, Any]) -> None:
             if training.folder in missing:
                 _train_and_save(training, plan)
     except (InputError, StorageError, TrainingError) as error:
-        ray.get(plan.counter.refuse.remote(error))
+        ray.get(plan.failures.refuse.remote(error))
         raise
     except Exception as error:
-        ray.get(plan.counter.note_failure.remote(f"{type(error).__name__}: {error}"))
+        ray.get(plan.failures.note_failure.remote(f"{type(error).__name__}: {error}"))
         raise
 
 
@@ -110,7 +109,7 @@ def _may_begin(plan: WorkerPlan) -> bool:
     if missing:
         step = missing[0].checkpoints(plan.run, plan.settings).last_step()
         place = f"step {step or 0} of {missing[0].folder}"
-    may_begin: bool = ray.get(plan.counter.begin.remote(plan.label, place))
+    may_begin: bool = ray.get(plan.failures.begin.remote(plan.label, place))
     return may_begin
 
 
@@ -157,7 +156,7 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
         counter.report.remote(training.folder, training.num_steps)
         description = {**training.description, "identity": digest(training.identity)}
         save_segmenter(trained, run.path(training.folder), description)
-        remove(run.path(training.folder, CHECKPOINTS))
+        remove_checkpoints(run, training.folder)
 
 
 def _restored(checkpoints: Checkpoints, rank: int) -> Snapshot | None:

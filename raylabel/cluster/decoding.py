@@ -15,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import WorkerCrashedError
 
-from raylabel.config import Config
+from raylabel.config import LabelConfig
 from raylabel.dataset.images import ImageError, read_annotated_image, read_image
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
@@ -66,9 +66,15 @@ class Decoder(Protocol):
         ...
 
 
-def build_decoder(config: Config) -> Decoder:
-    """As `label.decoding` says; tasks need `label.num_workers` as a number, and a Ray worker around them."""
-    label, max_pixels = config.label, config.data.max_image_pixels
+def build_decoder(label: LabelConfig, *, max_pixels: int) -> Decoder:
+    """Build the decoder that `label.decoding` names.
+
+    Decoding by tasks needs `label.num_workers` as a number, and a Ray worker around it.
+
+    Args:
+        label: how images are decoded, and for how many workers.
+        max_pixels: larger images are refused. See `read_image`.
+    """
     # A batch for the model, one that is gathered meanwhile, and what keeps the decoders busy until it is asked for.
     images_ahead = 3 * label.batch_size
     by_tasks = label.decoding == "tasks" or (label.decoding == "auto" and label.num_gpus > 0)

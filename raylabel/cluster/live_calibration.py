@@ -5,7 +5,6 @@ It is a live view only. Workers send it what they counted, the driver puts right
 from the shards themselves. `live_figures` turns the bins so far into figures of the raw scores.
 """
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +21,9 @@ from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import ccece, group_masks
 from raylabel.errors import StorageError
 from raylabel.run.classes import load_classes
-from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.folder import RunFolder
 from raylabel.run.live_files import commit_snapshot, remove_snapshot
+from raylabel.threads import every
 
 
 def live_figures(
@@ -122,9 +122,10 @@ class LiveCalibration:
 
     def __init__(
         self,
-        run: RunFolder,
-        stage: str,
+        label: str,
         *,
+        run: RunFolder,
+        folder: str,
         num_bins: int,
         num_shards: int,
         is_matched: bool,
@@ -132,9 +133,9 @@ class LiveCalibration:
     ) -> None:
         groups = load_classes(run).frequency_groups
         self.actor: Any = CalibrationActor.options(  # type: ignore[attr-defined]  # of ray.remote
-            name=f"{actor_name(stage)}-{uuid.uuid4().hex[:12]}", namespace=NAMESPACE
+            name=f"{actor_name(label)}-{uuid.uuid4().hex[:12]}", namespace=NAMESPACE
         ).remote(len(groups), num_bins, num_shards)
-        self._run, self._folder = run, stage_folder(stage)
+        self._run, self._folder = run, folder
         self._frequency_groups, self._is_matched = groups, is_matched
         self._is_finished = np.zeros(num_shards, dtype=bool)
         self._recount = recount
@@ -176,50 +177,53 @@ class LiveCalibration:
 
 @contextmanager
 def live_calibration(
-    run: RunFolder,
-    stage: str,
+    label: str,
     *,
+    run: RunFolder,
+    folder: str,
     num_bins: int,
     num_shards: int,
     is_matched: bool,
     recount: Callable[[int], pa.Table],
 ) -> Iterator[LiveCalibration]:
-    """Keep a live view of a stage's raw scores while its shards are made.
+    """Keep a live view of the raw scores while shards are made.
 
-    Nothing that befalls the view reaches the stage. Its file is removed in the end, and stays where the stage is
-    interrupted: `status` tells its age.
+    Nothing that happens to the view reaches the work itself. The file of the view is removed in the end, and stays if
+    the work is interrupted: `status` tells its age.
 
     Args:
-        run: with its classes.json.
-        stage: `calibrate` or `label`.
+        label: part of the actor's name.
+        run: the run, with its classes.json.
+        folder: folder in the run that gets the file of the view.
         num_bins: confidence bins over (0, 1].
         num_shards: shard ids are below it.
         is_matched: whether `num_correct` of the bins counts matches, or sums what the corrector expects.
-        recount: bins (schema.BINS) of a finished shard, from what the stage keeps of it; called in another thread.
+        recount: returns the bins (schema.BINS) of a finished shard, from its stored rows. Called in another thread.
     """
-    live = LiveCalibration(run, stage, num_bins=num_bins, num_shards=num_shards, is_matched=is_matched, recount=recount)
-    stop = threading.Event()
+    live = LiveCalibration(
+        label,
+        run=run,
+        folder=folder,
+        num_bins=num_bins,
+        num_shards=num_shards,
+        is_matched=is_matched,
+        recount=recount,
+    )
 
-    def follow() -> None:
-        while not stop.wait(SNAPSHOT_SECONDS):
-            try:
-                live.refresh()
-            except (RayError, TimeoutError, OSError, StorageError):
-                # The actor is being restarted, or the store is out of reach: the next round shows more.
-                continue
+    def refresh() -> None:
+        # The actor is being restarted, or the store is out of reach: the next look shows more.
+        with suppress(RayError, TimeoutError, OSError, StorageError):
+            live.refresh()
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield live
-    finally:
-        stop.set()
-        ray.kill(live.actor)
-        thread.join()
+    with every(SNAPSHOT_SECONDS, refresh):
+        try:
+            yield live
+        finally:
+            ray.kill(live.actor)
     with suppress(OSError, StorageError):
-        remove_snapshot(run, stage_folder(stage))
+        remove_snapshot(run, folder)
 
 
-def actor_name(stage: str) -> str:
-    """What the names of a stage's actors in `NAMESPACE` begin with; each driver has its own."""
-    return f"raylabel-{stage}"
+def actor_name(label: str) -> str:
+    """Return how the names of the actors of this label in `NAMESPACE` begin. Each driver has its own actor."""
+    return f"raylabel-{label}"

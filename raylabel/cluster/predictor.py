@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raylabel.cluster.decoding import ImageSource, build_decoder
 from raylabel.cluster.size_batches import batches_by_size
-from raylabel.config import Config, LabelConfig
+from raylabel.config import LabelConfig
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.models.predict import predict_images
@@ -50,7 +50,8 @@ class Predictor:
 
     Args:
         model_uri: folder of the saved model.
-        config: `label` says device, batches, decoding and limits of what is predicted, `data` how large images may be.
+        label: device, batches, decoding, and limits of what is predicted.
+        max_pixels: larger images are refused. See `read_image`.
         score_threshold: in place of `label.score_threshold`.
 
     Attributes:
@@ -60,17 +61,19 @@ class Predictor:
         InputError: the worker should have a GPU, but has none.
     """
 
-    def __init__(self, model_uri: str, config: Config, *, score_threshold: float | None = None) -> None:
-        self.device = _device(config.label)
+    def __init__(
+        self, model_uri: str, label: LabelConfig, *, max_pixels: int, score_threshold: float | None = None
+    ) -> None:
+        self.device = _device(label)
         self.segmenter, self.description = load_segmenter(model_uri)
         self.segmenter.to(self.device).eval()
         self.seconds = PhaseSeconds()
-        self._decoder = build_decoder(config)
-        self._batch_size = config.label.batch_size
+        self._decoder = build_decoder(label, max_pixels=max_pixels)
+        self._batch_size = label.batch_size
         self._how: dict[str, Any] = {
-            "score_threshold": config.label.score_threshold if score_threshold is None else score_threshold,
-            "max_per_image": config.label.max_per_image,
-            "mask_quality": config.label.mask_quality,
+            "score_threshold": label.score_threshold if score_threshold is None else score_threshold,
+            "max_per_image": label.max_per_image,
+            "mask_quality": label.mask_quality,
         }
 
     @property

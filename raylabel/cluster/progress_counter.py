@@ -1,10 +1,9 @@
 """The progress counter: workers anywhere report to one actor, and the driver shows the sum on its progress line."""
 
 import math
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -13,22 +12,18 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylabel.cluster.prometheus import ImagesLeft
-from raylabel.errors import StorageError, TrainingError
+from raylabel.errors import StorageError
 from raylabel.progress import Counts, Progress
 from raylabel.run.folder import RunFolder
 from raylabel.run.live_files import commit_progress, remove_progress
+from raylabel.threads import every
 
 FIGURES_SECONDS = 5.0
 """Between two times that a driver leaves its figures in the run; on an object store each is one small PUT."""
 
 
-ATTEMPTS = 4
-"""Times that the workers of a training may start without coming further than before."""
-
-
-DIED = "a worker died"
-
+POLL_SECONDS = 0.5
+"""Seconds between two looks at the counter."""
 
 KEYS_HELD = 4096
 """Keys that a counter remembers: more than there are workers, by far."""
@@ -36,7 +31,7 @@ KEYS_HELD = 4096
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
-    """Takes counts from workers anywhere on the cluster for the driver's progress line, and why they can't go on.
+    """Takes counts from workers anywhere on the cluster for the driver's progress line.
 
     A key (a shard, a model) counts as it was reported last: what is made again doesn't count twice. Only the keys that
     were heard of last are remembered, so memory doesn't grow with the pool.
@@ -45,8 +40,6 @@ class LiveCounter:
     def __init__(self) -> None:
         self._total = Counts(done=0)
         self._by_key: OrderedDict[str, Counts] = OrderedDict()
-        self._refusal: Exception | None = None
-        self._place, self._num_attempts, self._failure = "", 0, DIED
 
     def report(
         self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
@@ -67,31 +60,6 @@ class LiveCounter:
         """Sum over keys, with the last note."""
         return self._total
 
-    def refuse(self, error: Exception) -> None:
-        """A worker met what trying again does not mend: one of raylabel.errors."""
-        self._refusal = self._refusal or error
-
-    def refusal(self) -> Exception | None:
-        """What was refused first, if anything."""
-        return self._refusal
-
-    def begin(self, label: str, place: str) -> bool:
-        """Workers start, for the first time or again, at a place; whether they may.
-
-        They may as often as they will, but `ATTEMPTS` times at the same place, or after a refusal.
-        """
-        self._num_attempts = self._num_attempts + 1 if place == self._place else 1
-        self._place = place
-        if self._num_attempts > ATTEMPTS:
-            self.refuse(TrainingError(f"{label}: {ATTEMPTS} attempts came no further than {place}: {self._failure}"))
-        self._failure = DIED
-        return self._refusal is None
-
-    def note_failure(self, message: str) -> None:
-        """Why this attempt ends; what is said first counts, as the others then fail for want of a partner."""
-        if self._failure == DIED:
-            self._failure = " ".join(message.split())[:500]
-
 
 def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:
     """A sum with `new` in place of `old`; None as long as nothing was counted."""
@@ -100,23 +68,31 @@ def _replaced(total: int | None, new: int | None, old: int | None) -> int | None
 
 @contextmanager
 def live_progress(
-    label: str, total: int, *, unit: str, run: RunFolder, folder: str, done: int = 0, quarantined: int = 0
+    label: str,
+    total: int,
+    *,
+    unit: str,
+    run: RunFolder,
+    folder: str,
+    done: int = 0,
+    quarantined: int = 0,
+    show_left: Callable[[int], None] = lambda num_left: None,
 ) -> Iterator[Any]:
-    """Follow a LiveCounter on the progress line; yields the actor for workers to report to.
+    """Follow a LiveCounter on the progress line, and yield the actor for workers to report to.
 
-    The figures are left in the run for `raylabel status` every few seconds. They go when the work is done, and stay
-    where it is interrupted: their age tells. In `label` the images to do are a Ray metric as well.
+    The driver writes the figures into the run for `raylabel status` every few seconds. They are removed when the work
+    is done, and stay if it is interrupted: their age tells.
 
     Args:
-        label, total, unit: as of Progress.
-        run, folder: where in the run the figures are left.
-        done, quarantined: work that was finished before; workers report only their own.
+        label, total, unit: see Progress. A nested run's place is put before the label.
+        run, folder: the run, and the folder in it that gets the figures.
+        done, quarantined: work that was finished before. Workers report only their own.
+        show_left: told at each look how many units are left, for instance to set a gauge.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # of ray.remote
-    stop = threading.Event()
-    images_left = ImagesLeft(run) if label == "label" else None
-    with Progress(label, total, unit=unit, done=done) as progress:
+    last_written = -math.inf
+    with Progress(run.title(label), total, unit=unit, done=done) as progress:
 
         def poll() -> None:
             counts: Counts = ray.get(counter.total.remote(), timeout=30)
@@ -124,32 +100,23 @@ def live_progress(
                 counts = replace(counts, num_quarantined=quarantined + counts.num_quarantined)
             all_done = min(total, done + counts.done)
             progress.show(replace(counts, done=all_done))
-            if images_left:
-                images_left.show(total - all_done)
+            show_left(total - all_done)
 
         def follow() -> None:
-            last_written = -math.inf
-            while not stop.wait(0.5):
-                try:
-                    poll()
-                    if time.monotonic() - last_written >= FIGURES_SECONDS:
-                        last_written = time.monotonic()
-                        commit_progress(run, folder, label=label, figures=progress.figures())
-                except (RayError, TimeoutError, OSError, StorageError):
-                    # A busy driver or a store out of reach: the next round shows more.
-                    continue
+            nonlocal last_written
+            # A busy driver or a store out of reach: the next look shows more.
+            with suppress(RayError, TimeoutError, OSError, StorageError):
+                poll()
+                if time.monotonic() - last_written >= FIGURES_SECONDS:
+                    last_written = time.monotonic()
+                    commit_progress(run, folder, label=label, figures=progress.figures())
 
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
         try:
-            yield counter
-            stop.set()
-            thread.join()
+            with every(POLL_SECONDS, follow):
+                yield counter
             with suppress(RayError, TimeoutError):
                 poll()
         finally:
-            stop.set()
-            thread.join()
             ray.kill(counter)
     with suppress(OSError, StorageError):
         remove_progress(run, folder)

@@ -15,7 +15,7 @@ from raylabel.calibration import (
     fit_corrector,
 )
 from raylabel.calibration.correctors.marginal import MarginalCorrector
-from raylabel.config import Config
+from raylabel.config import CalibrationConfig
 from raylabel.files.storage import commit_json, commit_table, digest, read_json, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder
@@ -27,7 +27,7 @@ from raylabel.schema import context_from_arrow
 FOLDER = stage_folder("calibrate")
 
 
-def refit(config: Config, run: RunFolder) -> dict[str, Any]:
+def refit(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> dict[str, Any]:
     """Fit the configured corrector on the stored detections; only the tables, the corrector and the artifact change.
 
     Raises:
@@ -35,23 +35,23 @@ def refit(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     artifact = finished(run, "calibrate")
     detections, image_ids = load_detections(run)
-    artifact |= fit_and_commit(config, run, detections, image_ids, load_accuracy(run))
+    artifact |= fit_and_commit(run, settings, detections, image_ids, load_accuracy(run), seed=seed)
     run.commit_artifact(FOLDER, artifact)
-    print(f"calibrate: fitted {config.calibration.corrector} on the stored detections", flush=True)
+    print(f"{run.title('calibrate')}: fitted {settings.corrector} on the stored detections", flush=True)
     return artifact
 
 
-def fit_to_pool(config: Config, run: RunFolder) -> None:
+def fit_to_pool(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> None:
     """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
-    if config.calibration.corrector == MarginalCorrector.kind:
+    if settings.corrector == MarginalCorrector.kind:
         pool = labelled_pool(run)
         if pool is not None and finished(run, "calibrate").get("pool") != pool:
-            refit(config, run)
+            refit(run, settings, seed=seed)
 
 
-def fit_settings(config: Config) -> dict[str, Any]:
+def fit_settings(settings: CalibrationConfig, *, seed: int) -> dict[str, Any]:
     """What a fit depends on besides the detections, as the artifact keeps it."""
-    return {"corrector": config.calibration.corrector, "num_bins": config.calibration.num_bins, "seed": config.seed}
+    return {"corrector": settings.corrector, "num_bins": settings.num_bins, "seed": seed}
 
 
 def load_corrector(run: RunFolder) -> Corrector:
@@ -60,7 +60,12 @@ def load_corrector(run: RunFolder) -> Corrector:
     Raises:
         InputError: there is none yet.
     """
-    return corrector_from_json(read_json(run.path(FOLDER, "corrector.json")))
+    return corrector_from_json(read_json(corrector_uri(run)))
+
+
+def corrector_uri(run: RunFolder) -> str:
+    """Return the path or URI of the fitted corrector."""
+    return run.path(FOLDER, "corrector.json")
 
 
 def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
@@ -92,20 +97,26 @@ def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections
 
 
 def fit_and_commit(
-    config: Config, run: RunFolder, detections: Detections, image_ids: list[str], accuracy: ClassAccuracy
+    run: RunFolder,
+    settings: CalibrationConfig,
+    detections: Detections,
+    image_ids: list[str],
+    accuracy: ClassAccuracy,
+    *,
+    seed: int,
 ) -> dict[str, Any]:
     """Fit the configured corrector and write its tables; returns what the artifact says."""
     classes = load_classes(run)
-    pool = labelled_pool(run) if config.calibration.corrector == MarginalCorrector.kind else None
+    pool = labelled_pool(run) if settings.corrector == MarginalCorrector.kind else None
     context = FitContext(
-        num_bins=config.calibration.num_bins,
+        num_bins=settings.num_bins,
         frequency_groups=classes.frequency_groups,
         similarity=load_similarity(run),
-        seed=config.seed,
+        seed=seed,
         num_train_images=classes.num_train_images,
         pool_histogram=read_pool_histogram(run) if pool is not None else None,
     )
-    corrector = fit_corrector(config.calibration.corrector, detections, context=context)
+    corrector = fit_corrector(settings.corrector, detections, context=context)
     tables = calibration_tables(
         detections,
         image_ids=image_ids,
@@ -118,15 +129,13 @@ def fit_and_commit(
     )
     # First, so that an interruption among the tables can be seen by it. It names categories, as results files do, for
     # `raylabel correct`.
-    commit_json(
-        run.path(FOLDER, "corrector.json"), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()}
-    )
+    commit_json(corrector_uri(run), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()})
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
     commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())
     commit_table(run.path(FOLDER, "classes.parquet"), tables.classes)
     return tables.summary | {
-        "settings": fit_settings(config),
+        "settings": fit_settings(settings, seed=seed),
         "corrector_digest": digest(corrector.to_json()),
         "pool": pool,
     }

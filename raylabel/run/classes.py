@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.storage import commit_json, exists, read_json
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 
@@ -48,7 +48,21 @@ def commit_classes(run: RunFolder, data: RunData) -> None:
         }
         for index in range(labelled.num_classes)
     ]
-    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": labelled.is_federated})
+    commit_json(classes_uri(run), {"categories": categories, "is_federated": labelled.is_federated})
+
+
+def load_categories(run: RunFolder) -> list[dict[str, Any]]:
+    """Read the classes in the order of their index: category_id, name, frequency_group, num_train_images.
+
+    A run without classes.json has none.
+    """
+    uri = classes_uri(run)
+    return read_json(uri)["categories"] if exists(uri) else []
+
+
+def classes_uri(run: RunFolder) -> str:
+    """Return the path or URI of classes.json."""
+    return run.path("classes.json")
 
 
 def load_classes(run: RunFolder) -> RunClasses:
@@ -57,7 +71,7 @@ def load_classes(run: RunFolder) -> RunClasses:
     Raises:
         InputError: it is missing.
     """
-    content = read_json(run.path("classes.json"))
+    content = read_json(classes_uri(run))
     categories = content["categories"]
     return RunClasses(
         category_ids=np.array([one["category_id"] for one in categories], np.int64),

@@ -3,20 +3,17 @@
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table
-from raylabel.files.stored_file import StoredFile
+from raylabel.files.storage import commit_table, exists, read_table
 from raylabel.run.calibration import load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.histograms import LABELS_FOLDER, read_pool_histogram
-from raylabel.run.labels.shards import STATUS_OK, committed_shards
+from raylabel.run.labels.histograms import read_pool_histogram
+from raylabel.run.labels.shards import LABELS_FOLDER, STATUS_OK, committed_shards, read_fields
 from raylabel.run.stage import finished
-
-_COLUMNS = ["status", "instances.list.element.class_index", "instances.list.element.raw_score"]
 
 
 def compare_with_pool(run: RunFolder) -> dict[str, Any]:
@@ -37,21 +34,28 @@ def compare_with_pool(run: RunFolder) -> dict[str, Any]:
         ImageCounts.from_detections(detections, num_images=split["num_split_images"], num_bins=histogram.num_bins),
         count_pool_detections(run, num_classes=classes.num_classes, num_bins=histogram.num_bins),
     )
-    commit_table(
-        run.path(LABELS_FOLDER, "drift.parquet"), report.to_table(estimate_pool_accuracy(detections, histogram))
-    )
+    commit_table(_drift_uri(run), report.to_table(estimate_pool_accuracy(detections, histogram)))
     return report.summary(classes.names) | {
         "calibration": split["fingerprint"],
         "warning": report.warning(classes.names),
     }
 
 
+def load_drift(run: RunFolder) -> pa.Table | None:
+    """Read labels/drift.parquet, one row per class. None if drift was not measured."""
+    uri = _drift_uri(run)
+    return read_table(uri) if exists(uri) else None
+
+
+def _drift_uri(run: RunFolder) -> str:
+    return run.path(LABELS_FOLDER, "drift.parquet")
+
+
 def count_pool_detections(run: RunFolder, *, num_classes: int, num_bins: int) -> ImageCounts:
     """Count the stored predictions of every image that was read, shard by shard, by their classes and raw scores."""
     counts = ImageCounts.zeros(num_classes, num_bins)
     for uri in committed_shards(run).values():
-        with StoredFile(uri) as file:
-            table = pq.ParquetFile(file).read(columns=_COLUMNS)
+        table = read_fields(uri, ("status", "class_index", "raw_score"))
         is_read = np.array(table["status"].to_pylist(), dtype=object) == STATUS_OK
         instances = table["instances"].combine_chunks()
         structs, lengths = instances.flatten(), instances.value_lengths().fill_null(0).to_numpy()

@@ -1,66 +1,179 @@
-"""The run folder: its stages, their folders, and the config that a run keeps."""
+"""The run folder: its stages, the folder and artifact of each, and the config that the run keeps."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from raylabel.config.load import config_from_yaml
+from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, exists, join, read_bytes, read_json
+from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One stage of a run. `raylabel.stages.<name>` does its work.
+
+    Attributes:
+        name: the stage and its command.
+        folder: its folder in the run.
+        needs: stages that must be finished as they are. If one of them runs again, this stage runs again.
+        about: the command line's help.
+        later_needs: stages that the later settings of this stage read. If one of them changes, this stage applies its
+            later settings and does not run again.
+        later_about: what applying the later settings would do, as `raylabel check` says it.
+        in_rounds: whether a further round repeats the stage.
+        is_live: whether `raylabel status` shows a live view of its scores.
+    """
+
+    name: str
+    folder: str
+    needs: tuple[str, ...]
+    about: str
+    later_needs: tuple[str, ...] = ()
+    later_about: str = "its later settings would be applied"
+    in_rounds: bool = False
+    is_live: bool = False
+
+
+STAGES: tuple[StageSpec, ...] = (
+    StageSpec(
+        name="prototypes",
+        folder="prototypes",
+        needs=(),
+        about="embed labelled instances and average them per class",
+    ),
+    StageSpec(
+        name="teacher",
+        folder="teacher",
+        needs=("prototypes",),
+        about="train the teacher with similarity-smoothed targets",
+    ),
+    StageSpec(
+        name="calibrate",
+        folder="calibration",
+        needs=("teacher",),
+        about="match held-out predictions and fit the corrector, for a run or for any detector's results file",
+        later_about="the corrector would be fitted again",
+        in_rounds=True,
+        is_live=True,
+    ),
+    StageSpec(
+        name="label",
+        folder="labels",
+        needs=("teacher",),
+        about="run the teacher over the pool, shard by shard",
+        later_needs=("calibrate",),
+        later_about="the labels would be corrected and selected again",
+        in_rounds=True,
+        is_live=True,
+    ),
+    StageSpec(
+        name="distill",
+        folder="student",
+        needs=("calibrate", "label"),
+        about="train the student on labelled images and soft corrected pseudo-labels",
+        in_rounds=True,
+    ),
+    StageSpec(
+        name="evaluate",
+        folder="evaluation",
+        needs=("distill",),
+        about="measure the AP of every model and the calibration of the pool's labels",
+    ),
+    StageSpec(
+        name="report",
+        folder="report",
+        needs=("evaluate",),
+        about="write the report page",
+    ),
+)
+"""The stages of a run in their order."""
+
+
+def stage_spec(name: str) -> StageSpec:
+    """Return the stage of this name."""
+    return next(spec for spec in STAGES if spec.name == name)
+
+
+def stage_folder(name: str) -> str:
+    """Return the folder of a stage in the run."""
+    return stage_spec(name).folder
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run: one folder a stage, each with an `artifact.json` that is written last.
+    """A run: one folder per stage, each with an `artifact.json` that is written last.
 
     Attributes:
         uri: local path or URI.
+        place: where the run lies in another run, such as "round-2/". Empty for a run that stands alone.
     """
 
     uri: str
+    place: str = ""
 
     def path(self, *parts: str) -> str:
-        """Path or URI of a file in the run."""
+        """Return the path or URI of a file in the run."""
         return join(self.uri, *parts)
 
-    def artifact(self, stage: str) -> dict[str, Any] | None:
-        """What a finished stage said of itself, or None where it is not finished."""
-        path = self.path(stage, "artifact.json")
+    def nested(self, name: str) -> "RunFolder":
+        """Return the run that lies in a folder of this one."""
+        return RunFolder(self.path(name), f"{self.place}{name}/")
+
+    def title(self, stage: str) -> str:
+        """Return the name of a stage as users read it, such as "round-2/label"."""
+        return f"{self.place}{stage}"
+
+    def artifact(self, folder: str) -> dict[str, Any] | None:
+        """Read what a finished stage recorded in its folder. None if the stage is not finished."""
+        path = self.path(folder, "artifact.json")
         return read_json(path) if exists(path) else None
 
-    def commit_artifact(self, stage: str, content: dict[str, Any]) -> None:
+    def commit_artifact(self, folder: str, content: dict[str, Any]) -> None:
         """Declare a stage finished."""
-        commit_json(self.path(stage, "artifact.json"), content)
+        commit_json(self.path(folder, "artifact.json"), content)
 
 
-STAGES = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate", "report")
-"""In their order."""
+def run_folder(run: RunFolder | Path | str) -> RunFolder:
+    """Return the run at a path or URI. A local path is made absolute, so that workers find it as well."""
+    if isinstance(run, RunFolder):
+        return run
+    text = str(run)
+    return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
 
 
-FOLDERS = {
-    "prototypes": "prototypes",
-    "teacher": "teacher",
-    "calibrate": "calibration",
-    "label": "labels",
-    "distill": "student",
-    "evaluate": "evaluation",
-    "report": "report",
-}
-"""Stage -> its folder in the run."""
+def is_run(run: RunFolder) -> bool:
+    """Whether the folder holds a run."""
+    return exists(_config_uri(run))
 
 
-def stage_folder(stage: str) -> str:
-    """Folder of a stage in the run."""
-    return FOLDERS[stage]
+def is_started(run: RunFolder, stage: str) -> bool:
+    """Whether a stage has begun."""
+    return exists(run.path(stage_folder(stage), "started.json"))
+
+
+def commit_config(run: RunFolder, config: Config) -> None:
+    """Keep the resolved config in the run."""
+    commit_bytes(_config_uri(run), dump_config(config).encode())
+
+
+def config_text(run: RunFolder) -> str:
+    """Read the YAML text of the config that the run keeps."""
+    return read_bytes(_config_uri(run)).decode()
 
 
 def load_run_config(run: RunFolder, overrides: dict[str, str] | None = None) -> Config:
-    """The resolved config that a run keeps in its folder.
+    """Load the resolved config that the run keeps.
 
     Raises:
-        InputError: the folder is not a run, or as of `load_config`.
+        InputError: the folder is not a run, or the config is refused as in `load_config`.
     """
-    uri = run.path("config.yaml")
-    if not exists(uri):
+    if not is_run(run):
         raise InputError(f"{run.uri}: not a run folder: it has no config.yaml")
+    uri = _config_uri(run)
     return config_from_yaml(read_bytes(uri), uri, overrides)
+
+
+def _config_uri(run: RunFolder) -> str:
+    return run.path("config.yaml")

@@ -6,7 +6,6 @@ over where it stands still. A driver that was only suspended finds on waking tha
 
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from raylabel.files.file_systems import open_uri
 from raylabel.files.file_tree import remove_temporary
 from raylabel.files.storage import commit_json, read_json, remove
 from raylabel.run.folder import RunFolder
+from raylabel.threads import every
 
 LEASE = "driver.json"
 
@@ -73,17 +73,12 @@ def hold_lease(run: RunFolder) -> Iterator[str]:
     if lease is not None and lease["driver_id"] == this_driver():
         yield this_driver()
         return
-    stop = threading.Event()
-    thread = threading.Thread(target=_keep_alive, args=(run, stop), daemon=True)
     try:
         _acquire(run)
-        thread.start()
-        remove_temporary(run.uri)
-        yield this_driver()
+        with every(HEARTBEAT_SECONDS, lambda: _beat(run)):
+            remove_temporary(run.uri)
+            yield this_driver()
     finally:
-        stop.set()
-        if thread.is_alive():
-            thread.join()
         _release(run)
 
 
@@ -127,15 +122,12 @@ def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
             raise _refusal(run, latest)
 
 
-def _keep_alive(run: RunFolder, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_SECONDS):
-        try:
-            lease = read_lease(run)
-            if lease is None or lease["driver_id"] != this_driver():
-                return  # lost: workers see it before their next commit
+def _beat(run: RunFolder) -> None:
+    # A lost lease stays lost: workers see it before their next commit. A store out of reach may answer the next beat.
+    with suppress(OSError, StorageError):
+        lease = read_lease(run)
+        if lease is not None and lease["driver_id"] == this_driver():
             commit_json(run.path(LEASE), lease | {"heartbeat": lease["heartbeat"] + 1})
-        except (OSError, StorageError):
-            continue  # the store is out of reach; the next beat may get through
 
 
 def _is_dead(lease: dict[str, Any]) -> bool:

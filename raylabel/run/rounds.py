@@ -9,18 +9,21 @@ from dataclasses import replace
 
 from raylabel.config import Config
 from raylabel.files.storage import commit_bytes, read_bytes
-from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.classes import classes_uri
+from raylabel.run.folder import STAGES, RunFolder, stage_folder
+from raylabel.run.models import STUDENT, TEACHER
+from raylabel.run.prototypes import prototypes_uri
 from raylabel.run.stage import execute_stage, finished
 
-ROUND_STAGES = ("calibrate", "label", "distill")
-"""Of a further round, after it has its teacher."""
+ROUND_STAGES = tuple(spec.name for spec in STAGES if spec.in_rounds)
+"""Stages of a further round, after it has its teacher."""
 
 _MODEL_FILES = ("model.safetensors", "model.json")
 
 
 def round_run(run: RunFolder, number: int) -> RunFolder:
     """The run of a round; the first is the whole run's own."""
-    return run if number == 1 else RunFolder(run.path(f"round-{number}"))
+    return run if number == 1 else run.nested(f"round-{number}")
 
 
 def further_rounds(config: Config, run: RunFolder) -> dict[int, RunFolder]:
@@ -30,7 +33,7 @@ def further_rounds(config: Config, run: RunFolder) -> dict[int, RunFolder]:
 
 def student_calibration(run: RunFolder) -> RunFolder:
     """The run whose teacher is the last student, and which is calibrated only."""
-    return RunFolder(run.path("student-calibration"))
+    return run.nested("student-calibration")
 
 
 def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
@@ -60,12 +63,11 @@ def adopt_student(previous: RunFolder, run: RunFolder) -> None:
     distilled = finished(previous, "distill")
 
     def copy() -> dict[str, str]:
-        for shared in ("classes.json", "prototypes/prototypes.parquet"):
-            commit_bytes(run.path(shared), read_bytes(previous.path(shared)))
+        for uri_in in (classes_uri, prototypes_uri):
+            commit_bytes(uri_in(run), read_bytes(uri_in(previous)))
         for name in _MODEL_FILES:
-            source = previous.path(stage_folder("distill"), name)
-            commit_bytes(run.path(stage_folder("teacher"), name), read_bytes(source))
-        return {"model": previous.path(stage_folder("distill"))}
+            commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(STUDENT, name)))
+        return {"model": previous.path(STUDENT)}
 
     inputs = {"student": distilled["fingerprint"], "labelled": distilled["inputs"]["labelled"]}
     execute_stage(run, "teacher", inputs, copy)

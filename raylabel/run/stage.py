@@ -1,4 +1,4 @@
-"""What all stages share: skip what is finished, go on with what was interrupted, set aside what other settings made."""
+"""The one path of every stage: skip it, resume it, set it aside, or apply its later settings only."""
 
 import platform
 import time
@@ -11,9 +11,11 @@ from raylabel.files.storage import commit_json, digest, exists, list_files, move
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.lease import check_lease, hold_lease
 
+Artifact = dict[str, Any]
 
-def finished(run: RunFolder, stage: str) -> dict[str, Any]:
-    """The artifact of a stage that must be there.
+
+def finished(run: RunFolder, stage: str) -> Artifact:
+    """Return the artifact of a stage that must be finished.
 
     Raises:
         InputError: the stage is not finished.
@@ -24,55 +26,70 @@ def finished(run: RunFolder, stage: str) -> dict[str, Any]:
     return artifact
 
 
+def holds(artifact: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+    """Whether an artifact was made with these later settings. Mappings are compared key by key, at every depth."""
+    return all(
+        holds(artifact[name], value)
+        if isinstance(value, Mapping) and isinstance(artifact.get(name), Mapping)
+        else artifact.get(name) == value
+        for name, value in later.items()
+    )
+
+
 def execute_stage(
     run: RunFolder,
     stage: str,
     inputs: Mapping[str, Any],
-    work: Callable[[], dict[str, Any]],
+    work: Callable[[], Artifact],
     *,
-    is_complete: Callable[[dict[str, Any]], bool] = lambda artifact: True,
-) -> dict[str, Any]:
-    """Run a stage unless it is finished, and commit its artifact last.
+    later: Callable[[], Mapping[str, Any]] = dict,
+    apply_later: Callable[[Artifact], Artifact] = lambda artifact: artifact,
+    is_complete: Callable[[Artifact], bool] = lambda artifact: True,
+) -> Artifact:
+    """Run a stage unless it is finished, commit its artifact last, and apply its later settings where they changed.
 
-    The fingerprint of `inputs` decides: a finished stage of the same fingerprint is skipped, an interrupted one goes
-    on in its folder, and a folder that other inputs made is moved to `superseded/`.
+    The fingerprint of `inputs` decides. A finished stage with the same fingerprint is skipped. An interrupted stage
+    resumes in its folder. A folder that other inputs made is moved to `superseded/`.
 
     Args:
         run: the run folder.
-        stage: one of STAGES.
-        inputs: all that the outcome depends on, as JSON-able values: settings, digests of files, fingerprints of
+        stage: the name of one of STAGES.
+        inputs: everything that the outcome depends on, as JSON-able values: settings, digests of files, fingerprints of
             earlier stages.
-        work: does the stage's work and returns what the artifact says beside the common fields.
-        is_complete: whether a finished stage of the same fingerprint, whose artifact it gets, has no more to do. Where
-            it has, the artifact is removed, and the stage goes on as an interrupted one does.
+        work: does the stage's work and returns the artifact's content beside the common fields.
+        later: entries of the artifact that say which later settings it was made with. Called after the work.
+        apply_later: brings a finished stage up to its later settings without running it again. It commits the artifact.
+        is_complete: whether a finished stage with the same fingerprint has nothing left to do. If it has, its artifact
+            is removed and the stage resumes like an interrupted one.
 
     Raises:
         InputError: another driver is at work on the run.
     """
     with hold_lease(run) as driver_id:
-        return _execute(run, stage, inputs, work, is_complete, driver_id)
+        artifact = _execute(run, stage, inputs, work, is_complete, driver_id)
+        return artifact if holds(artifact, later()) else apply_later(artifact)
 
 
 def _execute(
     run: RunFolder,
     stage: str,
     inputs: Mapping[str, Any],
-    work: Callable[[], dict[str, Any]],
-    is_complete: Callable[[dict[str, Any]], bool],
+    work: Callable[[], Artifact],
+    is_complete: Callable[[Artifact], bool],
     driver_id: str,
-) -> dict[str, Any]:
-    folder, fingerprint = stage_folder(stage), digest(inputs)
+) -> Artifact:
+    folder, fingerprint, title = stage_folder(stage), digest(inputs), run.title(stage)
     artifact = run.artifact(folder)
     if artifact is not None and artifact["fingerprint"] == fingerprint:
         if is_complete(artifact):
-            print(f"{stage}: finished before, skipped", flush=True)
+            print(f"{title}: finished before, skipped", flush=True)
             return artifact
         remove(run.path(folder, "artifact.json"))
     started_uri = run.path(folder, "started.json")
     started = read_json(started_uri) if exists(started_uri) else None
     if started is not None and started["fingerprint"] != fingerprint:
         aside = run.path("superseded", f"{folder}-{started['fingerprint'][:8]}-{int(time.time())}")
-        print(f"{stage}: made before with other settings or data; moved to {aside}", flush=True)
+        print(f"{title}: made before with other settings or data; moved to {aside}", flush=True)
         move_folder(run.path(folder), aside)
         started = None
     elif started is None and list_files(run.path(folder)):
@@ -93,7 +110,7 @@ def _execute(
     }
     check_lease(run, driver_id)
     run.commit_artifact(folder, artifact)
-    print(f"{stage}: done in {seconds:.0f} s", flush=True)
+    print(f"{title}: done in {seconds:.0f} s", flush=True)
     return artifact
 
 

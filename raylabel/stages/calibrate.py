@@ -34,12 +34,13 @@ from raylabel.predictions.matching import verification_weights
 from raylabel.run.calibration import FOLDER, detections_from_table, fit_and_commit, fit_settings, load_corrector, refit
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
+from raylabel.run.models import TEACHER, fold_folder
 from raylabel.run.stage import execute_stage, finished
 from raylabel.schema import DETECTIONS, context_to_arrow
 from raylabel.stages.training_jobs import describe_model, fold_rows, fold_teacher_job
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -50,6 +51,17 @@ def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any
         "max_per_image": config.label.max_per_image,
         "seed": config.seed,
         **config.label.mask_quality_inputs,
+    }
+
+
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return the settings of the fit, and the digest of the stored corrector.
+
+    A refit that was interrupted has left another corrector than the artifact's, and only some of its tables.
+    """
+    return {
+        "settings": fit_settings(config.calibration, seed=config.seed),
+        "corrector_digest": digest(load_corrector(run).to_json()),
     }
 
 
@@ -67,13 +79,18 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
-        fitted = fit_and_commit(config, run, *_gather_detections(config, run, data))
+        gathered = _gather_detections(config, run, data)
+        fitted = fit_and_commit(run, config.calibration, *gathered, seed=config.seed)
         return fitted | {"num_split_images": num_split_images}
 
-    artifact = execute_stage(run, "calibrate", stage_inputs(config, run, data), work)
-    # A refit that was interrupted has left another corrector than the artifact's, and some of its tables.
-    is_whole = artifact["corrector_digest"] == digest(load_corrector(run).to_json())
-    return artifact if is_whole and artifact["settings"] == fit_settings(config) else refit(config, run)
+    return execute_stage(
+        run,
+        "calibrate",
+        inputs(config, run, data),
+        work,
+        later=lambda: later(config, run),
+        apply_later=lambda artifact: refit(run, config.calibration, seed=config.seed),
+    )
 
 
 class _Part(NamedTuple):
@@ -98,7 +115,13 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
 
     num_shards = sum(len(part.shards) for part in parts)
     with live_calibration(
-        run, "calibrate", num_bins=num_bins, num_shards=num_shards, is_matched=True, recount=recount
+        "calibrate",
+        run=run,
+        folder=FOLDER,
+        num_bins=num_bins,
+        num_shards=num_shards,
+        is_matched=True,
+        recount=recount,
     ) as live:
         for part in parts:
             for shard_id, table in _match_on_ray(config, run, part, live.actor):
@@ -122,7 +145,7 @@ def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
     num_folds = config.calibration.folds
     if not num_folds:
         shards = row_shards(range(len(data.calibration)), config.label.shard_size)
-        return [_Part(run.path("teacher"), "calibration", shards)]
+        return [_Part(run.path(TEACHER), "calibration", shards)]
     parts: list[_Part] = []
     for fold in range(num_folds):
         rows = fold_rows(len(data.labelled), fold, num_folds, config.seed).tolist()
@@ -130,19 +153,15 @@ def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
         shards = [
             shard | {"shard_id": num_before + shard["shard_id"]} for shard in row_shards(rows, config.label.shard_size)
         ]
-        parts.append(_Part(run.path(_fold_folder(fold)), "labelled", shards))
+        parts.append(_Part(run.path(fold_folder(fold)), "labelled", shards))
     return parts
-
-
-def _fold_folder(fold: int) -> str:
-    return f"{FOLDER}/fold-{fold}"
 
 
 def _train_fold_teachers(config: Config, run: RunFolder) -> None:
     trainings = [
         Training(
             build=partial(fold_teacher_job, config_dict(config), run.uri, fold),
-            folder=_fold_folder(fold),
+            folder=fold_folder(fold),
             num_steps=config.teacher.steps,
             identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
             description=describe_model(config.teacher, f"teacher without fold {fold}"),
@@ -183,7 +202,7 @@ class MatchShard:
         self._config = parse_config(config)
         self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
         self._class_weights = verification_weights(self._annotated)
-        self._predictor = Predictor(model_uri, self._config)
+        self._predictor = Predictor(model_uri, self._config.label, max_pixels=self._config.data.max_image_pixels)
         self._counter, self._calibration_actor = counter, calibration_actor
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:

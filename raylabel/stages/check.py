@@ -1,5 +1,6 @@
 """What a config would run, checked and counted, before anything is spent."""
 
+from pathlib import Path
 from typing import Any
 
 from raylabel.config import Config
@@ -10,7 +11,7 @@ from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.run.calibration import load_corrector
 from raylabel.run.data import RunData
-from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
 from raylabel.stages.preflight import check_teacher_fits, check_writable
@@ -19,13 +20,28 @@ from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
 
 
-def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Read all data, build both models, try whether the run folder can be written and holds the labels, and say what
-    would run; starts no Ray and leaves nothing.
+def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict[str, Any]:
+    """Check a config and its data, and tell what would run. Starts no Ray and leaves no file.
+
+    Reads all data, builds both models, and tries whether the run folder can be written and its disk holds the labels.
+
+    Args:
+        config: the run's config.
+        run: the run folder, a path or a URI. Without it, the config's `out`.
+
+    Returns:
+        The splits, classes, pool, disk space, and the state of every stage.
 
     Raises:
         InputError: anything that would stop the run.
+
+    Examples:
+        >>> import raylabel as rl
+        >>> found = rl.check(config, run)  # a run that is finished
+        >>> found["splits"]["labelled"]["num_images"], found["stages"]["label"]
+        (18, 'finished')
     """
+    run = run_folder(run or config.out)
     check_writable(run)
     data = RunData(config)
     splits = {}
@@ -44,9 +60,9 @@ def check_run(config: Config, run: RunFolder) -> dict[str, Any]:
         }
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
-    num_images, num_shards = count_pool(config, run, data)
+    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size)
     stages, rounds = stage_states(config, run, data)
-    disk = check_disk(config, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
+    disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
         "run": run.uri,
         "splits": splits,

@@ -8,15 +8,16 @@ from raylabel.config import Config, config_dict
 from raylabel.errors import InputError
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.models import BASELINE
+from raylabel.run.rounds import ROUND_STAGES, adopt_student, further_rounds, round_config, round_run
 from raylabel.run.stage import execute_stage, finished
+from raylabel.stages.run import run_one
 from raylabel.stages.training_jobs import describe_model, ensure_pool_index, student_job, training_inputs
 
 FOLDER = stage_folder("distill")
-BASELINE = f"{FOLDER}/supervised"
-"""Folder of the supervised baseline: the same start, steps and images a step, all of them labelled."""
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     labels = finished(run, "label")
     return {
@@ -31,21 +32,26 @@ def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any
     }
 
 
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return nothing: every setting of this stage makes it run again."""
+    return {}
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the student and, for comparison, the supervised baseline.
+    """Train the student and, for comparison, the supervised baseline. Then run the further rounds.
 
     Raises:
         InputError: the pool is not labelled yet, or selection kept nothing.
     """
     data, labels = RunData(config), finished(run, "label")
-    inputs = stage_inputs(config, run, data)
+    made_of = inputs(config, run, data)
 
     def training(folder: str, role: str, *, with_pool: bool) -> Training:
         return Training(
             build=partial(student_job, config_dict(config), run.uri, with_pool),
             folder=folder,
             num_steps=config.student.steps,
-            identity=[inputs, role],
+            identity=[made_of, role],
             description=describe_model(config.student, role),
         )
 
@@ -79,4 +85,14 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             "num_pool_instances": index.num_kept,
         }
 
-    return execute_stage(run, "distill", inputs, work)
+    artifact = execute_stage(run, "distill", made_of, work)
+    _run_further_rounds(config, run)
+    return artifact
+
+
+def _run_further_rounds(config: Config, run: RunFolder) -> None:
+    for number, this in further_rounds(config, run).items():
+        print(f"round {number}: the student of round {number - 1} is its teacher", flush=True)
+        adopt_student(round_run(run, number - 1), this)
+        for stage in ROUND_STAGES:
+            run_one(stage, round_config(config), this)

@@ -15,22 +15,30 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
-from raylabel.errors import InputError
+from raylabel.errors import InputError, NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
-from raylabel.files.storage import commit_json, digest, exists, join
+from raylabel.files.storage import digest
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
-from raylabel.run.rounds import further_rounds, student_correctors
+from raylabel.run.metrics import commit_metrics
+from raylabel.run.models import BASELINE, STUDENT, TEACHER, has_model
+from raylabel.run.rounds import (
+    adopt_student,
+    further_rounds,
+    round_config,
+    round_run,
+    student_calibration,
+    student_correctors,
+)
 from raylabel.run.stage import execute_stage, finished
 from raylabel.schema import INSTANCE
-from raylabel.stages.distill import BASELINE
-from raylabel.stages.distill import FOLDER as STUDENT
+from raylabel.stages.run import run_one
 
 FOLDER = stage_folder("evaluate")
 
@@ -56,7 +64,7 @@ def student_arm(number: int) -> str:
     return "student" if number == 1 else f"student-{number}"
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     labels = finished(run, "label")
     return {
@@ -78,6 +86,11 @@ def _student_correctors(config: Config, run: RunFolder) -> dict[str, Corrector]:
     return {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
 
 
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return nothing: every setting of this stage makes it run again."""
+    return {}
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
 
@@ -88,6 +101,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
+    if not config.calibration.folds:
+        _calibrate_student(config, run)
     data = RunData(config)
 
     def work() -> dict[str, Any]:
@@ -99,10 +114,23 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
                 for number, one in further_rounds(config, run).items()
             },
         }
-        commit_json(run.path(FOLDER, "metrics.json"), metrics)
+        commit_metrics(run, metrics)
         return {"num_images": len(data.validation), "metrics": metrics}
 
-    return execute_stage(run, "evaluate", stage_inputs(config, run, data), work)
+    return execute_stage(run, "evaluate", inputs(config, run, data), work)
+
+
+def _calibrate_student(config: Config, run: RunFolder) -> None:
+    """Fit the corrector of the last student's scores, in a run of its own."""
+    calibrated = student_calibration(run)
+    print(f"evaluate: the student is calibrated in {calibrated.uri}", flush=True)
+    adopt_student(round_run(run, config.student.rounds), calibrated)
+    try:
+        run_one("calibrate", round_config(config), calibrated)
+    except NoDetectionError:
+        print(
+            "evaluate: the student made no detection on the calibration split; its scores stay as they are", flush=True
+        )
 
 
 def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
@@ -112,9 +140,9 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
     rounds = {1: run, **further_rounds(config, run)}
     annotations = data.validation.to_json()
     groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
-    arms = {"teacher": run.path("teacher"), "supervised": run.path(BASELINE)}
-    arms |= {student_arm(number): one.path(STUDENT) for number, one in rounds.items()}
-    arms = {name: folder for name, folder in arms.items() if exists(join(folder, "model.json"))}
+    models = {"teacher": (run, TEACHER), "supervised": (run, BASELINE)}
+    models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
+    arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}
     results: dict[str, list[dict[str, Any]]] = {}
     for name in arms:
         results |= {name: [], f"{name}{CORRECTED}": []} if name in correctors else {name: []}
@@ -179,7 +207,10 @@ class PredictShard:
         parsed = parse_config(config)
         self._annotated = RunData(parsed).validation
         self._predictors = {
-            name: Predictor(uri, parsed, score_threshold=MIN_RESULT_SCORE) for name, uri in model_uris.items()
+            name: Predictor(
+                uri, parsed.label, max_pixels=parsed.data.max_image_pixels, score_threshold=MIN_RESULT_SCORE
+            )
+            for name, uri in model_uris.items()
         }
         self._counter, self._top_k = counter, parsed.label.top_k
 

@@ -3,7 +3,6 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -15,32 +14,34 @@ from raylabel.cluster.live_calibration import live_calibration
 from raylabel.cluster.map_shards import map_shards
 from raylabel.cluster.nodes import check_nodes
 from raylabel.cluster.progress_counter import live_progress
+from raylabel.cluster.prometheus import ImagesLeft
 from raylabel.cluster.session import connect
-from raylabel.config import Config, config_dict, dump_config
+from raylabel.config import Config, SelectionConfig, config_dict
 from raylabel.dataset.pool.manifest import ShardManifest, ShardReferences
-from raylabel.files.storage import commit_bytes, commit_json, digest, remove
+from raylabel.files.storage import digest
 from raylabel.run.calibration import fit_to_pool, load_corrector, refit
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.drift import compare_with_pool
-from raylabel.run.folder import RunFolder, load_run_config, stage_folder
+from raylabel.run.folder import RunFolder, commit_config, load_run_config, stage_folder
+from raylabel.run.labels.attempts import forget_attempts
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.kept import count_kept
 from raylabel.run.labels.ledger import Ledger
-from raylabel.run.labels.manifest import ensure_manifest, has_grown
+from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
 from raylabel.run.labels.shards import committed_shards, shard_uri
 from raylabel.run.labels.totals import summarise, too_many_bad, write_errors
 from raylabel.run.lease import hold_lease
-from raylabel.run.stage import execute_stage, finished
+from raylabel.run.stage import execute_stage, finished, holds
 from raylabel.stages.label_worker import LabelShard
 from raylabel.stages.preflight import check_teacher_fits
 
 FOLDER = stage_folder("label")
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -50,6 +51,15 @@ def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any
         }
         | config.label.mask_quality_inputs,
         "max_image_pixels": config.data.max_image_pixels,
+    }
+
+
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return the corrector, the selection, and the calibration that drift was measured against."""
+    return {
+        "corrector_digest": digest(load_corrector(run).to_json()),
+        "selection_settings": config_dict(config.selection),
+        "drift": {"calibration": finished(run, "calibrate")["fingerprint"]},
     }
 
 
@@ -65,20 +75,38 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             labels of the others stay committed).
     """
     data = RunData(config)
-    inputs = stage_inputs(config, run, data)
+    made_of = inputs(config, run, data)
     check_teacher_fits(run, data, load_corrector(run))
     with hold_lease(run) as driver_id:
-        execute_stage(
+        artifact = execute_stage(
             run,
             "label",
-            inputs,
-            lambda: _label_pool(config, run, data, fingerprint=digest(inputs), driver_id=driver_id),
+            made_of,
+            lambda: _label_pool(config, run, data, fingerprint=digest(made_of), driver_id=driver_id),
+            later=lambda: later(config, run),
+            apply_later=lambda artifact: apply_later(config, run, artifact),
             is_complete=lambda artifact: not has_grown(run, data, artifact),
         )
-        return refresh(config, run)
+    _print_kept(run, artifact)
+    return artifact
 
 
-def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
+def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
+    """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
+
+    Raises:
+        InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
+    """
+    config = load_run_config(run, {"calibration.corrector": corrector})
+    with hold_lease(run):
+        refit(run, config.calibration, seed=config.seed)
+        artifact = apply_later(config, run, finished(run, "label"))
+        commit_config(run, config)
+    _print_kept(run, artifact)
+    return artifact
+
+
+def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dict[str, Any]:
     """Bring stored labels and their artifact up to the run's corrector and the config's selection.
 
     A corrector that uses the pool's scores is fitted to them first: they are known only now. Drift against the
@@ -87,31 +115,35 @@ def refresh(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: nothing was labelled yet.
     """
-    artifact = finished(run, "label")
-    fit_to_pool(config, run)
+    fit_to_pool(run, config.calibration, seed=config.seed)
     corrector, classes = load_corrector(run), load_classes(run)
     apply_corrector(run, corrector, num_classes=classes.num_classes)
-    current = {"corrector_digest": digest(corrector.to_json()), "selection_settings": config_dict(config.selection)}
-    if any(artifact.get(name) != value for name, value in current.items()):
-        artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config, run)}
+    current = later(config, run)
+    of_drift = {"drift": current.pop("drift")}
+    if not holds(artifact, current):
+        artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config.selection, run)}
         run.commit_artifact(FOLDER, artifact)
-    if artifact.get("drift", {}).get("calibration") != finished(run, "calibrate")["fingerprint"]:
+    if not holds(artifact, of_drift):
         artifact |= {"drift": compare_with_pool(run)}
         run.commit_artifact(FOLDER, artifact)
-    kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
-    by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
-    print(f"label: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
-    if artifact["drift"]["warning"]:
-        print(f"label: WARNING: {artifact['drift']['warning']}", flush=True)
     return artifact
 
 
-def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
+def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
+    title = run.title("label")
+    kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
+    by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
+    print(f"{title}: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if artifact["drift"]["warning"]:
+        print(f"{title}: WARNING: {artifact['drift']['warning']}", flush=True)
+
+
+def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any]:
     """How many stored predictions the selection keeps, by frequency group, and why the others are dropped."""
     groups = load_classes(run).frequency_groups
     kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
     for uri in committed_shards(run).values():
-        kept_of_shard, dropped_of_shard = count_kept(uri, config.selection, groups)
+        kept_of_shard, dropped_of_shard = count_kept(uri, selection, groups)
         kept += kept_of_shard
         dropped.update(dropped_of_shard)
     by_group = {letter: int(kept[groups == letter].sum()) for letter in ("r", "c", "f")}
@@ -119,17 +151,22 @@ def count_selection(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
-    manifest = ensure_manifest(config, run, data)
-    counts = {"num_shards": manifest.num_shards, "num_images": manifest.num_images}
-    commit_json(run.path(FOLDER, "plan.json"), {**counts, "fingerprint": fingerprint, "started": time.time()})
+    manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
+    commit_plan(run, manifest, fingerprint=fingerprint)
     committed = committed_shards(run)
     ledger = Ledger(run, committed)
     _check_quarantined(config, run, manifest, ledger)
-    check_disk(config, run, num_images=manifest.num_images)
+    check_disk(config.label, run, num_images=manifest.num_images)
     missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
     if len(missing):
         _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
-    return summarise(config, run, **counts) | {"pool_digest": manifest.digest}
+    totals = summarise(
+        run,
+        num_images=manifest.num_images,
+        num_shards=manifest.num_shards,
+        max_bad_fraction=config.label.max_bad_fraction,
+    )
+    return totals | {"pool_digest": manifest.digest}
 
 
 def _label_shards(
@@ -146,7 +183,7 @@ def _label_shards(
     check_nodes(run, uses_gpus=config.label.num_gpus > 0)
     classes, corrector = load_classes(run), load_corrector(run)
     # Markers of this process's earlier calls, which were stopped perhaps on purpose.
-    remove(run.path(FOLDER, "attempts"))
+    forget_attempts(run)
 
     def recount(shard_id: int) -> pa.Table:
         uri = shard_uri(run, shard_id)
@@ -154,7 +191,13 @@ def _label_shards(
 
     with (
         live_calibration(
-            run, "label", num_bins=HISTOGRAM_BINS, num_shards=manifest.num_shards, is_matched=False, recount=recount
+            "label",
+            run=run,
+            folder=FOLDER,
+            num_bins=HISTOGRAM_BINS,
+            num_shards=manifest.num_shards,
+            is_matched=False,
+            recount=recount,
         ) as live,
         live_progress(
             "label",
@@ -164,6 +207,7 @@ def _label_shards(
             folder=FOLDER,
             done=ledger.num_images,
             quarantined=ledger.num_quarantined,
+            show_left=ImagesLeft(run).show,
         ) as counter,
     ):
         live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
@@ -186,30 +230,16 @@ def _label_shards(
                 _check_quarantined(config, run, manifest, ledger)
         finally:
             ledger.write()
-    remove(run.path(FOLDER, "attempts"))
+    forget_attempts(run)
 
 
 def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, ledger: Ledger) -> None:
     """End the stage as soon as the images that are left can't bring it below `label.max_bad_fraction`."""
     if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
         raise too_many_bad(
-            config,
             run,
             write_errors(run, [shard_uri(run, shard_id) for shard_id in ledger.shards_with_quarantined()]),
             num_images=manifest.num_images,
             num_left=manifest.num_images - ledger.num_images,
+            max_bad_fraction=config.label.max_bad_fraction,
         )
-
-
-def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
-    """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
-
-    Raises:
-        InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
-    """
-    config = load_run_config(run, {"calibration.corrector": corrector})
-    with hold_lease(run):
-        refit(config, run)
-        artifact = refresh(config, run)
-        commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-    return artifact

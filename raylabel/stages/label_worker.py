@@ -17,14 +17,15 @@ from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_shard
-from raylabel.files.storage import commit_table, digest
+from raylabel.files.storage import digest
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
 from raylabel.run.labels.rows import InstanceRows
-from raylabel.run.labels.shards import STATUS_OK, shard_uri
+from raylabel.run.labels.shards import STATUS_OK, commit_shard
 from raylabel.run.lease import check_lease
+from raylabel.run.models import TEACHER
 from raylabel.schema import LABELS, SHARD_PHASES
 
 _REPORT_SECONDS = 0.5
@@ -52,7 +53,9 @@ class LabelShard:
         self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
-        self._predictor = Predictor(self._run.path("teacher"), self._config)
+        self._predictor = Predictor(
+            self._run.path(TEACHER), self._config.label, max_pixels=self._config.data.max_image_pixels
+        )
         self._metrics = ShardMetrics(self._run)
         self._reported = 0.0
 
@@ -80,10 +83,7 @@ class LabelShard:
         metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
         with seconds.phase("write"):
             check_lease(self._run, self._driver_id)
-            commit_table(
-                shard_uri(self._run, shard_id),
-                table.replace_schema_metadata({name: str(value) for name, value in metadata.items()}),
-            )
+            commit_shard(self._run, shard_id, table, metadata)
         self._calibration_actor.add.remote(shard_id, bins)
         attempt.forget()
         report |= {

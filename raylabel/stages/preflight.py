@@ -12,11 +12,13 @@ from raylabel.cluster.capacity import check_workers_fit, resolve_workers
 from raylabel.cluster.nodes import check_nodes
 from raylabel.config import Config, StudentConfig, TeacherConfig
 from raylabel.errors import InputError, StorageError
-from raylabel.files.storage import commit_bytes, join, read_json, remove
-from raylabel.run.classes import RunClasses, load_classes
+from raylabel.files.storage import commit_bytes, join, remove
+from raylabel.run.calibration import corrector_uri
+from raylabel.run.classes import RunClasses, classes_uri, load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.disk_need import nearest_folder
+from raylabel.run.models import TEACHER, description_uri, num_model_classes
 from raylabel.run.stage import finished
 
 
@@ -66,17 +68,16 @@ def check_teacher_fits(run: RunFolder, data: RunData, corrector: Corrector) -> N
     # A labelled file is large: it is read only where it is another one than the teacher learnt from.
     if finished(run, "teacher").get("inputs", {}).get("labelled") != data.labelled_digest:
         _check_same_classes(run, classes, data)
-    description = run.path("teacher", "model.json")
-    num_classes = read_json(description)["num_classes"]
+    num_classes = num_model_classes(run, TEACHER)
     if num_classes != classes.num_classes:
         raise InputError(
-            f"{description}: the teacher has {num_classes} classes, the labelled set {classes.num_classes}; "
-            "run teacher again"
+            f"{description_uri(run, TEACHER)}: the teacher has {num_classes} classes, the labelled set "
+            f"{classes.num_classes}; run teacher again"
         )
     try:
         corrector(Detections.of_scores([], [], num_classes=classes.num_classes))
     except ValueError as error:
-        raise InputError(f"{run.path('calibration', 'corrector.json')}: {error}; run calibrate again") from error
+        raise InputError(f"{corrector_uri(run)}: {error}; run calibrate again") from error
 
 
 def _check_same_classes(run: RunFolder, classes: RunClasses, data: RunData) -> None:
@@ -86,6 +87,6 @@ def _check_same_classes(run: RunFolder, classes: RunClasses, data: RunData) -> N
         if now.get(category_id) != then.get(category_id):
             raise InputError(
                 f"{data.config.data.labelled}: category {category_id} is {now.get(category_id, 'none')!r}, in "
-                f"{run.path('classes.json')} {then.get(category_id, 'none')!r}: the labelled file has changed; give "
+                f"{classes_uri(run)} {then.get(category_id, 'none')!r}: the labelled file has changed; give "
                 "the old one, or do all stages again with raylabel run"
             )

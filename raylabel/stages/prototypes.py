@@ -13,16 +13,16 @@ from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, config_dict, parse_config
-from raylabel.files.storage import commit_table, exists, file_digest
+from raylabel.files.storage import file_digest
 from raylabel.models.saved import save_segmenter
 from raylabel.run.classes import commit_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.models import EMBEDDER, has_model
+from raylabel.run.prototypes import commit_prototypes
 from raylabel.run.stage import execute_stage
-from raylabel.schema import PROTOTYPES
 from raylabel.smoothing import PrototypeSums
 from raylabel.stages.training_jobs import (
-    EMBEDDER,
     class_targets,
     describe_model,
     new_segmenter,
@@ -36,7 +36,7 @@ from raylabel.training.examples import LabelledExamples
 FOLDER = stage_folder("prototypes")
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     embedder = config.smoothing.embedder
     return {
@@ -47,6 +47,11 @@ def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any
         "layer": config.smoothing.layer,
         "seed": config.seed,
     }
+
+
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return nothing: every setting of this stage makes it run again."""
+    return {}
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     data = RunData(config)
     commit_classes(run, data)
-    return execute_stage(run, "prototypes", stage_inputs(config, run, data), lambda: _embed_classes(config, run, data))
+    return execute_stage(run, "prototypes", inputs(config, run, data), lambda: _embed_classes(config, run, data))
 
 
 def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | None:
@@ -83,7 +88,7 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | No
             description=describe_model(config.teacher, "embedder"),
         )
         train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="warm-up")
-    elif not exists(run.path(EMBEDDER, "model.json")):
+    elif not has_model(run, EMBEDDER):
         segmenter = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
         if not segmenter.embed_layers:
             return None
@@ -96,7 +101,7 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
     if model_uri is None:
         num_classes = data.labelled.num_classes
         nothing = PrototypeSums(counts=np.zeros(num_classes, np.int64), sums=np.zeros((num_classes, 1)))
-        return {"num_images": 0, **_commit_prototypes(run, nothing)}
+        return {"num_images": 0, **_commit(run, nothing)}
     connect()
     num_images = len(data.labelled)
     shards = row_shards(range(num_images), config.label.shard_size)
@@ -114,26 +119,15 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
                 )
                 sums = part if sums is None else sums + part
     assert sums is not None, "a labelled set has images"
-    return {"num_images": num_images, **_commit_prototypes(run, sums)}
+    return {"num_images": num_images, **_commit(run, sums)}
 
 
-def _commit_prototypes(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
-    embeddings = sums.prototypes()
-    commit_table(
-        run.path(FOLDER, "prototypes.parquet"),
-        pa.table(
-            {
-                "class_index": np.arange(len(sums.counts), dtype=np.int32),
-                "num_instances": sums.counts.astype(np.int64),
-                "embedding": embeddings.astype(np.float32).tolist(),
-            },
-            schema=PROTOTYPES,
-        ),
-    )
+def _commit(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
+    commit_prototypes(run, sums)
     return {
         "num_instances": int(sums.counts.sum()),
         "num_classes_without_instance": int((sums.counts == 0).sum()),
-        "embedding_size": int(embeddings.shape[1]),
+        "embedding_size": int(sums.sums.shape[1]),
     }
 
 
@@ -149,7 +143,7 @@ class EmbedShard:
         )
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
-        self._predictor = Predictor(model_uri, parsed)
+        self._predictor = Predictor(model_uri, parsed.label, max_pixels=parsed.data.max_image_pixels)
         self._layer = parsed.smoothing.layer
         self._batch_size = parsed.label.batch_size
 

@@ -1,24 +1,32 @@
 """Stage 7: the report, one HTML file of what the run's folder says."""
 
+from itertools import takewhile
 from typing import Any
 
 from raylabel.config import Config
 from raylabel.files.storage import commit_bytes
 from raylabel.report.page import build_report
 from raylabel.run.data import RunData
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import STAGES, RunFolder
 from raylabel.run.rounds import further_rounds
 from raylabel.run.stage import execute_stage, finished
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
-    stages = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
-    inputs = {stage: finished(run, stage)["fingerprint"] for stage in stages}
-    rounds = further_rounds(config, run)
-    inputs |= {f"round-{number}": finished(one, "distill")["fingerprint"] for number, one in rounds.items()}
-    inputs |= {"corrector": finished(run, "label")["corrector_digest"], "pool": finished(run, "label")["pool_digest"]}
-    return inputs
+    before = takewhile(lambda spec: spec.name != "report", STAGES)
+    labels, rounds = finished(run, "label"), further_rounds(config, run)
+    return {
+        **{spec.name: finished(run, spec.name)["fingerprint"] for spec in before},
+        **{f"round-{number}": finished(one, "distill")["fingerprint"] for number, one in rounds.items()},
+        "corrector": labels["corrector_digest"],
+        "pool": labels["pool_digest"],
+    }
+
+
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return nothing: every setting of this stage makes it run again."""
+    return {}
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -29,6 +37,6 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         commit_bytes(run.path("report", "index.html"), page)
         return {"num_bytes": len(page)}
 
-    artifact = execute_stage(run, "report", stage_inputs(config, run, RunData(config)), work)
+    artifact = execute_stage(run, "report", inputs(config, run, RunData(config)), work)
     print(f"report: {run.path('report', 'index.html')}", flush=True)
     return artifact

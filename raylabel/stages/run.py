@@ -1,80 +1,54 @@
 """A run from end to end: every stage in order, skipping what is finished."""
 
-import importlib
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from raylabel.cluster.session import connect
-from raylabel.config import Config, dump_config
-from raylabel.errors import NoDetectionError
-from raylabel.files.storage import commit_bytes
-from raylabel.run.folder import STAGES, RunFolder
+from raylabel.config import Config
+from raylabel.run.folder import STAGES, RunFolder, commit_config, run_folder
 from raylabel.run.lease import hold_lease
-from raylabel.run.rounds import (
-    ROUND_STAGES,
-    adopt_student,
-    further_rounds,
-    round_config,
-    round_run,
-    student_calibration,
-)
+from raylabel.stages.modules import stage_module
 from raylabel.stages.preflight import check_cluster, check_writable
 
-Stage = Callable[[Config, RunFolder], dict[str, Any]]
-
-# Modules of stages, and `check`, are loaded when they are needed: torch takes seconds that not all of them need.
-
-
-def _run_stage(stage: str) -> Stage:
-    module: Any = importlib.import_module(f"raylabel.stages.{stage}")
-    return module.run_stage
+# `check` and the modules of stages are loaded when they are needed: torch takes seconds that not all of them need.
 
 
 def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
-    """Run one stage; the stages before it must be finished. The config is kept in the run. Further rounds belong to
-    `distill`, the calibration of the last student to `evaluate`.
+    """Run one stage, and keep the config in the run. The stages that it needs must be finished.
 
     Raises:
-        InputError: the run folder can't be written, another driver is at work on the run, or as of the stage.
+        InputError: the run folder can't be written, another driver is at work on the run, or the stage refuses its
+            input.
     """
     check_writable(run)
     with hold_lease(run):
-        commit_bytes(run.path("config.yaml"), dump_config(config).encode())
-        if stage == "evaluate" and not config.calibration.folds:
-            _calibrate_student(config, run)
-        artifact = _run_stage(stage)(config, run)
-        if stage == "distill":
-            _run_further_rounds(config, run)
-        return artifact
+        commit_config(run, config)
+        return stage_module(stage).run_stage(config, run)
 
 
-def _run_further_rounds(config: Config, run: RunFolder) -> None:
-    for number, this in further_rounds(config, run).items():
-        print(f"round {number}: the student of round {number - 1} is its teacher", flush=True)
-        adopt_student(round_run(run, number - 1), this)
-        for stage in ROUND_STAGES:
-            run_one(stage, round_config(config), this)
+def run_pipeline(config: Config, run: RunFolder | Path | str | None = None) -> dict[str, dict[str, Any]]:
+    """Run all stages. Finished ones are skipped, and an interrupted one resumes.
 
+    Args:
+        config: the run's config.
+        run: the run folder, a path or a URI. Without it, the config's `out`.
 
-def _calibrate_student(config: Config, run: RunFolder) -> None:
-    calibrated = student_calibration(run)
-    print(f"evaluate: the student is calibrated in {calibrated.uri}", flush=True)
-    adopt_student(round_run(run, config.student.rounds), calibrated)
-    try:
-        run_one("calibrate", round_config(config), calibrated)
-    except NoDetectionError:
-        print(
-            "evaluate: the student made no detection on the calibration split; its scores stay as they are", flush=True
-        )
-
-
-def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Run all stages; returns the artifact of each.
+    Returns:
+        The artifact of each stage by the stage's name.
 
     Raises:
-        InputError: anything that `check_run` or `check_cluster` finds, before the first stage starts; or another driver
-            is at work on the run.
+        InputError: `check_run` or `check_cluster` finds a fault, before the first stage starts; or another driver is at
+            work on the run.
+
+    Examples:
+        >>> import raylabel as rl
+        >>> artifacts = rl.run_pipeline(config, run)  # doctest: +ELLIPSIS
+        prototypes: finished before, skipped
+        ...
+        >>> artifacts["label"]["num_images"]
+        32
     """
+    run = run_folder(run or config.out)
     from raylabel.stages.check import check_run
     from raylabel.stages.states import FINISHED
 
@@ -84,4 +58,4 @@ def run_pipeline(config: Config, run: RunFolder) -> dict[str, dict[str, Any]]:
         connect()
         check_cluster(config, run, to_do, num_shards=found["pool"]["num_shards"])
     with hold_lease(run):
-        return {stage: run_one(stage, config, run) for stage in STAGES}
+        return {spec.name: run_one(spec.name, config, run) for spec in STAGES}

@@ -4,14 +4,24 @@ The live parts are what a driver at work last wrote of its progress and of its c
 decide nothing. The seconds of committed shards show where the time of the label stage goes.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raylabel.files.storage import exists, read_json
-from raylabel.run.folder import STAGES, RunFolder, load_run_config, stage_folder
+from raylabel.run.folder import (
+    STAGES,
+    RunFolder,
+    is_run,
+    is_started,
+    load_run_config,
+    run_folder,
+    stage_folder,
+    stage_spec,
+)
 from raylabel.run.labels.ledger import read_ledger
+from raylabel.run.labels.manifest import load_plan
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.live_files import read_progress, read_snapshot
 from raylabel.run.rounds import further_rounds
@@ -39,30 +49,39 @@ def slowest_shards(shards: pa.Table, num: int) -> list[dict[str, Any]]:
     return [row | {"images_per_second": row["num_images"] / max(row["seconds"], 1e-3)} for row in rows]
 
 
-LIVE_STAGES = ("calibrate", "label")
-"""Stages with a calibration actor."""
-
-
-def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
-    """Each stage's state (`finished`, `started` or `not started`), and of the labels: shards and images done and in
-    all, images/s, quarantined images, seconds by phase. Of stages that are at work: the figures of their progress line,
-    and of `calibrate` and `label` the live view of the raw scores (`live_calibration.live_figures`), with their age. Of
-    further rounds that have begun: the same.
+def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str, Any]:
+    """Tell how far a run is.
 
     Args:
-        num_slowest: so many of the slowest shards are listed.
+        run: the run folder, a path or a URI.
+        num_slowest: how many of the slowest shards to list.
+
+    Returns:
+        - `stages`: each stage's state (`finished`, `started` or `not started`), seconds and fingerprint.
+        - `labels`: shards and images, done and in all; images per second; quarantined images; seconds per phase.
+        - `progress`: the figures of the progress line of each stage at work, with their age.
+        - `live`: the live view of the raw scores of each stage at work (see `live_calibration.live_figures`).
+        - `rounds`: the same of each further round that has begun, by its number.
 
     Raises:
         InputError: the folder is not a run.
+
+    Examples:
+        >>> import raylabel as rl
+        >>> status = rl.status(run)
+        >>> [(one["stage"], one["state"]) for one in status["stages"][:2]]
+        [('prototypes', 'finished'), ('teacher', 'finished')]
+        >>> status["labels"]["images_done"], status["labels"]["images_total"]
+        (32, 32)
     """
+    run = run_folder(run)
     config = load_run_config(run)
     stages: list[dict[str, Any]] = []
-    for stage in STAGES:
-        artifact = run.artifact(stage_folder(stage))
-        started = exists(run.path(stage_folder(stage), "started.json"))
+    for spec in STAGES:
+        artifact, started = run.artifact(spec.folder), is_started(run, spec.name)
         stages.append(
             {
-                "stage": stage,
+                "stage": spec.name,
                 "state": "finished" if artifact else "started" if started else "not started",
                 "seconds": artifact["seconds"] if artifact else None,
                 "fingerprint": artifact["fingerprint"][:12] if artifact else None,
@@ -70,7 +89,7 @@ def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
         )
     at_work = [one["stage"] for one in stages if one["state"] == "started"]
     progress = {stage: read_progress(run, stage_folder(stage)) for stage in at_work}
-    live = {stage: read_snapshot(run, stage_folder(stage)) for stage in at_work if stage in LIVE_STAGES}
+    live = {stage: read_snapshot(run, stage_folder(stage)) for stage in at_work if stage_spec(stage).is_live}
     return {
         "run": run.uri,
         "stages": stages,
@@ -80,16 +99,16 @@ def run_status(run: RunFolder, *, num_slowest: int = 0) -> dict[str, Any]:
         "rounds": {
             str(number): run_status(one, num_slowest=num_slowest)
             for number, one in further_rounds(config, run).items()
-            if exists(one.path("config.yaml"))
+            if is_run(one)
         },
     }
 
 
 def _label_status(run: RunFolder, num_slowest: int) -> dict[str, Any] | None:
-    plan_uri = run.path(stage_folder("label"), "plan.json")
-    if not exists(plan_uri):
+    plan = load_plan(run)
+    if plan is None:
         return None
-    plan, shards = read_json(plan_uri), read_ledger(run, committed_shards(run))
+    shards = read_ledger(run, committed_shards(run))
     totals = {
         name: pc.sum(shards[name]).as_py() or 0
         for name in ("num_images", "num_instances", "num_quarantined", "seconds")

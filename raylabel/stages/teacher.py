@@ -14,7 +14,7 @@ from raylabel.stages.training_jobs import describe_model, new_segmenter, teacher
 FOLDER = stage_folder("teacher")
 
 
-def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
+def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     smoothing = {name: getattr(config.smoothing, name) for name in ("kind", "eps_min", "eps_max", "tau")}
     return {
@@ -26,6 +26,11 @@ def stage_inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any
     }
 
 
+def later(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Return nothing: every setting of this stage makes it run again."""
+    return {}
+
+
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train the teacher; an interrupted training goes on from its last checkpoint. With `teacher.steps` 0 it is given.
 
@@ -33,7 +38,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         InputError: prototypes are not made yet, or the cluster is too small.
     """
     data = RunData(config)
-    inputs = stage_inputs(config, run, data)
+    made_of = inputs(config, run, data)
 
     def work() -> dict[str, Any]:
         if config.teacher.steps == 0:
@@ -44,10 +49,10 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             build=partial(teacher_job, config_dict(config), run.uri),
             folder=FOLDER,
             num_steps=config.teacher.steps - warmup_steps(config),
-            identity=inputs,
+            identity=made_of,
             description=describe_model(config.teacher, "teacher"),
         )
         train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="teacher")
         return {"steps": config.teacher.steps, "num_images": len(data.labelled)}
 
-    return execute_stage(run, "teacher", inputs, work)
+    return execute_stage(run, "teacher", made_of, work)

@@ -25,6 +25,7 @@ from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
+from raylabel.run.models import EMBEDDER, TEACHER, pool_index_uri
 from raylabel.run.prototypes import load_similarity
 from raylabel.smoothing import soft_targets
 from raylabel.training.augment.views import view
@@ -39,12 +40,6 @@ from raylabel.training.pool.relabel import Relabeller, Relabelling
 from raylabel.training.pool.stream import PoolStream
 from raylabel.training.pool.targets import PoolTargets
 from raylabel.training.validation import ValidationAP
-
-EMBEDDER = "prototypes/embedder"
-"""Folder in the run of the model that made the prototypes, where it was trained or built here."""
-
-POOL_INDEX = "student/pool_index.parquet"
-"""File in the run: schema.POOL_INDEX."""
 
 RESOURCES = (
     "num_workers",
@@ -143,7 +138,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     student, data = config.student, RunData(config)
     labelled = data.labelled
     if student.init == "teacher":
-        segmenter, _ = load_segmenter(run.path("teacher"))
+        segmenter, _ = load_segmenter(run.path(TEACHER))
     else:
         segmenter = new_segmenter(student, num_classes=labelled.num_classes, seed=config.seed)
     job = TrainJob(
@@ -232,10 +227,10 @@ def pool_targets(config: Config) -> PoolTargets:
 
 def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
     """The index of the run's labels as the student learns from them; made where it is not there yet."""
-    uri, choice, threshold = run.path(POOL_INDEX), pool_choice(config, run), config.student.repeat_threshold
+    uri, choice, threshold = pool_index_uri(run), pool_choice(config, run), config.student.repeat_threshold
     if not exists(uri):
         shards = committed_shards(run)
-        with Progress("pool index", len(shards) * (2 if threshold else 1), unit="shards") as progress:
+        with Progress(run.title("pool index"), len(shards) * (2 if threshold else 1), unit="shards") as progress:
             commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
     return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
 

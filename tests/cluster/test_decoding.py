@@ -124,14 +124,14 @@ def test_lookahead_follows_the_largest_image() -> None:
 @pytest.mark.ray
 def test_the_way_is_chosen_by_setting(config: Config, ray_session: None) -> None:
     def kind(**label: object) -> type:
-        return type(build_decoder(replace(config, label=replace(config.label, **label))))
+        return type(build_decoder(replace(config.label, **label), max_pixels=config.data.max_image_pixels))
 
     assert kind() is ThreadDecoder
     assert kind(num_gpus=1) is TaskDecoder
     assert kind(num_gpus=1, decoding="threads") is ThreadDecoder
     assert kind(decoding="tasks") is TaskDecoder
-    settings = replace(config, label=replace(config.label, decoding="tasks", num_workers=10_000))
-    many = build_decoder(settings)
+    settings = replace(config.label, decoding="tasks", num_workers=10_000)
+    many = build_decoder(settings, max_pixels=config.data.max_image_pixels)
     assert 1 <= many.lookahead.max_pixels < 1 << 25, "a share of the object store"
 
 

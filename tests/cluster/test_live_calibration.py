@@ -78,8 +78,9 @@ def test_a_restarted_actor_gets_what_it_misses_and_nothing_twice(tmp_path: Path)
     commit_json(run.path("classes.json"), {"categories": categories, "is_federated": False})
     bins = [bins_of(seed) for seed in range(4)]
     live = LiveCalibration(
-        run,
         "calibrate",
+        run=run,
+        folder="calibration",
         num_bins=5,
         num_shards=6,
         is_matched=True,

@@ -105,7 +105,7 @@ def test_marginal_is_fitted_to_the_pool_once_it_is_labelled(config: Config, prep
     config = replace(config, calibration=replace(config.calibration, corrector="marginal"))
     run = prepare(config, tmp_path / "run")
     put_detections(run, np.arange(60) % 6, num_images=60)
-    calibration.refit(config, run)
+    calibration.refit(run, config.calibration, seed=config.seed)
     before = read_json(run.path("calibration", "corrector.json"))
     assert finished(run, "calibrate")["pool"] is None
     artifact = run_one("label", config, run)
@@ -131,7 +131,7 @@ def test_labels_of_another_teacher_are_not_the_pool(config: Config, prepare: Any
     put_detections(run, np.arange(60) % 6, num_images=60)
     label.run_stage(config, run)
     run.commit_artifact("teacher", {"fingerprint": "another", "seconds": 0.0})
-    calibration.refit(config, run)
+    calibration.refit(run, config.calibration, seed=config.seed)
     assert finished(run, "calibrate")["pool"] is None
 
 

@@ -14,7 +14,7 @@ from raylabel.models.saved import load_segmenter
 from raylabel.report.console import format_status
 from raylabel.run.calibration import load_corrector, load_detections
 from raylabel.run.data import RunData
-from raylabel.run.folder import STAGES, RunFolder, load_run_config
+from raylabel.run.folder import STAGES, RunFolder, load_run_config, stage_spec
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.rounds import student_calibration, student_correctors
 from raylabel.run.stage import finished
@@ -23,10 +23,13 @@ from raylabel.stages import calibrate, distill
 from raylabel.stages.check import check_run
 from raylabel.stages.label import recalibrate
 from raylabel.stages.run import run_one, run_pipeline
-from raylabel.stages.states import AGAIN, FINISHED, NEW, REFIT, RESELECT
+from raylabel.stages.states import AGAIN, FINISHED, LATER, NEW
 from raylabel.stages.status import run_status
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+REFIT, RESELECT = (LATER.format(about=stage_spec(name).later_about) for name in ("calibrate", "label"))
 
 
 def modified(run: RunFolder, pattern: str) -> dict[str, int]:
@@ -43,7 +46,7 @@ def finished_run(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_
 
 def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
     config, run, artifacts = finished_run
-    assert tuple(artifacts) == STAGES
+    assert tuple(artifacts) == tuple(spec.name for spec in STAGES)
     assert load_run_config(run) == config
     tables = {
         "prototypes/prototypes.parquet": PROTOTYPES,

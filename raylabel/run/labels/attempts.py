@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, list_files, remove
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import LABELS_FOLDER
 
 CAREFUL_FROM_ATTEMPT = 3
 DEATHS_TO_QUARANTINE = 3
@@ -21,6 +22,8 @@ DEATHS_AT_THE_END = 10
 """After the last image little is done: so many deaths there are no chance."""
 
 KILLED_ITS_WORKER = "killed its worker"
+
+_ATTEMPTS = "attempts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def begin_attempt(run: RunFolder, shard_id: int, driver_id: str) -> ShardAttempt
     Raises:
         InputError: too many workers died when all images were done.
     """
-    folder = run.path("labels", "attempts", driver_id, f"shard-{shard_id:08d}")
+    folder = run.path(LABELS_FOLDER, _ATTEMPTS, driver_id, f"shard-{shard_id:08d}")
     markers = sorted(tuple(info.base_name.split(".", 1)) for info in list_files(folder))
     taken_up: dict[str, list[int]] = {}
     for attempt, kind in markers:
@@ -98,3 +101,8 @@ def begin_attempt(run: RunFolder, shard_id: int, driver_id: str) -> ShardAttempt
     number = 1 + sum(kind == "attempt" for _, kind in markers)
     commit_bytes(f"{folder}/{number:04d}.attempt", b"")
     return ShardAttempt(folder=folder, number=number, deaths=deaths, survived=frozenset(survived))
+
+
+def forget_attempts(run: RunFolder) -> None:
+    """Remove the markers of all attempts at all shards."""
+    remove(run.path(LABELS_FOLDER, _ATTEMPTS))

@@ -32,7 +32,7 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -
     metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
     stale = [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
     if stale:
-        with Progress("recalibrate", len(stale), unit="shards") as progress:
+        with Progress(run.title("recalibrate"), len(stale), unit="shards") as progress:
             for done, _ in enumerate(map_on_threads(rewrite, stale), start=1):
                 progress.update(done)
     return len(stale)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
-from raylabel.config import Config
+from raylabel.config import LabelConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import list_files, open_uri
+from raylabel.files.storage import open_uri
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import shard_files
 
 BYTES_PER_INSTANCE = 430
 """Stored size of a prediction of a real detector: 270 of them its mask's (`docs/decisions.md`)."""
@@ -49,20 +50,19 @@ class DiskNeed:
         return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} an image), {free}"
 
 
-def disk_need(config: Config, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
+def disk_need(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
     """Space that the labels of a pool still take, and what there is.
 
     Args:
         num_images: of the pool; those of committed shards need nothing more, and tell how much the others will.
         keeps_labels: whether committed shards stay, and are not set aside to be made again.
     """
-    size = config.label.shard_size
-    files = list_files(run.path("labels"), suffix=".parquet") if keeps_labels else []
-    shards = [info for info in files if info.base_name.startswith("shard-")]
+    size = settings.shard_size
+    shards = shard_files(run) if keeps_labels else []
     if shards:
         bytes_per_image = sum(info.size for info in shards) / (len(shards) * size)
     else:
-        bytes_per_image = float(BYTES_PER_INSTANCE * min(INSTANCES_PER_IMAGE, config.label.max_per_image))
+        bytes_per_image = float(BYTES_PER_INSTANCE * min(INSTANCES_PER_IMAGE, settings.max_per_image))
     file_system, _ = open_uri(run.uri)
     is_local = isinstance(file_system, fs.LocalFileSystem)
     return DiskNeed(
@@ -72,13 +72,13 @@ def disk_need(config: Config, run: RunFolder, *, num_images: int, keeps_labels: 
     )
 
 
-def check_disk(config: Config, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
+def check_disk(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
     """The labels that are to be made must fit the run folder's disk; arguments as of `disk_need`.
 
     Raises:
         InputError: they don't.
     """
-    need = disk_need(config, run, num_images=num_images, keeps_labels=keeps_labels)
+    need = disk_need(settings, run, num_images=num_images, keeps_labels=keeps_labels)
     if need.free_bytes is not None and need.num_bytes > need.free_bytes:
         raise InputError(
             f"{run.uri}: {need.text()}, for {need.num_images} images; free some, give an --out on a larger disk, or "

@@ -8,19 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raylabel.calibration import ReliabilityBins
 from raylabel.calibration.bins import bin_of
 from raylabel.calibration.detections import Detections
-from raylabel.files.storage import digest, read_table
-from raylabel.files.stored_file import StoredFile
-from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.files.storage import commit_table, digest, read_table
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import LABELS_FOLDER, read_fields
 from raylabel.run.stage import finished
 from raylabel.schema import BINS
-
-LABELS_FOLDER = stage_folder("label")
-
 
 HISTOGRAM_BINS = 50
 """Bins of the pool's confidence histograms: finer than reliability bins, and the same for every setting of those."""
@@ -37,7 +33,16 @@ def labelled_pool(run: RunFolder) -> str | None:
 
 def read_pool_histogram(run: RunFolder) -> ReliabilityBins:
     """Of all raw scores of the labelled pool; what is right is not known, so only `num` and `sum_confidence` count."""
-    return ReliabilityBins.from_table(read_table(run.path(LABELS_FOLDER, "histogram.parquet")))
+    return ReliabilityBins.from_table(read_table(_histogram_uri(run)))
+
+
+def commit_pool_histogram(run: RunFolder, histogram: ReliabilityBins) -> None:
+    """Write the histogram of the labelled pool to labels/histogram.parquet."""
+    commit_table(_histogram_uri(run), histogram.to_table())
+
+
+def _histogram_uri(run: RunFolder) -> str:
+    return run.path(LABELS_FOLDER, "histogram.parquet")
 
 
 def histogram_to_json(histogram: pa.Table) -> str:
@@ -75,8 +80,4 @@ def expected_bins(labels: pa.Table, *, num_classes: int, num_bins: int) -> Relia
 
 def bins_of_shard(uri: str, *, num_classes: int, num_bins: int) -> ReliabilityBins:
     """`expected_bins` of a committed shard; masks, most of its bytes, are not read."""
-    with StoredFile(uri) as file:
-        shard = pq.ParquetFile(file)
-        paths = [shard.schema.column(index).path for index in range(len(shard.schema))]
-        labels = shard.read([path for path in paths if path.rsplit(".", 1)[-1] in _COLUMNS])
-    return expected_bins(labels, num_classes=num_classes, num_bins=num_bins)
+    return expected_bins(read_fields(uri, _COLUMNS), num_classes=num_classes, num_bins=num_bins)

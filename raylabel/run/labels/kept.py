@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
-from raylabel.files.stored_file import StoredFile
 from raylabel.predictions.selection import select
-from raylabel.run.labels.shards import STATUS_OK, flat_instances
-
-_ROWS_AT_A_TIME = 64
+from raylabel.run.labels.shards import STATUS_OK, flat_instances, label_batches, read_fields
+from raylabel.schema import LABELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +43,48 @@ def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: ND
         selection: which predictions are kept.
         frequency_groups: (num_classes,) "r", "c" or "f".
     """
-    with StoredFile(shard_uri) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME):
-            structs, lengths = flat_instances(batch["instances"])
-            columns = _columns(structs)
-            images = batch.drop_columns(["instances"]).to_pylist()
-            for row, end, length in zip(images, np.cumsum(lengths).tolist(), lengths.tolist(), strict=True):
-                if row["status"] == STATUS_OK:
-                    part = slice(end - length, end)
-                    of_image = {name: values[part] for name, values in columns.items()}
-                    chosen = select(**of_image, config=selection, frequency_groups=frequency_groups)
-                    yield KeptImage(
-                        image_id=row["image_id"],
-                        uri=row["uri"],
-                        image_size_hw=(row["height"], row["width"]),
-                        structs=structs[part].filter(pa.array(chosen.keep)).to_pylist(),
-                        dropped=Counter(chosen.dropped),
-                    )
+    for batch in label_batches(shard_uri):
+        structs, lengths = flat_instances(batch["instances"])
+        columns = _columns(structs)
+        images = batch.drop_columns(["instances"]).to_pylist()
+        for row, end, length in zip(images, np.cumsum(lengths).tolist(), lengths.tolist(), strict=True):
+            if row["status"] == STATUS_OK:
+                part = slice(end - length, end)
+                of_image = {name: values[part] for name, values in columns.items()}
+                chosen = select(**of_image, config=selection, frequency_groups=frequency_groups)
+                yield KeptImage(
+                    image_id=row["image_id"],
+                    uri=row["uri"],
+                    image_size_hw=(row["height"], row["width"]),
+                    structs=structs[part].filter(pa.array(chosen.keep)).to_pylist(),
+                    dropped=Counter(chosen.dropped),
+                )
+
+
+def kept_batches(
+    shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
+) -> Iterator[pa.RecordBatch]:
+    """Stream the images of one committed shard that have a pseudo-label, as Arrow batches.
+
+    The selection is that of `kept_images`. Arguments are the same.
+
+    Yields:
+        batches of schema.LABELS whose `instances` are the pseudo-labels alone, in the stored order.
+    """
+    for batch in label_batches(shard_uri):
+        readable = batch.filter(pc.equal(batch["status"], STATUS_OK))
+        structs, lengths = flat_instances(readable["instances"])
+        keep = select(
+            **_columns(structs), config=selection, frequency_groups=frequency_groups, image_lengths=lengths
+        ).keep
+        num_kept = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[keep], minlength=len(lengths))
+        labelled = readable.filter(pa.array(num_kept > 0))
+        if not labelled.num_rows:
+            continue
+        offsets = np.concatenate([[0], np.cumsum(num_kept[num_kept > 0])]).astype(np.int32)
+        kept = pa.ListArray.from_arrays(pa.array(offsets), structs.filter(pa.array(keep)))
+        column = LABELS.get_field_index("instances")
+        yield labelled.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
 
 
 def count_kept(
@@ -72,9 +94,7 @@ def count_kept(
 
     The same selection as in `kept_images`; only the columns that it looks at are read.
     """
-    columns = ["status", *(f"instances.list.element.{name}" for name in _SELECTED_BY.values())]
-    with StoredFile(shard_uri) as file:
-        table = pq.ParquetFile(file).read(columns)
+    table = read_fields(shard_uri, ["status", *_SELECTED_BY.values()])
     table = table.filter(pc.equal(table["status"], STATUS_OK))
     structs, lengths = flat_instances(table["instances"])
     chosen_by = _columns(structs)

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from raylabel.errors import StorageError
 from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata
-from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import LABELS_FOLDER
 from raylabel.schema import SHARDS
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -106,4 +107,4 @@ def _conform(table: pa.Table) -> pa.Table:
 
 
 def _ledger_uri(run: RunFolder) -> str:
-    return run.path(stage_folder("label"), LEDGER)
+    return run.path(LABELS_FOLDER, LEDGER)

@@ -1,21 +1,22 @@
 """The run's shard manifest, labels/pool/: when the pool is listed, and when the manifest that is there is taken."""
 
+import time
 from typing import Any
 
-from raylabel.config import Config
 from raylabel.dataset.pool.manifest import ShardManifest, grow_manifest, read_manifest, write_manifest
 from raylabel.errors import InputError
+from raylabel.files.storage import commit_json, exists, read_json
 from raylabel.run.data import RunData
-from raylabel.run.folder import RunFolder, stage_folder
-from raylabel.run.labels.shards import committed_shards
+from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards
 
 
 def manifest_folder(run: RunFolder) -> str:
     """With the labels that are made by it: they are set aside together."""
-    return run.path(stage_folder("label"), "pool")
+    return run.path(LABELS_FOLDER, "pool")
 
 
-def ensure_manifest(config: Config, run: RunFolder, data: RunData) -> ShardManifest:
+def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardManifest:
     """The run's manifest: as an interrupted run left it, else of the pool as it is now.
 
     Raises:
@@ -26,10 +27,8 @@ def ensure_manifest(config: Config, run: RunFolder, data: RunData) -> ShardManif
         return manifest
     if committed_shards(run):
         raise InputError(f"{manifest_folder(run)}: the shard manifest of the committed shards is lost; move them away")
-    print("label: listing the pool", flush=True)
-    return write_manifest(
-        manifest_folder(run), data.list_pool(), source=data.pool_source, shard_size=config.label.shard_size
-    )
+    print(f"{run.title('label')}: listing the pool", flush=True)
+    return write_manifest(manifest_folder(run), data.list_pool(), source=data.pool_source, shard_size=shard_size)
 
 
 def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
@@ -41,25 +40,47 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
     manifest = read_manifest(manifest_folder(run))
     if manifest is None or manifest.digest != artifact["pool_digest"]:
         return True
-    growth = grow_manifest(manifest, data.list_pool())
+    growth, title = grow_manifest(manifest, data.list_pool()), run.title("label")
     if growth.num_gone:
-        print(f"label: {growth.num_gone} labelled images are no longer in the pool; their labels stay", flush=True)
+        print(
+            f"{title}: {growth.num_gone} labelled images are no longer in the pool; their labels stay",
+            flush=True,
+        )
     if growth.num_moved:
-        print(f"label: {growth.num_moved} labelled images have another URI now; their labels stay", flush=True)
+        print(
+            f"{title}: {growth.num_moved} labelled images have another URI now; their labels stay",
+            flush=True,
+        )
     if growth.num_new:
         num_shards = growth.manifest.num_shards - manifest.num_shards
-        print(f"label: the pool grew by {growth.num_new} images, in {num_shards} new shards", flush=True)
+        print(f"{title}: the pool grew by {growth.num_new} images, in {num_shards} new shards", flush=True)
     return growth.num_new > 0
 
 
-def count_pool(config: Config, run: RunFolder, data: RunData) -> tuple[int, int]:
+def count_pool(run: RunFolder, data: RunData, *, shard_size: int) -> tuple[int, int]:
     """Images and shards: as the run listed them if it did, else of the pool as it is now.
 
     Raises:
         InputError: the pool can't be listed.
     """
-    manifest, size = read_manifest(manifest_folder(run)), config.label.shard_size
-    if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, size):
+    manifest = read_manifest(manifest_folder(run))
+    if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
         return manifest.num_images, manifest.num_shards
     num_images = sum(1 for _ in data.list_pool())
-    return num_images, -(-num_images // size)
+    return num_images, -(-num_images // shard_size)
+
+
+def commit_plan(run: RunFolder, manifest: ShardManifest, *, fingerprint: str) -> None:
+    """Write labels/plan.json: how many shards and images the stage labels in all, and when it started."""
+    counts = {"num_shards": manifest.num_shards, "num_images": manifest.num_images}
+    commit_json(_plan_uri(run), {**counts, "fingerprint": fingerprint, "started": time.time()})
+
+
+def load_plan(run: RunFolder) -> dict[str, Any] | None:
+    """Read labels/plan.json. None if labelling has not started."""
+    uri = _plan_uri(run)
+    return read_json(uri) if exists(uri) else None
+
+
+def _plan_uri(run: RunFolder) -> str:
+    return run.path(LABELS_FOLDER, "plan.json")

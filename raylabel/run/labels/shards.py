@@ -1,20 +1,27 @@
 """Stored pseudo-labels: a run's committed shards, and instances read from their rows (`rows` writes them)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import fs
 
-from raylabel.files.storage import list_files, read_table
+from raylabel.files.storage import commit_table, list_files, read_table
+from raylabel.files.stored_file import StoredFile
 from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import RunFolder, stage_folder
 
+LABELS_FOLDER = stage_folder("label")
 STATUS_OK = "ok"
+
+ROWS_AT_A_TIME = 64
+"""Images per batch when a shard is streamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +100,53 @@ def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float3
 
 def shard_uri(run: RunFolder, shard_id: int) -> str:
     """The one file whose appearance commits a shard."""
-    return run.path("labels", f"shard-{shard_id:08d}.parquet")
+    return run.path(LABELS_FOLDER, f"shard-{shard_id:08d}.parquet")
+
+
+def commit_shard(run: RunFolder, shard_id: int, rows: pa.Table, metadata: Mapping[str, Any]) -> None:
+    """Commit a shard: its rows of schema.LABELS, and its counts and digests as metadata of the same file."""
+    texts = {name: str(value) for name, value in metadata.items()}
+    commit_table(shard_uri(run, shard_id), rows.replace_schema_metadata(texts))
+
+
+def shard_files(run: RunFolder) -> list[fs.FileInfo]:
+    """List the files of the committed shards in order, with their sizes."""
+    found = list_files(run.path(LABELS_FOLDER), suffix=".parquet")
+    return [info for info in found if info.base_name.startswith("shard-")]
 
 
 def committed_shards(run: RunFolder) -> dict[int, str]:
     """Shard id -> file of every committed shard, in order."""
     found = {}
-    for info in list_files(run.path("labels"), suffix=".parquet"):
-        if info.base_name.startswith("shard-"):
-            shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
-            found[shard_id] = shard_uri(run, shard_id)
+    for info in shard_files(run):
+        shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
+        found[shard_id] = shard_uri(run, shard_id)
     return found
+
+
+def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
+    """Read some fields of every row of a committed shard. No other bytes of the file are read.
+
+    Args:
+        shard_uri: one of `committed_shards`.
+        fields: names of columns of schema.LABELS, and of fields of schema.INSTANCE, which come inside of `instances`.
+    """
+    with StoredFile(shard_uri) as file:
+        shard = pq.ParquetFile(file)
+        paths = [shard.schema.column(index).path for index in range(len(shard.schema))]
+        return shard.read([path for path in paths if _field(path) in fields])
+
+
+def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of a committed shard, a few images at a time."""
+    with StoredFile(shard_uri) as file:
+        yield from pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME)
+
+
+def _field(path: str) -> str:
+    """ "uri" -> "uri", "instances.list.element.raw_score" -> "raw_score"."""
+    column, *inner = path.split(".")
+    return inner[2] if column == "instances" and len(inner) > 2 else column
 
 
 def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]:

@@ -9,15 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylabel.calibration import ReliabilityBins
-from raylabel.config import Config
 from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_table, read_table_metadata
-from raylabel.files.stored_file import StoredFile
+from raylabel.files.storage import commit_bytes, exists, read_table, read_table_metadata
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.histograms import HISTOGRAM_BINS, LABELS_FOLDER, histogram_from_json
-from raylabel.run.labels.shards import STATUS_OK, committed_shards
+from raylabel.run.labels.histograms import HISTOGRAM_BINS, commit_pool_histogram, histogram_from_json
+from raylabel.run.labels.shards import LABELS_FOLDER, STATUS_OK, committed_shards, read_fields
 from raylabel.schema import ERRORS
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -31,7 +29,7 @@ class Quarantined(NamedTuple):
     num_by_reason: Counter[str]
 
 
-def summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: int) -> dict[str, Any]:
+def summarise(run: RunFolder, *, num_images: int, num_shards: int, max_bad_fraction: float) -> dict[str, Any]:
     """What the artifact says of the committed shards; writes errors.parquet and histogram.parquet.
 
     Raises:
@@ -46,12 +44,12 @@ def summarise(config: Config, run: RunFolder, *, num_images: int, num_shards: in
         histogram += ReliabilityBins.from_table(histogram_from_json(metadata["histogram"]))
         if int(metadata["num_quarantined"]):
             with_bad.append(uri)
-    commit_table(run.path(LABELS_FOLDER, "histogram.parquet"), histogram.to_table())
+    commit_pool_histogram(run, histogram)
     quarantined = write_errors(run, with_bad)
     if totals["num_images"] != num_images:
         raise RuntimeError(f"{totals['num_images']} images are committed, the pool has {num_images}")
-    if totals["num_quarantined"] > config.label.max_bad_fraction * num_images:
-        raise too_many_bad(config, run, quarantined, num_images=num_images, num_left=0)
+    if totals["num_quarantined"] > max_bad_fraction * num_images:
+        raise too_many_bad(run, quarantined, num_images=num_images, num_left=0, max_bad_fraction=max_bad_fraction)
     return {
         "num_shards": num_shards,
         **{name: totals[name] for name in _COUNTS},
@@ -69,26 +67,35 @@ def write_errors(run: RunFolder, shard_uris: Iterable[str]) -> Quarantined:
             writer.write_table(bad)
             reasons.update(map(reason_kind, bad["reason"].to_pylist()))
             first = first or bad.slice(0, 1).to_pylist()[0]
-    commit_bytes(run.path(LABELS_FOLDER, "errors.parquet"), buffer.getvalue())
+    commit_bytes(_errors_uri(run), buffer.getvalue())
     return Quarantined(first, reasons)
 
 
+def load_errors(run: RunFolder) -> pa.Table | None:
+    """Read labels/errors.parquet (schema.ERRORS), one row per quarantined image. None if nothing was labelled."""
+    uri = _errors_uri(run)
+    return read_table(uri) if exists(uri) else None
+
+
+def _errors_uri(run: RunFolder) -> str:
+    return run.path(LABELS_FOLDER, "errors.parquet")
+
+
 def too_many_bad(
-    config: Config, run: RunFolder, quarantined: Quarantined, *, num_images: int, num_left: int
+    run: RunFolder, quarantined: Quarantined, *, num_images: int, num_left: int, max_bad_fraction: float
 ) -> InputError:
     """Why the stage ends where more images are quarantined than `label.max_bad_fraction` lets through."""
     [(reason, num)] = quarantined.num_by_reason.most_common(1)
     left = f", whatever the {num_left} that are left are like" if num_left else ""
     return InputError(
         f"{quarantined.num_by_reason.total()} of {num_images} images of the pool are quarantined, more than "
-        f"label.max_bad_fraction {config.label.max_bad_fraction:g}{left}; most often ({num}): {reason}; the first is "
+        f"label.max_bad_fraction {max_bad_fraction:g}{left}; most often ({num}): {reason}; the first is "
         f"{quarantined.first['uri']} ({quarantined.first['reason']}), all are in "
-        f"{run.path(LABELS_FOLDER, 'errors.parquet')}; give a larger fraction to go on with the labels that there are"
+        f"{_errors_uri(run)}; give a larger fraction to go on with the labels that there are"
     )
 
 
 def _bad_images(shard_uri: str) -> pa.Table:
-    with StoredFile(shard_uri) as file:
-        rows = pq.ParquetFile(file).read(columns=["image_id", "uri", "status"])
+    rows = read_fields(shard_uri, ("image_id", "uri", "status"))
     bad = [{"reason": row.pop("status"), **row} for row in rows.to_pylist() if row["status"] != STATUS_OK]
     return pa.Table.from_pylist(bad, schema=ERRORS)

@@ -37,11 +37,11 @@ def set_free(monkeypatch: pytest.MonkeyPatch) -> SetFree:
 
 def test_estimate_before_the_first_shard(config: Config, tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path / "runs" / "new"))
-    need = disk_need(config, run, num_images=1000)
+    need = disk_need(config.label, run, num_images=1000)
     assert need.num_bytes == 1000 * BYTES_PER_INSTANCE * INSTANCES_PER_IMAGE
     assert need.free_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
     few = replace(config, label=replace(config.label, max_per_image=10))
-    assert disk_need(few, run, num_images=1000).num_bytes == 1000 * BYTES_PER_INSTANCE * 10
+    assert disk_need(few.label, run, num_images=1000).num_bytes == 1000 * BYTES_PER_INSTANCE * 10
 
 
 def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Path, set_free: SetFree) -> None:
@@ -49,21 +49,21 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
     for shard_id, size in enumerate((800, 2400)):
         commit_bytes(shard_uri(run, shard_id), b"x" * size)
     commit_bytes(run.path("labels", "shards.parquet"), b"x" * 10**6)
-    need = disk_need(config, run, num_images=40)
+    need = disk_need(config.label, run, num_images=40)
     assert config.label.shard_size == 8
     assert (need.num_images, need.bytes_per_image) == (24, 200)
     set_free(4800)
-    check_disk(config, run, num_images=40)
+    check_disk(config.label, run, num_images=40)
     set_free(4799)
     with pytest.raises(
         InputError, match=r"labels take about 4.8 kB \(200 bytes an image\), 4.8 kB free, for 24 images"
     ):
-        check_disk(config, run, num_images=40)
-    check_disk(config, run, num_images=16)
-    again = disk_need(config, run, num_images=16, keeps_labels=False)
+        check_disk(config.label, run, num_images=40)
+    check_disk(config.label, run, num_images=16)
+    again = disk_need(config.label, run, num_images=16, keeps_labels=False)
     assert again.num_bytes == 16 * BYTES_PER_INSTANCE * INSTANCES_PER_IMAGE
     with pytest.raises(InputError, match="for 16 images"):
-        check_disk(config, run, num_images=16, keeps_labels=False)
+        check_disk(config.label, run, num_images=16, keeps_labels=False)
 
 
 def test_an_object_store_is_not_asked(config: Config, set_free: SetFree) -> None:

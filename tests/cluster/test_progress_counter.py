@@ -4,14 +4,14 @@ import io
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from raylabel import progress
 from raylabel.cluster import progress_counter
 from raylabel.cluster.progress_counter import LiveCounter, live_progress
-from raylabel.errors import InputError, StorageError, TrainingError
+from raylabel.errors import StorageError
 from raylabel.progress import Counts
 from raylabel.run.folder import RunFolder
 from raylabel.run.live_files import read_progress
@@ -45,48 +45,17 @@ def test_memory_does_not_grow_with_the_shards(counter: Any, monkeypatch: pytest.
     assert counter.total() == Counts(done=99 + 800, num_instances=1 + 200, num_quarantined=100)
 
 
-def test_workers_may_start_again_while_they_come_further(counter: Any) -> None:
-    for step in range(50):
-        assert counter.begin("teacher", f"step {step} of teacher")
-    assert [counter.begin("teacher", "step 50 of teacher") for _ in range(progress_counter.ATTEMPTS)] == [True] * 4
-    counter.note_failure("ValueError: a defect\n  of two lines")
-    counter.note_failure("RuntimeError: connection closed by peer")
-    assert not counter.begin("teacher", "step 50 of teacher")
-    message = "teacher: 4 attempts came no further than step 50 of teacher: ValueError: a defect of two lines"
-    assert isinstance(counter.refusal(), TrainingError)
-    assert str(counter.refusal()) == message
-    assert not counter.begin("teacher", "step 60 of teacher"), "a refusal is for good"
-
-
-def test_the_first_refusal_counts(counter: Any) -> None:
-    counter.refuse(InputError("cat.jpg: can't be read"))
-    counter.refuse(TrainingError("another"))
-    assert not counter.begin("teacher", "step 0 of teacher")
-    assert isinstance(counter.refusal(), InputError)
-
-
-class Gauge:
-    """Keeps what a Ray gauge would show."""
-
-    shown: ClassVar[list[int]] = []
-
-    def __init__(self, run: RunFolder) -> None:
-        self.shown.clear()
-
-    def show(self, num_images: int) -> None:
-        self.shown.append(num_images)
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress_counter, "FIGURES_SECONDS", 0.0)
-    monkeypatch.setattr(progress_counter, "ImagesLeft", Gauge)
     monkeypatch.setattr(progress, "SETTLING_SECONDS", 0.0)
-    run = RunFolder(str(tmp_path))
-    with live_progress("label", 100, unit="images", run=run, folder="labels", done=40, quarantined=2) as counter:
+    run, left = RunFolder(str(tmp_path)), list[int]()
+    with live_progress(
+        "label", 100, unit="images", run=run, folder="labels", done=40, quarantined=2, show_left=left.append
+    ) as counter:
         counter.report.remote("shard-3", 10, 30, 1)
         deadline = time.monotonic() + 30
         while (found := read_progress(run, "labels")) is None or found["figures"]["done"] == 40:
@@ -104,8 +73,8 @@ def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pyte
     assert read_progress(run, "labels") is None, "they go when the work is done"
     assert stream.getvalue().splitlines()[-1].startswith("label: 100/100 images")
     assert "3 quarantined" in stream.getvalue()
-    assert 50 in Gauge.shown
-    assert Gauge.shown[-1] == 0
+    assert 50 in left
+    assert left[-1] == 0
 
 
 @pytest.mark.ray

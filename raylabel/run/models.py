@@ -1,0 +1,59 @@
+"""Where the models of a run are, and which of them are there. `models.saved` and `training/` write the files."""
+
+from typing import Any
+
+from raylabel.files.storage import digest, exists, read_json, remove
+from raylabel.run.folder import RunFolder, stage_folder
+
+TEACHER = stage_folder("teacher")
+STUDENT = stage_folder("distill")
+
+EMBEDDER = f"{stage_folder('prototypes')}/embedder"
+"""The model that made the prototypes, if it was trained or built for the run."""
+
+BASELINE = f"{STUDENT}/supervised"
+"""The supervised baseline: the same start, steps and images per step as the student, all of them labelled."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder beside a model while the model is trained."""
+
+
+def fold_folder(fold: int) -> str:
+    """Return the folder of the teacher that does not see a fold of the labelled set."""
+    return f"{stage_folder('calibrate')}/fold-{fold}"
+
+
+def pool_index_uri(run: RunFolder) -> str:
+    """Return the path or URI of the student's index of the labelled pool (schema.POOL_INDEX)."""
+    return run.path(STUDENT, "pool_index.parquet")
+
+
+def training_log_uri(run: RunFolder, folder: str) -> str:
+    """Return the path or URI of a model's training log."""
+    return run.path(folder, "metrics.jsonl")
+
+
+def has_model(run: RunFolder, folder: str) -> bool:
+    """Whether a model is saved in a folder of the run."""
+    return exists(description_uri(run, folder))
+
+
+def is_saved_as(run: RunFolder, folder: str, identity: Any) -> bool:
+    """Whether the model saved in a folder of the run has this identity, a JSON-able value."""
+    return has_model(run, folder) and read_json(description_uri(run, folder)).get("identity") == digest(identity)
+
+
+def num_model_classes(run: RunFolder, folder: str) -> int:
+    """Read how many classes a saved model has, without background."""
+    num_classes: int = read_json(description_uri(run, folder))["num_classes"]
+    return num_classes
+
+
+def description_uri(run: RunFolder, folder: str) -> str:
+    """Return the path or URI of a model's description, model.json."""
+    return run.path(folder, "model.json")
+
+
+def remove_checkpoints(run: RunFolder, folder: str) -> None:
+    """Remove the checkpoints of a model that is saved."""
+    remove(run.path(folder, CHECKPOINTS))
