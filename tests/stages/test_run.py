@@ -36,15 +36,19 @@ def modified(run: RunFolder, pattern: str) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(Path(run.uri).glob(pattern))}
 
 
+Finished = tuple[Config, RunFolder, dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def finished_run(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Any:
-    from raylabel.config import load_config
+def changed_run(finished_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A copy of the finished run that the tests below change one after the other."""
+    config, run, artifacts = finished_run
+    copied = tmp_path_factory.mktemp("changed") / "run"
+    shutil.copytree(run.uri, copied)
+    return config, RunFolder(str(copied)), artifacts
 
-    config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("run")))
-    return config, run, run_pipeline(config, run)
 
-
-def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_every_stage_leaves_its_files(finished_run: Finished) -> None:
     config, run, artifacts = finished_run
     assert tuple(artifacts) == tuple(spec.name for spec in STAGES)
     assert load_run_config(run) == config
@@ -72,7 +76,7 @@ def test_every_stage_leaves_its_files(finished_run: tuple[Config, RunFolder, dic
     assert "<html" in Path(run.path("report", "index.html")).read_text()
 
 
-def test_the_student_is_corrected_by_its_own_corrector(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_the_student_is_corrected_by_its_own_corrector(finished_run: Finished) -> None:
     config, run, artifacts = finished_run
     calibrated = student_calibration(run)
     assert student_correctors(config, run) == {1: calibrated}
@@ -87,7 +91,7 @@ def test_the_student_is_corrected_by_its_own_corrector(finished_run: tuple[Confi
 
 
 def test_a_student_without_detections_is_evaluated_as_it_is(
-    finished_run: tuple[Config, RunFolder, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, run, _ = finished_run
     copied = RunFolder(str(tmp_path / "run"))
@@ -105,7 +109,7 @@ def test_a_student_without_detections_is_evaluated_as_it_is(
     assert set(metrics["validation"]) == {"teacher", "student", "supervised"}
 
 
-def test_bins_are_those_of_the_detections(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_bins_are_those_of_the_detections(finished_run: Finished) -> None:
     _, run, artifacts = finished_run
     detections, image_ids = load_detections(run)
     bins = read_table(run.path("calibration", "bins.parquet"))
@@ -115,7 +119,7 @@ def test_bins_are_those_of_the_detections(finished_run: tuple[Config, RunFolder,
     assert sum(artifact[f"num_{outcome}"] for outcome in ("correct", "incorrect", "ignored")) == len(detections)
 
 
-def test_a_second_run_does_nothing_again(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_a_second_run_does_nothing_again(finished_run: Finished) -> None:
     config, run, artifacts = finished_run
     before = modified(run, "**/*.parquet") | modified(run, "**/*.safetensors")
     again = run_pipeline(config, run)
@@ -125,7 +129,7 @@ def test_a_second_run_does_nothing_again(finished_run: tuple[Config, RunFolder, 
     }
 
 
-def test_check_says_what_would_be_done_again(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_check_says_what_would_be_done_again(finished_run: Finished) -> None:
     config, run, _ = finished_run
     before = modified(run, "**/*")
     assert set(check_run(config, run)["stages"].values()) == {FINISHED}
@@ -148,9 +152,7 @@ def test_check_says_what_would_be_done_again(finished_run: tuple[Config, RunFold
     assert modified(run, "**/*") == before, "check leaves nothing"
 
 
-def test_check_of_a_run_that_was_killed_before_the_selection(
-    finished_run: tuple[Config, RunFolder, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_check_of_a_run_that_was_killed_before_the_selection(finished_run: Finished, tmp_path: Path) -> None:
     config, run, _ = finished_run
     copied = RunFolder(str(tmp_path / "run"))
     shutil.copytree(run.uri, copied.uri)
@@ -160,7 +162,7 @@ def test_check_of_a_run_that_was_killed_before_the_selection(
     assert (states["calibrate"], states["label"], states["distill"]) == (FINISHED, RESELECT, AGAIN)
 
 
-def test_status_reads_the_folder(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
+def test_status_reads_the_folder(finished_run: Finished) -> None:
     _, run, _ = finished_run
     status = run_status(run)
     assert {one["state"] for one in status["stages"]} == {"finished"}
@@ -169,8 +171,8 @@ def test_status_reads_the_folder(finished_run: tuple[Config, RunFolder, dict[str
     assert "4/4 shards, 32/32 images" in format_status(status)
 
 
-def test_recalibrate_keeps_teacher_and_raw_labels(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
-    _, run, artifacts = finished_run
+def test_recalibrate_keeps_teacher_and_raw_labels(changed_run: Finished) -> None:
+    _, run, artifacts = changed_run
     kind = "temperature" if artifacts["calibrate"]["corrector_chosen"] == "none" else "none"
     models = modified(run, "**/*.safetensors")
     before = read_table(run.path("labels", "shard-00000000.parquet")).to_pylist()
@@ -203,8 +205,8 @@ def run_until_round_2_is_distilled(config: Config, run: RunFolder) -> None:
             run_pipeline(config, run)
 
 
-def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, RunFolder, dict[str, Any]]) -> None:
-    config, run, artifacts = finished_run
+def test_the_student_of_a_round_teaches_the_next(changed_run: Finished) -> None:
+    config, run, artifacts = changed_run
     twice = replace(config, student=replace(config.student, rounds=2))
     assert check_run(twice, run)["rounds"] == {"2": dict.fromkeys(("calibrate", "label", "distill"), "would run")}
     models = modified(run, "*/*.safetensors")
@@ -252,10 +254,8 @@ def test_the_student_of_a_round_teaches_the_next(finished_run: tuple[Config, Run
     assert modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors") == before
 
 
-def test_folds_predict_every_labelled_image_once(
-    finished_run: tuple[Config, RunFolder, dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, run, _ = finished_run
+def test_folds_predict_every_labelled_image_once(changed_run: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    config, run, _ = changed_run
     folded = replace(
         config, calibration=replace(config.calibration, folds=2), label=replace(config.label, shard_size=4)
     )

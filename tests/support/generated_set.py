@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prepared import prepared_run
@@ -38,6 +39,17 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generate(folder, num_images=60, num_classes=6, image_size=64)
     (folder / "config.yaml").write_text(CONFIG)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> tuple[Config, RunFolder, dict[str, Any]]:
+    """A run from end to end, with its config and artifacts. Tests that change it copy it first."""
+    from raylabel.stages.run import run_pipeline
+
+    config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("finished") / "run"))
+    return config, run, run_pipeline(config, run)
 
 
 @pytest.fixture

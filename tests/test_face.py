@@ -1,0 +1,93 @@
+"""The public face: its names, that it is loaded lazily, and that every example in a docstring runs."""
+
+import ast
+import doctest
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raylabel as rl
+
+NAMES = {
+    *("load_config", "Config", "check", "run_pipeline", "status", "Run", "export_labels"),
+    *("read_annotations", "read_detections", "Detections", "FitContext", "fit_corrector", "Corrector"),
+    *("ReliabilityBins", "ccece", "calibrate_results", "correct_results", "evaluate_results"),
+    *("Segmenter", "Target", "Instances", "LOSS_TERMS", "encode_masks", "mask_boxes", "check_segmenter", "InputError"),
+}
+OF_A_RUN = ("Run", "check", "run_pipeline", "status", "export_labels")
+"""Names whose examples read a finished run."""
+
+HEAVY = ("torch", "ray", "scipy", "lightgbm", "pyarrow", "pydantic", "numpy")
+
+
+def test_the_names_are_these() -> None:
+    assert set(rl.__all__) == NAMES
+    assert len(rl.__all__) == len(NAMES) == 26
+    assert set(dir(rl)) == NAMES | {"__version__"}
+
+
+def test_every_name_is_there() -> None:
+    for name in rl.__all__:
+        assert getattr(rl, name) is not None
+    assert rl.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        rl.nothing  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports for type checkers and the table of homes say the same."""
+    source = Path(inspect.getsourcefile(rl) or "").read_text()
+    [guard] = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    seen = {
+        (one.asname or one.name): f"{node.module}:{one.name}"
+        for node in guard.body
+        if isinstance(node, ast.ImportFrom)
+        for one in node.names
+    }
+    homes = {name: f"raylabel.{home}" if ":" in home else f"raylabel.{home}:{name}" for name, home in rl._HOMES.items()}
+    assert seen == homes
+
+
+def test_the_import_is_light() -> None:
+    """No heavy library, and no module of the project, is loaded before a name is used."""
+    script = (
+        f"import sys, raylabel; print([name for name in {HEAVY} if name in sys.modules], "
+        "[name for name in sys.modules if name.startswith('raylabel.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
+
+
+def examples(name: str) -> list[doctest.DocTest]:
+    found = doctest.DocTestFinder(recurse=True).find(getattr(rl, name), name, globs={})
+    return [one for one in found if one.examples]
+
+
+DOCUMENTED = sorted(NAMES - {"LOSS_TERMS"})  # a constant has no docstring
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTED if name not in OF_A_RUN])
+def test_examples_run(name: str) -> None:
+    run_examples(name, {})
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_examples_of_a_run_run(name: str, finished_run: Any) -> None:
+    config, run, _ = finished_run
+    run_examples(name, {"config": config, "run": run.uri})
+
+
+def run_examples(name: str, names: dict[str, Any]) -> None:
+    found = examples(name)
+    assert found, f"rl.{name} has no example in its docstring"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    printed: list[str] = []
+    for one in found:
+        one.globs = dict(names)
+        runner.run(one, out=printed.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(printed)
