@@ -3,17 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.dataset.frequency import FrequencyGroup, frequency_groups
 from raylabel.masks.rle import Rle, mask_boxes, rle_from_segmentation
-
-FrequencyName = Literal["r", "c", "f"]
-
-MAX_RARE_IMAGES = 10
-MAX_COMMON_IMAGES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +24,7 @@ class Category:
 
     category_id: int
     name: str
-    frequency: FrequencyName | None = None
+    frequency: FrequencyGroup | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,14 +205,8 @@ class AnnotatedSet:
                 fields["not_exhaustive_category_ids"] = self.category_ids[sorted(image.not_exhaustive_classes)].tolist()
             images.append(fields)
         categories: list[dict[str, Any]] = [
-            {"id": one.category_id, "name": one.name} | ({"frequency": one.frequency} if one.frequency else {})
+            {"id": one.category_id, "name": one.name} | ({"frequency": one.frequency.value} if one.frequency else {})
             for one in self.categories
         ]
         annotations = [dict(one) for of_image in self.annotations for one in of_image]
         return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def frequency_groups(image_counts: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Frequency group of each class by its number of training images, shape (num_classes,)."""
-    is_rare, is_common = image_counts <= MAX_RARE_IMAGES, image_counts <= MAX_COMMON_IMAGES
-    return np.where(is_rare, "r", np.where(is_common, "c", "f"))

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, GroundTruth, ImageRecord, frequency_groups
+from raylabel.dataset.annotated_set import AnnotatedSet, Category, GroundTruth, ImageRecord
+from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
 from raylabel.files import storage
 from raylabel.masks.rle import Rle, first_bad_rle
@@ -20,7 +21,6 @@ __all__ = [
     "Category",
     "GroundTruth",
     "ImageRecord",
-    "frequency_groups",
     "read_annotations",
     "validate_same_categories",
 ]
@@ -149,9 +149,13 @@ def _category(one: dict[str, Any], category_id: int, path: str) -> Category:
     if not isinstance(one.get("name"), str):
         raise InputError(f"{path}: category {category_id}: name must be a string, got {one.get('name')!r}")
     frequency = one.get("frequency")
-    if frequency not in ("r", "c", "f", None):
+    if frequency not in (*FrequencyGroup, None):
         raise InputError(f"{path}: category {category_id}: frequency must be r, c or f, got {frequency!r}")
-    return Category(category_id=category_id, name=one["name"], frequency=frequency)
+    return Category(
+        category_id=category_id,
+        name=one["name"],
+        frequency=None if frequency is None else FrequencyGroup(frequency),
+    )
 
 
 def _image(

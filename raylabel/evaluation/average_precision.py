@@ -10,6 +10,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval, LVISeval, LVISResults
 from numpy.typing import NDArray
 
+from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
 from raylabel.files.storage import read_json
 from raylabel.masks.rle import Rle, mask_areas, rle_from_segmentation
@@ -25,7 +26,7 @@ MIN_RESULT_SCORE = 0.01
 MAX_RESULTS_PER_IMAGE = LVIS_MAX_DETECTIONS
 """Rows an image; an object has one for each class that it may be."""
 
-_GROUP_METRICS = {"r": "APr", "c": "APc", "f": "APf"}
+_GROUP_METRICS = {group: f"AP{group}" for group in FrequencyGroup}
 
 
 def evaluate_results(

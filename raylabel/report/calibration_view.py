@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import class_bias, group_masks
+from raylabel.dataset.frequency import group_title
 from raylabel.report.plots import bars_png, png
 from raylabel.report.reliability import choose_classes, class_panels, reliability_figure, reliability_png
 from raylabel.report.reliability_curve import FEW, MeanWeights, mean_weights
-
-GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
 
 
 def calibration_view(
@@ -57,7 +56,7 @@ def calibration_view(
         "reliability_png": reliability_png(
             raw_bins, calibrated_bins, groups=masks, weights=weights, after_name=after_name
         ),
-        "ccece_png": bars_png(bars, [GROUP_NAMES[row["letter"]] for row in groups], x_label="CCECE (lower is better)"),
+        "ccece_png": bars_png(bars, [group_title(row["letter"]) for row in groups], x_label="CCECE (lower is better)"),
         "class_diagrams": _class_diagrams(
             classes, raw_bins, calibrated_bins, weights, after_name=after_name, image_kind=image_kind
         ),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raylabel.dataset.frequency import group_title
 from raylabel.progress import Figures
 from raylabel.run.rounds import ROUND_STAGES
 from raylabel.schema import SHARD_PHASES
@@ -129,9 +130,6 @@ STALE_SECONDS = 60.0
 """A driver writes every few seconds: after this long it has stopped, or can't reach its cluster."""
 
 
-GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
-
-
 def format_progress(progress: Mapping[str, Any]) -> str:
     """As a line of text for people."""
     return f"  {progress['label']}: {Figures(**progress['figures']).text()}  ({_seen(progress['age_seconds'])})"
@@ -162,7 +160,7 @@ def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
     for letter, figures in snapshot["groups"].items():
         cells = ["–" if figures[key] is None else f"{figures[key]:.3f}" for _, key in columns]
         lines.append(
-            f"    {GROUP_NAMES[letter]:<9}{figures['num_classes']:>8}{figures['num_predictions']:>13,.0f}"
+            f"    {group_title(letter):<9}{figures['num_classes']:>8}{figures['num_predictions']:>13,.0f}"
             + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         )
     return "\n".join(lines)

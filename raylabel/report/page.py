@@ -10,6 +10,7 @@ import jinja2
 
 from raylabel.calibration.tables import CalibrationTables
 from raylabel.config import Config
+from raylabel.dataset.frequency import FrequencyGroup, group_title
 from raylabel.files.storage import exists, read_bytes, read_json
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.drift import drift_section
@@ -155,6 +156,8 @@ def _environment() -> jinja2.Environment:
         "base64": lambda content: base64.b64encode(content).decode(),
         "duration": _duration,
     }
+    environment.filters["group_title"] = group_title
+    environment.globals["frequency_groups"] = list(FrequencyGroup)
     return environment
 
 

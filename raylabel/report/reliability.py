@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import ccece, ece
+from raylabel.dataset.frequency import group_title
 from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, new_figure, plain, png
 from raylabel.report.reliability_curve import FEW, MeanWeights, ReliabilityCurve, reliability_curve
 
-GROUP_TITLES = {"all": "all classes", "r": "rare", "c": "common", "f": "frequent"}
 _COLUMNS = 4
 _LOG_FROM = 30.0
 
@@ -47,7 +47,7 @@ def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]])
     num_of = {name: bins.num[mask].sum() for name, mask in masks.items()}
     return [
         Panel(
-            title=GROUP_TITLES.get(name, name),
+            title="all classes" if name == "all" else group_title(name),
             subtitle=f"{_plural(int(mask.sum()), 'class', 'classes')}, n = {num_of[name]:,.0f}",
             classes=mask,
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
 from raylabel.files.storage import list_files
 from raylabel.models.saved import load_segmenter
@@ -66,7 +67,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
     return {
         "run": run.uri,
         "splits": splits,
-        "frequency_groups": {group: groups.count(group) for group in ("r", "c", "f")},
+        "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
             "num_images": num_images,
             "num_shards": num_shards,

@@ -17,6 +17,7 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.prometheus import ImagesLeft
 from raylabel.cluster.session import connect
 from raylabel.config import Config, SelectionConfig, config_dict
+from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.pool.manifest import ShardManifest, ShardReferences
 from raylabel.files.storage import digest
 from raylabel.run.calibration import fit_to_pool, load_corrector, refit
@@ -132,7 +133,7 @@ def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dic
 def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
     title = run.title("label")
     kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
-    by_group = ", ".join(f"{groups[group]} {group}" for group in ("r", "c", "f"))
+    by_group = ", ".join(f"{groups[group]} {group}" for group in FrequencyGroup)
     print(f"{title}: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
     if artifact["drift"]["warning"]:
         print(f"{title}: WARNING: {artifact['drift']['warning']}", flush=True)
@@ -146,7 +147,7 @@ def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any
         kept_of_shard, dropped_of_shard = count_kept(uri, selection, groups)
         kept += kept_of_shard
         dropped.update(dropped_of_shard)
-    by_group = {letter: int(kept[groups == letter].sum()) for letter in ("r", "c", "f")}
+    by_group = {group.value: int(kept[groups == group].sum()) for group in FrequencyGroup}
     return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
 
 

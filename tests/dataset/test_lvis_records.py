@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from raylabel.calibration import FitContext, ImagePredictions, federated_accuracy, match_set
-from raylabel.dataset.annotations import AnnotatedSet, frequency_groups, read_annotations
+from raylabel.dataset.annotations import AnnotatedSet, read_annotations
+from raylabel.dataset.frequency import frequency_groups
 from raylabel.dataset.splits import split_by_hash
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.matching import Outcome, verification_weights

@@ -13,6 +13,7 @@ from scipy.special import betaincinv, ndtr
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
 from raylabel.calibration.metrics.rows import checked_rows
+from raylabel.dataset.frequency import FrequencyGroup
 
 PROBABILITY_FLOOR = 1e-6
 """Probabilities are kept this far from 0 and 1 in the log likelihood, so that one certain mistake costs 13.8."""
@@ -300,7 +301,7 @@ def credible_interval(
 def group_masks(frequency_groups: NDArray[np.str_]) -> Mapping[str, NDArray[np.bool_]]:
     """Masks over classes, (num_classes,): "all" and each of "r", "c", "f" that has a class."""
     groups = {"all": np.ones(len(frequency_groups), dtype=bool)}
-    groups |= {letter: frequency_groups == letter for letter in ("r", "c", "f")}
+    groups |= {group.value: frequency_groups == group for group in FrequencyGroup}
     return {name: mask for name, mask in groups.items() if mask.any()}
 
 

@@ -24,6 +24,7 @@ from raylabel.calibration.metrics.equal_mass import adaptive_ece
 from raylabel.calibration.metrics.location_errors import d_ece
 from raylabel.calibration.metrics.ranking import pooled_average_precision, yield_at_precision
 from raylabel.calibration.metrics.rows import check_length
+from raylabel.dataset.frequency import FrequencyGroup
 
 GroupBy = Literal["frequency", "size", "class"]
 Figures = dict[str, float | int | None]
@@ -144,7 +145,7 @@ def _groups(
         letters = np.asarray(frequency_groups)
         if letters.shape != (num_classes,):
             raise ValueError(f"frequency_groups must have shape {(num_classes,)}, got {letters.shape}")
-        if not np.isin(letters, ["r", "c", "f"]).all():
+        if not np.isin(letters, list(FrequencyGroup)).all():
             raise ValueError(f"frequency_groups must be r, c or f, got {', '.join(sorted(set(letters.tolist())))}")
         masks: Mapping[str, NDArray[np.bool_]] = {k: v for k, v in group_masks(letters).items() if k != "all"}
         group_of_class = np.select(list(masks.values()), list(range(len(masks)))).astype(np.int64)

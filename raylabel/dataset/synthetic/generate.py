@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raylabel.dataset.annotated_set import frequency_groups
+from raylabel.dataset.frequency import frequency_groups
 from raylabel.dataset.synthetic.classes import SyntheticClass, synthetic_classes
 from raylabel.dataset.synthetic.federated import FederatedImage, federate
 from raylabel.dataset.synthetic.frequencies import draw_classes, zipf_weights
