@@ -3,7 +3,7 @@
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, MaskQuality, SelectionConfig
-from raylabel.config.load import config_dict, dump_config, load_config, parse_config, resolve_paths
+from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
 from raylabel.config.training import (
@@ -43,6 +43,7 @@ __all__ = [
     "TrainingConfig",
     "ViewConfig",
     "config_dict",
+    "config_from_yaml",
     "dump_config",
     "has_weights_name",
     "load_config",

@@ -32,7 +32,17 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     return resolve_paths(config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
 
 
-def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None) -> Config:
+def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None = None) -> Config:
+    """Read and check the YAML of a config; relative paths stay as they are.
+
+    Args:
+        content: UTF-8 text.
+        source: file name or URI, for messages.
+        overrides: see `load_config`.
+
+    Raises:
+        InputError: see `load_config`.
+    """
     try:
         settings = yaml.safe_load(content.decode("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
