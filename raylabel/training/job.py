@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from raylabel.config import PoolLosses, TrainingConfig
 from raylabel.models.segmenter import Segmenter
+from raylabel.training.batches import Batch, Batches
 from raylabel.training.checkpoints import Snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
-
-if TYPE_CHECKING:
-    from raylabel.training.batches import Batch, Batches
 
 Report = Callable[[int, dict[str, float]], None]
 """Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
@@ -53,7 +50,7 @@ class TrainContext:
     restore: Snapshot | None = None
     save: Callable[[Snapshot], None] = lambda snapshot: None
     wants_checkpoint: Callable[[int], bool] = lambda step: False
-    open_batches: "Callable[[int, Sequence[tuple[int, int]]], Batches] | None" = None
+    open_batches: Callable[[int, Sequence[tuple[int, int]]], Batches] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +84,6 @@ class TrainJob:
     unlabelled_per_batch: int = 0
     unlabelled_weight: float = 1.0
     pool_losses: PoolLosses = field(default_factory=PoolLosses)
-    relabel: "Callable[[Segmenter, MovingAverage], Callable[[Batch, int], Batch]] | None" = None
+    relabel: Callable[[Segmenter, MovingAverage], Callable[[Batch, int], Batch]] | None = None
     evaluate: Evaluate | None = None
     seed: int = 0
