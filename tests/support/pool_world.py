@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from raylabel.files.storage import commit_table
+from raylabel.config import Config, DataConfig, dump_config
+from raylabel.files.storage import commit_bytes, commit_json, commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
@@ -81,4 +82,19 @@ def pool_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, num_cla
             rows.append(labelled_row(f"{number}", str(path), (SIDE, SIDE), soft, scores, masks, 0.9))
             number += 1
         write_shard(run, shard_id, rows)
+    return run
+
+
+def labelled_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, names: Sequence[str]) -> RunFolder:
+    """A `pool_run` with its classes and its config, as users' tools read it. Predictions of score 0.9 are kept."""
+    run = pool_run(folder, shards, num_classes=len(names))
+    categories = [
+        {"category_id": index + 1, "name": name, "frequency_group": "f", "num_train_images": 100}
+        for index, name in enumerate(names)
+    ]
+    commit_json(run.path("classes.json"), {"categories": categories, "is_federated": False})
+    data = DataConfig(
+        labelled="labelled.json", images="images", calibration="calibration.json", validation="val.json", pool="pool"
+    )
+    commit_bytes(run.path("config.yaml"), dump_config(Config(data=data)).encode())
     return run

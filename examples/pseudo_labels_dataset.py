@@ -1,0 +1,77 @@
+"""Train on the pseudo-labels of a run: a PyTorch `Dataset` of images and targets.
+
+    python examples/pseudo_labels_dataset.py runs/demo
+
+The targets have the fields that torchvision's detection models expect.
+"""
+
+import argparse
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from raylabel.dataset.images import read_image
+from raylabel.masks.rle import Rle, decode_masks
+from raylabel.run.classes import load_classes
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.kept import kept_images
+from raylabel.run.labels.shards import committed_shards
+
+
+class PseudoLabels(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """The pool images of a run that have a pseudo-label.
+
+    Labels stay in memory with their masks as RLE. Images are read, and masks decoded, one item at a time.
+
+    Args:
+        run_uri: folder or URI of a labelled run.
+    """
+
+    def __init__(self, run_uri: str) -> None:
+        run = RunFolder(run_uri)
+        config = load_run_config(run)
+        groups = load_classes(run).frequency_groups
+        self._max_pixels = config.data.max_image_pixels
+        self._images = [
+            image
+            for shard_uri in committed_shards(run).values()
+            for image in kept_images(shard_uri, config.selection, groups)
+            if image.structs
+        ]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the image, (3, H, W) float32 in [0, 1], and its N objects.
+
+        `boxes` (N, 4) are x0, y0, x1, y1 in pixels. `labels` (N,) are class indices from 1, because torchvision keeps 0
+        for the background. `masks` are (N, H, W) bool. `scores` (N,) are calibrated.
+        """
+        image = self._images[index]
+        pixels_HWC = read_image(image.uri, max_pixels=self._max_pixels, as_displayed=True)
+        rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in image.structs]
+        target = {
+            "boxes": torch.tensor([one["box_xyxy"] for one in image.structs], dtype=torch.float32),
+            "labels": torch.tensor([one["class_index"] + 1 for one in image.structs]),
+            "masks": torch.from_numpy(decode_masks(rles, image.image_size_hw)),
+            "scores": torch.tensor([one["calibrated_score"] for one in image.structs]),
+        }
+        return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255, target
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the shapes of the first item."""
+    parser = argparse.ArgumentParser(description="Show the first pseudo-labelled image of a run as PyTorch tensors.")
+    parser.add_argument("run", help="folder or URI of a labelled run")
+    dataset = PseudoLabels(parser.parse_args(arguments).run)
+    print(f"{len(dataset)} images with pseudo-labels")
+    if len(dataset):
+        image, target = dataset[0]
+        for name, value in {"image": image, **target}.items():
+            print(f"{name}: {tuple(value.shape)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Load the pseudo-labels of a run into Ray Data, choose classes, and count the labels of each.
+
+    python examples/ray_data_labels.py runs/demo --classes mug lamp
+
+Each task reads one committed Parquet shard, so the labels of a large run never have to fit on one machine.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.data.expressions import col
+
+from raylabel.config import SelectionConfig
+from raylabel.run.classes import load_classes
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.kept import kept_images
+from raylabel.run.labels.shards import committed_shards
+
+
+def pseudo_labels(run_uri: str) -> ray.data.Dataset:
+    """Return one row per pseudo-label: `image_id`, `uri`, `class_name`, `score` (calibrated) and `box_xyxy`.
+
+    Args:
+        run_uri: folder or URI of a labelled run, readable from every node.
+    """
+    run = RunFolder(run_uri)
+    classes, shards = load_classes(run), list(committed_shards(run).values())
+    read = partial(
+        _rows_of_shard,
+        selection=load_run_config(run).selection,
+        groups=classes.frequency_groups,
+        names=classes.names,
+    )
+    return ray.data.from_items([{"shard": uri} for uri in shards]).flat_map(read)
+
+
+def _rows_of_shard(
+    row: dict[str, Any], selection: SelectionConfig, groups: NDArray[np.str_], names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for image in kept_images(row["shard"], selection, groups):
+        for one in image.structs:
+            yield {
+                "image_id": image.image_id,
+                "uri": image.uri,
+                "class_name": names[one["class_index"]],
+                "score": one["calibrated_score"],
+                "box_xyxy": one["box_xyxy"],
+            }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the number of pseudo-labels per class."""
+    parser = argparse.ArgumentParser(description="Count the pseudo-labels of a run per class with Ray Data.")
+    parser.add_argument("run", help="folder or URI of a labelled run")
+    parser.add_argument("--classes", nargs="+", help="names of the classes to count; all classes by default")
+    options = parser.parse_args(arguments)
+    labels = pseudo_labels(options.run)
+    if options.classes:
+        labels = labels.filter(expr=col("class_name").is_in(options.classes))
+    counts = labels.groupby("class_name").count().take_all()
+    for row in sorted(counts, key=lambda row: (-row["count()"], row["class_name"])):
+        print(f"{row['class_name']}: {row['count()']}")
+
+
+if __name__ == "__main__":
+    main()
