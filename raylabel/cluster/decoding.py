@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import LabelConfig
-from raylabel.dataset.images import ImageError, read_annotated_image, read_image
+from raylabel.dataset.images import ImageError, check_size, read_annotated_image, read_image
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
@@ -201,12 +201,9 @@ def read_source(source: ImageSource, max_pixels: int) -> Decoded:
         if size_hw is None:
             return read_image(uri, max_pixels=max_pixels, as_displayed=True)
         image = read_annotated_image(uri, size_hw, max_pixels=max_pixels)
+        check_size(image, size_hw)
     except ImageError as error:
         return error
-    if image.shape[:2] != tuple(size_hw):
-        return ImageError(
-            f"another size: {image.shape[0]} x {image.shape[1]} pixels, annotated as {size_hw[0]} x {size_hw[1]}"
-        )
     return image
 
 

@@ -17,7 +17,7 @@ from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
 from raylabel.files import storage
 
-__all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
+__all__ = ["ImageError", "ImageReader", "check_size", "decode_image", "read_image"]
 
 # Not all of Pillow's: some formats start other programs (EPS) or are decoded by rarely tested code.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -97,6 +97,17 @@ def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels
         return stored
     displayed = read_image(uri, max_pixels=max_pixels, as_displayed=True)
     return displayed if displayed.shape[:2] == tuple(image_size_hw) else stored
+
+
+def check_size(pixels_HW3: NDArray[np.uint8], image_size_hw: tuple[int, int]) -> None:
+    """Check that an image has the size of its labels.
+
+    Raises:
+        ImageError: "another size", with both sizes.
+    """
+    size_hw, (height, width) = pixels_HW3.shape[:2], image_size_hw
+    if size_hw != (height, width):
+        raise ImageError(f"another size: {size_hw[0]} x {size_hw[1]} pixels, annotated as {height} x {width}")
 
 
 class ImageReader:

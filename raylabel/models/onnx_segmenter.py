@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import clip_boxes_to_image
 
 from raylabel.errors import InputError
 from raylabel.models.extras import import_extra
-from raylabel.models.parts.map_masks import map_instances, without_duplicates
+from raylabel.models.parts.duplicates import distinct_boxes, distinct_masks
+from raylabel.models.parts.map_masks import map_instances
 from raylabel.models.parts.mask_parts import assemble_instances, mask_part
 from raylabel.models.rcnn.soft_maskrcnn import paste_mask
 from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target
@@ -21,7 +22,6 @@ from raylabel.predictions.instances import Instances
 
 INPUT = "images"
 BOXES, PROBS, BOX_MASKS, IMAGE_MASKS = "boxes_xyxy", "class_probs", "box_mask_probs", "image_mask_logits"
-DUPLICATE_BOX_IOU = 0.5
 
 
 def build_onnx(*, num_classes: int, min_size: int | None = None) -> "OnnxSegmenter":
@@ -128,17 +128,14 @@ class OnnxSegmenter(nn.Module):
         probs = found[PROBS]
         if probs.shape[1] != self.num_classes + 1:
             raise InputError(f"onnx: {PROBS} must have {self.num_classes + 1} columns, got {probs.shape[1]}")
-        scores = probs[:, :-1].amax(dim=1) if len(probs) else probs.new_zeros(0)
         if IMAGE_MASKS in found:
             masks = found[IMAGE_MASKS]
-            kept = without_duplicates(masks, probs, score_threshold)[:max_per_image]
+            kept = distinct_masks(masks, probs, score_threshold)[:max_per_image]
             scales = (masks.shape[-2] / size[0], masks.shape[-1] / size[1])
             return map_instances(masks[kept].numpy(), probs[kept], scales, size)
         boxes = found[BOXES] * torch.tensor([size[1] / seen_size[1], size[0] / seen_size[0]]).repeat(2)
-        limits = torch.tensor([size[1], size[0]]).repeat(2)
-        boxes = torch.minimum(boxes.clamp_min(0), limits)
-        rows = torch.where((scores >= score_threshold) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1))[0]
-        kept = rows[nms(boxes[rows], scores[rows], DUPLICATE_BOX_IOU)][:max_per_image]
+        boxes = clip_boxes_to_image(boxes, size)
+        kept = distinct_boxes(boxes, probs, score_threshold)[:max_per_image]
         parts = [
             mask_part(*paste_mask(mask, box, size))
             for mask, box in zip(found[BOX_MASKS][kept], boxes[kept].tolist(), strict=True)

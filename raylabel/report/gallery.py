@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from raylabel.config import Config
-from raylabel.dataset.images import ImageError, read_image
+from raylabel.dataset.images import ImageError, check_size, read_image
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.kept import KeptImage, kept_images
@@ -92,13 +92,9 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
     jpeg, problem = b"", ""
     try:
         pixels = read_image(image.uri, max_pixels=max_pixels, as_displayed=True)
-        if pixels.shape[:2] == image.image_size_hw:
-            rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
-            jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
-        else:
-            problem = (
-                f"the image is now {pixels.shape[0]} x {pixels.shape[1]} pixels, labels are of {image.image_size_hw}"
-            )
+        check_size(pixels, image.image_size_hw)
+        rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
+        jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
     except ImageError as error:
         problem = str(error)
     return GalleryImage(

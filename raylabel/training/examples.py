@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import ImageError, read_annotated_image
+from raylabel.dataset.images import ImageError, check_size, read_annotated_image
 from raylabel.errors import InputError
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.models.segmenter import Target
@@ -144,10 +144,9 @@ def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], ND
     """
     try:
         pixels_HWC = read()
+        check_size(pixels_HWC, image_size_hw)
     except ImageError as error:
         raise InputError(f"{uri}: can't be read for training: {error}") from error
-    if pixels_HWC.shape[:2] != tuple(image_size_hw):
-        raise InputError(f"{uri}: must be {image_size_hw} (height, width) as labelled, got {pixels_HWC.shape[:2]}")
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255
 
 

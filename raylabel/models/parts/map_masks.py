@@ -1,34 +1,11 @@
-"""Masks that are maps over the whole image: brought to the image's size where they are, without duplicates."""
+"""Masks that are maps over the whole image, brought to the image's size where they are."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from raylabel.models.parts.mask_parts import MaskPart, assemble_instances, mask_part
 from raylabel.predictions.instances import Instances
-
-DUPLICATE_IOU = 0.5
-NUM_CANDIDATES = 300
-
-
-def without_duplicates(mask_logits: Tensor, probs: Tensor, score_threshold: float) -> Tensor:
-    """Rows of objects by falling score, as far as their masks are not empty and overlap none with a higher score.
-
-    Args:
-        mask_logits: (N, h, w).
-        probs: (N, num_classes + 1), background last.
-        score_threshold: of the likeliest class.
-    """
-    scores = probs[:, :-1].amax(dim=1)
-    is_inside = mask_logits.flatten(1) > 0
-    rows = torch.where((scores >= score_threshold) & is_inside.any(dim=1))[0]
-    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices][:NUM_CANDIDATES]
-    overlaps = (mask_iou_matrix(is_inside[rows], is_inside[rows]) > DUPLICATE_IOU).cpu().numpy()
-    is_kept = np.ones(len(rows), bool)
-    for place in range(len(rows)):
-        is_kept[place] = not (overlaps[place, :place] & is_kept[:place]).any()
-    return rows[torch.from_numpy(is_kept).to(rows.device)]
 
 
 def map_instances(

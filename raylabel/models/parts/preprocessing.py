@@ -1,7 +1,8 @@
 """From images to what a network sees: resizing, normalisation, batches; the mode that it runs in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from raylabel.models.segmenter import Target
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 LONG_TO_SHORT_SIDE = 5 / 3
+_Result = TypeVar("_Result")
 
 
 class ResizeAndNormalise(GeneralizedRCNNTransform):
@@ -42,12 +44,22 @@ class ResizeAndNormalise(GeneralizedRCNNTransform):
         return (image, target) if self._keeps_size else super().resize(image, target)
 
 
-def rows_by_size(images: list[Tensor]) -> list[list[int]]:
-    """Rows of images of equal size: padding to a common size would change what norms see of the smaller ones."""
+def by_size(images: list[Tensor], fn: Callable[[list[int]], Sequence[_Result]]) -> list[_Result]:
+    """Call a function once per image size and return its results in the order of the images.
+
+    Images of different sizes are never batched: padding would change what norms see of the smaller ones.
+
+    Args:
+        images: (3, H, W) each.
+        fn: takes rows of images of one size, and returns one result per row.
+    """
     groups: dict[torch.Size, list[int]] = {}
     for row, image in enumerate(images):
         groups.setdefault(image.shape, []).append(row)
-    return list(groups.values())
+    results: dict[int, _Result] = {}
+    for rows in groups.values():
+        results |= dict(zip(rows, fn(rows), strict=True))
+    return [results[row] for row in range(len(images))]
 
 
 def target_dict(target: Target) -> dict[str, Tensor]:

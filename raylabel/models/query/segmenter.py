@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raylabel.models.parts.map_masks import map_instances, without_duplicates
+from raylabel.models.parts.duplicates import distinct_masks
+from raylabel.models.parts.map_masks import map_instances
 from raylabel.models.parts.mask_embedding import average_over_masks
-from raylabel.models.parts.preprocessing import ResizeAndNormalise, in_mode, rows_by_size, target_dict
+from raylabel.models.parts.preprocessing import ResizeAndNormalise, by_size, in_mode, target_dict
 from raylabel.models.query.loss import QueryTargets, SoftQueryLoss
 from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target, chosen_layer
 from raylabel.predictions.instances import Instances
@@ -93,37 +94,41 @@ class QuerySegmenter(nn.Module):
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         """See Segmenter; of queries whose masks overlap, the one with the higher score is left."""
-        predictions: dict[int, Instances] = {}
+
+        def predict_rows(rows: list[int]) -> list[Instances]:
+            batch, _ = self.transform([images[row] for row in rows])
+            mask_logits, class_logits = self.network(batch.tensors)[-1]
+            padded_height, padded_width = batch.tensors.shape[-2:]
+            predictions = []
+            for row, masks, logits, seen in zip(rows, mask_logits, class_logits, batch.image_sizes, strict=True):
+                size = (images[row].shape[-2], images[row].shape[-1])
+                probs = logits.float().softmax(-1)
+                kept = distinct_masks(masks.float(), probs, score_threshold)[:max_per_image]
+                scales = (
+                    masks.shape[-2] / padded_height * seen[0] / size[0],
+                    masks.shape[-1] / padded_width * seen[1] / size[1],
+                )
+                found = map_instances(masks[kept].float().cpu().numpy(), probs[kept].cpu(), scales, size)
+                predictions.append(found)
+            return predictions
+
         with in_mode(self, training=False):
-            for rows in rows_by_size(images):
-                batch, _ = self.transform([images[row] for row in rows])
-                mask_logits, class_logits = self.network(batch.tensors)[-1]
-                padded_height, padded_width = batch.tensors.shape[-2:]
-                for row, masks, logits, seen in zip(rows, mask_logits, class_logits, batch.image_sizes, strict=True):
-                    size = (images[row].shape[-2], images[row].shape[-1])
-                    probs = logits.float().softmax(-1)
-                    kept = without_duplicates(masks.float(), probs, score_threshold)[:max_per_image]
-                    scales = (
-                        masks.shape[-2] / padded_height * seen[0] / size[0],
-                        masks.shape[-1] / padded_width * seen[1] / size[1],
-                    )
-                    predictions[row] = map_instances(masks[kept].float().cpu().numpy(), probs[kept].cpu(), scales, size)
-        return [predictions[row] for row in range(len(images))]
+            return by_size(images, predict_rows)
 
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
         """See Segmenter; a map of the network, averaged over the masks."""
         layer = chosen_layer(self.embed_layers, layer)
-        embeddings: dict[int, Tensor] = {}
+
+        def embed_rows(rows: list[int]) -> list[Tensor]:
+            batch, _ = self.transform([images[row] for row in rows])
+            features = self.network.map_of(batch.tensors, layer)
+            masks = [targets[row].masks_NHW for row in rows]
+            height, width = batch.tensors.shape[-2:]
+            return average_over_masks(features, masks, batch.image_sizes, (height, width))
+
         with in_mode(self, training=False):
-            for rows in rows_by_size(images):
-                batch, _ = self.transform([images[row] for row in rows])
-                features = self.network.map_of(batch.tensors, layer)
-                masks = [targets[row].masks_NHW for row in rows]
-                height, width = batch.tensors.shape[-2:]
-                parts = average_over_masks(features, masks, batch.image_sizes, (height, width))
-                embeddings |= dict(zip(rows, parts, strict=True))
-        return torch.cat([embeddings[row] for row in range(len(images))])
+            return torch.cat(by_size(images, embed_rows))
 
     def prepared_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a file under this model's names; transformers knows how those of its versions differ."""

@@ -14,7 +14,7 @@ from torchvision.models.detection.transform import resize_boxes
 
 from raylabel.models.parts.mask_embedding import average_over_masks
 from raylabel.models.parts.mask_parts import assemble_instances, mask_part
-from raylabel.models.parts.preprocessing import ResizeAndNormalise, in_mode, rows_by_size, target_dict
+from raylabel.models.parts.preprocessing import ResizeAndNormalise, by_size, in_mode, target_dict
 from raylabel.models.rcnn.soft_roi_heads import RegionPredictions, SoftRoIHeads
 from raylabel.models.segmenter import LOSS_TERMS, LossTerm, Target, chosen_layer
 from raylabel.predictions.instances import Instances
@@ -67,34 +67,34 @@ class SoftMaskRCNN(nn.Module):
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         """See Segmenter; what is said of an image doesn't depend on the others of the batch."""
-        predictions: dict[int, Instances] = {}
+
+        def predict_rows(rows: list[int]) -> list[Instances]:
+            batch, features = self._features([images[row] for row in rows])
+            proposals, _ = self.rpn(batch, features)
+            found = self.roi_heads.detect(
+                features, proposals, batch.image_sizes, score_threshold=score_threshold, max_per_image=max_per_image
+            )
+            return [
+                _instances(one, seen_size, (images[row].shape[-2], images[row].shape[-1]))
+                for row, one, seen_size in zip(rows, found, batch.image_sizes, strict=True)
+            ]
+
         with in_mode(self, training=False):
-            for rows in rows_by_size(images):
-                batch, features = self._features([images[row] for row in rows])
-                proposals, _ = self.rpn(batch, features)
-                found = self.roi_heads.detect(
-                    features,
-                    proposals,
-                    batch.image_sizes,
-                    score_threshold=score_threshold,
-                    max_per_image=max_per_image,
-                )
-                for row, one, seen_size in zip(rows, found, batch.image_sizes, strict=True):
-                    predictions[row] = _instances(one, seen_size, (images[row].shape[-2], images[row].shape[-1]))
-        return [predictions[row] for row in range(len(images))]
+            return by_size(images, predict_rows)
 
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
         """See Segmenter; `box_head`: its features of the targets' boxes; `backbone`: the last map of the body."""
         layer = chosen_layer(self.embed_layers, layer)
-        embeddings: dict[int, Tensor] = {}
+        embed_targets = self._embed_boxes if layer == "box_head" else self._embed_masks
+
+        def embed_rows(rows: list[int]) -> Sequence[Tensor]:
+            batch, _ = self.transform([images[row] for row in rows])
+            sizes = [(images[row].shape[-2], images[row].shape[-1]) for row in rows]
+            return embed_targets(batch, sizes, [targets[row] for row in rows])
+
         with in_mode(self, training=False):
-            for rows in rows_by_size(images):
-                batch, _ = self.transform([images[row] for row in rows])
-                embed_rows = self._embed_boxes if layer == "box_head" else self._embed_masks
-                sizes = [(images[row].shape[-2], images[row].shape[-1]) for row in rows]
-                embeddings |= dict(zip(rows, embed_rows(batch, sizes, [targets[row] for row in rows]), strict=True))
-        return torch.cat([embeddings[row] for row in range(len(images))])
+            return torch.cat(by_size(images, embed_rows))
 
     def _embed_boxes(
         self, batch: ImageList, sizes_hw: list[tuple[int, int]], targets: Sequence[Target]

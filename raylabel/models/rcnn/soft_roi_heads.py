@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
-from torchvision.ops import boxes as box_ops
+from torchvision.ops import clip_boxes_to_image
 
 from raylabel.models.parts.class_mask import among_classes
+from raylabel.models.parts.duplicates import distinct_boxes
 from raylabel.models.segmenter import LossTerm
 
 
@@ -145,11 +146,9 @@ class SoftRoIHeads(RoIHeads):
         nums = [len(regions) for regions in proposals]
         found = []
         for image_boxes, image_probs, size in zip(boxes.split(nums), probs.split(nums), image_sizes, strict=True):
-            image_boxes = box_ops.clip_boxes_to_image(image_boxes, size)
-            scores = image_probs[:, :-1].amax(dim=1)
-            chosen = torch.where(scores >= score_threshold)[0]
-            chosen = chosen[box_ops.remove_small_boxes(image_boxes[chosen], min_size=1.0)]
-            chosen = chosen[box_ops.nms(image_boxes[chosen], scores[chosen], self.nms_thresh)][:max_per_image]
+            image_boxes = clip_boxes_to_image(image_boxes, size)
+            kept = distinct_boxes(image_boxes, image_probs, score_threshold, iou_threshold=self.nms_thresh)
+            chosen = kept[:max_per_image]
             found.append((image_boxes[chosen], image_probs[chosen]))
         masks = self._mask_logits(features, [boxes for boxes, _ in found], image_sizes).float().sigmoid()
         return [

@@ -16,7 +16,7 @@ from transformers import SwinConfig, SwinForImageClassification
 from raylabel.errors import InputError
 from raylabel.masks.rle import encode_masks, mask_iou
 from raylabel.models.build import build_segmenter
-from raylabel.models.parts.map_masks import upsample_inside, without_duplicates
+from raylabel.models.parts.map_masks import upsample_inside
 from raylabel.models.query.builders import TINY
 from raylabel.models.query.segmenter import QuerySegmenter
 from raylabel.models.saved import load_segmenter, save_segmenter
@@ -52,16 +52,6 @@ def test_a_small_mask_makes_a_small_part_of_the_image() -> None:
     probs, place = upsample_inside(logits, (32 / 1024, 32 / 1024), (1024, 1024))
     assert probs.shape == (96, 64)
     assert place[0].start == round(9.5 * 32)
-
-
-def test_of_overlapping_masks_the_better_one_is_left_whatever_its_class() -> None:
-    masks = torch.full((4, 8, 8), -1.0)
-    masks[0, :4, :4] = 1
-    masks[1, :4, :3] = 1  # IoU .75 with the first
-    masks[2, 4:, 4:] = 1
-    probs = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.9, 0.0, 0.1]])
-    assert without_duplicates(masks, probs, 0.0).tolist() == [1, 2]  # the fourth is empty
-    assert without_duplicates(masks, probs, 0.3).tolist() == [1]
 
 
 def square_image(which: int) -> tuple[torch.Tensor, Target]:

@@ -1,0 +1,28 @@
+"""Suppression of duplicates, by hand."""
+
+import torch
+
+from raylabel.models.parts.duplicates import distinct_boxes, distinct_masks
+
+PROBS = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.9, 0.0, 0.1]])
+
+
+def test_the_better_of_two_overlapping_masks_is_kept_whatever_its_class() -> None:
+    masks = torch.full((4, 8, 8), -1.0)
+    masks[0, :4, :4] = 1
+    masks[1, :4, :3] = 1  # IoU 0.75 with the first
+    masks[2, 4:, 4:] = 1
+    assert distinct_masks(masks, PROBS, 0.0).tolist() == [1, 2]  # the fourth is empty
+    assert distinct_masks(masks, PROBS, 0.3).tolist() == [1]
+
+
+def test_the_better_of_two_overlapping_boxes_is_kept_whatever_its_class() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 3, 4], [4, 4, 8, 8], [5, 5, 5.9, 8]])
+    assert distinct_boxes(boxes, PROBS, 0.0).tolist() == [1, 2]  # the fourth is less than a pixel wide
+    assert distinct_boxes(boxes, PROBS, 0.3).tolist() == [1]
+    assert distinct_boxes(boxes, PROBS, 0.0, iou_threshold=0.75).tolist() == [1, 0, 2]
+
+
+def test_no_object() -> None:
+    assert distinct_masks(torch.zeros(0, 8, 8), torch.zeros(0, 3), 0.0).tolist() == []
+    assert distinct_boxes(torch.zeros(0, 4), torch.zeros(0, 3), 0.0).tolist() == []
