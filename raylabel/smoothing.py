@@ -121,7 +121,7 @@ def soft_targets(
     Raises:
         ValueError: kind is unknown, or `similarity` without a similarity.
 
-    Source: Porcher et al. 2024 (arXiv 2403.11675); rarity and softmax are ours, see docs/design.md.
+    Source: Porcher et al. 2024 (arXiv 2403.11675); rarity and softmax are ours, see docs/method.md.
     """
     num_classes = len(counts)
     targets = np.eye(num_classes, num_classes + 1)

@@ -26,7 +26,7 @@ def has_weights_name(weights: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SmoothingConfig:
-    """Label smoothing of the teacher's class targets (docs/design.md, "Similarity label smoothing")."""
+    """Label smoothing of the teacher's class targets (docs/method.md, "Similarity label smoothing")."""
 
     kind: SmoothingKind = "similarity"
     """Where the smoothed mass goes: nowhere, evenly to the other classes, or by class similarity."""

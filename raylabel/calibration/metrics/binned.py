@@ -39,7 +39,7 @@ def class_ccece(bins: ReliabilityBins) -> NDArray[np.float64]:
 
         CCECE_c = sum_b num_cb / num_c * |confidence_cb - accuracy_cb|
 
-    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/design.md.
+    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/method.md.
     """
     num = bins.num.sum(axis=1)
     gap = np.abs(bins.sum_confidence - bins.num_correct).sum(axis=1)
@@ -84,7 +84,7 @@ def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False
     Raises:
         ValueError: no class reaches `min_count`.
 
-    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/design.md.
+    Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/method.md.
     """
     per_class = class_ccece_debiased(bins) if debiased else class_ccece(bins)
     return float(per_class[_counted(bins, min_count)].mean())
