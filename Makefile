@@ -1,25 +1,28 @@
-# make demo and make test do everything on a fresh machine with Python 3.11+.
+# `make demo` and `make test` set up everything on a machine with Python 3.11+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow lint check clean
-setup: .venv/installed
+.PHONY: help setup demo test slow lint check clean
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed  ## .venv with raylabel and what its tests need
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: setup  ## the whole main job on the generated long-tail set
+demo: setup  ## every stage on the generated long-tail set
 	$(BIN)/raylabel demo
 
-test: setup  ## every test but the slow ones
+test: setup  ## all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' --durations=20
 
 slow: setup  ## kills, whole runs, job submission
 	$(BIN)/python -m pytest -m slow --durations=20
 
-lint: setup
+lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -27,5 +30,5 @@ lint: setup
 
 check: test slow lint  ## what CI runs
 
-clean:
+clean:  ## remove .venv and runs/
 	rm -rf .venv runs
