@@ -23,7 +23,7 @@ from raylabel.stages import label
 from raylabel.stages.label import recalibrate
 from raylabel.stages.run import run_one
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def put_detections(run: RunFolder, class_indices: np.ndarray, *, num_images: int, fingerprint: str = "split") -> None:

@@ -48,8 +48,7 @@ def test_a_graph_labels_and_a_student_learns_from_it(generated: Path, graph: Pat
     assert run_pipeline(config, run) == artifacts
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("without_ray")
 def test_the_folder_of_a_saved_model_is_a_teacher(generated: Path, tmp_path: Path) -> None:
     segmenter = build_segmenter("fakes:FakeSegmenter", num_classes=6)
     save_segmenter(segmenter, str(tmp_path / "saved"), {"model": "fakes:FakeSegmenter"})

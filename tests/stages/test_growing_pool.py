@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import without_ray as here
 from stored_labels import label_rows
 
 from raylabel.cluster.map_shards import map_shards
@@ -22,8 +23,6 @@ from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.lease import read_lease
 from raylabel.stages import distill, evaluate, label
-
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 @pytest.fixture
@@ -48,6 +47,7 @@ def rows(run: RunFolder) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in label_rows(run)}
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_only_new_images_are_labelled_and_later_stages_know(
     config: Config, growing: Config, prepare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +81,7 @@ def test_only_new_images_are_labelled_and_later_stages_know(
         assert {**row, "uri": ""} == {**theirs[image_id], "uri": ""}
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_distill_and_evaluate_depend_on_what_the_pool_held(
     config: Config, growing: Config, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_distill_and_evaluate_depend_on_what_the_pool_held(
 
     for module in (distill, evaluate):
         monkeypatch.setattr(module, "execute_stage", remember)
+    monkeypatch.setattr(evaluate, "_calibrate_student", lambda config, run: None)
     commit_json(run.path("student", "artifact.json"), {"fingerprint": "student"})
     for grows in (False, False, True):
         if grows:
@@ -104,21 +106,22 @@ def test_distill_and_evaluate_depend_on_what_the_pool_held(
         assert first == second != third
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_growth_that_is_interrupted_goes_on_without_listing(
-    config: Config, growing: Config, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, growing: Config, prepare: Any, tmp_path: Path
 ) -> None:
     run = prepare(growing, tmp_path / "run")
     label.run_stage(growing, run)
     grow(growing, config)
 
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        yield next(map_shards(*args, **kwargs))
+        yield next(here.map_shards(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(label, "map_shards", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        label.run_stage(growing, run)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label, "map_shards", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            label.run_stage(growing, run)
     assert run.artifact("labels") is None, "half a pool is not taken for a whole one"
     with pytest.raises(InputError, match="run label first"):
         distill.run_stage(growing, run)
@@ -129,6 +132,7 @@ def test_a_growth_that_is_interrupted_goes_on_without_listing(
     assert label.run_stage(growing, run)["num_images"] == 33
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_images_that_the_listing_refuses_are_rows(config: Config, prepare: Any, tmp_path: Path) -> None:
     names = [path.name for path in sorted(Path(str(config.data.pool)).iterdir())]
     (tmp_path / "images").symlink_to(str(config.data.pool))
@@ -143,6 +147,7 @@ def test_images_that_the_listing_refuses_are_rows(config: Config, prepare: Any, 
     assert [row["status"] for row in rows(run).values()].count("ok") == 9
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_the_stage_ends_as_soon_as_too_many_images_are_bad(config: Config, prepare: Any, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
@@ -163,6 +168,8 @@ def test_the_stage_ends_as_soon_as_too_many_images_are_bad(config: Config, prepa
     assert label.run_stage(tolerant, run)["num_quarantined"] == 60
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_a_run_that_is_started_twice_has_one_driver(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     path = tmp_path / "config.yaml"
@@ -195,6 +202,8 @@ def test_a_run_that_is_started_twice_has_one_driver(config: Config, prepare: Any
         assert "Traceback" not in second.stderr
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_workers_of_a_driver_that_lost_the_run_commit_nothing(
     config: Config, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +221,7 @@ def test_workers_of_a_driver_that_lost_the_run_commit_nothing(
     assert read_json(run.path("driver.json"))["driver_id"] == "other"
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_shards_whose_manifest_is_lost_are_not_mixed_with_others(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)

@@ -1,10 +1,12 @@
 """Labelling on Ray: every image of the pool once, bad ones quarantined, finished shards left alone."""
 
+import io
 import re
 import shutil
 import socket
 import time
-from dataclasses import replace
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from prepared import prepared_run
 from stored_labels import label_rows
 
 from raylabel.calibration import Detections, FitContext, fit_corrector
-from raylabel.config import Config
+from raylabel.config import Config, load_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_table, read_table_metadata
-from raylabel.run.folder import RunFolder
+from raylabel.files.storage import commit_json, read_bytes, read_table, read_table_metadata
+from raylabel.run.folder import RunFolder, commit_config
 from raylabel.run.labels.histograms import histogram_from_json
 from raylabel.run.labels.shards import committed_shards
 from raylabel.schema import LABELS
 from raylabel.stages import label
 from raylabel.stages.status import run_status
-
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
@@ -36,9 +37,27 @@ def times(run: RunFolder) -> dict[int, int]:
     return {shard_id: Path(uri).stat().st_mtime_ns for shard_id, uri in committed_shards(run).items()}
 
 
-def test_labels_follow_the_contract(config: Config, prepare: Any, tmp_path: Path, generated: Path) -> None:
-    run = prepare(config, tmp_path / "run")
-    artifact = label.run_stage(config, run)
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A pool that Ray labelled, and what the driver printed to standard error meanwhile."""
+
+    run: RunFolder
+    artifact: dict[str, Any]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Labelled:
+    config, stream = load_config(generated / "config.yaml"), io.StringIO()
+    run = prepared_run(config, tmp_path_factory.mktemp("labelled"))
+    with redirect_stderr(stream):
+        artifact = label.run_stage(config, run)
+    return Labelled(run=run, artifact=artifact, printed=stream.getvalue())
+
+
+@pytest.mark.ray
+def test_labels_follow_the_contract(config: Config, labelled: Labelled, generated: Path) -> None:
+    run, artifact = labelled.run, labelled.artifact
     found = rows(run)
     assert [row["image_id"] for row in found] == sorted(path.name for path in (generated / "pool").iterdir())
     assert artifact["num_images"] == len(found) == 32
@@ -60,10 +79,9 @@ def test_labels_follow_the_contract(config: Config, prepare: Any, tmp_path: Path
             assert sum(one["soft_probs"]) <= 1 + 1e-5
 
 
-def test_seconds_by_phase_are_with_each_shard(config: Config, prepare: Any, tmp_path: Path) -> None:
-    run = prepare(config, tmp_path / "run")
-    label.run_stage(config, run)
-    for shard_id, uri in committed_shards(run).items():
+@pytest.mark.ray
+def test_seconds_by_phase_are_with_each_shard(labelled: Labelled) -> None:
+    for shard_id, uri in committed_shards(labelled.run).items():
         metadata = read_table_metadata(uri)
         phases = [float(metadata[f"{name}_seconds"]) for name in ("read", "predict", "encode", "write")]
         assert all(0 < seconds < 60 for seconds in phases[:3])
@@ -74,42 +92,57 @@ def test_seconds_by_phase_are_with_each_shard(config: Config, prepare: Any, tmp_
         assert abs(float(metadata["finished_at"]) - time.time()) < 600
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_decoding_by_tasks_on_several_workers_gives_the_same_labels(
-    config: Config, prepare: Any, tmp_path: Path
+    config: Config, labelled: Labelled, prepare: Any, tmp_path: Path
 ) -> None:
-    run = prepare(config, tmp_path / "run")
-    label.run_stage(config, run)
     other = replace(config, label=replace(config.label, decoding="tasks", num_workers="auto"))
     run_by_tasks = prepare(other, tmp_path / "tasks")
     label.run_stage(other, run_by_tasks)
-    assert rows(run_by_tasks) == rows(run)
+    assert rows(run_by_tasks) == rows(labelled.run)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_a_worker_without_the_gpu_that_it_should_have_says_so(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     with pytest.raises(InputError, match=r"Ray counts 1 GPUs there, torch sees none .* set label.num_gpus"):
         label.run_stage(replace(config, label=replace(config.label, num_gpus=1)), run)
 
 
-def test_where_the_time_went_is_in_the_run(config: Config, prepare: Any, tmp_path: Path) -> None:
-    run = prepare(config, tmp_path / "run")
-    artifact = label.run_stage(config, run)
-    labels = run_status(run, num_slowest=2)["labels"]
-    assert labels["num_instances"] == artifact["num_instances"]
+@pytest.mark.ray
+def test_where_the_time_went_is_in_the_run(config: Config, labelled: Labelled) -> None:
+    commit_config(labelled.run, config)
+    labels = run_status(labelled.run, num_slowest=2)["labels"]
+    assert labels["num_instances"] == labelled.artifact["num_instances"]
     assert all(labels["seconds_by_phase"][phase] > 0 for phase in ("read", "predict", "encode"))
     assert [one["host"] for one in labels["slowest_shards"]] == [socket.gethostname()] * 2
 
 
-def test_the_progress_line_counts_instances_and_quarantined_images(
-    config: Config, prepare: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = prepare(config, tmp_path / "run")
-    label.run_stage(config, run)
-    [last] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("label: 32/32 images")]
+@pytest.mark.ray
+def test_the_progress_line_counts_instances_and_quarantined_images(labelled: Labelled) -> None:
+    [last] = [line for line in labelled.printed.splitlines() if line.startswith("label: 32/32 images")]
     assert re.search(r"[\d.]+ images/s  [\d.]+ instances/s  0 quarantined  took", last)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("without_ray")
+def test_ray_and_this_process_make_the_same_files(config: Config, labelled: Labelled, tmp_path: Path) -> None:
+    """What holds of stages in this process holds of those on Ray, so most tests need no cluster."""
+    run = prepared_run(config, tmp_path / "run")
+    artifact = label.run_stage(config, run)
+    for mine, theirs in zip(committed_shards(run).values(), committed_shards(labelled.run).values(), strict=True):
+        assert read_table(mine).equals(read_table(theirs))
+    for name in ("drift", "histogram", "errors"):
+        mine, theirs = (read_bytes(one.path("labels", f"{name}.parquet")) for one in (run, labelled.run))
+        assert mine == theirs
+    told = {name: artifact[name] for name in artifact if name not in ("created", "seconds")}
+    assert told == {name: labelled.artifact[name] for name in told}
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_only_missing_shards_are_made_again(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
@@ -123,6 +156,7 @@ def test_only_missing_shards_are_made_again(config: Config, prepare: Any, tmp_pa
     }
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
@@ -133,6 +167,7 @@ def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, t
     assert len(list(aside.glob("shard-*.parquet"))) == 4
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_mask_quality_by_agreement_is_stored_and_all_else_stays(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     artifact, before = label.run_stage(config, run), rows(run)
@@ -150,6 +185,7 @@ def test_mask_quality_by_agreement_is_stored_and_all_else_stays(config: Config, 
         assert one == was
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_another_teacher_never_mixes_with_the_old_labels(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
@@ -165,6 +201,7 @@ def test_another_teacher_never_mixes_with_the_old_labels(config: Config, prepare
     assert len(committed_shards(run)) == 4
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_another_corrector_changes_calibrated_scores_only(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
@@ -195,6 +232,7 @@ def test_another_corrector_changes_calibrated_scores_only(config: Config, prepar
     assert times(run) == times_before, "shards of the same corrector are not written again"
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_bad_images_are_quarantined_with_their_reason(config: Config, prepare: Any, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     shutil.copytree(config.data.pool, pool)
@@ -222,6 +260,8 @@ def test_bad_images_are_quarantined_with_their_reason(config: Config, prepare: A
     assert times(run) == times_before, "what was committed stays"
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_a_pool_that_asks_for_too_many_cpus_is_refused(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     greedy = replace(config, label=replace(config.label, num_workers=3))
@@ -229,6 +269,7 @@ def test_a_pool_that_asks_for_too_many_cpus_is_refused(config: Config, prepare: 
         label.run_stage(greedy, run)
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_stages_out_of_order_say_what_to_run_first(config: Config, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run teacher first"):
         label.run_stage(config, RunFolder(str(tmp_path)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from without_ray import put_stages_here
 
 from raylabel.config import Config
 from raylabel.files.storage import commit_json, commit_table, digest, read_bytes, read_json
@@ -13,7 +14,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.stages import calibrate, label
 from raylabel.stages.label import recalibrate
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 TABLES = ("detections", "bins", "bins_cross_validated", "classes")
 
@@ -23,7 +24,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Config, RunFolder]:
+def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunFolder]:
     """Calibrated by isotonic regression, and labelled."""
     from prepared import prepared_run
 
@@ -33,8 +34,10 @@ def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_sess
         generated / "config.yaml", {"calibration.corrector": "isotonic", "calibration.iou_threshold": "0.05"}
     )
     run = prepared_run(config, tmp_path_factory.mktemp("labelled"))
-    calibrate.run_stage(config, run)
-    label.run_stage(config, run)
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        calibrate.run_stage(config, run)
+        label.run_stage(config, run)
     return config, run
 
 
