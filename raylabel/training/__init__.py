@@ -1,1 +1,1 @@
-"""Training of teacher and student: examples, augmentation, losses, moving average, checkpoints. Knows no Ray."""
+"""One process that learns: examples, augmentation, optimizer, loop, checkpoints. Uses torch. Never imports Ray."""

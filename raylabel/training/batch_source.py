@@ -1,4 +1,4 @@
-"""The source of batches: reads each step's labelled and pool images in parts."""
+"""Reading batches: the labelled and pool images of each step, in parts."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ from raylabel.training.job import TrainJob
 
 
 class BatchSource:
-    """Reads each step's batch in parts.
+    """Reads the batch of each step in parts.
 
     Args:
-        job: examples, sizes, repeat threshold and seed.
-        num_parts: labelled and pool images are each cut into so many contiguous parts; the first have one more where it
-            doesn't divide.
+        job: gives the examples, the batch sizes, the repeat threshold and the seed.
+        num_parts: number of contiguous parts of the labelled and of the pool images. If a batch does not divide evenly,
+            the first parts have one image more.
     """
 
     def __init__(self, job: TrainJob, num_parts: int) -> None:
@@ -27,7 +27,7 @@ class BatchSource:
         self._pool = _Stream(job.pool, job.unlabelled_per_batch, POOL_STREAM) if job.pool is not None else None
 
     def batch(self, step: int, part: int) -> Batch:
-        """The images of a part of a step."""
+        """Read the images of one part of a step."""
         labelled = self._read(self._labelled, step, part)
         pool = self._read(self._pool, step, part) if self._pool else []
         return Batch(
@@ -40,7 +40,7 @@ class BatchSource:
         )
 
     def _read(self, stream: "_Stream", step: int, part: int) -> list["_Read"]:
-        """Augmentation depends on seed, step and place in the batch, not on the parts."""
+        """Read one part. Augmentation depends on seed, step and place in the batch, not on the number of parts."""
         read = []
         for place in np.array_split(np.arange(stream.per_batch), self._num_parts)[part].tolist():
             rng = np.random.default_rng([self._seed, stream.number, step, place])
@@ -63,7 +63,7 @@ class _Read(NamedTuple):
 
 
 class RepeatedExamples:
-    """An ExampleStream by repeat-factor sampling from a job's labelled examples, of which all are known."""
+    """An ExampleStream that draws the labelled examples of a job by their repeat factors."""
 
     def __init__(self, job: TrainJob) -> None:
         self._examples = job.labelled
@@ -73,11 +73,11 @@ class RepeatedExamples:
         self._sampler = RepeatFactorSampler(factors, 1, seed=step_seed(job.seed, 0, LABELLED_STREAM))
 
     def image_id(self, draw: int) -> str:
-        """See ExampleStream."""
+        """See `ExampleStream`."""
         [index] = self._sampler.batch(draw)
         return self._examples.image_id(int(index))
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """See ExampleStream."""
+        """See `ExampleStream`."""
         [index] = self._sampler.batch(draw)
         return self._examples.load(int(index), rng)

@@ -1,4 +1,7 @@
-"""Which images a step learns from: stateless, so that a restored training sees what an undisturbed one would."""
+"""A batch of training images, and the seeds of its random choices.
+
+A batch depends only on the seed and the step, so a restored training sees the same batches as an undisturbed one.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,11 +17,13 @@ LABELLED_STREAM, POOL_STREAM, MODEL_STREAM = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A part of a step's images: what goes through the model at once.
+    """One part of the images of a step: the images of one forward pass.
 
     Attributes:
-        pool_rngs: the generator of each pool image, for what is done to it after reading.
-        image_ids: what the images are called in messages, labelled ones first.
+        labelled_images, pool_images: images, (3, H, W) float32 in [0, 1].
+        labelled_targets, pool_targets: one target per image.
+        pool_rngs: one generator per pool image, for random choices after reading.
+        image_ids: names of the images in messages, labelled images first.
     """
 
     labelled_images: list[Tensor]
@@ -29,7 +34,7 @@ class Batch:
     image_ids: list[str]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """Copy the images and targets to a device."""
         return Batch(
             labelled_images=[one.to(device) for one in self.labelled_images],
             labelled_targets=[one.to(device) for one in self.labelled_targets],
@@ -41,13 +46,13 @@ class Batch:
 
 
 class Batches(Protocol):
-    """The parts of each step's batch, read in some way or other."""
+    """A source of batches, one part of a step at a time."""
 
     def batch(self, step: int, part: int) -> Batch:
-        """The images of a part of a step; they are asked for in order."""
+        """Return the images of one part of a step. Callers ask for the parts in order."""
         ...
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """A seed in [0, 2**32) of its own for each step and stream (such as a part of the batch)."""
+    """Derive a seed in [0, 2**32) from the step and the stream, for example a part of the batch."""
     return int(np.random.SeedSequence([seed, MODEL_STREAM, step, stream]).generate_state(1)[0])

@@ -1,7 +1,6 @@
 """Checkpoints of a training: everything that the next step depends on, as safetensors and JSON.
 
-Random choices and the place in the data are functions of the seed and the step, and so is the learning rate: the step
-stands for them.
+A checkpoint holds no random state, data position or learning rate, because these follow from the seed and the step.
 """
 
 import json
@@ -21,12 +20,12 @@ from raylabel.training.ema import MovingAverage
 
 TENSORS_FILE = "training.safetensors"
 STEP_FILE = "training.json"
-"""Written last, removed first: a folder without it is no checkpoint."""
+"""Marks a complete checkpoint: it is written last and removed first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """What training changes; what the optimizer knows of a parameter is tensors."""
+    """The objects that training changes. The optimizer's state per parameter must consist of tensors."""
 
     segmenter: Segmenter
     average: MovingAverage
@@ -36,12 +35,12 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state after a step, in memory of its own.
+    """A copy of the training state after a step.
 
     Attributes:
-        step: finished steps.
+        step: number of finished steps.
         tensors: `model.*`, `average.*` and `optimizer.FIELD.*`, on the CPU.
-        scaler: of mixed precision, JSON-able.
+        scaler: state of the gradient scaler of mixed precision, as JSON values.
     """
 
     step: int
@@ -50,7 +49,7 @@ class Snapshot:
 
 
 def take_snapshot(step: int, state: TrainState) -> Snapshot:
-    """Copy the state to the CPU; training may go on at once."""
+    """Copy the state to the CPU. Training can continue as soon as this returns."""
     tensors = {
         **{f"model.{name}": value for name, value in state.segmenter.state_dict().items()},
         **{f"average.{name}": value for name, value in state.average.state.items()},
@@ -65,7 +64,7 @@ def take_snapshot(step: int, state: TrainState) -> Snapshot:
 
 
 def restore_snapshot(snapshot: Snapshot, state: TrainState) -> None:
-    """Put the state back in place, on the devices where it is."""
+    """Copy a snapshot into the state in place. The state keeps its devices."""
     tensors = snapshot.tensors
     state.segmenter.load_state_dict(_below("model.", tensors))
     for name, value in _below("average.", tensors).items():
@@ -77,7 +76,7 @@ def restore_snapshot(snapshot: Snapshot, state: TrainState) -> None:
     names = {parameter: name for name, parameter in state.segmenter.named_parameters()}
     order = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     of_places = {
-        # Moments lie in memory as their parameter does.
+        # empty_like, because moments must have the memory layout of their parameter.
         place: {
             field: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
             for field, value in fields[names[parameter]].items()
@@ -94,12 +93,12 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Checkpoints:
-    """The last checkpoints of one training, in a folder or URI; a thread writes them, one at a time.
+    """The latest checkpoints of one training. A thread writes them, one at a time.
 
     Args:
-        uri: where they are; each has a folder of its own.
-        identity: of the training; checkpoints of another are not its own.
-        keep: so many are kept, at least 1.
+        uri: folder or URI with one subfolder per checkpoint.
+        identity: identifies the training. Checkpoints with another identity are ignored.
+        keep: number of checkpoints to keep, at least 1.
     """
 
     def __init__(self, uri: str, *, identity: str, keep: int) -> None:
@@ -108,34 +107,34 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     def save(self, snapshot: Snapshot) -> None:
-        """Begin to write; waits only for the one before.
+        """Start to write a checkpoint, once the previous one is written.
 
         Raises:
-            StorageError: the one before could not be written.
+            StorageError: the previous checkpoint could not be written.
         """
         self.wait()
         self._writing = self._thread.submit(self._write, snapshot)
 
     def wait(self) -> None:
-        """Until what was begun is written.
+        """Wait until the checkpoint in progress is written.
 
         Raises:
-            StorageError: it could not be.
+            StorageError: the checkpoint could not be written.
         """
         if self._writing is not None:
             self._writing.result()
             self._writing = None
 
     def last_step(self) -> int | None:
-        """Of the newest one, without reading it."""
+        """Return the step of the newest checkpoint without reading the checkpoint, or None if there is none."""
         return next(iter(self._steps()), None)
 
     def load_latest(self) -> Snapshot | None:
-        """The newest one that is whole, if any."""
+        """Load the newest complete checkpoint, or return None."""
         return next((found for step in self._steps() if (found := self.load(step))), None)
 
     def load(self, step: int) -> Snapshot | None:
-        """The checkpoint of a step; None where there is none, or none that is whole and of this training."""
+        """Load the checkpoint of a step. None if it is missing, incomplete, or of another training."""
         folder = self._folder(step)
         try:
             about = json.loads(read_bytes(join(folder, STEP_FILE)))
@@ -154,14 +153,14 @@ class Checkpoints:
         self._prune(snapshot.step)
 
     def _prune(self, newest: int) -> None:
-        """Remove older ones, and later ones: another attempt may have left them torn."""
+        """Remove older checkpoints, and later ones, because an earlier attempt may have left them incomplete."""
         own = [step for step in self._steps() if step <= newest][: self._keep]
         for step in set(self._steps(of_file="")) - set(own):
             remove(join(self._folder(step), STEP_FILE))
             remove(self._folder(step))
 
     def _steps(self, of_file: str = STEP_FILE) -> list[int]:
-        """Steps whose folders have a file with this ending, newest first."""
+        """List the steps whose folders hold a file with this ending, newest first."""
         names = {info.path.split("/")[-2] for info in list_files(self._uri, suffix=of_file, recursive=True)}
         return sorted((int(name.removeprefix("step-")) for name in names if name.startswith("step-")), reverse=True)
 

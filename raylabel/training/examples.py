@@ -1,4 +1,4 @@
-"""Training examples: images with their targets; those of an annotated set."""
+"""Training examples: images with their targets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ MIN_BOX_SIDE = 1.0
 
 
 class Examples(Protocol):
-    """Images with targets, by index.
+    """Images with targets, read by index.
 
     Attributes:
         num_classes: number of foreground classes.
@@ -33,45 +33,45 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def image_classes(self) -> list[NDArray[np.int32]]:
-        """Class indices that are in each image, for repeat-factor sampling."""
+        """Return the class indices per image, for repeat-factor sampling."""
         ...
 
     def image_id(self, index: int) -> str:
-        """What an image is called in messages."""
+        """Return the name of an image in messages."""
         ...
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """An image (3, H, W) float32 in [0, 1] and its target, augmented.
+        """Read an image, (3, H, W) float32 in [0, 1], and its target, both augmented.
 
         Raises:
-            InputError: the image can't be read; the message names it.
+            InputError: the image cannot be read. The message names it.
         """
         ...
 
 
 class ExampleStream(Protocol):
-    """An endless sequence of training images: what its n-th is depends on n alone."""
+    """An endless sequence of training images. The n-th image depends only on n."""
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """The image of a draw, and its target, as of Examples."""
+        """Read the image of a draw and its target. See `Examples.load`."""
         ...
 
     def image_id(self, draw: int) -> str:
-        """What the image of a draw is called in messages."""
+        """Return the name of the image of a draw in messages."""
         ...
 
 
 class LabelledExamples:
-    """Annotated images. Crowd regions and objects smaller than a pixel are left out.
+    """The images of an annotated set. Crowd regions and objects smaller than a pixel are left out.
 
     Args:
         annotated: images and annotations.
-        class_targets: (num_classes, num_classes + 1) soft target of each class, as of smoothing.soft_targets.
-        max_pixels: larger images are refused.
-        augment: weak by default.
-        copy_paste: chance that the rare objects of another image are pasted in, augmented too.
-        repeat_threshold: says what is rare.
-        federated: draws the classes of each image's class loss; None takes all.
+        class_targets: (num_classes, num_classes + 1), one soft target per class. See `smoothing.soft_targets`.
+        max_pixels: largest image to read; larger images raise InputError.
+        augment: augmentation of images and targets; weak by default.
+        copy_paste: chance that the rare objects of another image, augmented too, are pasted in.
+        repeat_threshold: threshold of repeat-factor sampling; it defines the rare classes.
+        federated: draws the classes of each image's class loss; None uses every class.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class LabelledExamples:
         return len(self.annotated.images)
 
     def image_classes(self) -> list[NDArray[np.int32]]:
-        """See Examples."""
+        """See `Examples`."""
         return [self.annotated.annotated_classes(row) for row in range(len(self))]
 
     def image_id(self, index: int) -> str:
-        """See Examples."""
+        """See `Examples`."""
         return str(self.annotated.images[index].image_id)
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """See Examples."""
+        """See `Examples`."""
         image, target = self._augment(*self._read(index), rng)
         if self._federated is not None:
             target = replace(target, class_mask=torch.from_numpy(self._federated.draw(index, rng)))
@@ -120,7 +120,7 @@ class LabelledExamples:
         return image, target
 
     def _read(self, index: int, is_wanted: NDArray[np.bool_] | None = None) -> tuple[Tensor, Target]:
-        """An image and its objects, or those of the wanted classes alone."""
+        """Read an image and its objects, or only the objects of the wanted classes."""
         truth = self.annotated.ground_truth(index)
         uri, size_hw = self.annotated.images[index].uri, truth.image_size_hw
         image = image_tensor(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
@@ -137,10 +137,10 @@ class LabelledExamples:
 
 
 def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
-    """An image as a model wants it, (3, H, W) float32 in [0, 1].
+    """Read an image as a tensor for a model, (3, H, W) float32 in [0, 1].
 
     Raises:
-        InputError: it can't be read, or is of another size than its labels; the message names it.
+        InputError: the image cannot be read, or does not have the size of its labels. The message names it.
     """
     try:
         pixels_HWC = read()
@@ -158,8 +158,11 @@ def target_of(
     weights: NDArray[np.float32],
     location_weights: NDArray[np.float32] | None = None,
 ) -> Target:
-    """A target; boxes are clipped to the image, and those of no width or height, which would make infinite regression
-    targets, are left out."""
+    """Build the target of an image.
+
+    Boxes are clipped to the image. Objects whose box is narrower or lower than a pixel are left out, because boxes
+    without width or height would make infinite regression targets.
+    """
     height, width = image_size_hw
     boxes = boxes_xyxy.clip(0, np.array([width, height, width, height], np.float32)).reshape(-1, 4)
     rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)).tolist()

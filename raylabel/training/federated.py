@@ -1,4 +1,4 @@
-"""Federated loss: which classes take part in an image's class loss where not all were looked for."""
+"""Federated loss: the classes that take part in an image's class loss if annotators looked only for some."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,15 @@ from raylabel.errors import InputError
 
 
 def federated_classes(annotated: AnnotatedSet, settings: FederatedLossConfig) -> "FederatedClasses | None":
-    """What draws the classes of each image's loss; None where the settings want all of them.
+    """Make the draw of the classes of each image's loss. None if the settings use every class.
 
     Raises:
-        InputError: a federated loss of a set in which every class was looked for.
+        InputError: the settings ask for a federated loss, but the annotated set is not federated.
     """
     if not settings.enabled:
         return None
     if not annotated.is_federated:
-        raise InputError("federated_loss.enabled needs data.labelled with neg_category_ids, as LVIS has")
+        raise InputError("federated_loss.enabled needs data.labelled with neg_category_ids, as in LVIS")
     return FederatedClasses(annotated, settings)
 
 
@@ -26,9 +26,9 @@ class FederatedClasses:
 
     Args:
         annotated: a federated set, such as LVIS.
-        settings: how many classes, and which.
+        settings: number of classes, and the power of their frequency by which they are drawn.
 
-    Source: Gupta et al. 2019 (arXiv 1908.03195) for what is verified; Zhou et al. 2021 (arXiv 2103.07461) for the draw.
+    Source: Gupta et al. 2019 (arXiv 1908.03195) for verified classes; Zhou et al. 2021 (arXiv 2103.07461) for the draw.
     """
 
     def __init__(self, annotated: AnnotatedSet, settings: FederatedLossConfig) -> None:
@@ -37,11 +37,14 @@ class FederatedClasses:
         self._shares = np.where(counts > 0, np.maximum(counts, 1) ** settings.power, 0.0)
 
     def draw(self, row: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """(num_classes + 1,) classes of one image: what is annotated in it, what is verified to be absent, background,
-        and others by their frequency until there are so many."""
+        """Draw the classes of one image's loss, as a mask of shape (num_classes + 1,).
+
+        Annotated classes, classes verified to be absent, and the background always take part. Other classes are drawn
+        by their frequency until `settings.num_classes` take part, without the background.
+        """
         mask = np.zeros(len(self._shares) + 1, bool)
         mask[-1] = True
-        # Crowd regions count as annotated: the class is there.
+        # With crowd regions, because they too show that the class is in the image.
         mask[self._annotated.object_classes(row)] = True
         mask[sorted(self._annotated.images[row].negative_classes)] = True
         shares = np.where(mask[:-1], 0.0, self._shares)

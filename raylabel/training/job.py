@@ -1,4 +1,4 @@
-"""What is trained, on what, and where: the job and the context of a training."""
+"""The job of a training (what to train, on which data, how long) and its context (where it runs)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,31 +14,34 @@ from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
 
 Report = Callable[[int, dict[str, float]], None]
-"""Called on every rank at the same steps, the last one among them, with finished steps, and mean metrics since the last
-call: `loss`, each loss term as `labelled_*` and `pool_*`, `learning_rate`, `gradient_norm`, `images_per_second` of all
-ranks, `data_wait` (share of the time in which this rank waited for images); on rank 0 and after an evaluation, its
-figures as `ema_*`."""
+"""Receives the number of finished steps, and the metrics since the last call.
+
+Every rank calls it at the same steps; the last step is one of them. The metrics are the means of `loss`,
+`gradient_norm` and each loss term (`labelled_*`, `pool_*`); `learning_rate`; `images_per_second` of all ranks; and
+`data_wait`, the share of time in which this rank waited for images. After an evaluation, rank 0 adds `ema_*`.
+"""
 
 Evaluate = Callable[[Segmenter], dict[str, float]]
-"""Figures of a model, such as `AP`; called on rank 0 only, in eval mode, with the moving average as weights."""
+"""Computes figures of a model, such as `AP`. Rank 0 calls it with the moving average as weights, in eval mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainContext:
-    """Where a training runs.
+    """The place where a training runs.
 
     Attributes:
-        rank, world_size: this worker among all.
-        num_parts: into so many parts the batch of a step is cut, whatever the number of workers: one for each planned
-            worker, times the steps of gradient accumulation. More workers than parts cut it finer.
-        device: of the model.
-        wrap: puts a module into DDP, or leaves it.
-        report: see Report.
-        restore: the state to go on from.
-        save: takes the state every `checkpoint_every` steps and after the last one, on the first rank alone.
-        wants_checkpoint: asked after each step on every rank, and says the same on all; whether to save now as well.
-        open_batches: what gives the batches of so many parts at these places (step and part), in place of reading them
-            here.
+        rank, world_size: index of this rank, and number of ranks.
+        num_parts: number of parts of each step's batch: planned workers times steps of gradient accumulation. It does
+            not depend on the actual number of ranks, but with more ranks than parts there is one part per rank.
+        device: device of the model.
+        wrap: wraps a module in DDP, or returns it unchanged.
+        report: see `Report`.
+        restore: the state to continue from.
+        save: receives the state every `checkpoint_every` steps and after the last step, on rank 0 only.
+        wants_checkpoint: whether to save after this step as well. Every rank calls it after each step, and it must
+            return the same on every rank.
+        open_batches: opens the batches for a number of parts and a list of places (step and part). None reads the
+            images in this process.
     """
 
     rank: int = 0
@@ -55,23 +58,23 @@ class TrainContext:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """What is trained on what, and for how long.
+    """The data, the schedule and the losses of a training.
 
     Attributes:
-        settings: optimizer, sampling, checkpoints, evaluations.
-        steps: length of the learning-rate schedule, and where training stops unless `stop_step` says so.
-        start_step: where it starts; the model then comes from an earlier job of the same schedule.
-        stop_step: where it stops, if before `steps`.
-        labelled: examples with annotations.
-        labelled_per_batch: images a step over all ranks.
-        pool: pseudo-labelled images, in the order in which they are learnt from.
-        unlabelled_per_batch: images of the pool a step over all ranks.
+        settings: optimizer, sampling, checkpoints and evaluations.
+        steps: length of the learning-rate schedule. Training stops there unless `stop_step` is smaller.
+        start_step: first step. Above 0, the model comes from an earlier job of the same schedule.
+        stop_step: step at which training stops, if before `steps`.
+        labelled: annotated examples.
+        labelled_per_batch: labelled images per step, over all ranks.
+        pool: pseudo-labelled images in training order.
+        unlabelled_per_batch: pool images per step, over all ranks.
         unlabelled_weight: weight of the loss on the pool.
         pool_losses: weight of each loss term on the pool.
-        relabel: makes, of the model and its moving average, what relabels the pool images of a batch, by its step,
-            before it is learnt from.
-        evaluate: what is made of the moving average every `settings.evaluate_every` steps; None is nothing.
-        seed: of every random choice.
+        relabel: makes a relabeller from the model and its moving average. The relabeller gets each batch and its step,
+            and returns the batch to learn from, with new labels of the pool images.
+        evaluate: evaluates the moving average every `settings.evaluate_every` steps; None evaluates nothing.
+        seed: seed of every random choice.
     """
 
     settings: TrainingConfig

@@ -1,4 +1,4 @@
-"""What a training says of itself while it lasts: metrics.jsonl, and the same as TensorBoard events."""
+"""The log of a training: metrics.jsonl, and the same metrics as TensorBoard events."""
 
 import json
 import tempfile
@@ -17,20 +17,20 @@ METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
 
 COMMIT_SECONDS = 10.0
-"""Between two times that the files are brought up to date; a thread does it."""
+"""Seconds between two updates of the files. A thread writes them."""
 
 _DIGITS = 6
 _GROUPS = ("labelled", "pool", "ema")
 
 
 class TrainingLog:
-    """Metrics of one training, in a folder or URI.
+    """The metrics of one training.
 
-    After a restart the log may be ahead of the checkpoint: what is made again replaces what was there.
+    After a restart the log may be ahead of the checkpoint. Repeated steps then replace the older rows.
 
     Args:
-        folder_uri: of the model.
-        finished_steps: where the training goes on; 0 begins anew.
+        folder_uri: folder or URI of the model.
+        finished_steps: steps before the restart; 0 starts an empty log.
     """
 
     def __init__(self, folder_uri: str, *, finished_steps: int) -> None:
@@ -39,18 +39,18 @@ class TrainingLog:
         before = read_bytes(metrics_uri).decode().splitlines() if finished_steps and exists(metrics_uri) else []
         self._lines = [line for line in before if json.loads(line)["step"] <= finished_steps]
         file_system, path = open_uri(join(folder_uri, EVENTS_FOLDER))
-        # An event file grows line by line, which object stores don't know: there it is sent whole, from a local copy.
+        # An event file grows, but object stores cannot append, so they get a local copy as a whole.
         self._is_local = isinstance(file_system, fs.LocalFileSystem)
         self._scratch = None if self._is_local else tempfile.TemporaryDirectory()
         folder = path if self._scratch is None else self._scratch.name
-        purge_step = finished_steps + 1  # TensorBoard leaves out what earlier files say of it and later ones
+        purge_step = finished_steps + 1  # TensorBoard ignores steps from here on in earlier files
         self._events = SummaryWriter(folder, purge_step=purge_step, filename_suffix=f".{finished_steps:09d}")
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
         self._last_commit = time.monotonic()
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of some steps that end with this one."""
+        """Add the metrics of the steps up to this one."""
         rounded = {name: float(f"{value:.{_DIGITS}g}") for name, value in metrics.items()}
         self._lines.append(json.dumps({"step": step, **rounded}))
         for name, value in rounded.items():
@@ -59,23 +59,23 @@ class TrainingLog:
             self.commit()
 
     def commit(self) -> None:
-        """Begin to bring the files up to date, once that is done which was begun before.
+        """Start to update the files, once the previous update is written.
 
         Raises:
-            StorageError: what was begun before could not be written.
+            StorageError: the previous update could not be written.
         """
         self._wait()
         self._last_commit = time.monotonic()
         self._writing = self._thread.submit(self._write, "".join(line + "\n" for line in self._lines).encode())
 
     def close(self) -> None:
-        """Write what is left.
+        """Write the remaining metrics and close the log.
 
         Raises:
-            StorageError: it could not be written.
+            StorageError: the files could not be written.
         """
         self._wait()
-        self._events.close()  # alone waits for events that are still on the way to the file
+        self._events.close()  # because only close() waits for queued events
         self.commit()
         self._wait()
         self._thread.shutdown()
@@ -96,6 +96,6 @@ class TrainingLog:
 
 
 def _tag(name: str) -> str:
-    """TensorBoard shows what is before the slash as a group."""
+    """Name a metric for TensorBoard. TensorBoard groups metrics by the part before the slash."""
     group, _, rest = name.partition("_")
     return f"{group}/{rest}" if group in _GROUPS else f"training/{name}"

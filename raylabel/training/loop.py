@@ -1,4 +1,4 @@
-"""The training loop of teacher and student, written once against a small context."""
+"""The training loop of teacher and student."""
 
 import math
 import time
@@ -28,21 +28,21 @@ MAX_IDS_NAMED = 64
 
 
 def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segmenter:
-    """Train a model in place; returns it with the moving average of its weights, in eval mode.
+    """Train a model in place. Returns it in eval mode, with the moving average as its weights.
 
-    A step depends on its number, the seed and the state before it, not on when it runs: after an interruption a
-    restored training ends as an undisturbed one does. A step's batch is cut into the same parts however many ranks
-    there are. Each rank passes its parts through the model one after the other and sums up their gradients: fewer
-    ranks take longer, but learn the same (up to the order in which floats are added).
+    A step depends only on its number, the seed and the state before it. So a restored training ends with the same
+    weights as an undisturbed one. The batch of a step is cut into the same parts for any number of ranks up to
+    `context.num_parts`. Each rank passes its parts through the model one by one and sums their gradients. Fewer ranks
+    take longer but learn the same, up to the order in which floats are added.
 
     Args:
         segmenter: the model, equal on every rank.
         job: data and schedule.
-        context: this worker.
+        context: the place where this rank runs.
 
     Raises:
-        InputError: an image can't be read.
-        TrainingError: loss or gradient is not finite; the message names the step, the terms of the loss and the images.
+        InputError: an image cannot be read.
+        TrainingError: the loss or a gradient is not finite. The message names the step, the loss terms and the images.
     """
     settings = job.settings.optimizer
     prepare_network(segmenter.to(context.device), settings)
@@ -86,7 +86,7 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
                 metrics.add({name: value.item() for name, value in losses.items()})
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_((one for _, one in segmenter.named_parameters()), max_norm)
-            if not math.isfinite(norm.item()) and not scaler.is_enabled():  # the scaler leaves such steps out
+            if not math.isfinite(norm.item()) and not scaler.is_enabled():  # because the scaler skips such steps
                 raise _not_finite("gradient", losses, step, rate, image_ids)
             scaler.step(optimizer)
             scaler.update()
@@ -109,9 +109,9 @@ def train(segmenter: Segmenter, job: TrainJob, context: TrainContext) -> Segment
 
 
 class BatchLosses(nn.Module):
-    """Loss of a labelled and a pool batch in one forward pass, as DDP wants one for each backward pass.
+    """The loss of labelled and pool images in one forward pass, because DDP needs one forward per backward pass.
 
-    `loss` is the sum over labelled terms, plus `unlabelled_weight` times the weighted sum over pool terms.
+    `loss` is the sum of the labelled terms plus `unlabelled_weight` times the weighted sum of the pool terms.
     """
 
     def __init__(self, segmenter: Segmenter, job: TrainJob, world_size: int) -> None:
@@ -126,11 +126,11 @@ class BatchLosses(nn.Module):
         self._pool_scale = world_size / max(job.unlabelled_per_batch, 1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss` with a gradient; the terms, `labelled_*` and `pool_*`, without."""
+        """Compute `loss` with its gradient, and the terms `labelled_*` and `pool_*` without."""
         total = next(self.parameters()).new_zeros(())
         terms: dict[str, Tensor] = {}
         if batch.labelled_images:
-            # DDP averages over ranks; ranks with more images count more.
+            # Scaled by the number of images, because DDP averages over ranks with equal weights.
             scale = len(batch.labelled_images) * self._labelled_scale
             for term, value in self.segmenter.losses(batch.labelled_images, batch.labelled_targets).items():
                 terms[f"labelled_{term}"] = value.detach()
@@ -145,14 +145,15 @@ class BatchLosses(nn.Module):
 
 
 def _backward(loss: Tensor, module: nn.Module) -> None:
-    """Add to the gradients, zero where the loss doesn't reach a parameter: weight decay acts on it however many ranks.
+    """Add the gradients of a loss. A parameter that the loss does not reach gets a zero gradient.
 
-    DDP waits for the gradient of every parameter, so in it each takes part in the loss.
+    So weight decay acts on every parameter for any number of ranks. Under DDP every parameter takes part in the loss,
+    because DDP waits for the gradient of each.
     """
     parameters = [one for one in module.parameters() if one.requires_grad]
     if isinstance(module, DistributedDataParallel):
         loss = loss + torch.stack([one.sum() for one in parameters]).sum() * 0.0
-    if loss.requires_grad:  # a part may have no images
+    if loss.requires_grad:  # False if a part has no images
         loss.backward()
     for one in parameters:
         if one.grad is None:
@@ -165,26 +166,26 @@ def _not_finite(
     values = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
     shown = ", ".join(image_ids[:MAX_IDS_NAMED]) + (", ..." if len(image_ids) > MAX_IDS_NAMED else "")
     return TrainingError(
-        f"{what} is not finite at step {step + 1} (learning rate {rate:.3g}): {values}; images {shown}; lower the "
-        "learning rate, or look at these images and their annotations"
+        f"{what} is not finite at step {step + 1} (learning rate {rate:.3g}): {values}; images {shown}. Lower the "
+        "learning rate, or check these images and their annotations."
     )
 
 
 def is_evaluation_step(step: int, job: TrainJob) -> bool:
-    """Whether the moving average is evaluated after so many steps."""
+    """Tell whether the moving average is evaluated after this many finished steps."""
     every = job.settings.evaluate_every
     return every > 0 and step % every == 0
 
 
 def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """DDP exchanges gradients in the backward pass of a rank's last part alone."""
+    """Let DDP exchange gradients only in the backward pass of a rank's last part."""
     if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return nullcontext()
 
 
 class _Pace:
-    """How fast steps are made between two reports, evaluations left out."""
+    """The speed of training between two reports, without evaluations."""
 
     def __init__(self, images_per_step: int) -> None:
         self._images_per_step = images_per_step
@@ -193,7 +194,7 @@ class _Pace:
         self._step, self._start = step, time.perf_counter()
 
     def take(self, step: int, seconds_waited: float) -> dict[str, float]:
-        """Images/s of all ranks, and the share of the time in which this one has waited for images."""
+        """Return the images/s of all ranks, and the share of time in which this rank waited for images."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         num_images = (step - self._step) * self._images_per_step
         self.start(step)
@@ -201,7 +202,7 @@ class _Pace:
 
 
 class _Means:
-    """Running means of metrics between two reports."""
+    """The means of metrics between two reports."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""How a network computes: number format, memory layout, compilation."""
+"""Number format, memory layout and compilation of a network in training."""
 
 import torch
 from torch import nn
@@ -8,31 +8,31 @@ from raylabel.models.segmenter import Segmenter
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Number format of mixed precision on a device; None for float32."""
+    """Return the number format of mixed precision on a device, or None for float32."""
     if precision == "auto":
         if device.type != "cuda":
             return None
-        # bfloat16 needs no loss scaling; older GPUs have float16 only.
+        # bfloat16 comes first, because it needs no loss scaling. Older GPUs only have float16.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def prepare_network(segmenter: Segmenter, settings: OptimizerConfig, *, backend: str = "inductor") -> None:
-    """Put a model's tensors into channels-last order and compile its network in place, as the settings say.
+    """Change a model to channels-last order and compile its network in place, if the settings say so.
 
-    Names and values of its state stay. What is compiled is the part called `network`, else `backbone`, else all
-    parts: the rest of a detector (matching, suppression of duplicates) is bookkeeping that changes with every image.
+    Names and values of the state stay the same. Only the part called `network` is compiled, else `backbone`, else all
+    parts. The rest of a detector (matching, suppression of duplicates) takes other paths for every image.
 
     Args:
         segmenter: a torch.nn.Module.
         settings: `channels_last` and `compile`.
-        backend: of torch.compile.
+        backend: backend of torch.compile.
     """
     assert isinstance(segmenter, nn.Module)
     if settings.channels_last:
         segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no overload for it
     if settings.compile:
-        # DDP would have the graph cut at its buckets, which fails for dynamic shapes.
+        # Off, because DDP cuts the graph at its buckets, and that fails for dynamic shapes.
         torch._dynamo.config.optimize_ddp = False
         for module in _network(segmenter):
             module.compile(dynamic=True, backend=backend)

@@ -1,4 +1,4 @@
-"""The optimizer of a training: which parameter learns how fast, and how the rate changes over the steps."""
+"""The optimizer of a training: the learning rate of each step and of each parameter."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from raylabel.training.job import TrainJob
 
 BACKBONE = "backbone"
 NECK = "fpn"
-"""The pyramid that a detector adds on top of its backbone: it learns as fast as the heads."""
+"""The feature pyramid on top of a detector's backbone. It learns as fast as the heads."""
 
 
 def learning_rate(step: int, job: TrainJob) -> float:
-    """Peak rate times the schedule's share at a step of all `steps`, times a linear warm-up from `start_step`."""
+    """Compute the rate of a step: peak rate times share of the schedule times linear warm-up from `start_step`."""
     optimizer = job.settings.optimizer
     num_warmup = min(optimizer.warmup_steps, (job.steps - job.start_step) // 4)
     warmup = min(1.0, (step - job.start_step + 1) / max(1, num_warmup))
@@ -23,10 +23,10 @@ def learning_rate(step: int, job: TrainJob) -> float:
 
 
 def scheduled_share(progress: float, settings: OptimizerConfig) -> float:
-    """Share of the peak rate, in (0, 1], after a share of the steps in [0, 1].
+    """Compute the share of the peak rate, in (0, 1], after a share `progress` of the steps, in [0, 1].
 
-    `cosine` falls from 1 to `final_share`; `multistep` is `final_share ** (passed / all milestones)`, so that two
-    milestones to a hundredth are the usual tenth each.
+    `cosine` falls from 1 to `final_share`. `multistep` is `final_share ** (passed / all milestones)`: with two
+    milestones and a final share of 0.01, each milestone divides the rate by the usual 10.
     """
     if settings.schedule == "cosine":
         return settings.final_share + (1 - settings.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -37,10 +37,10 @@ def scheduled_share(progress: float, settings: OptimizerConfig) -> float:
 
 
 def build_optimizer(segmenter: Segmenter, settings: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that want a gradient; `set_learning_rate` gives each its part of the rate.
+    """Build AdamW over the parameters that require a gradient. `set_learning_rate` sets the rate of each group.
 
-    Parameters are grouped by their part of the rate, and by whether they are decayed: biases and the gains of norms
-    (one-dimensional parameters) are not.
+    Parameters are grouped by their rate factor and by weight decay. One-dimensional parameters (biases, gains of norms)
+    are not decayed.
     """
     factors = rate_factors(segmenter, settings)
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
@@ -53,20 +53,23 @@ def build_optimizer(segmenter: Segmenter, settings: OptimizerConfig) -> torch.op
             for (factor, is_decayed), parameters in groups.items()
         ],
         lr=settings.learning_rate,
-        # On GPUs torch chooses well by itself.
+        # None on GPUs, because torch chooses well there.
         fused=True if all(one.device.type == "cpu" for _, one in segmenter.named_parameters()) else None,
     )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the heads' rate, and every other parameter's part of it."""
+    """Set the rate of the heads, and the rate of every other group by its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]
 
 
 def rate_factors(segmenter: Segmenter, settings: OptimizerConfig) -> dict[str, float]:
-    """Part of the learning rate of each parameter: 1 outside of the backbone; in its layer l of L, counted from the
-    image, `backbone_rate * layer_decay ** (L - l)`, so the last layer (l = L - 1) is decayed once."""
+    """Compute the factor of each parameter's learning rate, by parameter name.
+
+    The factor is 1 outside the backbone. In backbone layer l of L, counted from 0 at the image, it is
+    `backbone_rate * layer_decay ** (L - l)`. So the last layer (l = L - 1) is decayed once.
+    """
     layers = backbone_layers(segmenter)
     num_layers = 1 + max(layers.values(), default=0)
     return {
@@ -76,11 +79,11 @@ def rate_factors(segmenter: Segmenter, settings: OptimizerConfig) -> dict[str, f
 
 
 def backbone_layers(segmenter: Segmenter) -> Mapping[str, int]:
-    """Layer of each parameter of the backbone, counted from 0 at the image.
+    """Number the layers of the backbone from 0 at the image, by parameter name.
 
-    A family says it by a method of this name. By default the backbone is what is called `backbone.`, without the
-    pyramid on top of it, and its layers are its numbered blocks (`backbone.body.layer1.0`), in their order; what is
-    outside of numbered blocks (`backbone.body.conv1`) is a layer by its module.
+    A model family can define a method of this name. By default the backbone is every parameter under `backbone.`
+    except the feature pyramid. Its layers are its numbered blocks (`backbone.body.layer1.0`), in their order. Each
+    module outside the numbered blocks (`backbone.body.conv1`) is a layer too.
     """
     own = getattr(segmenter, "backbone_layers", None)
     if own is not None:

@@ -1,4 +1,4 @@
-"""Batches that are read while the model learns from the one before."""
+"""Prefetching: the next batch is read while the model learns from the current one."""
 
 import time
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from raylabel.training.batches import Batch, Batches
 
 
 class Prefetched:
-    """Batches in order, one ahead. To be used in a `with`, which ends its thread.
+    """Batches in order, read one ahead by a thread. Leaving the `with` block ends the thread.
 
     Args:
-        source: of the batches.
-        places: step and part of each batch that will be taken.
+        source: the source of the batches.
+        places: step and part of each batch, in the order in which they are taken.
     """
 
     def __init__(self, source: Batches, places: Iterable[tuple[int, int]]) -> None:
@@ -29,10 +29,10 @@ class Prefetched:
         self._reader.shutdown(cancel_futures=True)
 
     def take(self) -> Batch:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            InputError: an image can't be read.
+            InputError: an image cannot be read.
         """
         assert self._waiting is not None, "every place was taken"
         start = time.perf_counter()
@@ -42,7 +42,7 @@ class Prefetched:
         return batch
 
     def take_seconds_waited(self) -> float:
-        """How long `take` has waited since this was asked last."""
+        """Return the seconds that `take` has waited since the last call of this method."""
         seconds, self._seconds_waited = self._seconds_waited, 0.0
         return seconds
 

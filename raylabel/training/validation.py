@@ -1,4 +1,4 @@
-"""AP of a model in training on a few validation images."""
+"""AP on a few validation images during training."""
 
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -21,13 +21,13 @@ FIGURES = ("AP", "APr", "APc", "APf")
 
 
 class ValidationAP:
-    """Evaluates a model; a raylabel.training.job.Evaluate.
+    """A `job.Evaluate` that computes mask AP.
 
     Args:
-        load: gives the validation split; called when the first evaluation comes, so only where there is one.
-        num_images: how many of its images are predicted, evenly chosen.
+        load: loads the validation split. The first evaluation calls it.
+        num_images: number of images to predict, evenly spaced over the split.
         frequency_groups: category id -> "r", "c" or "f", by training images.
-        max_pixels: larger images are refused.
+        max_pixels: largest image to read; larger images raise InputError.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class ValidationAP:
         return everything.subset(np.linspace(0, len(everything) - 1, num).round().astype(int).tolist())
 
     def __call__(self, segmenter: Segmenter) -> dict[str, float]:
-        """Mask AP and that of the frequency groups which have an object, in [0, 1].
+        """Compute mask AP, and the AP of each frequency group that has an object, in [0, 1].
 
         Raises:
-            InputError: an image can't be read; the message names it.
+            InputError: an image cannot be read. The message names it.
         """
         annotated = self._annotated
         device = next(one.device for _, one in segmenter.named_parameters())

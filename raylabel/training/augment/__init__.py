@@ -1,1 +1,1 @@
-"""Views of a training image."""
+"""Augmentation: random views of a training image and its objects."""

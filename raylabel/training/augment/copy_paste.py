@@ -14,12 +14,14 @@ from raylabel.training.augment.scale_jitter import visible
 
 
 class RareDonors:
-    """Images with objects of rare classes: those whose repeat factor is above 1.
+    """Images that show a rare class, drawn by their repeat factors.
+
+    A class or an image is rare if its repeat factor is above 1.
 
     Args:
-        image_classes: class indices of each image.
+        image_classes: class indices per image.
         num_classes: number of classes.
-        threshold: of repeat-factor sampling.
+        threshold: the threshold of repeat-factor sampling.
     """
 
     def __init__(self, image_classes: Sequence[NDArray[Any]], num_classes: int, threshold: float) -> None:
@@ -29,24 +31,24 @@ class RareDonors:
         self._shares = excess[self._rows] / excess[self._rows].sum()
 
     def draw(self, rng: np.random.Generator) -> int | None:
-        """An image's row, by how much more often than once it is repeated; None where no class is rare."""
+        """Draw the row of an image with a chance proportional to its repeat factor - 1. None if no class is rare."""
         return int(rng.choice(self._rows, p=self._shares)) if len(self._rows) else None
 
 
 def paste_objects(
     image: Tensor, target: Target, donor_image: Tensor, donor: Target, rng: np.random.Generator
 ) -> tuple[Tensor, Target]:
-    """Every object of a donor at a random place of an image, over what is there and over those pasted before.
+    """Paste every object of a donor image at a random place of an image.
 
-    What is below loses the pixels that are covered, and what is hidden altogether is dropped. Boxes are the bounds of
-    what is seen. Objects that are larger than the image are left out.
+    Each object covers the image and the objects that were pasted before it. Covered objects lose those pixels; hidden
+    objects are dropped. Boxes become the bounds of the visible pixels. Objects larger than the image are left out.
 
     Args:
-        image, target: (3, H, W) and its objects; they are not changed.
-        donor_image, donor: of any size; soft targets and weights are kept.
-        rng: of order and places.
+        image, target: the image, (3, H, W), and its objects. Neither is changed.
+        donor_image, donor: the donor image of any size and its objects. Soft targets and weights are kept.
+        rng: draws the order and the places.
 
-    Source: Ghiasi et al. 2021 (arXiv 2012.07177); the places of single objects are ours.
+    Source: Ghiasi et al. 2021 (arXiv 2012.07177). They paste objects where they were; random places are ours.
     """
     height, width = image.shape[-2:]
     donor = visible(donor)
@@ -66,7 +68,7 @@ def paste_objects(
         pasted.append(int(row))
     added = donor[torch.tensor(pasted, dtype=torch.int64)]
     class_mask = target.class_mask.clone()
-    class_mask[added.class_probs.argmax(dim=1)] = True  # what is pasted is known to be there
+    class_mask[added.class_probs.argmax(dim=1)] = True  # because a pasted class is known to be in the image
     together = Target(
         boxes_xyxy=torch.cat([target.boxes_xyxy, added.boxes_xyxy]),
         masks_NHW=masks,

@@ -1,4 +1,4 @@
-"""Large-scale jitter: an image and its objects larger or smaller, cropped or padded to one size."""
+"""Large-scale jitter: scale an image with its objects, then crop or pad it to one size."""
 
 from dataclasses import replace
 
@@ -17,16 +17,18 @@ PADDING = 0.5
 def jitter_scale(
     image: Tensor, target: Target, rng: np.random.Generator, *, scale: float, output_size: int | None = None
 ) -> tuple[Tensor, Target]:
-    """Resize, and crop or pad at a random place. Objects that fall outside are dropped; boxes are the masks' bounds.
+    """Resize an image with its objects, then crop or pad it at a random place.
+
+    Objects outside the crop are dropped. Boxes become the bounds of the visible masks.
 
     Args:
         image: (3, H, W) float32 in [0, 1].
-        target: its objects.
-        rng: of the place.
-        scale: 1 fits the image into the output.
-        output_size: side of the square output; None is the image's own size.
+        target: the objects of the image.
+        rng: draws the place.
+        scale: size of the result; 1 fits the image into the output.
+        output_size: side of the square output in pixels; None keeps the size of the image.
 
-    Source: Ghiasi et al. 2021 (arXiv 2012.07177); there padding is at the right and bottom alone.
+    Source: Ghiasi et al. 2021 (arXiv 2012.07177). They pad at the right and bottom only.
     """
     height, width = image.shape[-2:]
     out_height, out_width = (output_size or height), (output_size or width)
@@ -53,9 +55,9 @@ def jitter_scale(
 
 
 def visible(target: Target) -> Target:
-    """The objects whose mask has a pixel, each with the bounds of its mask as box."""
+    """Keep the objects whose mask has a pixel. Their boxes become the bounds of their masks."""
     seen = target[torch.where(target.masks_NHW.flatten(1).any(dim=1))[0]]
-    # torchvision's boxes end at the last pixel, ours at its far edge.
+    # + 1 because torchvision's boxes end at the last pixel, ours at its far edge.
     return replace(seen, boxes_xyxy=masks_to_boxes(seen.masks_NHW) + torch.tensor([0.0, 0, 1, 1]))
 
 

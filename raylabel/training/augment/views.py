@@ -1,6 +1,6 @@
-"""Augmentation of training images: weak on labelled images, strong on the student's view of the pool.
+"""Augmentation of training images: weak for labelled images, strong for the student's view of pool images.
 
-Every random choice comes from the numpy generator that is handed in, so a batch depends on its seed alone.
+Every random choice comes from the given NumPy generator, so a batch depends only on its seed.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from raylabel.models.segmenter import Target
 from raylabel.training.augment.scale_jitter import jitter_scale
 
 Augment = Callable[[Tensor, Target, np.random.Generator], tuple[Tensor, Target]]
-"""Image (3, H, W) float32 in [0, 1] and its objects -> the same, changed."""
+"""Maps an image, (3, H, W) float32 in [0, 1], and its objects to an augmented image and its objects."""
 
 COLOUR_CHANCE = 0.8
 HUE_SHARE = 0.05
@@ -27,12 +27,12 @@ CUTOUT_SIDE = (0.1, 0.25)
 
 
 def no_augmentation(image: Tensor, target: Target, rng: np.random.Generator) -> tuple[Tensor, Target]:
-    """The image as it is."""
+    """Return the image and its objects unchanged."""
     return image, target
 
 
 def view(settings: ViewConfig) -> Augment:
-    """The augmentation that the settings ask for."""
+    """Make the augmentation that the settings describe."""
     return partial(_augment, settings=settings)
 
 
@@ -56,7 +56,7 @@ strong_augmentation = view(StrongViewConfig())
 
 
 def flip(image: Tensor, target: Target) -> tuple[Tensor, Target]:
-    """Mirror left and right, pixels, boxes and masks."""
+    """Mirror the pixels, boxes and masks left to right."""
     boxes = target.boxes_xyxy.clone()
     boxes[:, [0, 2]] = image.shape[-1] - target.boxes_xyxy[:, [2, 0]]
     return image.flip(-1), replace(target, boxes_xyxy=boxes, masks_NHW=target.masks_NHW.flip(-1))

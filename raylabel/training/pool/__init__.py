@@ -1,1 +1,1 @@
-"""The student's pseudo-labelled images."""
+"""Learning from the pool: choice, index, order, streaming and targets of pseudo-labels, and relabelling."""

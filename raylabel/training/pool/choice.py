@@ -1,4 +1,4 @@
-"""Which stored predictions of the pool a student learns from, a shard at a time and by column."""
+"""The stored predictions of the pool that a student learns from, chosen shard by shard from a few columns."""
 
 from dataclasses import dataclass, replace
 
@@ -17,12 +17,13 @@ from raylabel.run.labels.shards import STATUS_OK, flat_instances, foreground_pro
 
 @dataclass(frozen=True, kw_only=True)
 class PoolChoice:
-    """What of a prediction is asked before it is learnt from.
+    """The rules by which predictions are chosen for training.
 
     Attributes:
-        selection: as for the pseudo-labels.
+        selection: the rules that also choose the pseudo-labels.
         frequency_groups: (num_classes,) "r", "c" or "f".
-        min_foreground: smallest foreground probability, in place of the selection's smallest scores; None leaves these.
+        min_foreground: smallest foreground probability, in place of the smallest scores of `selection`. None keeps the
+            smallest scores.
     """
 
     selection: SelectionConfig
@@ -31,17 +32,17 @@ class PoolChoice:
 
     @property
     def num_classes(self) -> int:
-        """Classes without background."""
+        """Number of classes without background."""
         return len(self.frequency_groups)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields of schema.INSTANCE that the choice looks at."""
+        """Fields of `schema.INSTANCE` that the choice reads."""
         scores = ("calibrated_score",) if self.min_foreground is None else ("soft_classes", "soft_probs")
         return ("class_index", "mask_quality", "mask_area", *scores)
 
     def keep(self, structs: pa.StructArray, image_lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(N,) which rows of schema.INSTANCE are learnt from; `image_lengths` says how many each image has."""
+        """Choose rows of `schema.INSTANCE`, as a mask (N,). `image_lengths` is the number of rows per image."""
         if self.min_foreground is None:
             scores = structs.field("calibrated_score").to_numpy()
         else:
@@ -55,7 +56,7 @@ class PoolChoice:
         )
 
     def keep_instances(self, instances: Instances, calibrated_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """The same of one image's instances."""
+        """Choose from the instances of one image, as a mask of shape (N,). Same rules as `keep`."""
         return self._keep(
             scores=calibrated_scores if self.min_foreground is None else 1 - instances.soft_vectors[:, -1],
             class_indices=instances.class_indices,
@@ -73,7 +74,7 @@ class PoolChoice:
         mask_areas: NDArray[np.int32],
         image_lengths: NDArray[np.int64],
     ) -> NDArray[np.bool_]:
-        """The same by column; `scores` are foreground probabilities where these are what counts."""
+        """Choose from columns. `scores` are foreground probabilities if `min_foreground` is set."""
         config = self.selection
         if self.min_foreground is not None:
             config = replace(config, min_score=self.min_foreground, min_score_by_group={})
@@ -90,13 +91,13 @@ class PoolChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenShard:
-    """The readable images of a shard with what is chosen of them.
+    """The readable images of a shard and their chosen instances.
 
     Attributes:
-        table: rows of schema.LABELS, with the fields of instances that were asked for.
-        offsets: (num_images + 1,) where each image's instances begin among all.
-        keep: (N,) which instances are learnt from.
-        image_of, class_of: image and predicted class of each that is.
+        table: rows of `schema.LABELS` with the requested fields of the instances.
+        offsets: (num_images + 1,), the first instance of each image among the N instances of the shard.
+        keep: (N,) bool, whether an instance is chosen.
+        image_of, class_of: image row and predicted class of each chosen instance.
     """
 
     table: pa.Table
@@ -107,23 +108,23 @@ class ChosenShard:
 
     @property
     def num_images(self) -> int:
-        """Readable images."""
+        """Number of readable images."""
         return len(self.offsets) - 1
 
     def image_factors(self, class_factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(num_images,) how often each image is to be drawn: the largest factor of its classes, 1 without any."""
+        """Compute the repeat factor per image, (num_images,): the largest factor of its classes, 1 without objects."""
         factors = np.ones(self.num_images)
         np.maximum.at(factors, self.image_of, class_factors[self.class_of])
         return factors
 
 
 def read_chosen(shard_uri: str, choice: PoolChoice, *, columns: tuple[str, ...] = ()) -> ChosenShard:
-    """One committed shard; of the file only what the choice looks at is read, and the columns that are named.
+    """Read one committed shard: the columns that the choice needs, and the given further columns.
 
     Args:
         shard_uri: one of `shards.committed_shards`.
-        choice: what is learnt from.
-        columns: further ones, by the names that Parquet has for them.
+        choice: the rules of the choice.
+        columns: further columns, by their Parquet names.
     """
     wanted = ["status", *(f"instances.list.element.{name}" for name in choice.fields), *columns]
     with StoredFile(shard_uri) as file:

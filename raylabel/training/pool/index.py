@@ -1,7 +1,7 @@
-"""The pool as a student sees it, a row a shard: how many draws each has, and how often each class is in an image.
+"""The pool index, one row per shard: number of draws, and number of images with each class.
 
-It is made once, before training, from a few columns of the committed shards, and is all that a worker holds of shards
-which it does not learn from just now.
+It is made once before training, from a few columns of the committed shards. Besides the shards of its open windows, a
+worker holds only the index.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from raylabel.training.pool.choice import PoolChoice, read_chosen
 
 @dataclass(frozen=True, kw_only=True)
 class PoolIndex:
-    """Shards by position.
+    """The committed shards of a pool, by position.
 
     Attributes:
-        shard_ids: (num_shards,) as of `shards.committed_shards`.
+        shard_ids: (num_shards,) the ids that `shards.committed_shards` gives.
         shard_factors: (num_shards,) sum of the repeat factors of each shard's images.
         class_factors: (num_classes,) repeat factor of each class.
-        num_images, num_kept: over all shards.
+        num_images, num_kept: readable images and chosen instances of all shards.
     """
 
     shard_ids: NDArray[np.int64]
@@ -36,7 +36,7 @@ class PoolIndex:
 
     @staticmethod
     def from_table(table: pa.Table, *, num_classes: int, threshold: float) -> "PoolIndex":
-        """Rows of schema.POOL_INDEX."""
+        """Read an index from rows of `schema.POOL_INDEX`."""
         num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
         return PoolIndex(
             shard_ids=table["shard_id"].to_numpy().astype(np.int64),
@@ -54,14 +54,16 @@ def index_pool(
     threshold: float,
     progress: Callable[[int], None] = lambda num_shards: None,
 ) -> pa.Table:
-    """Rows of schema.POOL_INDEX, from two passes over a few columns of the shards: an image's factor depends on how
-    often its classes are in all of the pool.
+    """Index the pool as rows of `schema.POOL_INDEX`.
+
+    This takes two passes over a few columns of the shards, because the factor of an image depends on how often its
+    classes are in the whole pool.
 
     Args:
         shards: shard id -> file.
-        choice: what is learnt from.
-        threshold: of repeat-factor sampling; 0 repeats nothing, and saves the second pass.
-        progress: gets the number of shards that were read, twice each.
+        choice: the rules by which instances are chosen.
+        threshold: threshold of repeat-factor sampling; 0 repeats nothing and saves the second pass.
+        progress: receives the number of shards read so far; each shard counts once per pass.
     """
     rows: list[dict[str, object]] = []
     uris = list(shards.values())
@@ -75,7 +77,7 @@ def index_pool(
     class_factors = _class_factors(table, num_images, choice.num_classes, threshold)
 
     def sum_of(uri: str) -> float:
-        # As of PoolStream, whose running sums must end where the index says.
+        # cumsum like PoolStream, because its running sums must end exactly at the sum in the index.
         return float(np.cumsum(read_chosen(uri, choice).image_factors(class_factors))[-1:].sum())
 
     sums = []

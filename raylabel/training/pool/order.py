@@ -1,8 +1,8 @@
-"""In which order a pool's images are learnt from, when no more of it than a few shards may be in memory.
+"""The order in which a student sees the pool, with only a few shards in memory.
 
-An epoch goes through the shards in a random order, a *window* of a few of them at a time; the draws of a window are
-mixed. Each shard has as many draws as its images' repeat factors sum up to. All of it depends on the seed and the
-number of the draw alone, so that training resumes exactly, whatever the number of ranks.
+An epoch goes through the shards in random order, one *window* of a few shards at a time. The draws of a window are
+shuffled. The number of draws per shard is the sum of its images' repeat factors. The order depends only on the seed and
+the number of the draw, so training resumes exactly with any number of ranks.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_DRAWS = 2048
-"""A window has the shards whose draws begin within so many; at least one shard."""
+"""A window holds the shards whose draws begin within this many draws, and at least one shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Shards that are learnt from together.
+    """A group of shards whose draws are shuffled together.
 
     Attributes:
-        key: epoch and number of the window in it.
-        shards: positions of its shards, in their order.
-        firsts: where the first draw of each lies on the line of its images' repeat factors; the others follow at a
-            distance of 1.
-        num_draws: draws from each.
+        key: epoch, and number of the window within the epoch.
+        shards: positions of the shards, in their order.
+        firsts: position of each shard's first draw on the line of its images' repeat factors. Later draws follow at
+            distances of 1.
+        num_draws: number of draws from each shard.
     """
 
     key: tuple[int, int]
@@ -32,11 +32,11 @@ class Window:
     num_draws: NDArray[np.int64]
 
     def images(self, factor_ends: list[NDArray[np.float64]], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Place in `shards` and image in the shard of each draw of the window, mixed.
+        """Shuffle the draws of the window. Returns, per draw, the place in `shards` and the image in that shard.
 
         Args:
-            factor_ends: of each of `shards`, the running sum of its images' repeat factors.
-            seed: non-negative.
+            factor_ends: for each of `shards`, the running sum of its images' repeat factors.
+            seed: non-negative seed of the shuffle.
         """
         images = [
             np.minimum(np.searchsorted(ends, first + np.arange(num), side="right"), len(ends) - 1)
@@ -57,28 +57,29 @@ class _Epoch:
 
 
 class PoolOrder:
-    """Draws as a function of their number.
+    """The sequence of draws, each a function of its number.
 
-    Repeat factors of all images lie on one line, shard after shard, and an epoch draws where a comb of teeth at a
-    distance of 1 hits it (systematic resampling): an image is drawn floor or ceil of its factor an epoch.
+    The repeat factors of all images lie on one line, shard after shard. An epoch draws the images that are hit by a
+    comb whose teeth are 1 apart (systematic resampling). So an epoch draws an image its factor times, rounded up or
+    down.
 
     Args:
         shard_factors: (num_shards,) sum of the repeat factors of each shard's images.
-        seed: non-negative.
-        window_draws: see WINDOW_DRAWS.
+        seed: non-negative seed of the order.
+        window_draws: see `WINDOW_DRAWS`.
     """
 
     def __init__(self, shard_factors: NDArray[np.float64], seed: int, *, window_draws: int = WINDOW_DRAWS) -> None:
         self.ends = np.cumsum(shard_factors)
         if not len(self.ends) or self.ends[-1] < 1:
-            raise ValueError("an order needs images")
+            raise ValueError("shard_factors must sum to at least 1: the pool has no readable image")
         self.seed = seed
         self._window_draws = window_draws
         self._epoch_starts = [0]
         self._latest: tuple[int, _Epoch] | None = None
 
     def locate(self, draw: int) -> tuple[Window, int]:
-        """The window that a draw is in, and which draw of the window it is."""
+        """Find the window of a draw, and the place of the draw in that window."""
         while self._epoch_starts[-1] <= draw:
             self._epoch_starts.append(self._epoch_starts[-1] + self._length(len(self._epoch_starts) - 1))
         number = int(np.searchsorted(self._epoch_starts, draw, side="right")) - 1

@@ -1,4 +1,4 @@
-"""The student's own moving average as its teacher: pool images labelled anew while it trains."""
+"""Relabelling: the student's moving average labels pool images during training."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ from raylabel.training.pool.targets import PoolTargets
 
 @dataclass(frozen=True, kw_only=True)
 class Relabelling:
-    """From when on, and how, predictions of the moving average take the place of the committed labels.
+    """Settings under which predictions of the moving average replace the committed labels.
 
     Attributes:
-        from_step: the steps before it learn from the committed labels.
-        corrector: of the run; it was fitted to the teacher that wrote these labels.
-        choice, targets: as for the committed labels.
-        score_threshold, max_per_image, mask_quality: of predictions, as for the committed labels.
-        augment: the student's view, made of the image as the average saw it and of what it said.
+        from_step: first step with new labels. Earlier steps learn from the committed labels.
+        corrector: corrector of the run. It was fitted to the teacher that predicted the committed labels.
+        choice, targets: same as for the committed labels.
+        score_threshold, max_per_image, mask_quality: prediction settings, same as for the committed labels.
+        augment: makes the student's view from the image that the average saw and the average's predictions.
     """
 
     from_step: int
@@ -40,24 +40,24 @@ class Relabelling:
 
 
 class Relabeller:
-    """Relabels batches by a moving average, as it is at the time.
+    """Relabels the pool images of batches with the current moving average.
 
     Args:
-        relabelling: from when on, and how.
-        segmenter: of the average's kind.
-        average: not changed; what is said follows its updates.
+        relabelling: the settings of relabelling.
+        segmenter: a model of the same architecture as the average.
+        average: the moving average. It is not changed, and predictions follow its updates.
     """
 
     def __init__(self, relabelling: Relabelling, segmenter: Segmenter, average: MovingAverage) -> None:
         self._relabelling = relabelling
         teacher = copy.deepcopy(segmenter)
         assert isinstance(teacher, nn.Module)
-        # The average's own tensors, not copies: they are updated in place.
+        # assign=True shares the average's tensors, because the average updates them in place.
         teacher.load_state_dict(average.state, assign=True)
         self._teacher: Segmenter = teacher.eval()
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        """The batch with new targets and the student's view of its pool images; unchanged before `from_step`."""
+        """Replace the pool targets and make the student's view. Before `from_step` the batch stays unchanged."""
         if step < self._relabelling.from_step or not batch.pool_images:
             return batch
         found = predict_images(

@@ -1,4 +1,4 @@
-"""Pseudo-labelled images, streamed from a run's committed shards while a student trains."""
+"""Pseudo-labelled images, read from the committed shards of a run during training."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from raylabel.training.pool.order import PoolOrder, Window
 from raylabel.training.pool.targets import PoolTargets
 
 WINDOWS_HELD = 2
-"""A batch may reach over the end of a window."""
+"""Windows in memory: two, because a batch may span the end of a window."""
 
 _INSTANCE_FIELDS = tuple(field.name for field in INSTANCE if field.name != "context")
 _COLUMNS = ("image_id", "uri", "height", "width", *(f"instances.list.element.{name}" for name in _INSTANCE_FIELDS))
@@ -36,19 +36,19 @@ class _OpenWindow:
 
 
 class PoolStream:
-    """An ExampleStream of what is chosen of a run's labels; only the shards of the windows in use are in memory.
+    """An ExampleStream of a run's chosen pseudo-labels. Only the shards of open windows are in memory.
 
     Args:
-        run: has the committed shards.
-        index: of these.
-        choice: which predictions are learnt from.
-        targets: what is learnt of them.
-        seed: of the order.
-        max_pixels: larger images are refused.
-        augment: strong by default.
-        weak_view: what a Relabeller sees.
-        unlabelled_from: draws from this one on have no objects, and are seen weakly augmented: a Relabeller says what
-            is there, and makes the student's view.
+        run: the run with the committed shards.
+        index: index of these shards.
+        choice: the rules by which predictions are chosen.
+        targets: the rules by which predictions become targets.
+        seed: seed of the order.
+        max_pixels: largest image to read; larger images raise InputError.
+        augment: the student's view; strong by default.
+        weak_view: the view that a Relabeller predicts on.
+        unlabelled_from: first draw without objects. From there on images get the weak view, because a Relabeller adds
+            the objects and makes the student's view.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PoolStream:
         self._lock = Lock()
 
     def image_id(self, draw: int) -> str:
-        """See ExampleStream."""
+        """See `ExampleStream`."""
         shard, image = self._located(draw)
         return shard.table["image_id"][image].as_py()
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        """See ExampleStream."""
+        """See `ExampleStream`."""
         shard, image = self._located(draw)
         [row] = shard.table.slice(image, 1).to_pylist()
         uri, size_hw = row["uri"], (row["height"], row["width"])
@@ -90,7 +90,7 @@ class PoolStream:
         return self._augment(pixels, self._targets.of(instances, scores, is_kept), rng)
 
     def _located(self, draw: int) -> tuple[ChosenShard, int]:
-        """The shard of a draw, and the image's row in it."""
+        """Find the shard of a draw, and the image's row in that shard."""
         with self._lock:
             window, place = self._order.locate(draw)
             opened = self._opened(window)

@@ -1,4 +1,4 @@
-"""What a student learns of a pool image: targets from what a model said of it."""
+"""Targets of pool images, made from predictions."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,15 @@ from raylabel.training.examples import target_of
 
 @dataclass(frozen=True, kw_only=True)
 class PoolTargets:
-    """How predictions become targets; see the settings of the same names in StudentConfig.
+    """The rules by which predictions become targets. See the matching settings of `StudentConfig`.
 
     Attributes:
-        is_soft: soft vectors, or 1 for the predicted class.
-        is_corrected: soft vectors have the calibrated score in place of the raw one.
-        weight_by_score: weigh each object's class loss by its calibrated score.
-        weight_by_quality: weigh each object's box and mask loss by its mask quality.
-        doubtful_score: predictions that are not chosen, but whose foreground probability (1 - background) reaches
-            this, are objects of weight 0: where they are, nothing is learnt. Below it, they are background.
+        is_soft: use the soft vector as class target; otherwise 1 for the predicted class.
+        is_corrected: use the calibrated score in place of the raw score in the soft vector.
+        weight_by_score: weight each object's class loss by its calibrated score.
+        weight_by_quality: weight each object's box and mask loss by its mask quality.
+        doubtful_score: dropped predictions whose foreground probability (1 - background) reaches this become objects
+            of weight 0, so nothing is learnt at their place. Dropped predictions below it become background.
     """
 
     is_soft: bool = True
@@ -31,12 +31,12 @@ class PoolTargets:
     doubtful_score: float = 1.0
 
     def of(self, instances: Instances, calibrated_scores: NDArray[np.float32], is_kept: NDArray[np.bool_]) -> Target:
-        """The target of one image.
+        """Build the target of one image.
 
         Args:
-            instances: all that was said of it.
-            calibrated_scores: (N,) of the predicted classes.
-            is_kept: (N,) which are learnt from.
+            instances: the N predictions of the image.
+            calibrated_scores: (N,) calibrated scores of the predicted classes.
+            is_kept: (N,) whether a prediction is chosen.
         """
         is_taken = is_kept | (1 - instances.soft_vectors[:, -1] >= self.doubtful_score)
         taken, scores = instances[is_taken], calibrated_scores[is_taken]
