@@ -1,4 +1,4 @@
-"""Runs whose labels are made up, for what learns from them."""
+"""Runs with made-up labels, for tests of code that reads labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ SIDE = 16
 
 
 def write_shard(run: RunFolder, shard_id: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Commit rows of schema.LABELS as a shard."""
+    """Commit rows of `schema.LABELS` as a shard."""
     commit_table(shard_uri(run, shard_id), pa.Table.from_pylist(list(rows), schema=LABELS))
 
 
@@ -36,7 +36,7 @@ def labelled_row(
     *,
     top_k: int = 20,
 ) -> dict[str, Any]:
-    """A readable image with instances; boxes are those of the masks."""
+    """Make the row of a readable image with instances. Boxes are the bounds of the masks."""
     soft = np.array(soft_vectors, np.float32)
     boxes = []
     for mask in masks_NHW:
@@ -61,8 +61,10 @@ def labelled_row(
 
 
 def pool_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, num_classes: int) -> RunFolder:
-    """A run with a class a prediction: for each shard, for each image, the classes that it shows. The image's number
-    over all shards is in its pixels (number, 0, 0); each shard has a quarantined image, too."""
+    """Write a run with one prediction per listed class: shard -> image -> classes.
+
+    Image number n, counted over all shards, has the pixels (n, 0, 0). Each shard also has a quarantined image.
+    """
     run, number = RunFolder(str(folder / "run")), 0
     (folder / "pool").mkdir(parents=True, exist_ok=True)
     mask = np.zeros((1, SIDE, SIDE), bool)
@@ -86,7 +88,7 @@ def pool_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, num_cla
 
 
 def labelled_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, names: Sequence[str]) -> RunFolder:
-    """A `pool_run` with its classes and its config, as users' tools read it. Predictions of score 0.9 are kept."""
+    """Write a `pool_run` with its classes and its config. The default selection keeps its predictions."""
     run = pool_run(folder, shards, num_classes=len(names))
     categories = [
         {"category_id": index + 1, "name": name, "frequency_group": "f", "num_train_images": 100}

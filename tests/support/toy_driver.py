@@ -1,4 +1,4 @@
-"""The toy training through Ray Train, as a driver of its own: python -m toy_driver RUN SETTINGS_AS_JSON PAUSE."""
+"""A driver process of the toy training on Ray Train: python -m toy_driver RUN SETTINGS_AS_JSON PAUSE."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ STEPS = 40
 
 
 def toy_job(settings: TrainingConfig, pause: float = 0.0) -> tuple[Segmenter, TrainJob]:
-    """What is trained; a pause for each image changes nothing but the time."""
+    """Build the model and its job. The pause per image changes only the time."""
     labelled, pool = ToyExamples(pause=pause), ToyExamples(num=5, pause=pause)
     return new_segmenter(), a_job(settings=settings, steps=STEPS, labelled=labelled, pool=pool)
 

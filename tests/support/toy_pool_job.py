@@ -1,4 +1,4 @@
-"""A training job on a made-up pool, to be built in workers anywhere."""
+"""A training job on a made-up pool. Any worker can build it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NUM_CLASSES = 3
 
 
 class Noise:
-    """Images without objects."""
+    """Five images of noise without objects."""
 
     num_classes = NUM_CLASSES
 
@@ -41,12 +41,12 @@ class Noise:
 
 
 def write_pool(folder: Path) -> None:
-    """Seven images in three shards."""
+    """Write seven pool images in three shards."""
     pool_run(folder, [[[0], [0, 1], []], [[0], [0]], [[0, 2], [0]]], num_classes=NUM_CLASSES)
 
 
 def toy_pool_job(folder: str) -> tuple[Any, TrainJob]:
-    """No segmenter, and a job with 3 labelled and 4 pool images a step, strongly augmented."""
+    """Build a job with 3 labelled and 4 strongly augmented pool images per step. The segmenter is None."""
     run = RunFolder(str(Path(folder) / "run"))
     choice = PoolChoice(selection=SelectionConfig(), frequency_groups=np.array(["f"] * NUM_CLASSES))
     table = index_pool(committed_shards(run), choice, threshold=0.6)

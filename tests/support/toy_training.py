@@ -1,4 +1,4 @@
-"""A training of the tiny model on images that are made as they are read, for tests of the loop."""
+"""A training of the tiny model on images that are generated when read, for tests of the loop."""
 
 import time
 from dataclasses import replace
@@ -21,9 +21,9 @@ NUM_CLASSES = 2
 
 
 class ToyExamples:
-    """Squares whose colour is their class; the image's index is written into its first pixel.
+    """Images of one square whose colour shows its class. The first pixel holds the index of the image.
 
-    Each takes `pause` seconds to read.
+    Each image takes `pause` seconds to read.
     """
 
     num_classes = NUM_CLASSES
@@ -79,13 +79,13 @@ def a_job(**changes: object) -> TrainJob:
 
 
 def assert_same_weights(first: Segmenter, second: Segmenter) -> None:
-    """Bit for bit."""
+    """Compare the weights bit for bit."""
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), f"{name} differs"
 
 
 def train_rank(rank: int, world_size: int, num_parts: int, folder: Path) -> None:
-    """Runs in a process of its own: trains with DDP and leaves the first rank's weights in the folder."""
+    """Train with DDP as one rank, in its own process. Rank 0 writes its weights into the folder."""
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), world_size)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)

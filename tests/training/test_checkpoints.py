@@ -1,4 +1,4 @@
-"""Checkpoints: nothing is lost or changed by a death at any step, torn ones are not taken, writing holds nothing up."""
+"""Checkpoints: a death at any step changes no result, incomplete ones are ignored, and writing does not block."""
 
 import threading
 from collections.abc import Callable
@@ -31,7 +31,7 @@ JOB = a_job(steps=STEPS, settings=TrainingConfig(checkpoint_every=2))
 
 
 class KilledError(Exception):
-    """Stands for the death of the process."""
+    """Stands in for the death of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def in_folder(folder: Path, *, keep: int = 2, identity: str = "ours") -> Checkpo
 
 
 def go_on(folder: Path, dies: Callable[[int], bool] = lambda step: False) -> Segmenter:
-    """As a restarted worker does, which first draws other weights; it dies after a step, before it saves."""
+    """Train like a restarted worker, with other initial weights. It dies after the given step, before it saves."""
 
     def die(step: int) -> bool:
         if dies(step):
@@ -56,7 +56,7 @@ def go_on(folder: Path, dies: Callable[[int], bool] = lambda step: False) -> Seg
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=NUM_CLASSES)
     restore = checkpoints.load_latest()
     if restore is None:
-        segmenter.load_state_dict(new_segmenter().state_dict())  # the start is the job's
+        segmenter.load_state_dict(new_segmenter().state_dict())  # because a first start begins with the job's weights
     context = TrainContext(restore=restore, save=checkpoints.save, wants_checkpoint=die)
     try:
         return train(segmenter, JOB, context)
@@ -68,7 +68,7 @@ def go_on(folder: Path, dies: Callable[[int], bool] = lambda step: False) -> Seg
 def test_a_training_killed_after_any_step_ends_as_an_undisturbed_one(
     death: int, tmp_path: Path, undisturbed: Segmenter
 ) -> None:
-    """Bit for bit; checkpoints are after steps 2, 4 and 5."""
+    """The weights are equal bit for bit. Checkpoints follow steps 2, 4 and 5."""
     with pytest.raises(KilledError):
         go_on(tmp_path, lambda step: step == death)
     assert in_folder(tmp_path).last_step() == {1: None, 3: 2, 4: 2, 5: 4}[death]
@@ -79,7 +79,7 @@ def test_a_training_killed_after_any_step_ends_as_an_undisturbed_one(
 
 def test_a_checkpoint_of_the_end_holds_the_result(tmp_path: Path, undisturbed: Segmenter) -> None:
     go_on(tmp_path)
-    assert_same_weights(go_on(tmp_path, lambda step: True), undisturbed)  # makes no step any more
+    assert_same_weights(go_on(tmp_path, lambda step: True), undisturbed)  # no step is left to make
 
 
 def a_state(*, mixed_precision: bool = False) -> TrainState:
@@ -135,7 +135,7 @@ def test_a_torn_one_is_not_taken(damage: str, tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 10
     assert found.tensors["model.weight"].tolist() == [10.0] * 4
-    saved(tmp_path, 12)  # the attempt that goes on
+    saved(tmp_path, 12)  # the next attempt
     assert not torn.exists()
     assert in_folder(tmp_path).last_step() == 12
 

@@ -1,4 +1,4 @@
-"""The moving average, step by step by hand."""
+"""The moving average, computed step by step by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from raylabel.training.ema import MovingAverage, ramped_decay
 
 
 def test_decay_is_ramped_up_to_its_value() -> None:
-    # (1 + n) / (10 + n): 1/10, 2/11, ..., 90/99 = .909 at n = 89; .99 is reached at n = 890.
+    # (1 + n) / (10 + n): 1/10, 2/11, ..., 90/99 = 0.909 at n = 89; 0.99 is reached at n = 890.
     assert ramped_decay(0.99, 0) == pytest.approx(0.1)
     assert ramped_decay(0.99, 1) == pytest.approx(2 / 11)
     assert ramped_decay(0.99, 889) < 0.99
@@ -24,12 +24,12 @@ def test_averages_by_hand() -> None:
         module.running_mean.fill_(4.0)
         module.num_batches_tracked.fill_(7)
     average.update(module, 0)
-    # decay 1/10: .1 * 1 + .9 * 2 = 1.9; .1 * 0 + .9 * 4 = 3.6
+    # decay 1/10: 0.1 * 1 + 0.9 * 2 = 1.9; 0.1 * 0 + 0.9 * 4 = 3.6
     assert average.state["weight"].item() == pytest.approx(1.9)
     assert average.state["running_mean"].item() == pytest.approx(3.6)
     assert average.state["num_batches_tracked"].item() == 7
     average.update(module, 1)
-    # decay min(.15, 2/11): .15 * 1.9 + .85 * 2 = 1.985
+    # decay min(0.15, 2/11): 0.15 * 1.9 + 0.85 * 2 = 1.985
     assert average.state["weight"].item() == pytest.approx(1.985)
 
 

@@ -1,4 +1,4 @@
-"""Examples from annotated sets."""
+"""Training examples from annotated sets."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_image(path: Path, shade: int) -> None:
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> AnnotatedSet:
-    """Two images: one with two objects, a crowd and a sliver; one with nothing."""
+    """Two images: one with two objects, a crowd region and a sliver; one without objects."""
     for number, shade in ((1, 51), (2, 102)):
         write_image(tmp_path / "images" / f"{number}.png", shade)
 
@@ -76,7 +76,7 @@ def test_labelled_examples_leave_out_crowds_and_slivers(annotated: AnnotatedSet)
 
 
 def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -> None:
-    """Both classes are in one of two images: with a threshold of 1 both are rare, and their image gives them."""
+    """Both classes are in one of two images. At threshold 1 both are rare, so that image is the donor."""
     examples = LabelledExamples(
         annotated,
         np.eye(2, 3, dtype=np.float32),
@@ -87,7 +87,7 @@ def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -
     )
     image, target = examples.load(1, np.random.default_rng(0))
     assert sorted(target.class_probs.argmax(dim=1).tolist()) == [0, 1]
-    # The donor is .2 bright, the image .4.
+    # The donor has brightness 0.2, the image 0.4.
     assert torch.equal(image[0] < 0.3, target.masks_NHW.bool().any(dim=0))
     again, _ = examples.load(1, np.random.default_rng(0))
     assert torch.equal(again, image)

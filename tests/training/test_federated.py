@@ -1,4 +1,4 @@
-"""Which classes take part in a federated image's loss."""
+"""The classes that take part in the class loss of a federated image."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ NUM_CLASSES = 6
 
 
 def a_set(image_classes: list[list[int]], negatives: list[list[int]], *, is_federated: bool = True) -> AnnotatedSet:
-    """One box a class and image; class index c has the id 10 + c, and the last class has no image."""
+    """Make a set with one box per class and image. Class index c has the id 10 + c. The last class has no image."""
     return AnnotatedSet(
         images=tuple(
             ImageRecord(
@@ -57,14 +57,14 @@ def test_the_draw_fills_up_and_takes_nothing_away(row: int, num_classes: int, se
     assert mask[-1]
     assert mask[known].all()
     assert np.array_equal(mask, draw(row, np.random.default_rng(seed)))
-    # Classes 0, 1 and 2 have images that count; what no image shows is not drawn.
+    # Only classes 0, 1 and 2 can be drawn, because only they have images that count.
     drawable = np.flatnonzero(~known[:3])
     assert mask.sum() == known.sum() + np.clip(num_classes - (known.sum() - 1), 0, len(drawable))
     assert np.isin(np.flatnonzero(mask & ~known), drawable).all()
 
 
 def test_classes_are_drawn_by_the_power_of_their_frequency() -> None:
-    # In image 5 class 4 is annotated; 0 is in 5 images, 1 and 2 in one each. With power 1: 5/7, 1/7, 1/7.
+    # Image 5 shows class 4. Class 0 is in 5 images, classes 1 and 2 are in one each. With power 1: 5/7, 1/7, 1/7.
     classes = FederatedClasses(FEDERATED, FederatedLossConfig(enabled=True, num_classes=2, power=1.0))
     rng = np.random.default_rng(0)
     drawn = np.mean([classes.draw(5, rng)[:3] for _ in range(3000)], axis=0)

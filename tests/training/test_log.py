@@ -1,4 +1,4 @@
-"""The log of a training: rows that are made again replace those before, and TensorBoard reads the same."""
+"""The log of a training: repeated steps replace older rows, and TensorBoard reads the same figures."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def rows(uri: str) -> list[dict[str, float]]:
 
 @pytest.fixture
 def tensorboard() -> Callable[[Path], dict[str, dict[int, float]]]:
-    """What TensorBoard reads in a folder: tag -> step -> value."""
+    """Reads a folder with TensorBoard: tag -> step -> value."""
     module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     def read(folder: Path) -> dict[str, dict[int, float]]:
@@ -37,7 +37,7 @@ def tensorboard() -> Callable[[Path], dict[str, dict[int, float]]]:
 
 
 def test_what_is_made_again_replaces_what_was_there(tmp_path: Path, tensorboard: Callable) -> None:
-    """A death after step 5, and the last checkpoint is of step 3."""
+    """The process dies after step 5. The last checkpoint is of step 3."""
     logged(str(tmp_path), range(1, 6))
     logged(str(tmp_path), range(4, 8), finished_steps=3, scale=10)
     expected = {1: 1.0, 2: 2.0, 3: 3.0, 4: 40.0, 5: 50.0, 6: 60.0, 7: 70.0}
@@ -51,7 +51,7 @@ def test_what_is_made_again_replaces_what_was_there(tmp_path: Path, tensorboard:
 
 def test_a_training_that_begins_anew_keeps_nothing(tmp_path: Path, tensorboard: Callable) -> None:
     logged(str(tmp_path), range(1, 6))
-    time.sleep(1.1)  # names of event files have seconds
+    time.sleep(1.1)  # because event files are named by the second
     logged(str(tmp_path), range(1, 3))
     assert [row["step"] for row in rows(str(tmp_path))] == [1, 2]
     assert set(tensorboard(tmp_path / "tensorboard")["training/loss"]) == {1, 2}

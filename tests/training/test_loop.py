@@ -1,4 +1,4 @@
-"""The loop: resuming, ranks, the loss's sum, the schedule, and what stops it."""
+"""The training loop: resuming, ranks, the sum of the loss, the schedule, and failures."""
 
 import math
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def test_a_job_that_stops_early_is_the_first_part_of_the_schedule() -> None:
 
 @pytest.mark.parametrize("num_parts", [2, 3, 5])
 def test_the_parts_make_up_the_batch(num_parts: int) -> None:
-    """For sizes that don't divide, and with more parts than images; pixels included, as augmentation goes by place."""
+    """Some sizes do not divide, and some parts are empty. Augmentation depends on the place, so pixels are equal."""
     job = a_job()
     for step in (0, 4):
         whole = BatchSource(job, 1).batch(step, 0)
@@ -51,7 +51,7 @@ def test_batches_change_from_step_to_step_and_come_back() -> None:
 
 
 class CountedLosses(torch.nn.Module):
-    """Losses that are known numbers, and what was asked for."""
+    """A model whose losses are known numbers. It returns only the requested terms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_the_mean_over_ranks_is_the_loss_of_the_batch() -> None:
-    """DDP averages gradients: ranks with more images weigh more, one without images adds nothing."""
+    """DDP averages gradients. So ranks with more images weigh more, and a rank without images adds nothing."""
     job = a_job(labelled_per_batch=3, unlabelled_per_batch=2)
     whole = BatchLosses(CountedLosses(), job, 1)(BatchSource(job, 1).batch(0, 0))["loss"]
     parts = [BatchLosses(CountedLosses(), job, 4)(BatchSource(job, 4).batch(0, rank))["loss"] for rank in range(4)]
@@ -84,7 +84,7 @@ def test_the_mean_over_ranks_is_the_loss_of_the_batch() -> None:
 
 
 def test_weight_decay_acts_on_what_the_loss_does_not_reach() -> None:
-    """As it does where ranks exchange the gradient of every parameter."""
+    """As under DDP, where ranks exchange the gradient of every parameter."""
     segmenter = CountedLosses()
     train(segmenter, a_job(steps=1, labelled_per_batch=1, unlabelled_per_batch=0, pool=None), TrainContext(num_parts=2))
     assert (segmenter.unused < 1).all()
@@ -99,14 +99,14 @@ def test_images_without_objects_can_be_trained_on() -> None:
 
 
 def test_a_report_tells_the_pace_and_the_share_of_waiting() -> None:
-    """A model that takes no time, and images that take half a second."""
+    """The model takes almost no time, and each image takes half a second."""
     reported: list[dict[str, float]] = []
     labelled = ToyExamples(pause=0.5)
     job = a_job(labelled=labelled, labelled_per_batch=1, pool=None, unlabelled_per_batch=0, steps=3)
     context = TrainContext(report=lambda step, values: reported.append(values))
     train(FakeSegmenter(num_classes=NUM_CLASSES), job, context)
     assert reported[-1]["data_wait"] > 0.5
-    assert 0 < reported[-1]["images_per_second"] <= 3  # three images, of which the first may be there already
+    assert 0 < reported[-1]["images_per_second"] <= 3  # three images, but the first may be read before the clock starts
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def one_process_group() -> Iterator[None]:
 @pytest.mark.usefixtures("one_process_group")
 @pytest.mark.parametrize("with_objects", [True, False])
 def test_distributed_training_is_the_same(with_objects: bool) -> None:
-    """Also where no image has an object, so that heads are not run whose gradients DDP waits for."""
+    """Also without objects, where heads do not run although DDP waits for their gradients."""
     job = a_job(labelled=ToyExamples(with_objects=with_objects), pool=ToyExamples(with_objects=False), steps=3)
     alone = train(new_segmenter(), job, TrainContext())
     distributed = train(new_segmenter(), job, TrainContext(wrap=DistributedDataParallel))
@@ -133,12 +133,12 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_images() -> None:
     job = a_job(labelled=ToyExamples(name="cat"), pool=ToyExamples(num=5, name="street"))
     with pytest.raises(TrainingError, match=r"loss is not finite at step 1 .*labelled_classes nan") as stopped:
         train(segmenter, job, TrainContext(num_parts=2))
-    # The first of two parts: two of three labelled images, one of two of the pool. Pixel 0 tells the index.
+    # The first of two parts has two of three labelled and one of two pool images. Pixel 0 holds the index.
     first = BatchSource(job, 2).batch(0, 0)
     names = [f"cat-{round(image[0, 0, 0].item() * 100)}" for image in first.labelled_images]
     names += [f"street-{round(image[0, 0, 0].item() * 100)}" for image in first.pool_images]
     assert len(names) == 3
-    assert f"images {', '.join(names)};" in str(stopped.value)
+    assert f"images {', '.join(names)}." in str(stopped.value)
     assert "\n" not in str(stopped.value)
 
 
@@ -173,7 +173,7 @@ def test_an_unreadable_image_reaches_the_caller() -> None:
     ],
 )
 def test_other_formats_and_layouts_train_and_go_on_alike(settings: OptimizerConfig, tolerance: float) -> None:
-    """About the same loss as plain float32; restored from a checkpoint, the same weights to the bit."""
+    """The loss is about that of plain float32. After a restore the weights are equal bit for bit."""
     losses: dict[str, float] = {}
     saved: dict[int, Snapshot] = {}
 

@@ -1,4 +1,4 @@
-"""Number formats; compiled networks keep their names and what they compute."""
+"""Number formats by device, and compiled networks that keep their names and results."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def one_process_group() -> Iterator[None]:
 
 
 class Losses(nn.Module):
-    """What DDP wraps in a training."""
+    """Stands in for the module that DDP wraps in a training."""
 
     def __init__(self, segmenter: nn.Module) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_a_compiled_network_keeps_names_and_losses_under_ddp_for_images_of_other
     plain = build_segmenter("tiny_maskrcnn", num_classes=2)
     compiled = build_segmenter("tiny_maskrcnn", num_classes=2)
     compiled.load_state_dict(plain.state_dict())
-    # The C++ backend takes half a minute; what is tested is what is compiled, not how well.
+    # eager, because the C++ backend takes half a minute. The test is about what is compiled, not how well.
     prepare_network(compiled, OptimizerConfig(compile=True), backend="eager")
     assert list(compiled.state_dict()) == list(plain.state_dict())
     wrapped = DistributedDataParallel(Losses(compiled))
@@ -67,4 +67,4 @@ def test_a_compiled_network_keeps_names_and_losses_under_ddp_for_images_of_other
         got.backward()
         torch.testing.assert_close(got, expected)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2, "compiled anew for each size"
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2, "compiled again for each size"

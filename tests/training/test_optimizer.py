@@ -1,4 +1,4 @@
-"""Learning rates: over the steps, and of each layer."""
+"""Learning rates over the steps and per layer."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def test_cosine_warms_up_and_falls_to_its_final_share() -> None:
     rates = [learning_rate(step, a_job()) for step in range(1000)]
     assert rates[0] == pytest.approx(1 / 50, rel=1e-3)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
-    assert rates[500] == pytest.approx(0.505, abs=1e-6)  # halfway down from 1 to .01
+    assert rates[500] == pytest.approx(0.505, abs=1e-6)  # halfway down from 1 to 0.01
     assert rates[-1] == pytest.approx(0.01, abs=1e-4)
     assert learning_rate(400, replace(a_job(), start_step=400)) == pytest.approx(rates[400] / 50)
 
@@ -39,7 +39,7 @@ def test_cosine_warms_up_and_falls_to_its_final_share() -> None:
 @pytest.mark.parametrize(
     ("schedule", "step", "rate"),
     [
-        # Two milestones to a hundredth: a tenth at each.
+        # Two milestones to a final share of 0.01: each divides the rate by 10.
         ({"schedule": "multistep", "milestones": (0.5, 0.75)}, 499, 1.0),
         ({"schedule": "multistep", "milestones": (0.5, 0.75)}, 500, 0.1),
         ({"schedule": "multistep", "milestones": (0.5, 0.75)}, 749, 0.1),
@@ -50,7 +50,7 @@ def test_cosine_warms_up_and_falls_to_its_final_share() -> None:
         ({"schedule": "constant"}, 49, 1.0),
         ({"schedule": "constant"}, 24, 0.5),
         ({"schedule": "constant", "warmup_steps": 0}, 0, 1.0),
-        # A quarter of 1000 steps at most.
+        # Warm-up takes a quarter of the 1000 steps at most.
         ({"schedule": "constant", "warmup_steps": 5000}, 124, 0.5),
         ({"schedule": "cosine", "final_share": 1.0}, 999, 1.0),
     ],
@@ -70,7 +70,7 @@ def test_the_share_stays_between_its_final_value_and_1(progress: float, schedule
 
 
 class Detector(nn.Module):
-    """Named as torchvision's are."""
+    """A model whose parameters are named as in torchvision's detectors."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""AP while training: the average's figures on an evenly chosen part of the split."""
+"""AP during training, on evenly spaced images of the validation split."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ SIDE = 40
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> AnnotatedSet:
-    """Five images with one square of class 0; image number n is n * 50 bright."""
+    """Five images with one square of class 0. Image n has brightness n * 50."""
     for number in range(5):
         Image.fromarray(np.full((SIDE, SIDE, 3), number * 50, np.uint8)).save(tmp_path / f"{number}.png")
     images = [{"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE} for number in range(5)]
@@ -31,7 +31,7 @@ def annotated(tmp_path: Path) -> AnnotatedSet:
 
 
 class Knowing(torch.nn.Module):
-    """Finds the square of images that are brighter than a threshold."""
+    """Finds the square in images that are brighter than a threshold."""
 
     def __init__(self, threshold: float) -> None:
         super().__init__()
@@ -67,11 +67,11 @@ def test_ap_of_the_chosen_images_by_hand(annotated: AnnotatedSet) -> None:
         return annotated
 
     evaluate = ValidationAP(load, num_images=3, frequency_groups={4: "r", 6: "f"}, max_pixels=10_000)
-    assert not calls, "the split is read when it is needed"
+    assert not calls, "the split is read only when it is needed"
     seeing_all = Knowing(0.0)
-    # Class a alone has objects, and it is rare.
+    # Only class a has objects, and it is rare.
     assert evaluate(seeing_all) == {"AP": pytest.approx(1.0), "APr": pytest.approx(1.0)}
     assert seeing_all.seen == [0, 100, 200], "evenly chosen from five"
-    # Two of three squares found, without a false one: precision 1 at recalls 0, .01, ..., .66, that is at 67 of 101.
+    # Two of three squares are found, no false one: precision 1 at recalls 0, 0.01, ..., 0.66, so at 67 of 101.
     assert evaluate(Knowing(0.2))["AP"] == pytest.approx(67 / 101)
     assert len(calls) == 1

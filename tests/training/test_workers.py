@@ -1,4 +1,4 @@
-"""A step learns the same however many workers share it, since its batch is cut into the same parts."""
+"""A step learns the same with any number of workers, because its batch is cut into the same parts."""
 
 import multiprocessing
 from pathlib import Path
@@ -13,8 +13,10 @@ from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
 
 TOLERANCE = 1e-4
-"""Of weights after 6 steps, which move them by up to 3e-3: what adding up floats in another order makes of them
-(1.3e-5 when it was measured; Adam makes steps of nearly zero gradients as large as others)."""
+"""Largest difference of weights after 6 steps, from adding floats in another order. It measured 1.3e-5.
+
+The 6 steps move the weights by up to 3e-3. Rounding matters, because Adam takes large steps even for gradients near 0.
+"""
 
 
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
@@ -34,7 +36,7 @@ def on_workers(world_size: int, num_parts: int, folder: Path) -> dict[str, torch
 
 
 def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
-    """Of three planned workers one is lost, or two; parts that don't divide among the workers."""
+    """Two workers, and one, share the parts of three planned workers. The parts do not divide evenly among two."""
     together = on_workers(2, 3, tmp_path / "two")
     alone = train(new_segmenter(), a_job(), TrainContext(num_parts=3)).state_dict()
     assert largest_difference(together, alone) <= TOLERANCE
@@ -43,7 +45,7 @@ def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_parts", [2, 4])
 def test_accumulation_keeps_the_gradient(num_parts: int) -> None:
-    """Of a model without random choices; 4 parts of 3 labelled and 2 pool images, so that some have none."""
+    """A model without random choices. With 4 parts of 3 labelled and 2 pool images, one part is empty."""
 
     def trained(num_parts: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)

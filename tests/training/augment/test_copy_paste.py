@@ -1,4 +1,4 @@
-"""Copy-paste: what is pasted hides what is below, and rare images give it."""
+"""Copy-paste: pasted objects hide the pixels below them, and come from rare images."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from raylabel.training.augment.copy_paste import RareDonors, paste_objects
 
 
 class ChosenPlaces(np.random.Generator):
-    """Draws what is listed, and permutes nothing."""
+    """Draws the listed places, and permutes nothing."""
 
     def __init__(self, *places: int) -> None:
         super().__init__(np.random.PCG64(0))
@@ -28,7 +28,7 @@ class ChosenPlaces(np.random.Generator):
 
 
 def a_target(boxes: list[list[int]], size: tuple[int, int], first_class: int = 0) -> Target:
-    """Filled boxes; object i has class first_class + i and weight (1 + i) / 10."""
+    """Make a target of filled boxes. Object i has class first_class + i and weight (1 + i) / 10."""
     masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
@@ -54,7 +54,7 @@ def test_pasted_objects_hide_what_is_below_by_hand() -> None:
     assert pasted.masks_NHW[0].sum() == 3 * 2 + 4
     assert torch.allclose(pasted.weights, torch.tensor([0.1, 0.3, 0.1, 0.2]))
     assert torch.equal(pasted_image[0] > 0, pasted.masks_NHW[2:].any(dim=0)), "only the pasted pixels are new"
-    assert pasted.class_mask.tolist() == [True] + 4 * [False] + [True, True, False, True], "what is pasted takes part"
+    assert pasted.class_mask.tolist() == [True] + 4 * [False] + [True, True, False, True], "pasted classes take part"
     assert image.sum() == 0, "the input must not be changed"
     assert target.masks_NHW[0].sum() == 16
 
@@ -82,7 +82,7 @@ def test_masks_do_not_overlap_what_was_pasted_and_boxes_bound_them(seed: int, nu
 
 
 def test_donors_are_drawn_by_their_repeat_factors() -> None:
-    # 8 images: class 0 in all, class 1 in two, class 2 in one. Threshold .5: r = 1, 1.41 (sqrt(4 / 2)), 2.
+    # 8 images: class 0 in all, class 1 in two, class 2 in one. Threshold 0.5: r = 1, 1.41 (sqrt(4 / 2)), 2.
     image_classes = [np.array(classes) for classes in ([0, 1], [0, 1], [0, 2], [0], [0], [0], [0], [0])]
     donors = RareDonors(image_classes, 3, 0.5)
     assert donors.is_rare.tolist() == [False, True, True]

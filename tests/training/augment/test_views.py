@@ -1,4 +1,4 @@
-"""Augmentation moves objects with their pixels, and depends on its generator alone."""
+"""Augmentation moves objects with their pixels, and depends only on its generator."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from raylabel.training.augment.views import Augment, flip, strong_augmentation, 
 
 
 def scene(seed: int, num: int = 3, size: tuple[int, int] = (24, 36)) -> tuple[torch.Tensor, Target]:
-    """Rectangles; the first channel is 1 where any of them is."""
+    """Make an image of rectangles. Its first channel is 1 on every rectangle."""
     rng = np.random.default_rng(seed)
     height, width = size
     boxes, masks = np.zeros((num, 4), np.float32), np.zeros((num, *size), bool)
@@ -94,18 +94,18 @@ def test_scale_jitter_keeps_pixels_masks_and_boxes_together(
     assert moved.masks_NHW.shape[1:] == size
     assert len(moved) <= num
     assert_boxes_bound_masks(moved)
-    # The first channel is 1 on objects and 0 beside them, up to a pixel at edges that were resized.
+    # The first channel is 1 on objects and 0 beside them, except for one pixel at resized edges.
     is_object, is_beside = jittered[0] > 0.99, jittered[0] < 0.01
     union = moved.masks_NHW.bool().any(dim=0)
     assert not (union & is_beside).any()
     assert not (is_object & ~union).any()
-    # Who is left keeps its class: rows of class_probs are one-hot at the object's number.
+    # Visible objects keep their class: rows of class_probs are one-hot at the object's number.
     kept = moved.class_probs.argmax(dim=1)
     assert (kept.diff() > 0).all()
 
 
 def test_scale_jitter_by_hand() -> None:
-    """An 8 x 8 image at scale 2 into 8 x 8: a window of 4 x 4 pixels, each doubled; at .5 the image with padding."""
+    """An 8 x 8 image at scale 2 becomes a window of 4 x 4 pixels, each doubled. At scale 0.5 the image gets padding."""
     image = torch.zeros(3, 8, 8)
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[0, 0:2, 0:2] = masks[1, 3:5, 3:5] = True
@@ -119,11 +119,11 @@ def test_scale_jitter_by_hand() -> None:
         _, seen = jitter_scale(image, target, np.random.default_rng(seed), scale=2.0)
         rng = np.random.default_rng(seed)
         top, left = int(rng.integers(-8, 1)), int(rng.integers(-8, 1))
-        # Pixel 3 to 5 becomes 6 to 10, less the window's corner; one pixel of it is always in sight.
+        # Pixels 3 to 5 become 6 to 10, minus the corner of the window. One of these pixels is always visible.
         expected = [max(6 + left, 0), max(6 + top, 0), min(10 + left, 8), min(10 + top, 8)]
         assert seen.boxes_xyxy[-1].tolist() == expected
         assert seen.weights[-1] == 0.0
-        # The corner's object ends at 4, so it is gone where the window begins there or later.
+        # The object in the corner ends at 4, so a window that begins at 4 or later hides it.
         assert len(seen) == (2 if top > -4 and left > -4 else 1)
         small, both = jitter_scale(image, target, np.random.default_rng(seed), scale=0.5)
         assert (small == 0.5).sum() == 3 * (64 - 16), "padding around 4 x 4 pixels"

@@ -1,4 +1,4 @@
-"""The order of the pool: repeat factors, epochs, and nothing but the seed and the number of the draw."""
+"""The order of the pool follows repeat factors, and depends only on the seed and the number of the draw."""
 
 import numpy as np
 from hypothesis import given
@@ -17,7 +17,7 @@ def new_order(factors: Factors, seed: int, window_draws: int) -> PoolOrder:
 
 
 def drawn(order: PoolOrder, factors: Factors, draws: range) -> tuple[list[tuple[int, int]], list[int]]:
-    """Shard and image of each draw, and its epoch."""
+    """Locate each draw: its shard and image, and its epoch."""
     images, epochs = [], []
     for draw in draws:
         window, place = order.locate(draw)
@@ -36,7 +36,7 @@ def test_every_image_is_drawn_floor_or_ceil_of_its_factor_an_epoch(
     )
     assert epochs == sorted(epochs)
     assert max(epochs) >= 1
-    for epoch in range(max(epochs)):  # the last one is cut off
+    for epoch in range(max(epochs)):  # because the last one is cut off
         counts = [np.zeros(len(one), int) for one in factors]
         for (shard, row), of_epoch in zip(images, epochs, strict=True):
             counts[shard][row] += of_epoch == epoch

@@ -1,4 +1,4 @@
-"""The moving average as teacher: from which step on, on which view, and as exactly resumed as all else."""
+"""Relabelling by the moving average: its first step, its view, and exact resumption."""
 
 from dataclasses import replace
 from functools import partial
@@ -67,7 +67,7 @@ class OneImage:
 
 @pytest.fixture
 def job(tmp_path: Path) -> TrainJob:
-    """Burn-in of 2 steps of 3 pool images; the labels have one object an image, of class 0."""
+    """A burn-in of 2 steps with 3 pool images each. The labels have one object of class 0 per image."""
     run = pool_run(tmp_path, [[[0]] * 4, [[0]] * 3], num_classes=NUM_CLASSES)
     index = PoolIndex.from_table(
         index_pool(committed_shards(run), CHOICE, threshold=0), num_classes=NUM_CLASSES, threshold=0
@@ -148,7 +148,7 @@ def test_location_counts_by_agreement_where_labels_say_so(job: TrainJob) -> None
 
 
 def test_what_is_said_follows_the_average(job: TrainJob) -> None:
-    """Of a model that sees its weights: the relabeller's teacher is the average at the time, not the model."""
+    """A model that records its weights shows that the relabeller uses the current average, not the model."""
 
     class Constant(FakeSegmenter):
         def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list:

@@ -1,4 +1,4 @@
-"""Pseudo-labels streamed from committed shards: which images, how often, with which targets."""
+"""Pseudo-labels streamed from committed shards: which images come, how often, and with which targets."""
 
 from collections import Counter
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_the_index_counts_images_with_each_class_and_draws(tmp_path: Path) -> No
     assert table["classes"].to_pylist() == [[0, 1], [0], [], [0, 2]]
     assert table["class_images"].to_pylist() == [[2, 1], [2], [], [2, 1]]
     flat = [np.array(image, int) for shard in CLASSES for image in shard]
-    factors = repeat_factors(flat, 3, 0.6)  # of class 1 and 2: sqrt(.6 * 7 / 1)
+    factors = repeat_factors(flat, 3, 0.6)  # of class 1 and 2: sqrt(0.6 * 7 / 1)
     assert factors.max() == pytest.approx(np.sqrt(4.2))
     np.testing.assert_allclose(
         table["sum_factors"].to_numpy(), [factors[:3].sum(), factors[3:5].sum(), 0, factors[5:].sum()]
@@ -141,7 +141,7 @@ def test_ranks_share_the_batch_and_a_restored_training_sees_the_same(
 
 
 def two_predictions(tmp_path: Path) -> RunFolder:
-    """One image of two classes: kept by score .8, foreground .7; dropped by score .2, foreground .6."""
+    """Write an image with two predictions: score 0.8, foreground 0.7 (kept); score 0.2, foreground 0.6 (dropped)."""
     Image.fromarray(np.full((SIDE, SIDE, 3), 51, np.uint8)).save(tmp_path / "a.png")
     masks = np.zeros((2, SIDE, SIDE), bool)
     masks[0, 2:8, 3:9] = masks[1, 10:14, 2:15] = True
@@ -159,7 +159,7 @@ def test_what_selection_keeps_is_learnt_with_corrected_vectors(weight_by_score: 
     assert torch.allclose(image, torch.tensor(0.2))
     assert target.boxes_xyxy.tolist() == [[3, 2, 9, 8]]
     assert target.masks_NHW.sum() == 36
-    # The predicted class's entry becomes the calibrated score .8, the rest keeps its proportions 1 : 3 in what remains.
+    # The entry of the predicted class becomes the calibrated score 0.8. The others share 0.2 as before, 1 : 3.
     torch.testing.assert_close(target.class_probs, torch.tensor([[0.05, 0.8, 0.15]]), atol=1e-5, rtol=0)
     torch.testing.assert_close(target.weights, torch.tensor([0.8 if weight_by_score else 1.0]))
 
@@ -170,7 +170,7 @@ def test_dropped_predictions_of_enough_foreground_have_weight_0(
 ) -> None:
     targets = PoolTargets(doubtful_score=doubtful_score)
     _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
-    assert target.weights.tolist() == weights, "the dropped one is foreground by .6"
+    assert target.weights.tolist() == weights, "the dropped prediction has foreground 0.6"
 
 
 @pytest.mark.parametrize(
