@@ -1,13 +1,15 @@
-"""Every corrector on any detector's results file: calibration, AP and yield of pseudo-labels on held-out images.
+"""Compare all correctors on a detector's results file: calibration, AP and yield of pseudo-labels on held-out images.
 
     python benchmarks/calibration.py --predictions results.json --annotations instances.json
     python benchmarks/calibration.py --predictions ... --annotations ... \
         --unseen-predictions other_results.json --unseen-annotations other_instances.json
 
-Without an unseen set the figures are cross-validated with folds by image, means over seeds; with one, correctors are
-fitted to the first set and applied, unchanged, to the unseen one. In brackets are 95% intervals by bootstrap over
-images; `against none` is the paired difference of NLL to the raw scores. Yield is the share of all true objects that
-the best-ranked detections of which 80% are right find; equal scores are taken together.
+Without an unseen set, the figures are means over seeds of a cross-validation with folds by image. With an unseen set,
+correctors are fitted to the first set and applied unchanged to the unseen set. Brackets hold 95% intervals from a
+bootstrap over images. `against none` is the paired difference of NLL to the raw scores.
+
+Yield is the share of true objects found by the longest list of best-ranked detections of which 80% are correct. Equal
+scores are taken together.
 """
 
 import argparse
@@ -49,10 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="COCO/LVIS results JSON with masks")
     parser.add_argument("--annotations", required=True, help="COCO or LVIS JSON")
-    parser.add_argument("--unseen-predictions", help="results JSON of other images, of the same detector")
-    parser.add_argument("--unseen-annotations", help="their COCO or LVIS JSON")
-    parser.add_argument("--min-score", type=float, default=0.05, help="detections below it are left out")
-    parser.add_argument("--rare-images", type=int, default=5, help="a class in at most so many images counts as rare")
+    parser.add_argument("--unseen-predictions", help="results JSON of the same detector on other images")
+    parser.add_argument("--unseen-annotations", help="COCO or LVIS JSON of the other images")
+    parser.add_argument("--min-score", type=float, default=0.05, help="leave out detections with a lower score")
+    parser.add_argument("--rare-images", type=int, default=5, help="a class in at most this many images is rare")
     parser.add_argument("--num-bins", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3, help="repetitions of the cross-validation with other folds")
     parser.add_argument("--correctors", nargs="+", default=list(CORRECTOR_KINDS), choices=CORRECTOR_KINDS)
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 class Results:
-    """A results file with its truth, without detections below a score."""
+    """A results file and its annotations, without detections below a score."""
 
     def __init__(self, predictions: str, annotations: str, min_score: float) -> None:
         self.annotations_uri = annotations
@@ -84,11 +86,11 @@ class Results:
         self.num_objects = sum(int((~self.annotated.ground_truth(row).is_crowd).sum()) for row in images)
 
     def context(self, *, num_bins: int, seed: int = 0) -> FitContext:
-        """For fits on this set."""
+        """Make the context for fits on this set."""
         return FitContext.of(self.annotated, num_bins=num_bins, seed=seed)
 
     def print_table(self, scorer: Scorer, kinds: list[str], *, num_bins: int, rare_images: int) -> None:
-        """One line a corrector; `scorer` gives one array of scores of all detections for each repetition."""
+        """Print one line per corrector. `scorer` returns one array of scores of all detections per repetition."""
         rows = self.detections.is_scored
         scored = self.detections.subset(rows)
         correct, weights, images = scored.is_correct, scored.weights, scored.image_indices
@@ -96,7 +98,7 @@ class Results:
         raw_losses = pointwise_nll(scored.raw_scores, correct)
         print(
             f"{len(scored)} scored detections ({correct.mean():.1%} correct) of {self.num_objects} objects; rare: "
-            f"{is_rare.sum()} detections of the classes in at most {rare_images} images"
+            f"{is_rare.sum()} detections of classes in at most {rare_images} images"
         )
         print(
             f"{'corrector':<19}{'NLL':>7}{'':>16}{'rare':>8}{'':>16}{'against none':>24}{'ECE':>7}{'CCECE':>7}"
@@ -131,7 +133,7 @@ class Results:
 
 
 def cross_validated_scores(results: Results, kind: str, *, num_bins: int, num_seeds: int) -> list[NDArray[np.float64]]:
-    """Scores of all detections for each seed, from correctors that were fitted without the image's fold."""
+    """Score all detections once per seed, with correctors that were fitted without the fold of the image."""
     scores = []
     for seed in range(num_seeds):
         context = results.context(num_bins=num_bins, seed=seed)
@@ -141,7 +143,7 @@ def cross_validated_scores(results: Results, kind: str, *, num_bins: int, num_se
 
 
 def unseen_scores(fitted_on: Results, judged: Results, kind: str, *, num_bins: int) -> list[NDArray[np.float64]]:
-    """Scores of all detections of one set from the corrector that was fitted to the other."""
+    """Score all detections of one set with the corrector that was fitted to the other set."""
     corrector = fit_corrector(kind, fitted_on.detections, context=fitted_on.context(num_bins=num_bins))
     return [corrector(judged.detections)]
 
@@ -149,7 +151,7 @@ def unseen_scores(fitted_on: Results, judged: Results, kind: str, *, num_bins: i
 def with_interval(
     values: NDArray[np.float64], weights: NDArray[np.float64], images: NDArray[np.int64], *, sign: str = ""
 ) -> str:
-    """Weighted mean of values and its interval by image."""
+    """Format the weighted mean of values and its interval over images."""
     if not len(values):
         return "-"
 

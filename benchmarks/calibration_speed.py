@@ -1,16 +1,16 @@
-"""Speed and memory of calibration, as ratios to plain code and to hotcoco in the same run.
+"""Measure speed and memory of calibration, beside plain code and hotcoco in the same run.
 
     python benchmarks/calibration_speed.py [--parts matching binning corrector recalibrate] \
         [--predictions results.json --annotations instances.json]
 
-Each measurement runs in a process of its own. Seconds are the best of a few rounds, in which the candidates take
-turns; memory is the peak above what the inputs take (Linux: the kernel's high-water mark, set back before the work).
+Each measurement runs in its own process. Seconds are the best of a few rounds in which the candidates take turns.
+Memory is the peak above the memory of the inputs (on Linux the kernel's high-water mark, reset before the work).
 
-matching      from results entries in memory to an outcome for each; the annotations are read beforehand, their polygons
-              are rasterised within the measured time. Without --predictions on a generated set.
-binning       `ReliabilityBins.from_detections` to one bare `np.bincount` for each of the four arrays that bins hold.
+matching      from results entries in memory to one outcome per entry. Annotations are read beforehand, but their
+              polygons are rasterised within the measured time. Without --predictions it uses a generated set.
+binning       `ReliabilityBins.from_detections` beside one bare `np.bincount` per array, for the four arrays of bins.
 corrector     fit and application of one kind (--corrector) on generated detections.
-recalibrate   the whole of `raylabel recalibrate RUN --corrector KIND` on a generated run, imports included.
+recalibrate   all of `raylabel recalibrate RUN --corrector KIND` on a generated run, including imports.
 """
 
 import argparse
@@ -48,15 +48,21 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--predictions", help="COCO results JSON with masks (with --annotations)")
     parser.add_argument("--annotations", help="COCO JSON")
-    parser.add_argument("--repeat", type=int, nargs="+", default=[1, 4], help="how often the matched set is repeated")
-    parser.add_argument("--detections", type=int, nargs="+", default=[2_500_000, 10_000_000], help="for binning")
+    parser.add_argument("--repeat", type=int, nargs="+", default=[1, 4], help="number of copies of the matched set")
+    parser.add_argument(
+        "--detections", type=int, nargs="+", default=[2_500_000, 10_000_000], help="detections for binning"
+    )
     parser.add_argument("--corrector", nargs="+", default=["isotonic"], help="kinds for corrector and recalibrate")
-    parser.add_argument("--fit-detections", type=int, nargs="+", default=[250_000, 1_000_000], help="for corrector")
-    parser.add_argument("--instances", type=int, nargs="+", default=[250_000, 1_000_000], help="stored, to recalibrate")
+    parser.add_argument(
+        "--fit-detections", type=int, nargs="+", default=[250_000, 1_000_000], help="detections for corrector"
+    )
+    parser.add_argument(
+        "--instances", type=int, nargs="+", default=[250_000, 1_000_000], help="stored instances, for recalibrate"
+    )
     arguments = parser.parse_args()
     if (arguments.predictions is None) != (arguments.annotations is None):
         parser.error("--predictions and --annotations go together")
-    print(f"{num_cpus()} CPUs; seconds, in parentheses MiB above the inputs; ratio: of seconds to raylabel's")
+    print(f"{num_cpus()} CPUs; seconds (MiB above the inputs); ratio of seconds to those of raylabel")
     if "matching" in arguments.parts:
         for repeat in arguments.repeat:
             print_table(isolated(matching, arguments.predictions, arguments.annotations, repeat))
@@ -79,7 +85,7 @@ def main() -> None:
 def matching(
     predictions: str | None, annotations: str | None, repeat: int
 ) -> tuple[str, dict[str, tuple[float, float]]]:
-    """Our matching, a plain loop with pycocotools and hotcoco's evaluator; all must give the same outcomes."""
+    """Time our matching, a plain loop with pycocotools, and hotcoco. All must give the same outcomes."""
     import hotcoco
 
     if predictions is None or annotations is None:
@@ -130,7 +136,7 @@ def matching(
         hotcoco_outcomes(),
     )
     assert ours == plain == theirs == plain_loop(content, results, by_class=False), (
-        "the three must agree on every detection"
+        "the three implementations must agree on every detection"
     )
     rows = in_turns(
         {
@@ -150,7 +156,7 @@ def matching(
 
 
 def match_entries(annotated: AnnotatedSet, results: list[dict[str, Any]]) -> list[int]:
-    """Outcomes in the order of the results entries."""
+    """Match results entries. Returns one outcome per entry, in their order."""
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
     rows = np.array([row_of[one["image_id"]] for one in results])
     classes = np.array([annotated.class_index_of[one["category_id"]] for one in results])
@@ -172,8 +178,10 @@ def rle_of(segmentation: dict[str, Any]) -> Rle:
 
 
 def plain_loop(content: dict[str, Any], results: list[dict[str, Any]], *, by_class: bool) -> list[int]:
-    """What one would write with pycocotools: an IoU matrix for each image, or each image and class; then down the
-    scores, class by class."""
+    """Match as plain code with pycocotools would: one IoU matrix per image, or per image and class.
+
+    Detections of a class are then matched in order of falling score.
+    """
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     objects, detections = defaultdict[Any, list[Any]](list), defaultdict[Any, list[int]](list)
     for one in content["annotations"]:
@@ -215,7 +223,7 @@ def rasterised(segmentation: Any, height: int, width: int) -> Any:
 def repeated(
     content: dict[str, Any], results: list[dict[str, Any]], repeat: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The set several times over, as other images."""
+    """Repeat the set as other images."""
     number_of = {image["id"]: number for number, image in enumerate(content["images"])}
     num = len(number_of)
     images, annotations, found = [], [], []
@@ -232,7 +240,7 @@ def repeated(
 
 
 def binning(num: int) -> tuple[str, dict[str, tuple[float, float]]]:
-    """Bins of detections, against the bare passes over arrays that are made beforehand."""
+    """Time the binning of detections, beside bare passes over prepared arrays."""
     detections, num_bins = generated_detections(num), 15
     weights = detections.weights
     cells = detections.class_indices.astype(np.int64) * num_bins + bin_of(detections.raw_scores, num_bins)
@@ -255,7 +263,7 @@ def binning(num: int) -> tuple[str, dict[str, tuple[float, float]]]:
 
 
 def corrector(kind: str, num: int) -> tuple[str, dict[str, tuple[float, float]]]:
-    """Fit and application of a corrector."""
+    """Time fit and application of a corrector."""
     detections, context = generated_detections(num), generated_context()
     fitted = fit_corrector(kind, detections, context=context)
     rows = in_turns(
@@ -266,14 +274,14 @@ def corrector(kind: str, num: int) -> tuple[str, dict[str, tuple[float, float]]]
         rounds=2,
     )
     seconds, _ = rows[f"apply {kind}"]
-    return f"corrector {kind} on {num} detections: {num / seconds / 1e6:.1f} million applied a second", rows
+    return f"corrector {kind} on {num} detections: {num / seconds / 1e6:.1f} million applied per second", rows
 
 
 # Recalibration
 
 
 def recalibrate(kind: str, num_instances: int) -> tuple[str, dict[str, tuple[float, float]]]:
-    """`raylabel recalibrate` in its own process; its memory is the process's peak, imports included."""
+    """Time `raylabel recalibrate` in its own process. Memory is the peak of that process, including imports."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(str(Path(folder, "run")))
         num_shards = isolated(generate_run, run, num_instances)
@@ -292,11 +300,11 @@ def recalibrate(kind: str, num_instances: int) -> tuple[str, dict[str, tuple[flo
             _, status, usage = wait_for(process)
             assert status == 0, "recalibrate failed"
             rows[name] = (time.perf_counter() - start, usage.ru_maxrss / 1024)
-    return f"recalibrating {num_instances} stored instances, {num_shards} shards of {size:.0f} MiB in all", rows
+    return f"recalibrating {num_instances} stored instances, {num_shards} shards, {size:.0f} MiB in total", rows
 
 
 def wait_for(process: subprocess.Popen[bytes]) -> tuple[int, int, Any]:
-    """Process id, exit status and resource usage of a child, once it has ended."""
+    """Wait for a child to end. Returns its process id, exit status and resource usage."""
     return os.wait4(process.pid, 0)
 
 

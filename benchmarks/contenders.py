@@ -1,4 +1,4 @@
-"""Ways to label images: each gives {"start": unix seconds, "end": ..., "images": ...} of what counts of it."""
+"""Ways to label images. Each returns {"start": Unix seconds, "end": ..., "images": ...} of the part that counts."""
 
 import os
 import time
@@ -25,11 +25,11 @@ from raylabel.schema import LABELS
 CORES = os.cpu_count() or 1
 MAX_PIXELS = 50_000_000
 SHARD = 16
-"""Images a file."""
+"""Images per file."""
 
 
 def rows_of(found: Sequence[Instances], uris: Sequence[str], top_k: int) -> pa.Table:
-    """The stage's rows, with raw scores as calibrated ones."""
+    """Build the same rows as the label stage, with raw scores in place of calibrated scores."""
     rows = InstanceRows(top_k=top_k)
     for one in found:
         rows.append(one)
@@ -61,7 +61,7 @@ def predictor(run: RunFolder, config: Config) -> Callable[[list[torch.Tensor]], 
 
 
 class Output:
-    """Takes instances of image after image and writes a file for each SHARD of them."""
+    """Collects the instances of images, and writes one file per `SHARD` images."""
 
     def __init__(self, folder: Path, top_k: int) -> None:
         self._folder, self._top_k = folder, top_k
@@ -121,7 +121,7 @@ class Images(torch.utils.data.Dataset[Any]):
 
 
 def run_ceiling(run: RunFolder, uris: list[str], folder: Path) -> dict[str, float]:
-    """One of CORES processes at the same time: its part of the images, on one thread."""
+    """Label a part of the images on one thread. `CORES` such processes run at the same time."""
     torch.set_num_threads(1)
     config = load_run_config(run)
     predict, output = predictor(run, config), Output(folder, config.label.top_k)
@@ -137,7 +137,7 @@ def run_ceiling(run: RunFolder, uris: list[str], folder: Path) -> dict[str, floa
 
 
 def run_raylabel(run: RunFolder, num_workers: int, *, is_warm_only: bool) -> dict[str, float]:
-    """The stage; what counts is the time in which all workers are at work, as the shards' own files tell it."""
+    """Run the label stage. Only the time in which all workers are busy counts, by the metadata of the shards."""
     import ray
 
     from raylabel.stages import label

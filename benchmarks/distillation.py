@@ -1,13 +1,16 @@
-"""What distillation, its targets and their correction are worth, on generated worlds with full truth.
+"""Measure the gain from distillation, its targets and their correction, on generated worlds with full truth.
 
     PYTHONPATH=benchmarks python benchmarks/distillation.py --out runs/distillation --seeds 5
 
-For each seed a world (`distillation_world`): 120 labelled images with a long tail, 120 held out for calibration, a pool
-of 3,000 that is less skewed, a test split with each class as often. A teacher is trained at a constant rate until
-labelled steps no longer help; every student starts from its moving average and makes the same number of steps. Printed
-are means over seeds, and differences from supervised training of the same compute and from the teacher, with paired 95%
-intervals over seeds (Student's t). What is finished is in `--out` and not done again; `--smoothing` compares teachers,
-`--num-labelled` sizes of the labelled set. With `--seeds 2` and a few `--arms` it is done in 20 minutes on 2 cores.
+Each seed gives a world (`distillation_world`): 120 labelled images with a long tail, 120 images held out for
+calibration, a less skewed pool of 3,000 images, and a test split with equally frequent classes. A teacher trains at a
+constant rate until labelled steps no longer help. Every student starts from the teacher's moving average and makes the
+same number of steps.
+
+It prints means over seeds. It also prints differences from supervised training with the same compute and from the
+teacher, with paired 95% intervals over seeds (Student's t). Finished results stay in `--out` and are reused.
+`--smoothing` compares teachers; `--num-labelled` sets the size of the labelled set. With `--seeds 2` and a few `--arms`
+it takes 20 minutes on 2 cores.
 """
 
 import argparse
@@ -72,7 +75,7 @@ ARMS = {
     "soft + contextual, round 2": Arm(corrector="contextual", teacher="soft + contextual"),
 }
 OUTPUT_CORRECTORS: tuple[CorrectorKind, ...] = ("marginal", "contextual")
-"""Correctors that act on outputs, of the teacher and of some students."""
+"""Correctors for the outputs of the models in `CORRECTED_OUTPUTS`."""
 CORRECTED_OUTPUTS = (
     "teacher",
     "supervised",
@@ -87,7 +90,7 @@ SMOOTHINGS: dict[str, tuple[SmoothingKind, str]] = {
     "similarity (box head)": ("similarity", "box_head"),
     "similarity (backbone)": ("similarity", "backbone"),
 }
-"""Name -> kind, and layer of the prototypes."""
+"""Name -> kind of smoothing, and layer of the prototypes."""
 NUM_FOLDS = 2
 COLUMNS = ("AP", "APr", "APc", "APf", "AP^pool", "NLL", "ECE", "CCECE")
 
@@ -107,7 +110,7 @@ def main() -> None:
     figures: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in seeds}
     to_come, waiting = list(seeds), dict[Any, int]()
     while to_come or waiting:
-        # Seed by seed: what is interrupted has whole seeds.
+        # Seed by seed, because an interrupted run then has complete seeds.
         while to_come and len(set(waiting.values())) < arguments.num_cpus:
             seed = to_come.pop(0)
             place = {"out": str(arguments.out), "seed": seed}
@@ -130,7 +133,7 @@ def main() -> None:
 def _start(
     place: dict[str, Any], lengths: Lengths, arms: dict[str, Arm], smoothings: Sequence[tuple[str, float]]
 ) -> tuple[dict[str, dict[str, float]], list[Any]]:
-    """Figures of a seed that are there already, and the tasks that find the others."""
+    """Return the finished figures of a seed, and tasks that compute the missing ones."""
     names = ["teacher", *(_smoothed_name(*one) for one in smoothings), *arms]
     finished = {name: known for name in names if (known := _read(_folder(place), name)) is not None}
     figures = {name: one for known in finished.values() for name, one in known.items()}
@@ -164,21 +167,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="all of them unless given")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="arms to run; all by default")
     parser.add_argument(
         "--smoothing",
         nargs="*",
         type=_smoothing,
         default=[],
         metavar="KIND=MASS",
-        help=f"also train such teachers: one of {', '.join(SMOOTHINGS)}, and the mass that the rarest class gives away",
+        help=f"also train these teachers: a kind ({', '.join(SMOOTHINGS)}) and the mass that the rarest class loses",
     )
     parser.add_argument("--num-labelled", type=int, default=120)
     parser.add_argument("--num-pool", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=Lengths().warmup)
     parser.add_argument("--teacher-steps", type=int, default=Lengths().teacher)
     parser.add_argument("--student-steps", type=int, default=Lengths().student)
-    parser.add_argument("--bf16", action="store_true", help="train in bfloat16: faster where the CPU has it")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16; faster on CPUs that support it")
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count())
     return parser.parse_args()
 
@@ -186,19 +189,19 @@ def _arguments() -> argparse.Namespace:
 def _smoothing(text: str) -> tuple[str, float]:
     kind, _, mass = text.rpartition("=")
     if kind not in SMOOTHINGS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KIND=MASS with one of {', '.join(SMOOTHINGS)}")
+        raise argparse.ArgumentTypeError(f"must be KIND=MASS with a kind of {', '.join(SMOOTHINGS)}, got {text!r}")
     return kind, float(mass)
 
 
 @ray.remote(num_cpus=1)
 def world_task(place: dict[str, Any]) -> World:
-    """The world of a seed; shared by its tasks."""
+    """Generate the world of a seed. All tasks of the seed share it."""
     return generate_world(place["seed"], num_labelled=place["num_labelled"], num_pool=place["num_pool"])
 
 
 @ray.remote(num_cpus=1)
 def teacher_task(place: dict[str, Any], lengths: Lengths, world: World) -> dict[str, dict[str, float]]:
-    """Train and measure the teacher without smoothing; its warm-up is kept for those with."""
+    """Train and measure the teacher without smoothing. Its warm-up is saved for the smoothed teachers."""
     labelled, seed, folder = world["labelled"], place["seed"], _folder(place)
     targets = one_hot(labelled)
     warm = train_teacher(labelled, seed, lengths, class_targets=targets, start=0, stop=lengths.warmup).state_dict()
@@ -210,7 +213,7 @@ def teacher_task(place: dict[str, Any], lengths: Lengths, world: World) -> dict[
 def smoothed_teacher_task(
     place: dict[str, Any], lengths: Lengths, world: World, kind: str, eps_max: float, after: Any
 ) -> dict[str, dict[str, float]]:
-    """Train and measure a teacher with smoothed targets from the end of the warm-up on."""
+    """Train and measure a teacher whose targets are smoothed after the warm-up."""
     labelled, (smoothing, layer) = world["labelled"], SMOOTHINGS[kind]
     warm = new_segmenter(labelled, place["seed"], load_file(_folder(place) / "warmup.safetensors"))
     targets = smoothed(labelled, smoothing, class_similarity_at(warm, labelled, layer), eps_max)
@@ -236,7 +239,7 @@ def _finish_teacher(
 
 @ray.remote(num_cpus=1)
 def fold_task(place: dict[str, Any], lengths: Lengths, world: World) -> Detections:
-    """What teachers say of labelled images that they have not seen, matched."""
+    """Match the predictions of fold teachers on labelled images that they have not seen."""
     return matched(world["labelled"], fold_predictions(world["labelled"], place["seed"], lengths, NUM_FOLDS))
 
 
@@ -244,7 +247,7 @@ def fold_task(place: dict[str, Any], lengths: Lengths, world: World) -> Detectio
 def label_task(
     place: dict[str, Any], world: World, teacher: str, mask_quality: MaskQuality, after: Any
 ) -> dict[str, list[Instances]]:
-    """What a teacher says of the pool and of the calibration split."""
+    """Predict the pool and the calibration split with a teacher."""
     segmenter = new_segmenter(world["labelled"], 0, load_file(_folder(place) / f"{teacher}.safetensors")).eval()
     return {name: predict(segmenter, world[name], mask_quality) for name in ("pool", "calibration")}
 
@@ -259,7 +262,7 @@ def student_task(
     said: dict[str, list[Instances]],
     held_out: Detections | None,
 ) -> dict[str, dict[str, float]]:
-    """Train and measure a student; `held_out` in place of what was said of the calibration split."""
+    """Train and measure a student. `held_out` replaces the predictions of the calibration split if it is given."""
     folder = _folder(place)
     targets = None
     if arm.pool_losses is not None:
@@ -308,7 +311,7 @@ def _read(folder: Path, name: str) -> dict[str, dict[str, float]] | None:
 
 
 def print_tables(seeds: Sequence[dict[str, dict[str, float]]]) -> None:
-    """Means over seeds, and paired differences with 95% intervals."""
+    """Print means over seeds, and paired differences with 95% intervals."""
     names = [name for name in seeds[0] if all(name in one for one in seeds)]
     width = max(len(name) for name in names) + 2
     print(f"\n{len(seeds)} seeds\n{'mean':<{width}}" + "".join(f"{column:>9}" for column in COLUMNS))

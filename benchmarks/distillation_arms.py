@@ -1,4 +1,4 @@
-"""What the distillation benchmark does with one world: teachers, corrected pseudo-labels, students, evaluation."""
+"""The steps of the distillation benchmark on one world: teachers, corrected pseudo-labels, students, evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ from raylabel.training.loop import train
 
 TEACHER_RATE, STUDENT_RATE, EMA_DECAY = 3e-3, 2e-3, 0.998
 FOREGROUND, DOUBTFUL = 0.5, 0.1
-"""Pool instances from this foreground probability on are learnt; from the second on they are in doubt."""
+"""Smallest foreground probabilities of pool instances that are learnt, and of those that are doubtful."""
 SCORE_THRESHOLD, MAX_PER_IMAGE = 0.02, 50
 POOL_BINS = 100
 BATCH = 32
@@ -46,19 +46,20 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How a student is trained, from the teacher's weights.
+    """The training of a student, starting from the teacher's weights.
 
     Attributes:
         corrector: kind of the corrector of the pool's soft vectors.
-        is_hard: one-hot targets of the predicted class.
-        pool_losses: weights of the pool's loss terms; None trains on labelled images alone, as many a step.
-        with_calibration: the calibration images count as labelled ones.
-        is_constant: the teacher's constant learning rate goes on.
-        teacher: whose predictions are learnt: "teacher", or an arm of an earlier round.
-        by_quality: boxes and masks are weighed by mask quality.
-        mask_quality: what that is, and what correctors by context know of it.
-        num_calibration: the corrector is fitted on so many of the calibration images; None on all.
-        is_cross_fitted: the corrector is fitted on the labelled images, by what teachers say that saw other folds.
+        is_hard: use one-hot targets of the predicted class.
+        pool_losses: weights of the pool's loss terms. None trains on labelled images alone, with the same number of
+            images per step.
+        with_calibration: use the calibration images as labelled images too.
+        is_constant: keep the constant learning rate of the teacher.
+        teacher: the model whose predictions are learnt: "teacher", or an arm of an earlier round.
+        by_quality: weight boxes and masks by mask quality.
+        mask_quality: kind of mask quality, for weights and for correctors that use context.
+        num_calibration: number of calibration images for the corrector; None uses all.
+        is_cross_fitted: fit the corrector on the labelled images, with predictions of teachers that saw other folds.
     """
 
     corrector: CorrectorKind = "none"
@@ -75,13 +76,13 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Steps, and images a step.
+    """Numbers of steps, and of images per step.
 
     Attributes:
-        warmup: unsmoothed steps that all teachers share, and that make the prototypes.
-        teacher: steps of a teacher, those included.
+        warmup: unsmoothed steps that all teachers share. Prototypes are made after them.
+        teacher: steps of a teacher, including the warm-up.
         student: steps of a student.
-        teacher_batch, labelled_batch, pool_batch: images a step.
+        teacher_batch, labelled_batch, pool_batch: images per step.
         is_bf16: train in bfloat16.
     """
 
@@ -94,7 +95,7 @@ class Lengths:
     is_bf16: bool = False
 
     def optimizer(self, rate: float, *, is_constant: bool) -> OptimizerConfig:
-        """Of a teacher or a student."""
+        """Make the optimizer settings of a teacher or a student."""
         return OptimizerConfig(
             learning_rate=rate,
             schedule="constant" if is_constant else "cosine",
@@ -104,7 +105,7 @@ class Lengths:
 
 
 class MemoryExamples:
-    """Images in memory with targets; see raylabel.training.examples.Examples."""
+    """Images in memory with their targets. See `raylabel.training.examples.Examples`."""
 
     def __init__(self, split: Split, targets: Sequence[Target], augment: Augment) -> None:
         self.num_classes = split.annotated.num_classes
@@ -114,39 +115,39 @@ class MemoryExamples:
         return len(self._split)
 
     def image_classes(self) -> list[NDArray[np.int32]]:
-        """Classes that are learnt in each image."""
+        """Return the learnt classes per image."""
         return [
             np.unique(target.class_probs[target.weights > 0][:, :-1].argmax(dim=1).numpy()).astype(np.int32)
             for target in self._targets
         ]
 
     def image_id(self, index: int) -> str:
-        """As in the split."""
+        """Return the image id of the split."""
         return str(self._split.annotated.images[index].image_id)
 
     def load(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, Target]:
-        """An image and its target, augmented."""
+        """Return an augmented image and its target."""
         return self._augment(self._split.tensor(index), self._targets[index], rng)
 
 
 class MemoryStream:
-    """The pool by repeat factors; see raylabel.training.examples.ExampleStream."""
+    """The pool, drawn by repeat factors. See `raylabel.training.examples.ExampleStream`."""
 
     def __init__(self, examples: MemoryExamples, seed: int) -> None:
         factors = repeat_factors(examples.image_classes(), examples.num_classes, TrainingConfig().repeat_threshold)
         self._examples, self._sampler = examples, RepeatFactorSampler(factors, 1, seed=seed)
 
     def image_id(self, draw: int) -> str:
-        """The image's."""
+        """Return the image id of a draw."""
         return self._examples.image_id(int(self._sampler.batch(draw)[0]))
 
     def load(self, draw: int, rng: np.random.Generator) -> tuple[torch.Tensor, Target]:
-        """The image of a draw, and its target."""
+        """Return the image of a draw and its target."""
         return self._examples.load(int(self._sampler.batch(draw)[0]), rng)
 
 
 def true_targets(split: Split, class_targets: NDArray[np.float32]) -> list[Target]:
-    """Annotated objects with a soft target for each class."""
+    """Build targets from the annotated objects, with one soft target per class."""
     targets = []
     for row in range(len(split)):
         truth = split.annotated.ground_truth(row)
@@ -162,14 +163,14 @@ def true_targets(split: Split, class_targets: NDArray[np.float32]) -> list[Targe
 
 
 def one_hot(split: Split) -> NDArray[np.float32]:
-    """Targets without smoothing."""
+    """Return class targets without smoothing."""
     return np.eye(split.annotated.num_classes, split.annotated.num_classes + 1, dtype=np.float32)
 
 
 def smoothed(
     split: Split, kind: SmoothingKind, similarity: NDArray[np.float64] | None, eps_max: float
 ) -> NDArray[np.float32]:
-    """Smoothed targets of the labelled split."""
+    """Return the smoothed class targets of the labelled split."""
     return soft_targets(
         kind=kind,
         counts=split.annotated.class_image_counts(),
@@ -190,7 +191,7 @@ def train_teacher(
     stop: int,
     state: dict[str, torch.Tensor] | None = None,
 ) -> Segmenter:
-    """Steps `start` to `stop` at a constant rate, from random weights or from a state."""
+    """Train steps `start` to `stop` at a constant rate, from random weights or from a state."""
     segmenter = new_segmenter(labelled, seed, state)
     job = TrainJob(
         settings=TrainingConfig(optimizer=lengths.optimizer(TEACHER_RATE, is_constant=True)),
@@ -212,7 +213,7 @@ def train_student(
     lengths: Lengths,
     state: dict[str, torch.Tensor],
 ) -> Segmenter:
-    """A student from the teacher's state."""
+    """Train a student from the teacher's state."""
     labelled = world["labelled"] + world["calibration"] if arm.with_calibration else world["labelled"]
     with_pool = arm.pool_losses is not None
     num_labelled = lengths.labelled_batch + (0 if with_pool else lengths.pool_batch)
@@ -234,7 +235,7 @@ def train_student(
 
 
 def new_segmenter(split: Split, seed: int, state: dict[str, torch.Tensor] | None = None) -> Segmenter:
-    """The tiny model, at random or with a state."""
+    """Build the tiny model with random weights or with a state."""
     torch.manual_seed(seed)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=split.annotated.num_classes)
     if state is not None:
@@ -243,7 +244,7 @@ def new_segmenter(split: Split, seed: int, state: dict[str, torch.Tensor] | None
 
 
 def predict(segmenter: Segmenter, split: Split, mask_quality: MaskQuality = "probability") -> list[Instances]:
-    """Predictions of a split."""
+    """Predict every image of a split."""
     found: list[Instances] = []
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
@@ -259,8 +260,10 @@ def predict(segmenter: Segmenter, split: Split, mask_quality: MaskQuality = "pro
 
 
 def fold_predictions(labelled: Split, seed: int, lengths: Lengths, num_folds: int) -> list[Instances]:
-    """Predictions of every labelled image by a teacher that was trained without its fold, for as many epochs as the
-    teacher of all."""
+    """Predict every labelled image with a teacher that was trained without its fold.
+
+    Fold teachers train for as many epochs as the teacher of all images.
+    """
     found: dict[int, Instances] = {}
     steps = round(lengths.teacher * (1 - 1 / num_folds))
     for fold in np.array_split(np.random.default_rng(seed).permutation(len(labelled)), num_folds):
@@ -271,7 +274,7 @@ def fold_predictions(labelled: Split, seed: int, lengths: Lengths, num_folds: in
 
 
 def class_similarity_at(segmenter: Segmenter, labelled: Split, layer: str) -> NDArray[np.float64]:
-    """Class similarity from the prototypes of a layer's features."""
+    """Compute class similarity from prototypes of a layer's features."""
     sums = None
     targets = true_targets(labelled, one_hot(labelled))
     for row, target in enumerate(targets):
@@ -285,7 +288,7 @@ def class_similarity_at(segmenter: Segmenter, labelled: Split, layer: str) -> ND
 
 
 def matched(split: Split, found: Sequence[Instances]) -> Detections:
-    """Predictions, matched to the split's truth."""
+    """Match predictions to the truth of a split."""
     predictions = {
         row: ImagePredictions(one.class_indices, one.raw_scores, one.masks, instances_context(one))
         for row, one in enumerate(found)
@@ -294,13 +297,13 @@ def matched(split: Split, found: Sequence[Instances]) -> Detections:
 
 
 def held_out_detections(world: World, predictions: Sequence[Instances], num_images: int | None = None) -> Detections:
-    """Predictions of the calibration split, or of its first images, matched."""
+    """Match the predictions of the calibration split, or of its first `num_images` images."""
     num = len(predictions) if num_images is None else num_images
     return matched(world["calibration"].rows(np.arange(num)), predictions[:num])
 
 
 def as_detections(found: Sequence[Instances], num_classes: int) -> Detections:
-    """Predictions without truth, all images together."""
+    """Join the predictions of all images, without truth."""
     return Detections.of_scores(
         np.concatenate([one.class_indices for one in found]),
         np.concatenate([one.raw_scores for one in found]),
@@ -312,7 +315,7 @@ def as_detections(found: Sequence[Instances], num_classes: int) -> Detections:
 def corrected(
     kind: CorrectorKind, world: World, held_out: Detections, found: Sequence[Instances], *, is_pool: bool
 ) -> list[NDArray[np.float32]]:
-    """Soft vectors after a corrector that was fitted on matched predictions of held-out images."""
+    """Correct soft vectors with a corrector that was fitted to matched predictions of held-out images."""
     if kind == "none":
         return [one.soft_vectors for one in found]
     labelled = world["labelled"].annotated
@@ -343,7 +346,7 @@ def pool_targets(
     is_hard: bool = False,
     by_quality: bool = False,
 ) -> list[Target]:
-    """Targets of the pool: which objects there are is the teacher's word, what they are the corrected vectors'."""
+    """Build the targets of the pool. The teacher's vectors decide the objects, the corrected vectors their classes."""
     targets = []
     for one, vectors in zip(found, soft_vectors, strict=True):
         foreground = 1 - one.soft_vectors[:, -1]
@@ -359,7 +362,7 @@ def pool_targets(
 
 
 def measure(world: World, found: Sequence[Instances], soft_vectors: Sequence[NDArray[np.float32]]) -> dict[str, float]:
-    """AP of the test split by COCO's protocol and frequency group, over a pooled ranking too, and calibration."""
+    """Measure the test split: COCO's AP, AP per frequency group, AP of one pooled ranking, and calibration."""
     test, labelled = world["test"].annotated, world["labelled"].annotated
     groups = dict(zip(labelled.category_ids.tolist(), labelled.frequency_groups().tolist(), strict=True))
     results: list[dict[str, Any]] = []

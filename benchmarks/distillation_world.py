@@ -1,4 +1,4 @@
-"""A generated world for the distillation benchmark: few labelled images with a long tail, a less skewed pool."""
+"""A generated world for the distillation benchmark: few labelled images with a long tail, and a less skewed pool."""
 
 from dataclasses import dataclass
 
@@ -21,11 +21,11 @@ MIN_IMAGES_A_CLASS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images in memory with every object that they show.
+    """Images in memory with all their objects.
 
     Attributes:
         images: (N, 3, H, W) uint8.
-        annotated: the same images with their annotations, by row.
+        annotated: annotations of the same images, in the same order.
     """
 
     images: NDArray[np.uint8]
@@ -35,11 +35,11 @@ class Split:
         return len(self.annotated)
 
     def tensor(self, row: int) -> torch.Tensor:
-        """(3, H, W) float32 in [0, 1]."""
+        """Return an image, (3, H, W) float32 in [0, 1]."""
         return torch.from_numpy(self.images[row].astype(np.float32)) / 255
 
     def rows(self, rows: NDArray[np.integer]) -> "Split":
-        """Some of the images."""
+        """Return the split of the given rows."""
         return Split(
             images=self.images[rows],
             annotated=AnnotatedSet(
@@ -70,9 +70,10 @@ World = dict[str, Split]
 def generate_world(
     seed: int, *, num_labelled: int = 120, num_calibration: int = 120, num_pool: int = 3000, num_test: int = 400
 ) -> World:
-    """Splits `labelled` (Zipf 1.5), `calibration` and `pool` (Zipf 0.4), `test` (each class as often), fully annotated.
+    """Generate fully annotated splits.
 
-    Rank 0 is the same class in all of them. Splits do not depend on the sizes of the others.
+    Classes follow Zipf 1.5 in `labelled` and Zipf 0.4 in `calibration` and `pool`. They are equally frequent in `test`.
+    The order of classes by frequency is the same in all splits. No split depends on the size of another.
     """
     ranks = np.random.default_rng([seed, 0]).permutation(NUM_CLASSES)
     plan = {

@@ -1,10 +1,10 @@
-"""How often the drift report fires where nothing, and where something, has changed, and how good the estimates are.
+"""Measure how often the drift report fires with and without a change, and how good its estimates are.
 
     PYTHONPATH=tests/support python benchmarks/drift.py
 
-On simulated detectors and images whose detections clump (`tests/support/image_world.py`): 24 classes, of Zipf or equal
-shares.
-With --predictions and --annotations also on random halves of a real detector's images, between which nothing differs.
+It uses simulated detectors and images whose detections clump (`tests/support/image_world.py`), with 24 classes of Zipf
+or equal shares. With --predictions and --annotations it also uses random halves of a real detector's images. Nothing
+differs between the halves.
 """
 
 import argparse
@@ -31,15 +31,15 @@ _MIXES = (("zipf -> zipf", ZIPF, ZIPF), ("zipf -> flat", ZIPF, FLAT), ("flat -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, default=400, help="of each pair of simulated sets")
-    parser.add_argument("--estimates", type=int, default=40, help="replications with the pool's accuracy")
+    parser.add_argument("--replications", type=int, default=400, help="replications of each pair of simulated sets")
+    parser.add_argument("--estimates", type=int, default=40, help="replications that estimate pool accuracy")
     parser.add_argument("--predictions", help="COCO/LVIS results JSON with masks")
     parser.add_argument("--annotations", help="COCO or LVIS JSON")
-    parser.add_argument("--min-score", type=float, default=0.05, help="detections below it are left out after matching")
+    parser.add_argument("--min-score", type=float, default=0.05, help="after matching, leave out lower scores")
     arguments = parser.parse_args()
 
     rng = np.random.default_rng(0)
-    print("split -> pool, images of each: share of reports that name a class; share of tests with p < .05 and < .001")
+    print("split -> pool, images of each: share of reports that name a class; share of tests with p < 0.05 and < 0.001")
     for num_images in ((30, 400), (100, 1000), (300, 300), (300, 3000)):
         for name, here, there in (
             ("zipf -> zipf", ZIPF, ZIPF),
@@ -54,10 +54,10 @@ def main() -> None:
             named = np.mean([len(one.drifted_classes) for one in reports])
             print(
                 f"{name} {num_images[0]:>4} {num_images[1]:>5}: {fired:.3f} of {num} ({named:.1f} classes named), "
-                f"p < .05 {(p_values < 0.05).mean():.4f}, p < .001 {(p_values < 0.001).mean():.5f}",
+                f"p < 0.05 {(p_values < 0.05).mean():.4f}, p < 0.001 {(p_values < 0.001).mean():.5f}",
                 flush=True,
             )
-    print("\nestimated accuracy of a class in a pool of 1000 images; NLL of the pool")
+    print("\nestimated accuracy per class in a pool of 1000 images; NLL of the pool")
     for num_images in (30, 100, 400):
         for name, here, there in (
             ("zipf -> zipf", ZIPF, ZIPF),
@@ -100,8 +100,8 @@ def _estimated(split: Detections, pool: Detections) -> dict[str, np.ndarray]:
 def _print_estimates(name: str, rows: list[dict[str, np.ndarray]]) -> None:
     mean = {key: np.concatenate([row[key] for row in rows]).mean(axis=0) for key in rows[0]}
     print(
-        f"{name}: interval holds the truth {mean['held']:.3f}, its width {mean['width']:.3f}; mean error "
-        f"{mean['error']:.3f}, of the split's accuracy {mean['error_before']:.3f}; NLL raw {mean['nll'][0]:.4f}, "
+        f"{name}: interval contains the truth {mean['held']:.3f}, width {mean['width']:.3f}; mean error "
+        f"{mean['error']:.3f}, with the split's accuracy {mean['error_before']:.3f}; NLL raw {mean['nll'][0]:.4f}, "
         f"marginal {mean['nll'][1]:.4f}, for the pool {mean['nll'][2]:.4f}",
         flush=True,
     )
@@ -123,7 +123,7 @@ def _real(arguments: argparse.Namespace) -> None:
         fired.append(len(measure_drift(*counts).drifted_classes) > 0)
         if seed < arguments.estimates:
             rows.append(_estimated(split, pool))
-    print(f"\nrandom halves of {num_images} images of a real detector: a class is named in {np.mean(fired):.3f}")
+    print(f"\nrandom halves of {num_images} images of a real detector: {np.mean(fired):.3f} of reports name a class")
     _print_estimates("real halves", rows)
 
 

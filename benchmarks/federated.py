@@ -1,12 +1,12 @@
-"""Federated truth against full truth on the generated set: accuracy per class, and what correction does to pool labels.
+"""Compare federated with full truth on the generated set: accuracy per class, and correction of pool labels.
 
     python benchmarks/federated.py --out runs/federated --seeds 5
 
-For each seed: generates the set, trains the demo's teacher, calibrates and labels the pool (finished stages are skipped
-by a second call). Then, with the calibration split's full truth at hand, three estimates of each class's
-accuracy: plain, with Horvitz-Thompson weights of the mistakes, and as the product estimates it; the target is the
-full-truth accuracy of the same detections. The same again with other shares of unknown pairs, annotated anew many
-times. Last, NLL of the pool's labels, raw and corrected by every kind of corrector.
+For each seed it generates the set, trains the demo's teacher, calibrates, and labels the pool. A second call skips the
+finished stages. Then it estimates the accuracy of each class on the calibration split in three ways: plain, with
+Horvitz-Thompson weights of the mistakes, and as the product does. The target is the accuracy of the same detections
+under full truth. It repeats this for other shares of unknown pairs, each with many new draws of the annotations. Last,
+it prints the NLL of the pool's labels, raw and with every kind of corrector.
 """
 
 import argparse
@@ -47,9 +47,9 @@ METHODS = ("plain", "Horvitz-Thompson", "estimated")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, one a seed")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, one run per seed")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=20, help="annotations anew for each share of unknown pairs")
+    parser.add_argument("--draws", type=int, default=20, help="new annotations per share of unknown pairs")
     arguments = parser.parse_args()
 
     runs = [prepare(arguments.out.absolute() / f"seed-{seed}", seed) for seed in range(arguments.seeds)]
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def prepare(out: Path, seed: int) -> tuple[Config, RunFolder]:
-    """Generate, train, calibrate and label, as far as that is not done yet."""
+    """Generate, train, calibrate and label. Finished stages are skipped."""
     generate(out / "data", num_images=NUM_IMAGES, seed=seed)
     config, run = demo_config(out / "data", seed), RunFolder(str(out))
     for stage in ("prototypes", "teacher", "calibrate", "label"):
@@ -67,11 +67,9 @@ def prepare(out: Path, seed: int) -> tuple[Config, RunFolder]:
 
 
 def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> None:
-    """Print bias and coverage of the estimates, as the set is annotated and annotated anew."""
-    print(
-        "\nAccuracy per class on the calibration split: mean error, root mean square error, classes whose 95% interval"
-    )
-    print("has the full truth, mean width of the intervals")
+    """Print bias and coverage of the estimates, for the annotations of the set and for new draws."""
+    print("\nAccuracy per class on the calibration split: mean error, root mean square error, share of classes whose")
+    print("95% interval contains the full truth, mean width of the intervals")
     print(f"{'unknown':<9}{'seed':<6}{'classes':>8}" + "".join(f"{name:>32}" for name in METHODS))
     anew: dict[float, list[NDArray[np.float64]]] = {share: [] for share in UNKNOWN_SHARES}
     for seed, (config, run) in enumerate(runs):
@@ -101,7 +99,7 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
 
 
 def match(annotated: AnnotatedSet, predictions: list[ImagePredictions]) -> Detections:
-    """All images, matched, with Horvitz-Thompson weights as matching gives them."""
+    """Match all images, with the Horvitz-Thompson weights of matching."""
     class_weights = verification_weights(annotated)
     return Detections.concat(
         [match_image(annotated, row, one, class_weights=class_weights) for row, one in enumerate(predictions)]
@@ -111,8 +109,11 @@ def match(annotated: AnnotatedSet, predictions: list[ImagePredictions]) -> Detec
 def judge(
     annotated: AnnotatedSet, predictions: list[ImagePredictions], target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(methods, 5): mean error, root mean square error, share of classes whose interval has the target, mean width of
-    the intervals, number of classes with a figure."""
+    """Judge every method. Returns an array of shape (methods, 5).
+
+    The columns are mean error, root mean square error, share of classes whose interval contains the target, mean width
+    of the intervals, and number of classes with a figure.
+    """
     detections = match(annotated, predictions)
     estimates: list[ClassAccuracy] = [
         scored_accuracy(replace(detections, weights=np.ones(len(detections)))),
@@ -133,7 +134,7 @@ def cells(rows: NDArray[np.float64]) -> str:
 
 
 def annotate_anew(truth: AnnotatedSet, unknown_share: float, num_draws: int) -> Iterator[AnnotatedSet]:
-    """Federated annotations of a fully annotated set."""
+    """Draw federated annotations of a fully annotated set."""
     objects = [[truth.class_index_of[one["category_id"]] for one in of_image] for of_image in truth.annotations]
     for draw in range(num_draws):
         federated = federate(objects, truth.num_classes, [draw, 2], unknown_share=unknown_share)
@@ -156,9 +157,9 @@ def annotate_anew(truth: AnnotatedSet, unknown_share: float, num_draws: int) -> 
 
 
 def report_pool(runs: list[tuple[Config, RunFolder]]) -> None:
-    """Print the pool labels' NLL by every kind of corrector; the runs are left with `auto`."""
+    """Print the NLL of the pool's labels with every kind of corrector. The runs end with `auto`."""
     kinds = [kind for kind in CORRECTOR_KINDS if kind not in ("none", "auto")] + ["auto"]
-    print("\nNLL of the pool's labels against their hidden truth, raw and by corrector")
+    print("\nNLL of the pool's labels against their hidden truth, raw and per corrector")
     print(f"{'seed':<6}{'raw':>8}" + "".join(f"{kind:>20}" for kind in kinds) + "  auto chose")
     gains = []
     for seed, (config, run) in enumerate(runs):
@@ -168,7 +169,7 @@ def report_pool(runs: list[tuple[Config, RunFolder]]) -> None:
             with redirect_stdout(StringIO()):
                 recalibrate(run, kind)
             measured = measure_pool(config, run, truth)
-            assert measured is not None, "the generated set has its pool's truth"
+            assert measured is not None, "the generated set includes the truth of its pool"
             raw, corrected = measured["raw"]["nll"], measured["calibrated"]["nll"]
             values.append(corrected)
             artifact = run.artifact("calibration")

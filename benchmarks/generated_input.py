@@ -1,4 +1,4 @@
-"""Inputs for benchmarks of speed, generated: a set with results, detections, a run that is labelled."""
+"""Generated inputs for speed benchmarks: a set with results, detections, and a labelled run."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ NUM_CLASSES = 80
 
 
 def generated_set(num_images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Images of 480 x 640 with polygons for objects, and rough masks of them and of nothing as detections."""
+    """Generate images of 480 x 640 with polygons as objects, and rough masks as detections."""
     rng = np.random.default_rng(0)
     height, width = 480, 640
     rows, columns = np.mgrid[:height, :width]
@@ -62,7 +62,7 @@ def generated_set(num_images: int) -> tuple[dict[str, Any], list[dict[str, Any]]
 
 
 def generated_detections(num: int) -> Detections:
-    """Overconfident detections of classes of Zipf frequencies, 20 an image."""
+    """Generate overconfident detections, 20 per image, whose classes have Zipf frequencies."""
     rng = np.random.default_rng(0)
     shares = 1 / np.arange(1, NUM_CLASSES + 1)
     scores = rng.beta(0.6, 1.4, num).round(4)
@@ -85,7 +85,7 @@ def generated_context() -> FitContext:
 
 
 def generate_run(run: RunFolder, num_instances: int) -> int:
-    """A run that is labelled and not corrected, 20 instances an image and 256 images a shard."""
+    """Write a labelled, uncorrected run: 20 instances per image, 256 images per shard. Returns the number of shards."""
     from raylabel.calibration import scored_accuracy
     from raylabel.run.calibration import fit_and_commit
     from raylabel.run.labels.histograms import HISTOGRAM_BINS
@@ -191,7 +191,7 @@ def generated_shard(rng: np.random.Generator, num: int, masks: list[bytes]) -> p
 
 
 def random_array(rng: np.random.Generator, kind: pa.DataType, num: int) -> pa.Array:
-    """Of a column that other parts of the package add: numbers, or a struct of numbers."""
+    """Fill a column of any other numeric type, or of a struct of such types, with random values."""
     if pa.types.is_struct(kind):
         return pa.StructArray.from_arrays([random_array(rng, field.type, num) for field in kind], fields=list(kind))
     return pa.array(rng.random(num)).cast(kind, safe=False)

@@ -1,6 +1,6 @@
-"""A segmenter that finds nothing in images that nobody reads: what is left of labelling is raylabel's own work.
+"""A segmenter that finds nothing in images that are not read. What remains of labelling is raylabel's own work.
 
-In processes that load it, in workers that is, images are not read.
+Processes that build it (the workers) replace image reading by a constant image.
 """
 
 from collections.abc import Sequence

@@ -1,21 +1,21 @@
-"""Labelling: raylabel's stage against loops, against what the machine can do, and beside an accelerator.
+"""Compare the label stage with plain loops and with the limit of the machine, and measure it beside an accelerator.
 
     PYTHONPATH=tests/support python benchmarks/labelling.py [--parts throughput overlap] [--images FOLDER]
 
-`throughput`: the same images, model and Parquet rows (RLE, soft vectors, context) in every contender, each in a process
-of its own, in alternating rounds:
+`throughput` gives every contender the same images, model and Parquet rows (RLE, soft vectors, context). Each runs in
+its own process, in alternating rounds:
 
     loop        one image after another
-    loader 1|2  a DataLoader of 1 or 2 workers in front of the model
-    raylabel    the label stage with its default settings; Ray's start is not counted, but told
-    ceiling     CPU-seconds of decoding, model and rows, in as many single-threaded processes as there are cores
+    loader 1|2  a DataLoader with 1 or 2 workers in front of the model
+    raylabel    the label stage with its default settings; the start of Ray is printed, but not counted
+    ceiling     CPU-seconds of decoding, model and rows, in one single-threaded process per core
 
-Rates are images/s of wall-clock time while all workers are at work; `CPU s` are CPU-seconds of all processes together
-by image in the same time, a figure that others on the machine disturb less; memory is the highest sum of the
-processes' proportional set sizes.
+Rates are images/s of wall-clock time while all workers are busy. `CPU s` are CPU-seconds per image of all processes in
+the same time; other load on the machine disturbs them less. Memory is the highest sum of the processes' proportional
+set sizes.
 
-`overlap`: a segmenter that waits 15 ms an image without any CPU, on 1 and on 8 workers, by threads and by tasks. The
-first shard of each worker, in which Ray starts the decoding processes, is not counted.
+`overlap` uses a segmenter that waits 15 ms per image without CPU, on 1 and on 8 workers, with threads and with tasks.
+The first shard of each worker is not counted, because Ray starts the decoding processes in it.
 """
 
 import argparse
@@ -44,14 +44,14 @@ from raylabel.run.folder import RunFolder
 
 MODELS = {"tiny": "tiny_maskrcnn", "mobilenet": "maskrcnn_mobilenet_v3_large_fpn"}
 SETTINGS = f"{{shard_size: {SHARD}, score_threshold: 0.0, max_per_image: 30}}"
-"""Thresholds mean nothing to untrained models; 30 objects an image is what a trained one finds."""
+"""30 objects per image, as a trained model finds, because score thresholds mean nothing for untrained models."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["throughput", "overlap"])
-    parser.add_argument("--images", help="folder of images; the generated ones where not given")
-    parser.add_argument("--num-images", type=int, help="so many, taken again and again; all where not given")
+    parser.add_argument("--images", help="folder of images; generated images by default")
+    parser.add_argument("--num-images", type=int, help="number of images, repeated if there are fewer; all by default")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     for hidden in ("--contender", "--run", "--uris"):
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def measure(*arguments: str) -> dict[str, float]:
-    """Run a contender in a process of its own."""
+    """Run a contender in its own process."""
     process = subprocess.Popen(
         [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
     )
@@ -83,7 +83,7 @@ def measure(*arguments: str) -> dict[str, float]:
     output, _ = process.communicate()
     watcher.stop()
     assert process.returncode == 0, output
-    # Ray may have its say after the contender.
+    # The last line that is a result, because Ray may print after the contender.
     result = json.loads(next(line for line in reversed(output.splitlines()) if line.startswith('{"start"')))
     result["rate"] = result["images"] / (result["end"] - result["start"])
     result["cpu_an_image"] = watcher.cpu_between(result["start"], result["end"]) / result["images"]
@@ -123,7 +123,7 @@ def throughput(folder: Path, uris: list[str], model: str, rounds: int) -> None:
 
 
 def ceiling(common: list[str]) -> dict[str, float]:
-    """CORES processes at once; the rate is what their CPU-seconds would allow on CORES cores."""
+    """Run `CORES` processes at once. The rate is what their CPU-seconds allow on `CORES` cores."""
     results: list[dict[str, float]] = []
 
     def one(part: int) -> None:
@@ -146,7 +146,9 @@ def overlap(folder: Path, rounds: int) -> None:
     for _ in decode([ImageSource(uri) for uri in uris]):
         pass
     decode_rate, wait_rate = len(uris) / (time.monotonic() - start), 1 / WaitingSegmenter.SECONDS
-    print(f"\noverlap: decoding alone {decode_rate:.0f} images/s, 15 ms an image is {wait_rate:.1f} images/s a worker")
+    print(
+        f"\noverlap: decoding alone {decode_rate:.0f} images/s, 15 ms per image is {wait_rate:.1f} images/s per worker"
+    )
     for decoding in ("threads", "tasks"):
         for _ in range(rounds):
             rates = {}
@@ -160,14 +162,14 @@ def overlap(folder: Path, rounds: int) -> None:
             alone, eight = rates[1]["rate"], rates[8]["rate"]
             possible = min(decode_rate, wait_rate)
             print(
-                f"{decoding}: 1 worker {alone:.1f} images/s, {alone / possible:.2f} of what is possible; "
+                f"{decoding}: 1 worker {alone:.1f} images/s, {alone / possible:.2f} of the limit; "
                 f"8 workers {eight:.1f}, {eight / 8 / alone:.2f} of linear; CPU s/image {rates[1]['cpu_an_image']:.4f} "
                 f"and {rates[8]['cpu_an_image']:.4f}"
             )
 
 
 def prepare(folder: Path, uris: list[str], model: str, settings: str) -> RunFolder:
-    """A run that is ready to label the given images, some of them perhaps several times."""
+    """Prepare a run that is ready to label the given images. Images may repeat."""
     pool = folder / "pool.jsonl"
     pool.write_text("".join(json.dumps({"image_id": f"{n:06d}", "uri": uri}) + "\n" for n, uri in enumerate(uris)))
     config_path = folder / "config.yaml"
@@ -204,13 +206,13 @@ def contend(args: argparse.Namespace) -> None:
 
 
 def images_of(folder: Path, num_images: int | None) -> list[str]:
-    """So many of a folder's images, taken again and again; all where not said."""
+    """List `num_images` images of a folder, repeated if it has fewer. None lists all images once."""
     uris = sorted(str(path.absolute()) for path in folder.iterdir())
     return [uris[row % len(uris)] for row in range(num_images or len(uris))]
 
 
 def generated_set(folder: Path) -> Path:
-    """The generated set, made where it is not there yet."""
+    """Return the folder of the generated set, generating it on the first call."""
     target = folder / "generated"
     if not target.exists():
         generate(target, num_images=240, num_classes=24, image_size=128)

@@ -1,14 +1,13 @@
-"""What labelling costs beside reading images and running a model, and whether it stays flat.
+"""Measure what labelling costs besides reading images and running a model, and how that grows.
 
     PYTHONPATH=benchmarks:tests/support python benchmarks/labelling_scale.py [--parts listing labelling resume]
 
-listing     a JSONL manifest of so many lines into the shard manifest.
-labelling   `label` on such a manifest, which names few files; the segmenter finds nothing and nothing is decoded.
-resume      `status`, and `label` until it hands out its first shard, on a run of which so many shards (--shards) are
-            committed and 8 are left.
+listing     makes a shard manifest from a JSONL manifest of --images lines.
+labelling   runs `label` on such a manifest. It names few files, the segmenter finds nothing, and nothing is decoded.
+resume      runs `status`, and `label` until it hands out its first shard. --shards shards are committed, 8 are left.
 
-Each measurement runs in a process of its own. Memory is the driver's peak above what it held before (in `labelling`,
-once Ray had started); the object store's is its largest use as seen once a second.
+Each measurement runs in its own process. Memory is the driver's peak above its use before (in `labelling`, its use
+after Ray had started). The memory of the object store is its largest use, sampled once per second.
 """
 
 import argparse
@@ -60,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--images", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--shards", type=int, nargs="+", default=[4_000], help="committed, for resume")
+    parser.add_argument("--shards", type=int, nargs="+", default=[4_000], help="committed shards, for resume")
     arguments = parser.parse_args()
     for part, sizes in (("listing", arguments.images), ("labelling", arguments.images), ("resume", arguments.shards)):
         for size in sizes if part in arguments.parts else []:
@@ -73,7 +72,7 @@ def main() -> None:
 
 
 def world(folder: Path, num_images: int) -> Config:
-    """A small labelled set, and a manifest of many images that are few files."""
+    """Write a small labelled set, and a manifest of many images that share a few files."""
     generate(folder, num_images=60, num_classes=6, image_size=64)
     names = sorted(path.name for path in (folder / "pool").iterdir())
     with open(folder / "pool.jsonl", "w") as file:
@@ -89,7 +88,7 @@ def isolated(work: Callable[..., dict[str, float]], *arguments: Any) -> dict[str
     try:
         return pool.apply(work, arguments)
     finally:
-        pool.close()  # not terminated: Ray wants to end in peace
+        pool.close()  # close() rather than terminate(), because Ray must shut down in order
         pool.join()
 
 
@@ -110,7 +109,7 @@ def listing(config: Config, num_images: int) -> dict[str, float]:
 def labelling(config: Config, num_images: int) -> dict[str, float]:
     run = prepared_run(config, Path(str(config.data.pool)).with_name("run"))
     connect()
-    # What the driver loads in any case is in memory before it counts.
+    # A small run first, so that the memory of loaded modules does not count.
     small = replace(config, data=replace(config.data, pool=str(Path(str(config.data.pool)).with_name("pool"))))
     label.run_stage(small, prepared_run(small, Path(f"{run.uri}.small")))
     before, start = peak_mib(), time.perf_counter()
@@ -132,7 +131,7 @@ def labelling(config: Config, num_images: int) -> dict[str, float]:
 
 @contextmanager
 def object_store_use() -> Iterator[list[float]]:
-    """Bytes in use, seen once a second."""
+    """Sample the bytes in use once per second inside the block."""
     stop, used = threading.Event(), [0.0]
     total = ray.cluster_resources()["object_store_memory"]
 
@@ -151,7 +150,7 @@ def object_store_use() -> Iterator[list[float]]:
 
 def resume(config: Config, num_shards: int) -> dict[str, float]:
     run = prepared_run(config, Path(str(config.data.pool)).with_name("run"))
-    to_first_shard(config, run)  # begins the stage and lists the pool
+    to_first_shard(config, run)  # starts the stage and lists the pool
     manifest = read_manifest(manifest_folder(run))
     assert manifest is not None
     for shard_id in range(num_shards):
@@ -164,7 +163,7 @@ def resume(config: Config, num_shards: int) -> dict[str, float]:
 
 
 def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
-    """A shard as the segmenter that finds nothing makes it."""
+    """Commit a shard as the idle segmenter makes it."""
     images = read_shard(**reference).images
     columns = {
         "image_id": [image.image_id for image in images],
@@ -213,7 +212,7 @@ except KeyboardInterrupt:
 
 
 def to_first_shard(config: Config, run: RunFolder) -> dict[str, float]:
-    """Seconds from the start of `label` until shards are handed to Ray, by what they go into."""
+    """Time the phases from the start of `label` until shards are handed to Ray, in seconds."""
     path = str(Path(str(config.data.pool)).with_name("config.yaml"))
     command = [sys.executable, "-c", FIRST_SHARD, path, run.uri]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,11 +1,13 @@
-"""How many calibration detections a corrector needs: held-out NLL against detections per class, as table and plot.
+"""Measure how many calibration detections a corrector needs: held-out NLL by detections per class, as table and plot.
 
     python benchmarks/learning_curve.py --predictions results.json --annotations instances.json --plot curve.png
 
-For each repetition images are dealt into 5 folds; of the training folds' detections so many per class are drawn, a
-corrector is fitted to these alone and judged on the whole held-out fold. Shown is the change of NLL to the raw scores
-(negative is better), mean over repetitions; after it, in how many of them the corrector was worse than raw by more
-than chance (95% interval of the paired difference by image above 0). `netcal` names methods of that package.
+Each repetition deals the images into 5 folds. It draws a fixed number of detections per class from the training folds,
+fits a corrector to them alone, and judges it on the whole held-out fold.
+
+The table shows the change of NLL to the raw scores (negative is better), as mean over repetitions. Parentheses hold the
+number of repetitions in which the corrector was worse than raw by more than chance: the 95% interval of the paired
+difference by image is above 0. `netcal` marks methods of that package.
 """
 
 import argparse
@@ -43,9 +45,9 @@ class Point:
     """One method at one size.
 
     Attributes:
-        change: mean change of NLL to the raw scores over repetitions.
+        change: change of NLL to the raw scores, as mean over repetitions.
         spread: standard deviation over repetitions.
-        num_harmed: repetitions in which it was worse than raw by more than chance.
+        num_harmed: number of repetitions in which the method was worse than raw by more than chance.
     """
 
     change: float
@@ -57,12 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="COCO/LVIS results JSON with masks")
     parser.add_argument("--annotations", required=True, help="COCO or LVIS JSON")
-    parser.add_argument("--min-score", type=float, default=0.05, help="detections below it are left out")
+    parser.add_argument("--min-score", type=float, default=0.05, help="leave out detections with a lower score")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", help="some of the methods only")
-    parser.add_argument("--plot", help="PNG to write")
+    parser.add_argument("--methods", nargs="+", help="methods to run; all by default")
+    parser.add_argument("--plot", help="PNG file to write")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")  # netcal's, on few samples
+    warnings.filterwarnings("ignore")  # because netcal warns on few samples
 
     annotated = read_annotations(arguments.annotations)
     matched = read_detections(arguments.predictions, annotated)
@@ -73,7 +75,9 @@ def main() -> None:
     }
     methods |= netcal_methods()
     chosen = arguments.methods or list(methods)
-    print(f"{len(detections)} detections; {arguments.repetitions} repetitions; change of NLL (times worse than raw)")
+    print(
+        f"{len(detections)} detections; {arguments.repetitions} repetitions; change of NLL (repetitions worse than raw)"
+    )
     print(f"{'detections per class':<28}" + "".join(f"{size:>16}" for size in SIZES))
     curves = {}
     for name in chosen:
@@ -85,7 +89,7 @@ def main() -> None:
 
 
 def learn(detections: Detections, fit: Fit, size: int, num_repetitions: int) -> Point | None:
-    """One method at one size; None where it can't be fitted to so few."""
+    """Measure one method at one size. None if the method cannot be fitted to this few detections."""
     raw_losses = pointwise_nll(detections.raw_scores, detections.is_correct)
     changes, num_harmed = [], 0
     for repetition in range(num_repetitions):
@@ -108,12 +112,12 @@ def learn(detections: Detections, fit: Fit, size: int, num_repetitions: int) -> 
 
 
 def weighted_mean(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
-    """Mean of values that were drawn so many times."""
+    """Compute the mean of values, each drawn `times` times."""
     return float(values @ times / times.sum())
 
 
 def drawn_per_class(detections: Detections, size: int, rng: np.random.Generator) -> Detections:
-    """At most `size` detections of each class, at random."""
+    """Draw at most `size` detections per class at random."""
     shuffled = rng.permutation(len(detections))
     by_class = shuffled[np.argsort(detections.class_indices[shuffled], kind="stable")]
     classes = detections.class_indices[by_class]
@@ -122,12 +126,12 @@ def drawn_per_class(detections: Detections, size: int, rng: np.random.Generator)
 
 
 def netcal_methods() -> dict[str, Fit]:
-    """Methods of netcal on the confidence."""
+    """Return netcal's methods that use only the confidence."""
     try:
         from netcal.binning import BBQ, HistogramBinning
         from netcal.scaling import BetaCalibration, LogisticCalibration
     except ImportError:
-        print("netcal is not installed: its methods are left out")
+        print("netcal is not installed, so its methods are left out")
         return {}
     builders = {
         "netcal HistogramBinning": lambda: HistogramBinning(15),
@@ -139,7 +143,7 @@ def netcal_methods() -> dict[str, Fit]:
 
 
 def fit_netcal(build: Callable[[], Any], detections: Detections) -> Callable[[Detections], NDArray[np.float64]]:
-    """Fit a netcal method, without its progress bars; raises what netcal raises."""
+    """Fit a netcal method without its progress bars. Errors of netcal pass through."""
     method = build()
     with contextlib.redirect_stderr(io.StringIO()):
         method.fit(detections.raw_scores, detections.is_correct.astype(int))
@@ -151,7 +155,7 @@ def fit_netcal(build: Callable[[], Any], detections: Detections) -> Callable[[De
 
 
 def plot(curves: dict[str, list[Point | None]], path: Path) -> None:
-    """Change of NLL against the number of detections per class; what lies above the frame is far worse than raw."""
+    """Plot the change of NLL by detections per class. Points above the frame are far worse than raw."""
     figure, axes = plt.subplots(figsize=(9, 5.2), dpi=120)
     strong = {"contextual": "#0072B2", "hierarchical": "#009E73", "auto": "#D55E00"}
     others = iter(["#999999", "#CC79A7", "#56B4E9", "#E69F00", "#B8A900", "#6A51A3", "#8C6D31", "#636363", "#31A354"])

@@ -1,11 +1,11 @@
-"""What streaming the pool into a training costs, and whether its memory stays flat.
+"""Measure what streaming the pool into a training costs, and whether its memory stays flat.
 
     PYTHONPATH=benchmarks:tests/support python benchmarks/pool_streaming.py [--images 100000 1000000]
 
-Label shards of so many images (256 a shard, 5 predictions each with 20 stored entries of the soft vector) that name few
-image files are indexed, as `distill` does before it trains, and then streamed as a training worker does: so many images
-(--draws) with their targets, by repeat factors, without augmentation. Every measurement runs in a process of its own;
-memory is its peak above what it held before.
+It writes label shards of --images images that share a few files: 256 images per shard, 5 predictions per image, 20
+stored entries per soft vector. `index` indexes them, as `distill` does before training. `stream` reads --draws images
+with their targets, as a training worker does, by repeat factors and without augmentation. Every measurement runs in its
+own process. Memory is its peak above the use before.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def write_labels(where: str, num_images: int) -> None:
-    """The same few images again and again; other predictions in each of 16 shards, which are repeated."""
+    """Write label shards that repeat 16 images and 16 shards of predictions."""
     folder, rng = Path(where), np.random.default_rng(0)
     for number in range(16):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{number}.png")

@@ -1,4 +1,4 @@
-"""CPU-seconds and memory of a process with all below it, while it runs (Linux)."""
+"""CPU-seconds and memory of a running process and its descendants (Linux)."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Watcher:
-    """Samples CPU-seconds and memory of a process and all below it, from Linux's /proc."""
+    """Samples CPU-seconds and memory of a process and its descendants from Linux's /proc."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -31,12 +31,12 @@ class Watcher:
             number += 1
 
     def _tree(self) -> dict[int, float]:
-        """CPU-seconds of each process."""
+        """Read the CPU-seconds of each process: process id -> seconds."""
         parents, seconds = {}, {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = path.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             pid = int(path.parent.name)
             parents[pid] = int(fields[1])

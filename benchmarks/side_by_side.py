@@ -1,4 +1,4 @@
-"""Candidates side by side: best seconds of a few rounds in turns, and peak memory above what the inputs take."""
+"""Timing of candidates side by side: best seconds of alternating rounds, and peak memory above the inputs."""
 
 import gc
 import multiprocessing
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a new process."""
+    """Call a function in a new process and return its result."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -27,7 +27,7 @@ def print_table(found: tuple[str, dict[str, tuple[float, float]]]) -> None:
 
 
 def in_turns(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Best seconds and highest peak in MiB of each candidate."""
+    """Run the candidates in turns. Returns the best seconds and the highest peak in MiB of each."""
     seconds, peaks = dict.fromkeys(candidates, np.inf), dict.fromkeys(candidates, 0.0)
     for _ in range(rounds):
         for name, candidate in candidates.items():
@@ -42,7 +42,7 @@ def in_turns(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def reset_peak() -> float:
-    """Set the high-water mark of memory back to what is in use, where the kernel can; the mark, in MiB."""
+    """Reset the high-water mark of memory to the current use, if the kernel can. Returns the mark in MiB."""
     if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
     return peak_mebibytes()

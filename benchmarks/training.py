@@ -1,19 +1,19 @@
-"""Training: raylabel's loop through Ray Train beside a plain PyTorch loop, and two workers beside one.
+"""Compare training through Ray Train with a plain PyTorch loop, and two workers with one.
 
     python benchmarks/training.py [--models tiny_maskrcnn] [--steps 60] [--rounds 3]
 
-The same model, images (generated, 128 pixels), augmentation, AdamW, clipping and moving average, 8 images a step, in
-every contender, each in a process of its own, in alternating rounds:
+Every contender has the same model, images (generated, 128 pixels), augmentation, AdamW, clipping and moving average,
+with 8 images per step. Each contender runs in its own process, in alternating rounds:
 
-    loader 0|1|2  a plain loop behind a DataLoader of so many workers
-    raylabel      Ray Train with one worker, with its log and a checkpoint half-way and at the end
-    raylabel x2   the same images a step on two workers
-    other seed    raylabel with another seed, for the noise of the loss
+    loader 0|1|2  a plain loop behind a DataLoader with this number of workers
+    raylabel      Ray Train with one worker, with its log and checkpoints half-way and at the end
+    raylabel x2   the same images per step on two workers
+    other seed    raylabel with another seed, to show the noise of the loss
 
-The model has one thread a worker. Rates are images/s of wall-clock time after the first ten steps, the best of the
-rounds, and so without Ray's start; `ratio` is the median over rounds of the ratio to the best loader of the same round;
-`wait` is the share of time waiting for images; `loss` is the mean over the last third of the steps; memory is the
-highest sum of the processes' proportional set sizes, for raylabel with Ray's own.
+The model has one thread per worker. Rates are images/s of wall-clock time after the first ten steps, so without the
+start of Ray, and the best of all rounds. `ratio` is the median over rounds of the ratio to the best loader of the same
+round. `wait` is the share of time waiting for images. `loss` is the mean over the last third of the steps. Memory is
+the highest sum of the processes' proportional set sizes, including Ray's processes.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def compare(model: str, folder: str, steps: int, rounds: int) -> None:
 
 
 def measure(contender: str, folder: str, model: str, steps: int) -> dict[str, float]:
-    """Run a contender in a process of its own."""
+    """Run a contender in its own process."""
     here = str(Path(__file__).parent)
     path = os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH")) if part)
     arguments = ["--contender", contender, "--folder", folder, "--models", model, "--steps", str(steps)]
@@ -91,7 +91,11 @@ def measure(contender: str, folder: str, model: str, steps: int) -> dict[str, fl
 
 
 def contend(contender: str, folder: str, model: str, steps: int) -> dict[str, float]:
-    from training_contenders import figures_of, plain_loop, through_ray  # loads torch, which the parent needn't
+    from training_contenders import (
+        figures_of,
+        plain_loop,
+        through_ray,
+    )  # loads torch
 
     if contender.startswith("loader"):
         return plain_loop(folder, model, steps, 0, int(contender.split()[1]))

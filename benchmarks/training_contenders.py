@@ -1,4 +1,4 @@
-"""What benchmarks/training.py compares: the same model, images, augmentation and optimizer, in different loops."""
+"""The contenders of benchmarks/training.py: the same model, images, augmentation and optimizer in different loops."""
 
 import json
 import time
@@ -27,11 +27,11 @@ from raylabel.training.optimizer import build_optimizer, learning_rate, set_lear
 
 BATCH = 8
 WARM_STEPS = 10
-"""Not counted."""
+"""First steps, which are not counted."""
 
 
 def job_of(folder: str, model: str, steps: int, seed: int, settings: TrainingConfig) -> tuple[Segmenter, TrainJob]:
-    """An untrained model on the generated set's labelled images."""
+    """Build an untrained model, and its job on the labelled images of the generated set."""
     annotated = read_annotations(f"{folder}/labelled.json", images_root=f"{folder}/images")
     targets = soft_targets(
         kind="none", counts=annotated.class_image_counts(), eps_min=0, eps_max=0, tau=1, similarity=None
@@ -44,7 +44,7 @@ def job_of(folder: str, model: str, steps: int, seed: int, settings: TrainingCon
 
 
 def through_ray(folder: str, model: str, steps: int, seed: int, num_workers: int, run: RunFolder) -> None:
-    """raylabel's own: Ray Train, with checkpoints (one half-way) and log."""
+    """Train as raylabel does: Ray Train with a log, and a checkpoint half-way and at the end."""
     settings = TrainingConfig(num_workers=num_workers, cpus_per_worker=1, checkpoint_every=max(1, steps // 2))
     training = Training(
         build=partial(job_of, folder, model, steps, seed, settings),
@@ -57,7 +57,7 @@ def through_ray(folder: str, model: str, steps: int, seed: int, num_workers: int
 
 
 class _Drawn(Dataset[tuple[Tensor, Target]]):
-    """The images of a training in the order in which it sees them."""
+    """The images of a training, in training order."""
 
     def __init__(self, job: TrainJob) -> None:
         self._examples, self._seed, self._num = job.labelled, job.seed, job.steps * BATCH
@@ -74,7 +74,7 @@ class _Drawn(Dataset[tuple[Tensor, Target]]):
 
 
 def plain_loop(folder: str, model: str, steps: int, seed: int, loader_workers: int) -> dict[str, Any]:
-    """What one would write: a DataLoader in front of the model, AdamW, clipping, moving average; one thread."""
+    """Train as plain code would: a DataLoader, AdamW, clipping and a moving average, on one thread."""
     torch.set_num_threads(1)
     settings = TrainingConfig()
     segmenter, job = job_of(folder, model, steps, seed, settings)
@@ -118,7 +118,7 @@ def _timed(loader: Any) -> Iterator[tuple[float, Any]]:
 
 
 def figures_of(run: RunFolder, steps: int) -> dict[str, float]:
-    """What a run's metrics.jsonl says of the steps after the first ones."""
+    """Read the figures of a run's metrics.jsonl, without its first steps."""
     lines = Path(run.path("teacher", "metrics.jsonl")).read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     counted = [row for row in rows if row["step"] > WARM_STEPS]

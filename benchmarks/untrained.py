@@ -1,4 +1,4 @@
-"""Untrained models whose predictions cost what those of trained ones do."""
+"""Untrained models whose predictions cost as much as those of trained models."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from raylabel.models.build import build_segmenter
 
 
 def build(model: str, num_classes: int, images: list[torch.Tensor]) -> Any:
-    """A model at random whose norms fit its activations, so that its numbers are of usual size."""
+    """Build a random model. Its norms are fitted to its activations, so that its numbers have the usual size."""
     torch.manual_seed(0)
     segmenter: Any = build_segmenter(model, num_classes=num_classes)
     for module in segmenter.modules():
