@@ -2,10 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/distillation.py --out runs/distillation --seeds 5
 
-Each seed gives a world (`distillation_world`): 120 labelled images with a long tail, 120 images held out for
-calibration, a less skewed pool of 3,000 images, and a test split with equally frequent classes. A teacher trains at a
-constant rate until labelled steps no longer help. Every student starts from the teacher's moving average and makes the
-same number of steps.
+Each seed gives a world (`distillation_world`): 120 long-tailed labelled images, 120 calibration images, a less skewed
+pool of 3,000 images, and a test split with equally frequent classes. A teacher trains at a constant rate until labelled
+steps no longer help. Every student starts from the teacher's moving average and makes the same number of steps.
 
 It prints means over seeds. It also prints differences from supervised training with the same compute and from the
 teacher, with paired 95% intervals over seeds (Student's t). Finished results stay in `--out` and are reused.

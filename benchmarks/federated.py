@@ -3,10 +3,10 @@
     python benchmarks/federated.py --out runs/federated --seeds 5
 
 For each seed it generates the set, trains the demo's teacher, calibrates, and labels the pool. A second call skips the
-finished stages. Then it estimates the accuracy of each class on the calibration split in three ways: plain, with
-Horvitz-Thompson weights of the mistakes, and as the product does. The target is the accuracy of the same detections
-under full truth. It repeats this for other shares of unknown pairs, each with many new draws of the annotations. Last,
-it prints the NLL of the pool's labels, raw and with every kind of corrector.
+finished stages. Then it estimates the accuracy of each class on the calibration split: plain, with Horvitz-Thompson
+weights of the mistakes, and as the product does. The target is the accuracy of the same detections under full truth. It
+repeats this for other shares of unknown pairs, each with many new draws of the annotations. Last, it prints the NLL of
+the pool's labels, raw and with every kind of corrector.
 """
 
 import argparse
@@ -111,8 +111,8 @@ def judge(
 ) -> NDArray[np.float64]:
     """Judge every method. Returns an array of shape (methods, 5).
 
-    The columns are mean error, root mean square error, share of classes whose interval contains the target, mean width
-    of the intervals, and number of classes with a figure.
+    The columns are mean error, root mean square error, coverage, mean width of the intervals, and number of classes
+    with a figure. Coverage is the share of classes whose interval contains the target.
     """
     detections = match(annotated, predictions)
     estimates: list[ClassAccuracy] = [

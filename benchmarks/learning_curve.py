@@ -2,11 +2,11 @@
 
     python benchmarks/learning_curve.py --predictions results.json --annotations instances.json --plot curve.png
 
-Each repetition deals the images into 5 folds. It draws a fixed number of detections per class from the training folds,
-fits a corrector to them alone, and judges it on the whole held-out fold.
+Each repetition deals the images into 5 folds. It draws a fixed number of detections per class from the training folds.
+A corrector is fitted to them alone, and judged on the whole held-out fold.
 
 The table shows the change of NLL to the raw scores (negative is better), as mean over repetitions. Parentheses hold the
-number of repetitions in which the corrector was worse than raw by more than chance: the 95% interval of the paired
+number of repetitions in which the corrector was worse than raw by more than chance. Then the 95% interval of the paired
 difference by image is above 0. `netcal` marks methods of that package.
 """
 

@@ -25,8 +25,8 @@ def learning_rate(step: int, job: TrainJob) -> float:
 def scheduled_share(progress: float, settings: OptimizerConfig) -> float:
     """Compute the share of the peak rate, in (0, 1], after a share `progress` of the steps, in [0, 1].
 
-    `cosine` falls from 1 to `final_share`. `multistep` is `final_share ** (passed / all milestones)`: with two
-    milestones and a final share of 0.01, each milestone divides the rate by the usual 10.
+    `cosine` falls from 1 to `final_share`. `multistep` is `final_share ** (passed / all milestones)`. So two
+    milestones and a final share of 0.01 divide the rate by the usual 10 at each milestone.
     """
     if settings.schedule == "cosine":
         return settings.final_share + (1 - settings.final_share) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -56,8 +56,8 @@ def index_pool(
 ) -> pa.Table:
     """Index the pool as rows of `schema.POOL_INDEX`.
 
-    This takes two passes over a few columns of the shards, because the factor of an image depends on how often its
-    classes are in the whole pool.
+    This takes two passes over a few columns of the shards. An image's factor depends on how often its classes occur in
+    the whole pool, so the first pass counts them.
 
     Args:
         shards: shard id -> file.
