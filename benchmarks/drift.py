@@ -41,11 +41,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     print("split -> pool, images of each: share of reports that name a class; share of tests with p < 0.05 and < 0.001")
     for num_images in ((30, 400), (100, 1000), (300, 300), (300, 3000)):
-        for name, here, there in (
-            ("zipf -> zipf", ZIPF, ZIPF),
-            ("zipf -> flat", ZIPF, FLAT),
-            ("flat -> zipf", FLAT, ZIPF),
-        ):
+        for name, here, there in _MIXES:
             num = arguments.replications if here is there else arguments.replications // 10
             reports = [_simulated(rng, here, there, num_images) for _ in range(num)]
             p_values = np.concatenate([np.stack([one.psi_p_value, one.rate_p_value]).ravel() for one in reports])
@@ -59,11 +55,7 @@ def main() -> None:
             )
     print("\nestimated accuracy per class in a pool of 1000 images; NLL of the pool")
     for num_images in (30, 100, 400):
-        for name, here, there in (
-            ("zipf -> zipf", ZIPF, ZIPF),
-            ("zipf -> flat", ZIPF, FLAT),
-            ("flat -> zipf", FLAT, ZIPF),
-        ):
+        for name, here, there in _MIXES:
             rows = [
                 _estimated(detect(rng, num_images, here), detect(rng, 1000, there)) for _ in range(arguments.estimates)
             ]
