@@ -1,6 +1,6 @@
 """The run folder: its stages, the folder and artifact of each, and the config that the run keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class RunFolder:
     """
 
     uri: str
-    place: str = ""
+    place: str = field(default="", compare=False)
 
     def path(self, *parts: str) -> str:
         """Return the path or URI of a file in the run."""

@@ -40,7 +40,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         >>> import raylabel as rl
         >>> found = rl.check(config, run)  # a run that is finished
         >>> found["splits"]["labelled"]["num_images"], found["stages"]["label"]
-        (18, 'finished')
+        (12, 'finished')
     """
     run = run_folder(run or config.out)
     check_writable(run)

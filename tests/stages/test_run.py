@@ -26,7 +26,7 @@ from raylabel.stages.run import run_one, run_pipeline
 from raylabel.stages.states import AGAIN, FINISHED, LATER, NEW
 from raylabel.stages.status import run_status
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.ray  # the finished run is made on Ray
 
 
 REFIT, RESELECT = (LATER.format(about=stage_spec(name).later_about) for name in ("calibrate", "label"))
@@ -90,6 +90,7 @@ def test_the_student_is_corrected_by_its_own_corrector(finished_run: Finished) -
     assert "student-calibration/calibration" in Path(run.path("report", "index.html")).read_text()
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_student_without_detections_is_evaluated_as_it_is(
     finished_run: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +206,7 @@ def run_until_round_2_is_distilled(config: Config, run: RunFolder) -> None:
             run_pipeline(config, run)
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_the_student_of_a_round_teaches_the_next(changed_run: Finished) -> None:
     config, run, artifacts = changed_run
     twice = replace(config, student=replace(config.student, rounds=2))
@@ -254,6 +256,7 @@ def test_the_student_of_a_round_teaches_the_next(changed_run: Finished) -> None:
     assert modified(run, "round-2/**/*.parquet") | modified(run, "round-2/**/*.safetensors") == before
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_folds_predict_every_labelled_image_once(changed_run: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     config, run, _ = changed_run
     folded = replace(

@@ -21,7 +21,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.training.log import TrainingLog
 from raylabel.training.loop import TrainContext, train
 
-STAGE_MODULES = ("prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
+MODULES = ("run", "prototypes", "teacher", "calibrate", "label", "distill", "evaluate")
 
 
 class Silent:
@@ -73,9 +73,10 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace, in every stage module, what starts Ray."""
+    """Replace, in every module of `stages/`, what needs Ray."""
     replaced = {
         "connect": lambda: None,
+        "check_cluster": lambda config, run, stages, *, num_shards: None,
         "check_nodes": lambda run, *, uses_gpus: None,
         "map_shards": map_shards,
         "train_on_ray": train_here,
@@ -83,7 +84,7 @@ def put_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
         "live_calibration": nobody_watches,
         "ImagesLeft": Silent(),
     }
-    for name in STAGE_MODULES:
+    for name in MODULES:
         module = importlib.import_module(f"raylabel.stages.{name}")
         for attribute, here in replaced.items():
             if hasattr(module, attribute):
