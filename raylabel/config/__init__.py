@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen dataclasses, one docstring a field; and the strict YAML loader."""
+"""Every setting of a run: frozen dataclasses with a docstring per field, and the strict YAML reader."""
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.data import DataConfig, SplitFraction

@@ -13,24 +13,27 @@ ColourStrength = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ViewConfig:
-    """How an image is changed before a model learns from it; objects follow."""
+    """Random changes of an image before a model learns from it. Boxes and masks change with the image."""
 
     flip: Probability = 0.5
-    """Chance of a mirror image."""
+    """Chance of mirroring the image left to right. Set 0 where left and right matter, as in text or signs."""
     colour: ColourStrength = 0.0
-    """Strength of the jitter of brightness, contrast and saturation (factors in 1 -+ strength); hue moves by a
-    twentieth of it."""
+    """Strength s of the colour jitter, in [0, 1). Brightness, contrast and saturation are multiplied by factors from
+    1 - s to 1 + s; hue moves by up to s / 20 of the colour circle. Raise it where light varies. Keep it low where
+    colour tells classes apart."""
     blur: Probability = 0.0
-    """Chance of a slight blur."""
+    """Chance of a slight Gaussian blur (sigma 0.1 to 1 pixel)."""
     cutout: Probability = 0.0
-    """Chance that one or two rectangles are filled with noise; objects under them are still to be found."""
+    """Chance that one or two rectangles are filled with noise. Their sides are 10% to 25% of the image's sides. Objects
+    under a rectangle stay in the targets."""
     min_scale: Positive = 1.0
-    """Large-scale jitter: smallest factor on an image's size; it is then cropped or padded to its size before, or to
-    `output_size`."""
+    """Large-scale jitter: smallest factor on the image's size. The resized image is cropped or padded back to its
+    original size, or to `output_size`. Use 0.8 to 1.25 (`min_scale` to `max_scale`) for short trainings, 0.1 to 2 for
+    tens of epochs."""
     max_scale: Positive = 1.0
-    """Large-scale jitter: largest factor."""
+    """Large-scale jitter: largest factor on the image's size, at least `min_scale`."""
     output_size: PositiveInt | None = None
-    """Side of the square that images are fitted into at scale 1; null is the image's own size."""
+    """Side in pixels of the square that an image fits into at scale 1. null keeps the image's own size."""
 
     def __post_init__(self) -> None:
         if self.min_scale > self.max_scale:
@@ -42,17 +45,19 @@ class AugmentationConfig(ViewConfig):
     """Augmentation of labelled images."""
 
     copy_paste: Probability = 0.0
-    """Chance that the rare objects of another image are pasted in. Rare are classes that `repeat_threshold` repeats;
-    images are drawn by how often."""
+    """Chance that the rare objects of another image are pasted in at random places. A class is rare here if
+    `repeat_threshold` repeats it; images with a larger repeat factor are drawn more often. Try 0.3 to 0.5 where rare
+    classes have a handful of images. Each paste reads a second image."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StrongViewConfig(ViewConfig):
-    """The student's view of pool images."""
+    """The student's view of pool images, strong so that the student cannot copy the teacher."""
 
     colour: ColourStrength = 0.4
-    """See ViewConfig; hue moves little, as colour can be what tells classes apart."""
+    """Strength of the colour jitter; see `ViewConfig.colour`. Hue moves little, because colour may tell classes
+    apart."""
     blur: Probability = 0.3
-    """See ViewConfig."""
+    """Chance of a slight blur; see `ViewConfig.blur`."""
     cutout: Probability = 0.5
-    """See ViewConfig."""
+    """Chance of rectangles of noise; see `ViewConfig.cutout`."""

@@ -1,4 +1,4 @@
-"""What values settings may have."""
+"""Types that limit the values of settings."""
 
 from typing import Annotated
 

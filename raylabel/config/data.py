@@ -10,30 +10,32 @@ from raylabel.config.constraints import STRICT, PositiveInt
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SplitFraction:
-    """A part of the labelled set that is kept out of training, chosen by a hash of the image id and the seed."""
+    """A part of the labelled set that is kept out of training. A hash of image id and seed chooses its images."""
 
     fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the labelled images."""
+    """Share of the labelled images, in (0, 1). The fractions of all parts must sum to less than 1."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Where the images and their annotations are. Relative paths are relative to the config file."""
+    """Where the images and their annotations are. Relative paths are relative to the folder of the config file."""
 
     labelled: str
-    """LVIS or COCO JSON with the labelled images."""
+    """LVIS or COCO JSON file with the labelled images; a path or URI."""
     images: str
     """Folder or URI prefix of the images that the JSON files name."""
     calibration: str | SplitFraction | None = None
-    """JSON of the calibration split, or `{fraction: 0.1}` of `labelled`. With `calibration.folds` none is needed, and
-    images of a fraction are learnt from."""
+    """JSON file of the calibration split, or `{fraction: 0.1}` of `labelled`. Training never sees these images. With
+    `calibration.folds` no split is needed, and the images of a fraction are trained on."""
     validation: str | SplitFraction
-    """JSON of the validation split, or `{fraction: 0.1}` of `labelled`."""
+    """JSON file of the validation split, or `{fraction: 0.1}` of `labelled`. Only `evaluate` and the evaluations during
+    training (`evaluate_every`) use it."""
     pool: str | SplitFraction
-    """Unlabelled images: a folder, URI prefix, Parquet, tar or manifest, or a pattern such as `shard-{000..127}.tar`;
-    or `{fraction: 0.3}` of `labelled`, whose annotations are then kept aside for measuring. What comes to it after it
-    was labelled, the next `label` labels."""
+    """The unlabelled images: a folder, URI prefix, Parquet file, tar file or manifest, or a pattern such as
+    `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for measuring only. The
+    next `label` also labels the images added to the pool since the last one."""
     pool_truth: str | None = None
-    """JSON with the pool's true annotations, for measuring only; no stage but `evaluate` reads it."""
+    """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
     max_image_pixels: PositiveInt = 50_000_000
-    """Images with more pixels are quarantined, before they are decoded."""
+    """Largest number of pixels per image. Larger images are quarantined before they are decoded, because decoding takes
+    memory in proportion."""

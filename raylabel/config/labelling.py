@@ -29,13 +29,17 @@ class CalibrationConfig:
     """How the teacher's scores are corrected."""
 
     corrector: CorrectorKind = "auto"
-    """Kind of the corrector; `auto` chooses by cross-validation and keeps `none` unless another is better."""
+    """Kind of the corrector (docs/calibration.md). `auto` compares all kinds by cross-validation and keeps `none`
+    unless another kind is better."""
     num_bins: Annotated[int, Field(ge=2)] = 15
-    """Confidence bins of equal width over (0, 1]."""
+    """Number of confidence bins of equal width over (0, 1], at least 2. Calibration errors and binned correctors use
+    them."""
     folds: NonNegativeInt = 0
-    """k >= 2: k teachers on k - 1 folds of `labelled` each predict their held-out fold, in place of a split."""
+    """0 calibrates on the split `data.calibration`. k >= 2 needs no split: k teachers each train on k - 1 folds of
+    `labelled` and predict the fold that they have not seen. Use folds where labels are too few to keep some aside; they
+    cost k more trainings."""
     iou_threshold: Probability = 0.5
-    """Mask IoU from which a detection can be correct."""
+    """Smallest mask IoU with an object at which a detection can be correct, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,48 +47,61 @@ class LabelConfig:
     """Inference over the pool."""
 
     shard_size: PositiveInt = 256
-    """Images a shard: the unit of work, of retry and of commit."""
+    """Images per shard. A shard is the unit of work, of retry and of commit: an interruption loses at most one shard
+    per worker."""
     num_workers: PositiveInt | Literal["auto"] = "auto"
-    """Labelling actors. `auto`: as many as there are GPUs for; without GPUs one for each `num_cpus` CPUs of the
-    cluster, and they share all CPUs but one (on 2 CPUs: 2 actors that reserve half a CPU each)."""
+    """Number of labelling workers (Ray actors). `auto` starts one worker per `num_gpus` GPUs. Without GPUs it starts
+    one worker per `num_cpus` CPUs of each machine; the workers share all CPUs but one per machine (on 2 CPUs: 2 workers
+    that reserve half a CPU each)."""
     num_cpus: NonNegative = 1.0
-    """CPUs an actor, and threads of its model; one whole CPU of the cluster is left free."""
+    """CPUs that Ray reserves per worker, and threads of the worker's model. One whole CPU of the cluster must stay
+    free."""
     num_gpus: NonNegative = 0.0
-    """GPUs an actor; above 0 it predicts on CUDA."""
+    """GPUs per worker. A worker with more than 0 predicts on CUDA. A fraction lets workers share a GPU."""
     decoding: Literal["auto", "threads", "tasks"] = "auto"
-    """Who reads and decodes images: threads of the actor, or Ray tasks on any CPU of the cluster, so that an
-    accelerator is not bound to the CPUs beside it. `auto`: tasks where `num_gpus` is above 0."""
+    """What reads and decodes images: `threads` of the worker, or Ray `tasks` on any CPU of the cluster. `auto` uses
+    tasks where `num_gpus` is above 0, so that a GPU does not wait for the CPUs beside it."""
     batch_size: PositiveInt = 16
-    """Images a forward pass, all of one size; fewer where they are large."""
+    """Images per forward pass; all images of a batch have one size. Large images get smaller batches. Lower it if the
+    GPU runs out of memory."""
     max_bad_fraction: Probability = 0.05
-    """The stage ends as soon as more than this share of the pool's images is quarantined."""
+    """Largest share of the pool's images that may be quarantined, in [0, 1]. `label` fails as soon as more are.
+    Committed shards are kept."""
     score_threshold: Probability = 0.05
-    """Predictions below this raw score are not stored."""
+    """Smallest raw score of a stored prediction, in [0, 1]. Lower it where rare classes have low scores. The files then
+    grow."""
     max_per_image: PositiveInt = 100
-    """At most so many predictions an image are stored."""
+    """Largest number of stored predictions per image."""
     top_k: PositiveInt = 20
-    """Entries of the soft vector that are stored."""
+    """Number of entries of the soft vector that are stored per prediction. Soft targets of the student are made from
+    them."""
     mask_quality: MaskQuality = "probability"
-    """What the mask quality of a prediction is: the mean mask probability inside its mask; or `agreement`, its highest
-    mask IoU with what the model finds in the mirrored image, which takes a second prediction of every image."""
+    """How the mask quality of a prediction is measured. `probability`: mean mask probability inside the mask.
+    `agreement`: largest mask IoU with the predictions on the mirrored image, which takes a second forward pass per
+    image."""
 
     @property
     def mask_quality_inputs(self) -> dict[str, str]:
-        """What of it goes into fingerprints: nothing by default, so that runs of before the setting stay finished."""
+        """The part of this setting that enters fingerprints.
+
+        Empty at the default, so that runs made before the setting existed stay finished.
+        """
         return {} if self.mask_quality == "probability" else {"mask_quality": self.mask_quality}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SelectionConfig:
-    """Which predictions become pseudo-labels."""
+    """Which predictions become pseudo-labels. Changing the selection does not predict the pool again."""
 
     min_score: Probability = 0.5
-    """Smallest calibrated score."""
+    """Smallest calibrated score, in [0, 1]. A calibrated score of 0.5 means that half of such predictions are
+    correct."""
     min_score_by_group: dict[Literal["r", "c", "f"], Probability] = Field(default_factory=dict)
-    """Smallest calibrated score of a frequency group, in place of `min_score`."""
+    """Smallest calibrated score per frequency group (r: rare, c: common, f: frequent), in place of `min_score`. Lower
+    the score of `r` where too few rare pseudo-labels pass."""
     min_mask_quality: Probability = 0.0
-    """Smallest mask quality (`label.mask_quality`)."""
+    """Smallest mask quality, in [0, 1]; see `label.mask_quality`."""
     min_area: NonNegativeInt = 1
-    """Smallest mask in pixels."""
+    """Smallest mask area in pixels."""
     max_per_image: PositiveInt = 300
-    """The best so many by calibrated score."""
+    """Largest number of pseudo-labels per image. Those with the largest calibrated scores are kept."""

@@ -1,4 +1,7 @@
-"""The strict YAML loader: unknown keys are refused, with the nearest valid name."""
+"""Strict readers of a config: from a YAML file, from YAML bytes, from a mapping. And the way back.
+
+An unknown key is an error that names the nearest valid key.
+"""
 
 import difflib
 from dataclasses import fields, is_dataclass
@@ -18,13 +21,24 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     """Read and check a YAML config.
 
     Args:
-        path: local YAML file; relative paths under `data`, `weights` and `embedder` are relative to its folder, `out`
+        path: local YAML file. Relative paths under `data`, `weights` and `embedder` are relative to its folder; `out`
             is relative to the working directory.
-        overrides: dotted key -> YAML text, such as {"teacher.steps": "100"}.
+        overrides: YAML text per dotted key, such as {"teacher.steps": "100"}.
 
     Raises:
-        InputError: the file is missing or not YAML, a key is unknown (the nearest valid name is given), or a value
-            is of the wrong type or out of its range.
+        InputError: the file is missing or not YAML, a key is unknown, or a value has the wrong type or is out of its
+            range. The message names the nearest valid key.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "config.yaml")
+        ...     text = "data: {labelled: a.json, images: im, calibration: b.json, validation: c.json, pool: im}"
+        ...     _ = path.write_text(text)
+        ...     config = load_config(path, {"teacher.steps": "2000"})
+        >>> config.teacher.steps
+        2000
     """
     path = Path(path)
     if not path.is_file():
@@ -33,7 +47,7 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
 
 
 def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None = None) -> Config:
-    """Read and check the YAML of a config; relative paths stay as they are.
+    """Read and check the YAML text of a config. Relative paths stay relative.
 
     Args:
         content: UTF-8 text.
@@ -55,10 +69,14 @@ def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | No
 
 
 def parse_config(settings: dict[str, Any], *, source: str = "config") -> Config:
-    """Turn a mapping into a checked Config; `source` stands at the head of every message.
+    """Turn a mapping into a checked Config.
+
+    Args:
+        settings: section -> its settings.
+        source: name of the mapping, for messages.
 
     Raises:
-        InputError: as of `load_config`.
+        InputError: see `load_config`.
     """
     _refuse_unknown(Config, settings, prefix="", source=source)
     try:
@@ -75,17 +93,17 @@ def parse_config(settings: dict[str, Any], *, source: str = "config") -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """YAML of every setting; `load_config` reads it back to an equal Config."""
+    """Return every setting as YAML. `config_from_yaml` reads it back to an equal Config."""
     return yaml.safe_dump(config_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def config_dict(config: Any) -> dict[str, Any]:
-    """Plain dictionary of a config or one of its parts."""
+    """Return a config, or a section of one, as a plain dictionary."""
     return TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
 def resolve_paths(config: Config, base: Path) -> Config:
-    """Make relative paths absolute, from `base`; URIs stay."""
+    """Make relative paths absolute, starting from `base`. URIs and names of weights stay."""
 
     def absolute(text: Any) -> Any:
         if not isinstance(text, str) or "://" in text or has_weights_name(text):
@@ -114,7 +132,7 @@ def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
 
 
 def _sections(annotation: Any) -> list[type]:
-    """Config classes that a field's annotation admits."""
+    """Return the config classes that a field's annotation allows."""
     if get_origin(annotation) in (Union, UnionType, Annotated):
         return [found for part in get_args(annotation) for found in _sections(part)]
     return [annotation] if is_dataclass(annotation) and isinstance(annotation, type) else []

@@ -14,34 +14,45 @@ ShareOfSteps = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
-    """AdamW, its learning rate and precision (docs/training.md)."""
+    """AdamW, its learning rate and precision. docs/training.md says which values suit which model."""
 
     learning_rate: Positive = 0.002
-    """Peak learning rate."""
+    """Peak learning rate. The default suits a model trained from scratch; use 0.0001 to 0.0003 with a pretrained
+    backbone."""
     weight_decay: NonNegative = 0.01
-    """Decoupled weight decay; biases and gains of norms are not decayed."""
+    """Decoupled weight decay. Biases and the gains of norms are not decayed."""
     backbone_rate: NonNegative = 1.0
-    """Factor on the backbone's rate; 0 freezes it."""
+    """Factor on the learning rate of the backbone; 0 freezes it. Use 0.1 for a pretrained CNN."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor on the rate for each layer of the backbone, counted from the heads towards the image; 1 is off."""
+    """Factor on the learning rate per layer of the backbone, counted from the heads towards the image, in (0, 1]. 1 is
+    off. Use 0.8 (small) to 0.95 (large) for a pretrained transformer."""
     schedule: ScheduleKind = "cosine"
-    """How the rate falls over all steps: by a cosine, at `milestones`, or not at all."""
+    """How the learning rate falls: `cosine` over all steps, `multistep` at `milestones`, `constant` not at all. Use
+    `constant` for a teacher that will be continued later."""
     milestones: tuple[ShareOfSteps, ...] = (0.667, 0.889)
-    """Shares of the steps at which `multistep` lowers the rate, by the same factor each time."""
+    """Shares of the steps, each in (0, 1), at which `multistep` lowers the learning rate, each time by the same
+    factor."""
     final_share: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Share of the peak rate at the end of `cosine` and after the last milestone of `multistep`."""
+    """Learning rate at the end of `cosine`, and after the last milestone of `multistep`, as a share of the peak, in
+    (0, 1]."""
     warmup_steps: NonNegativeInt = 50
-    """Steps of linear warm-up; at most a quarter of the steps."""
+    """Steps of the linear warm-up of the learning rate. At most a quarter of all steps are used."""
     max_gradient_norm: Positive | None = 5.0
-    """Gradients of a larger norm over all parameters are scaled down to it; null never does."""
+    """Largest norm of the gradients over all parameters; larger gradients are scaled down to it. null never scales. Use
+    0.01 for Mask2Former."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the moving average of the weights, which is what is saved; ramped up over the first steps."""
+    """Decay of the moving average of the weights per step, in [0, 1), ramped up over the first steps. The average is
+    the model that is saved, labels the pool and is evaluated. It looks back about 1 / (1 - `ema_decay`) steps; let that
+    be at most a tenth of the training (0.99 for 1,000 steps, 0.9998 for 50,000)."""
     accumulate: PositiveInt = 1
-    """Micro-batches that each worker makes of its part of a step, one after the other, to save memory."""
+    """Micro-batches into which each worker cuts its part of a step. Raise it to save memory; the batch of the step
+    stays the same."""
     precision: Precision = "auto"
-    """Number format of the forward pass: `auto` is bf16 on GPUs (fp16 on those without it), fp32 on CPUs; fp16 scales
-    the loss."""
+    """Number format of the forward pass. `auto` is bf16 on GPUs (fp16 on GPUs without bf16) and fp32 on CPUs. fp16
+    scales the loss."""
     channels_last: bool = False
-    """Keep convolutions' tensors in channels-last order, which GPUs with tensor cores like."""
+    """Keep the tensors of convolutions in channels-last order. Speeds up CNNs, most on GPUs with tensor cores. A
+    network that reshapes by `view` may refuse it."""
     compile: bool = False
-    """Compile the network with torch.compile: slow first steps, faster ones after; needs a C++ compiler."""
+    """Compile the network (in Mask R-CNNs: the backbone) with torch.compile. The first steps take minutes, later ones
+    are faster: of use for long trainings on GPUs. Needs a C++ compiler."""

@@ -12,19 +12,36 @@ from raylabel.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
-    """A whole run."""
+    """Every setting of a run.
+
+    Examples:
+        >>> from raylabel.config import Config, DataConfig
+        >>> data = DataConfig(
+        ...     labelled="labelled.json", images="images", calibration="cal.json", validation="val.json", pool="pool"
+        ... )
+        >>> config = Config(data=data, seed=3)
+        >>> config.selection.min_score
+        0.5
+    """
 
     data: DataConfig
+    """Where images and annotations are; the only section without defaults."""
     smoothing: SmoothingConfig = Field(default_factory=SmoothingConfig)
+    """Label smoothing of the teacher's class targets."""
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    """The model that labels the pool, and its training."""
     calibration: CalibrationConfig = Field(default_factory=CalibrationConfig)
+    """How the teacher's scores are corrected."""
     label: LabelConfig = Field(default_factory=LabelConfig)
+    """Inference over the pool."""
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    """Which predictions become pseudo-labels."""
     student: StudentConfig = Field(default_factory=StudentConfig)
+    """The distilled model, and its training."""
     seed: NonNegativeInt = 0
-    """Seed of every random choice."""
+    """Seed of every random choice: splits, folds, initial weights, sampling and augmentation."""
     out: str = "runs/default"
-    """The run folder or URI, where `--out` is not given."""
+    """Folder or URI of the run, unless `--out` is given. Relative paths are relative to the working directory."""
 
     def __post_init__(self) -> None:
         if self.calibration.folds == 1:
@@ -35,10 +52,10 @@ class Config:
             low, high = self.smoothing.eps_min, self.smoothing.eps_max
             raise InputError(f"smoothing.eps_min must be <= smoothing.eps_max {high:g}, got {low:g}")
         if self.teacher.steps == 0 and self.teacher.weights is None:
-            raise InputError("teacher.steps: 0 needs teacher.weights, as nothing else makes the teacher")
+            raise InputError("teacher.steps: 0 needs teacher.weights, because nothing else makes the teacher")
         if self.teacher.steps == 0 and self.calibration.folds:
             raise InputError(
-                f"calibration.folds must be 0 where teacher.steps is 0, as no fold's teacher is trained, got "
+                f"calibration.folds must be 0 with teacher.steps: 0, because no teacher of a fold is trained, got "
                 f"{self.calibration.folds}"
             )
         is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None
@@ -47,13 +64,13 @@ class Config:
             raise InputError(f"smoothing.warmup_steps must be <= teacher.steps {steps}, got {warmup}")
         if self.student.init == "teacher" and self.student.model != self.teacher.model:
             raise InputError(
-                f"student.init: teacher needs student.model {self.teacher.model} as teacher.model, got "
-                f"{self.student.model}; or set student.init: weights"
+                f"student.init: teacher needs student.model {self.teacher.model} like teacher.model, got "
+                f"{self.student.model}. Set student.model, or student.init: weights."
             )
         if self.student.rounds > 1 and self.calibration.folds:
             raise InputError(
-                f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}: "
-                "students learn from every fold, so a later round needs a calibration split"
+                f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}. "
+                "Students learn from every fold, so a later round needs a calibration split."
             )
         for name, training in (("teacher", self.teacher), ("student", self.student)):
             if training.min_workers is not None and training.min_workers > training.num_workers:
@@ -61,8 +78,8 @@ class Config:
                 raise InputError(f"{name}.min_workers must be <= {name}.num_workers {most}, got {least}")
         if self.student.init == "teacher" and self.student.model_options != self.teacher.model_options:
             raise InputError(
-                "student.init: teacher needs student.model_options to be those of the teacher, got "
-                f"{self.student.model_options}; or set student.init: weights"
+                "student.init: teacher needs student.model_options to equal teacher.model_options, got "
+                f"{self.student.model_options}. Set student.model_options, or student.init: weights."
             )
         fractions = [
             part.fraction

