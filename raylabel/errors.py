@@ -2,26 +2,34 @@
 
 
 class InputError(ValueError):
-    """Bad input: a config key, file, image or argument that the user can mend.
+    """Bad input that the user can correct: a config key, file, image or argument.
 
-    The message is one line that names what and where; the command line prints it and exits with code 2.
+    The message is one line that names the place and what is wrong. The command line prints it and exits with code 2.
+
+    Examples:
+        >>> from raylabel.config import load_config
+        >>> try:
+        ...     load_config("absent.yaml")
+        ... except InputError as error:
+        ...     print(error)
+        absent.yaml: no such config file
     """
 
 
 class NoDetectionError(InputError):
-    """A model found nothing on the images on which it was to be calibrated."""
+    """A model without a single detection on the images on which it should be calibrated."""
 
 
 class StorageError(Exception):
-    """A disk or an object store refused, or failed for longer than trying again lasted.
+    """A disk or an object store that refuses, or that fails until the last retry.
 
-    The message is one line that names the file and the remedy; the command line prints it and exits with code 1. What
-    was committed stays, and the same command goes on from there.
+    The message is one line that names the file and the remedy. The command line prints it and exits with code 1.
+    Committed files stay, and the same command continues from there.
     """
 
 
 class TrainingError(Exception):
-    """A training that trying again does not mend, such as a loss that is not finite.
+    """A failure of a training that a retry does not cure, such as a loss that is not finite.
 
-    The message is one line; the command line prints it and exits with code 1.
+    The message is one line. The command line prints it and exits with code 1.
     """

@@ -1,4 +1,4 @@
-"""How far a long stage is: done/total, rates of the last minute, time left; as a live line, plain lines, or figures."""
+"""Progress of a long stage: done/total, rates of the last minute, time left. As a live line, plain lines or figures."""
 
 import sys
 import time
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import TextIO
 
 WINDOW_SECONDS = 60.0
-"""Rates are of the last so many seconds: since the start, a stall would hide behind what went well before."""
+"""Length of the window of the rates. Over the whole time, earlier progress would hide a stall."""
 
 SETTLING_SECONDS = 3.0
-"""No rate before so much was seen: the first reports come in lumps."""
+"""Time before the first rate is shown, because the first reports come in lumps."""
 
 QUIET_SECONDS = 60.0
+"""Time between plain lines while nothing is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a stage has done in all.
+    """Totals of a stage so far.
 
     Attributes:
         done: finished units of work.
-        num_instances: predictions found in them; None where the stage doesn't count them.
-        num_quarantined: images among them that can't be used; None where the stage doesn't count them.
-        note: what else to say, such as a loss.
+        num_instances: predictions found in the finished units; None if the stage does not count predictions.
+        num_quarantined: unusable images among the finished units; None if the stage does not count them.
+        note: text for the end of the line, such as a loss.
     """
 
     done: int
@@ -34,16 +35,17 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A stage at one moment, for the progress line and, as JSON, for `raylabel status`.
+    """Figures of a stage at one moment, for the progress line and, as JSON, for `raylabel status`.
 
     Attributes:
-        done, total: in `unit`s.
-        per_second: units a second over the last minute; None before it can be told.
-        instances_per_second: over the last minute; None where instances aren't counted.
-        num_instances, num_quarantined: as of Counts.
-        seconds_left: at that rate; None where nothing was done in the last minute.
-        seconds_stalled: since the last unit was finished.
-        note: what else to say, such as a loss.
+        unit: plural noun of the work, such as "images".
+        done, total: finished and total work, in `unit`s.
+        per_second: units per second over the last minute; None until it is known.
+        instances_per_second: predictions per second over the last minute; None if predictions are not counted.
+        num_instances, num_quarantined: see `Counts`.
+        seconds_left: time left at the rate `per_second`; None if nothing was finished in the last minute.
+        seconds_stalled: seconds since the last unit was finished.
+        note: text for the end of the line, such as a loss.
     """
 
     unit: str
@@ -58,7 +60,7 @@ class Figures:
     note: str = ""
 
     def text(self) -> str:
-        """done/total, rates, time left, quarantined, note."""
+        """Return the figures as text: done/total, rates, time left, quarantined images, note."""
         parts = [f"{self.done}/{self.total} {self.unit}"]
         if self.per_second is not None:
             parts.append(f"{self.per_second:.1f} {self.unit}/s")
@@ -81,16 +83,18 @@ class Figures:
 
 
 class Progress:
-    """Prints how far a stage is.
+    """Printer of a stage's progress.
 
-    On a terminal one line is rewritten; elsewhere a plain line is printed at most every `plain_seconds` where something
-    was done since the last, once a minute where nothing was, and at the end.
+    A terminal gets one line that is rewritten. Other streams get plain lines: at most one per `plain_seconds` while
+    work is finished, one per minute while nothing is finished, and one at the end.
 
     Args:
         label: name of the stage.
         total: amount of work, in `unit`s.
         unit: plural noun of the work, such as "images".
-        done: work that was finished before (a resumed stage); it does not count into the rate.
+        done: work that an earlier run finished; it does not count into the rate.
+        stream: where lines are printed; standard error if None.
+        plain_seconds: least time between plain lines.
     """
 
     def __init__(
@@ -122,11 +126,11 @@ class Progress:
             self.finish()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that `done` units are finished in all; `note` is appended (such as a loss)."""
+        """Show that `done` units are finished in total. `note` is appended to the line."""
         self.show(Counts(done=done, note=note))
 
     def show(self, counts: Counts) -> None:
-        """Show what is done in all."""
+        """Show the totals of the stage."""
         now = time.monotonic()
         if counts.done > self._counts.done:
             self._last_done = now
@@ -141,7 +145,7 @@ class Progress:
             print(self.text(), file=self._stream, flush=True)
 
     def finish(self) -> None:
-        """Print the last state and end the line."""
+        """Print the final state and end the line."""
         text = f"{self.label}: {self.figures(is_whole=True).text()}"
         if self._counts.done >= self.total:
             text += f"  took {clock(time.monotonic() - self._start)}"
@@ -152,11 +156,11 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def text(self) -> str:
-        """The line: label, figures, note."""
+        """Return the line: label, figures, note."""
         return f"{self.label}: {self.figures().text()}"
 
     def figures(self, *, is_whole: bool = False) -> Figures:
-        """Where the stage is now; rates are of the last minute, or with `is_whole` of all the time."""
+        """Return the current figures. Rates cover the last minute, or the whole time with `is_whole`."""
         now, counts = time.monotonic(), self._counts
         start, done_then, instances_then = (self._start, self._done_before, 0) if is_whole else self._window[0]
         seconds = max(now - start, 1e-9)
@@ -182,9 +186,9 @@ class Progress:
 
     def _remember(self, now: float) -> None:
         if self._counts.done <= self._done_before:
-            # Workers are starting, which says nothing of the time left.
+            # While workers start, the rate says nothing about the time left.
             self._window = deque([(now, self._counts.done, 0)])
-        # One sample a second at most, and of those before the window only the last.
+        # At most one sample per second, and only the last sample before the window, because memory must stay bounded.
         if now - self._window[-1][0] >= 1.0:
             self._window.append((now, self._counts.done, self._counts.num_instances or 0))
         while len(self._window) > 1 and now - self._window[1][0] >= WINDOW_SECONDS:
@@ -196,7 +200,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss, or m:ss below an hour."""
+    """Format a duration as h:mm:ss, or m:ss below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""Arrow schemas of the files in a run folder: the contract between stages and with users' own tools."""
+"""Arrow schemas of the files in a run folder: the contract between stages, and with users' tools."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from raylabel.predictions.context import CONTEXT_FEATURES
 
 CONTEXT = pa.struct([(name, pa.float32()) for name in CONTEXT_FEATURES])
-"""What else the image says of a detection; NaN for a feature that is not known."""
+"""Features of a detection that come from the rest of its image. NaN stands for an unknown feature."""
 
 INSTANCE = pa.struct(
     [
@@ -23,8 +23,11 @@ INSTANCE = pa.struct(
         ("context", CONTEXT),
     ]
 )
-"""One stored prediction. `soft_classes`/`soft_probs` are the top k of the raw soft vector (background as index
-`num_classes`); the remainder is 1 - sum. Only `calibrated_score` depends on the corrector."""
+"""One stored prediction.
+
+`soft_classes` and `soft_probs` are the top k entries of the raw soft vector, with background as index `num_classes`.
+The other entries share 1 - sum. Only `calibrated_score` depends on the corrector.
+"""
 
 LABELS = pa.schema(
     [
@@ -36,14 +39,14 @@ LABELS = pa.schema(
         ("instances", pa.list_(INSTANCE)),
     ]
 )
-"""labels/shard-*.parquet: one row an image of the pool; `status` is "ok", or why the image is quarantined."""
+"""labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined."""
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
-"""labels/errors.parquet: quarantined images."""
+"""labels/errors.parquet: one row per quarantined image."""
 
 SHARD_PHASES = ("read", "predict", "encode", "write")
-"""What the seconds of a shard go into: images waited for (read and decoded), the model, rows (context, corrector,
-encoding), the commit."""
+"""Phases of a shard's time: waiting for images to be read and decoded, running the model, making rows (context,
+corrector, encoding), and committing."""
 
 SHARDS = pa.schema(
     [
@@ -57,13 +60,14 @@ SHARDS = pa.schema(
         ("finished_at", pa.float64()),
     ]
 )
-"""labels/shards.parquet: one row a committed shard; `host` is its worker's, `finished_at` in seconds since 1970. A
-cache: what it lacks is in the shard's metadata."""
+"""labels/shards.parquet: one row per committed shard. `host` is the worker's host; `finished_at` is in seconds since
+1970. The file is a cache: rows that it lacks are in the metadata of the shards."""
 
 PROTOTYPES = pa.schema(
     [("class_index", pa.int32()), ("num_instances", pa.int64()), ("embedding", pa.list_(pa.float32()))]
 )
-"""prototypes/prototypes.parquet: one row a class; the unit-length mean, zeros for a class without an instance."""
+"""prototypes/prototypes.parquet: one row per class with its mean embedding of length 1, or zeros without an
+instance."""
 
 DETECTIONS = pa.schema(
     [
@@ -77,12 +81,13 @@ DETECTIONS = pa.schema(
         ("context", CONTEXT),
     ]
 )
-"""calibration/detections.parquet: one row a matched detection; `outcome` is matching.Outcome's number, `mask_area` in
-pixels."""
+"""calibration/detections.parquet: one row per matched detection. `outcome` is the number of a `matching.Outcome`;
+`mask_area` is in pixels."""
 
 
 def context_to_arrow(context: NDArray[np.float32] | None, num_rows: int) -> pa.StructArray:
-    """A context matrix, (num_rows, F), as an array of CONTEXT; all unknown where it is None."""
+    """Turn a context matrix, (num_rows, F), into an array of CONTEXT. None gives rows in which every feature is
+    unknown."""
     if context is None:
         context = np.full((num_rows, len(CONTEXT_FEATURES)), np.nan, dtype=np.float32)
     columns = [pa.array(np.ascontiguousarray(column)) for column in context.T]
@@ -90,7 +95,7 @@ def context_to_arrow(context: NDArray[np.float32] | None, num_rows: int) -> pa.S
 
 
 def context_from_arrow(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float32]:
-    """Back to a matrix, (N, F) float32."""
+    """Turn a column of CONTEXT into a matrix, (N, F) float32."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return np.column_stack([array.field(name).to_numpy(zero_copy_only=False) for name in CONTEXT_FEATURES])
 
@@ -105,7 +110,7 @@ BINS = pa.schema(
         ("num_ignored", pa.float64()),
     ]
 )
-"""calibration/bins.parquet: weighted counts per class and confidence bin; empty bins are left out."""
+"""calibration/bins.parquet: weighted counts per class and confidence bin, without the empty bins."""
 
 CLASSES = pa.schema(
     [
@@ -124,8 +129,8 @@ CLASSES = pa.schema(
         ("ccece_calibrated", pa.float64()),
     ]
 )
-"""calibration/classes.parquet: one row a class; `accuracy_low/high` is a 95 % interval that knows how few images
-the detections come from, figures of a class without a scored detection are null."""
+"""calibration/classes.parquet: one row per class. `accuracy_low` and `accuracy_high` bound a 95% interval that accounts
+for the number of images behind the detections. Figures of a class without a scored detection are null."""
 
 DRIFT = pa.schema(
     [
@@ -148,9 +153,12 @@ DRIFT = pa.schema(
         ("accuracy_high", pa.float64()),
     ]
 )
-"""labels/drift.parquet: one row a class, of all its detections in the calibration split and in the pool. `num_images_*`
-are images with the class, `rate_ratio` is of detections an image (pool by calibration), `accuracy` is the pool's as
-estimated from its scores; null where there are too few detections, and for an infinite ratio."""
+"""labels/drift.parquet: one row per class, comparing its detections in the calibration split and in the pool.
+
+`num_images_*` count the images with the class. `rate_ratio` divides the pool's detections per image by the calibration
+split's. `accuracy` is the pool's accuracy as estimated from its scores. Figures are null with too few detections, and
+for an infinite ratio.
+"""
 
 
 POOL_INDEX = pa.schema(
@@ -163,11 +171,14 @@ POOL_INDEX = pa.schema(
         ("class_images", pa.list_(pa.int32())),
     ]
 )
-"""student/pool_index.parquet: one row a shard that a student learns from. Readable images and pseudo-labels that it
-learns from; the sum of the images' repeat factors, which is the shard's draws an epoch; and of each class that is
-there, in how many images."""
+"""student/pool_index.parquet: one row per shard that a student learns from.
+
+`num_images` counts readable images, and `num_kept` the pseudo-labels that the student learns from. `sum_factors` is the
+sum of the images' repeat factors: the number of draws from the shard per epoch. `class_images` counts the images of
+each class in `classes`.
+"""
 
 
 def nullable(values: NDArray[np.float64]) -> pa.Array:
-    """Float64 column with null for NaN and infinity: a figure that can't be had."""
+    """Return a float64 column with null in place of NaN and infinity, because such figures are undefined."""
     return pa.array(values, pa.float64(), mask=~np.isfinite(values))

@@ -1,4 +1,4 @@
-"""Work on a thread a CPU, for what spends its time in numpy and Arrow, which leave Python to the others meanwhile."""
+"""Work on threads, one per CPU. It suits numpy and Arrow, because they release Python's lock while they compute."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 READING_THREADS = 16
-"""For what mostly waits for files, which may be in an object store."""
+"""Number of threads for work that mostly waits for files, for example in an object store."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -17,7 +17,15 @@ _Result = TypeVar("_Result")
 def map_on_threads(
     function: Callable[[_Item], _Result], items: Sequence[_Item], *, num_threads: int | None = None
 ) -> Iterator[_Result]:
-    """`function` of each item, in order, on a thread a CPU or so many. After an exception no further item is begun."""
+    """Apply a function to each item on threads, and yield the results in order.
+
+    After an exception no further item is started.
+
+    Args:
+        function: applied to each item.
+        items: its arguments.
+        num_threads: number of threads; one per CPU if None.
+    """
     num_threads = min(len(items), num_threads or num_cpus())
     if num_threads <= 1:
         yield from map(function, items)
@@ -27,13 +35,13 @@ def map_on_threads(
 
 
 def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items; the next one is made on a thread while the last is worked with."""
+    """Yield the same items, making the next item on a thread while the caller uses the last one."""
     with ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(next, items, _END)
         while (item := ahead.result()) is not _END:
             ahead = thread.submit(next, items, _END)
             yield item  # type: ignore[misc]  # not the end mark: mypy does not narrow by identity with an object
-            del item  # its memory is the taker's alone while the next is waited for
+            del item  # because then only the caller holds its memory during the wait
 
 
 _END = object()
@@ -61,5 +69,5 @@ def every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,1 +1,1 @@
-"""Bytes, whole or not at all, on any store. Knows no run."""
+"""Files on any store, written whole or not at all. This folder knows nothing of runs."""

@@ -1,4 +1,4 @@
-"""From a path or URI to a file system: pyarrow's own ones, and fsspec's for the schemes that pyarrow does not know."""
+"""File systems for paths and URIs: pyarrow's, and fsspec's for schemes that pyarrow does not know."""
 
 import os
 import re
@@ -15,10 +15,10 @@ from pyarrow import fs
 from raylabel.errors import InputError
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 10
-# `retries` tries again; what the libraries do by themselves must be over soon.
+# Small, because `retries` already retries.
 _S3_ATTEMPTS, _GCS_RETRY_SECONDS = 2, 20
 
-# A stream of S3 cuts what is larger than 10 MiB into parts.
+# Below 10 MiB, because pyarrow's S3 stream cuts larger files into parts.
 _ONE_UPLOAD_BYTES = 8 * 2**20
 
 _S3_SCHEMES = ("s3", "s3a", "s3n")
@@ -28,31 +28,32 @@ _OPTION = (
     "|tls_ca_file_path|allow_bucket_creation|retry_limit_seconds|project_id|enable_tls|tenant_id)=[^&#]*"
 )
 _OPTIONS = re.compile(rf"\?{_OPTION}(?:&{_OPTION})*$")
-# What decides which store is reached and as whom: another value is another file system.
+# These variables select the store and the account, so another value needs another file system.
 _S3_ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
                    "AWS_ENDPOINT_URL_S3")  # fmt: skip
 
 
 def split_options(uri: str) -> tuple[str, str]:
-    """URI and the options at its end, such as `?endpoint_override=127.0.0.1:9000&scheme=http`; "" where there are none.
+    """Split a URI from the options at its end, such as `?endpoint_override=127.0.0.1:9000&scheme=http`.
 
-    Only options that the file systems know count: any other "?" is part of a name.
+    Without options the second part is "". Only options that the file systems know count; any other "?" is part of a
+    name.
     """
     match = _OPTIONS.search(uri) if "://" in uri else None
     return (uri[: match.start()], match[0]) if match else (uri, "")
 
 
 def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
-    """File system and path of a local path or URI (`file://`, `s3://`, `gs://`, ...).
+    """Return the file system and the path of a local path or URI (`file://`, `s3://`, `gs://`, ...).
 
     Args:
-        uri: names in it are taken as they are: "%" and "#" mean themselves, but for `file://` URIs.
-        upload_bytes: size of the file that will be written. A stream of S3 sends a small one at once when it is closed.
-            If it can't begin an upload in parts after all, it publishes an empty file (seen with pyarrow 26), so
-            large ones need a stream that begins when it is opened.
+        uri: local path or URI. "%" and "#" in names stand for themselves, except in `file://` URIs.
+        upload_bytes: size of the file to write. An S3 stream for a small file sends it when the stream is closed. Such
+            a stream publishes an empty file if it cannot start an upload in parts (seen with pyarrow 26). Larger files
+            therefore get a stream that starts the upload when it is opened.
 
     Raises:
-        InputError: the scheme is unknown, needs a package that is not installed, or the URI is not well formed.
+        InputError: the scheme is unknown or needs a package that is not installed, or the URI is malformed.
     """
     scheme, is_uri, rest = uri.partition("://")
     if not is_uri:
@@ -71,7 +72,7 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
             known, path = fsspec.core.url_to_fs(uri, **_http_options(scheme))
             return fs.PyFileSystem(fs.FSSpecHandler(known)), path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
-        # Malformed, not in this build of pyarrow, unknown to fsspec, or its package is not installed.
+        # A malformed URI, or a scheme that this build of pyarrow lacks, fsspec does not know or has no package for.
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
     return file_system, "/".join(part for part in (root, path) if part)
 
@@ -85,7 +86,7 @@ def _http_options(scheme: str) -> dict[str, Any]:
 
 
 def is_object_store(file_system: fs.FileSystem) -> bool:
-    """Whether a file appears whole when its stream is closed, and can't be renamed at once."""
+    """Tell whether files of the store appear whole when their stream is closed, and have no atomic rename."""
     return isinstance(file_system, _OBJECT_STORES)
 
 
@@ -96,9 +97,9 @@ _OBJECT_STORES = tuple(
 
 @lru_cache(maxsize=64)
 def _s3(host: str, options: str, environment: tuple[str | None, ...], *, is_delayed: bool) -> tuple[fs.FileSystem, str]:
-    """The store of a bucket. What the URI does not say, environment and profile do, as for every tool of AWS.
+    """Return the store of a bucket. Environment and profile set what the URI leaves out, as in every AWS tool.
 
-    pyarrow's own reader of URIs knows no time-outs.
+    The arguments are built here, because pyarrow's reader of URIs cannot set timeouts.
     """
     user, _, bucket = host.rpartition("@")
     given: Mapping[str, str] = dict(parse_qsl(options.removeprefix("?")))
@@ -126,7 +127,7 @@ def _s3(host: str, options: str, environment: tuple[str | None, ...], *, is_dela
 
 
 def _region_of(bucket: str) -> str | None:
-    """Where AWS has the bucket; None leaves it to the environment."""
+    """Return the AWS region of a bucket, or None to leave the region to the environment."""
     try:
         return fs.resolve_s3_region(bucket)
     except OSError:

@@ -1,4 +1,4 @@
-"""Folders with all that is below them, in bounded memory: listing pools, and clearing what dead writers left."""
+"""Folder trees in bounded memory: listing pools, and deleting the temporary files of dead writers."""
 
 import os
 import re
@@ -17,10 +17,10 @@ _TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.tmp")
 
 
 def walk_files(uri: str) -> Iterator[str]:
-    """Paths, relative to a folder, of all files below it, in any order; nothing hidden.
+    """Yield the relative paths of all files below a folder, in any order. Hidden files are left out.
 
-    One directory at a time is held (on object stores, which answer slowly, 16), whatever the size of the tree. Links
-    are followed, but not in circles. Bytes of local names that are not UTF-8 are lone surrogates in the text.
+    Memory holds one directory at a time, or 16 on object stores, because those answer slowly. Links are followed, but
+    not in circles. Bytes of local names that are not UTF-8 become lone surrogates.
 
     Raises:
         InputError: a folder may not be listed.
@@ -50,7 +50,7 @@ def _list_folder(file_system: fs.FileSystem, uri: str, selector: fs.FileSelector
 
 
 def _walk_local(root: str) -> Iterator[str]:
-    # With each folder go the identities of those above it: a link to one of them is a circle.
+    # Each folder comes with the identities of the folders above it, because a link to one of them is a circle.
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -74,9 +74,9 @@ def _walk_local(root: str) -> Iterator[str]:
 
 
 def remove_temporary(uri: str) -> int:
-    """Delete what writers that died left unfinished below a local folder; returns how many files.
+    """Delete the temporary files of dead writers below a local folder, and return their number.
 
-    Object stores have none: there a file is one PUT.
+    Object stores have none, because there a file is one PUT.
     """
     file_system, root = open_uri(uri)
     if not isinstance(file_system, fs.LocalFileSystem):

@@ -1,4 +1,7 @@
-"""Trying again: a disk or network that fails for a moment must not end a run of days, nor a full disk look like one."""
+"""Retries of reads and writes.
+
+A momentary failure of disk or network must not end a run of days, and a full disk must not look like one.
+"""
 
 import errno
 import os
@@ -22,31 +25,31 @@ _MOMENTARY = {
 }  # fmt: skip
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_PATH = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
-# Object stores: errors have no number, but words. A store that answers "no" will do so again.
+# Errors of object stores have words in place of a number. A refusal is final, because the store would repeat it.
 _REFUSAL = re.compile(r"ACCESS_DENIED|ACCESS_KEY|SIGNATURE|TOKEN|Permission denied|[Cc]redential|HTTP status 40[13]")
 _FINAL = re.compile(r"NO_SUCH_BUCKET|INVALID_|MALFORMED|VALIDATION|NOT_IMPLEMENTED|METHOD_NOT_ALLOWED|"
                     r"HTTP status 4(?!08|29)\d\d")  # fmt: skip
-# Of HTTP clients behind fsspec; not every one of them is an OSError.
+# Errors of the HTTP clients behind fsspec. They are listed by name, because some are no OSError.
 _HTTP_CLIENT_ERRORS = {"ClientConnectionError", "ClientPayloadError"}
 
 
 def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int = 0) -> _T:
-    """Run an operation that can be repeated; after momentary errors again, waiting longer each time.
+    """Run a repeatable operation, and retry it after momentary errors with growing waits.
 
-    Up to `TRIES` times, of which the last begins within `PATIENCE_SECONDS`, so that a store that answers nothing
-    ends the work in less than two minutes. Waits double, and are drawn at random below that, so that workers do not
-    come back all at once.
+    There are at most `TRIES` tries, and no wait starts later than `PATIENCE_SECONDS` after the first try. A store that
+    never answers thus ends the work in less than two minutes. The longest wait doubles with each try. Each wait is
+    drawn at random up to it, so that workers do not return all at once.
 
     Args:
-        operation: what is done; it may have had its effect although it failed.
-        uri: what it is done to, for the message.
-        doing: "read" or "write".
-        num_bytes: what is written, for the message.
+        operation: the call; it may have taken effect although it failed.
+        uri: file or folder that it works on, for the message.
+        doing: verb for the message, such as "read" or "write".
+        num_bytes: number of bytes to write, for the message.
 
     Raises:
-        OSError: at once, as the operation raised it, where it speaks of the path: nothing is there, a folder, a loop of
-            links, no permission (PermissionError also where an object store denies access).
-        StorageError: the disk is full, the store refuses for good, or still fails at the last try.
+        OSError: the path is at fault: it is missing, a folder, a loop of links, or not permitted. The error is raised
+            at once, as the operation raised it. PermissionError also if an object store denies access.
+        StorageError: the disk is full, the store refuses for good, or the last try fails.
     """
     start, tries = time.monotonic(), 0
     while True:
@@ -72,7 +75,7 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 def _is_of_the_path(error: Exception) -> bool:
-    # fsspec gives some of them without a number.
+    # By kind too, because fsspec raises some of them without a number.
     kinds = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
     return isinstance(error, kinds) or getattr(error, "errno", None) in _OF_THE_PATH
 
@@ -94,8 +97,8 @@ def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> Exception:
         return FileNotFoundError(errno.ENOENT, _words(error), uri)
     if number in _FULL:
         return StorageError(
-            f"{uri}: no space left to write {num_bytes:,} bytes{_free(uri)}; what is committed stays: free some space, "
-            "then the same command goes on"
+            f"{uri}: no space left to write {num_bytes:,} bytes{_free(uri)}. Free some space and run the same command "
+            "again; committed files are kept."
         )
     if status in (401, 403) or (number is None and _REFUSAL.search(str(error))):
         return PermissionError(errno.EACCES, f"access denied: {_words(error)}", uri)
@@ -103,7 +106,7 @@ def _final(error: Exception, uri: str, doing: str, num_bytes: int) -> Exception:
 
 
 def _free(uri: str) -> str:
-    """How much room there is, where that can be said."""
+    """Return the free space as text, or "" if it is unknown."""
     folder = os.path.dirname(uri.removeprefix("file://"))
     try:
         return f" ({shutil.disk_usage(folder).free:,} bytes are free in {folder})"
@@ -112,6 +115,6 @@ def _free(uri: str) -> str:
 
 
 def _words(error: Exception) -> str:
-    """One line, without what changes from call to call."""
+    """Return an error's text as one line, without the request's id."""
     words = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r" ?\(?Request ID: [^)]*\)?", "", words)

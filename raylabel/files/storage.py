@@ -1,4 +1,4 @@
-"""Files of a run, on a local disk or an object store: URIs, atomic commits, the run folder."""
+"""Reading and committing whole files on a local disk or an object store."""
 
 import errno
 import hashlib
@@ -23,35 +23,35 @@ from raylabel.files.retries import retried
 
 
 def join(uri: str, *parts: str) -> str:
-    """Append path parts to a path or URI; options at its end stay there."""
+    """Append path parts to a path or URI. Options at the end of the URI stay at the end."""
     base, options = split_options(uri)
     return posixpath.join(base, *parts) + options
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
+    """Tell whether a file or folder exists."""
     return file_type(uri) != fs.FileType.NotFound
 
 
 def file_type(uri: str) -> fs.FileType:
-    """What is there: a file, a folder, something else (a device, a pipe), or nothing."""
+    """Return the type of a path or URI: a file, a folder, something else (a device, a pipe), or nothing."""
     file_system, path = open_uri(uri)
     return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
 
 
 def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
-    """The whole content of a file.
+    """Read the whole content of a file.
 
     Args:
         uri: local path or URI.
-        max_bytes: larger files are not read.
+        max_bytes: size limit; larger files are refused unread.
 
     Raises:
-        FileNotFoundError: it is not there.
-        IsADirectoryError: it is a folder.
-        SpecialFileError: it is a device, a pipe or a socket, which might be read for ever.
-        TooLargeError: it has more than `max_bytes`.
-        StorageError: disk or network failed for longer than trying again lasts.
+        FileNotFoundError: the file does not exist.
+        IsADirectoryError: the URI is a folder.
+        SpecialFileError: the URI is a device, a pipe or a socket; reading it might never end.
+        TooLargeError: the file has more than `max_bytes` bytes.
+        StorageError: disk or network failed until the last retry.
     """
     file_system, path = open_uri(uri)
     read = _read_local if isinstance(file_system, fs.LocalFileSystem) else _read_remote
@@ -59,15 +59,15 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
 
 
 class SpecialFileError(OSError):
-    """What is there is neither a file nor a folder."""
+    """A path that is neither a file nor a folder."""
 
 
 class TooLargeError(Exception):
-    """A file is larger than the caller wants to read."""
+    """A file that is larger than the caller wants to read."""
 
 
 def _read_local(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
-    # Opening a pipe without O_NONBLOCK waits for a writer.
+    # O_NONBLOCK, because opening a pipe would otherwise wait for a writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -78,7 +78,7 @@ def _read_local(file_system: fs.FileSystem, path: str, max_bytes: int | None) ->
 
 def _read_remote(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
     if isinstance(file_system, fs.PyFileSystem):
-        # pyarrow's adapter takes an error of the network for a file that is not there.
+        # Read with fsspec, because pyarrow's adapter reports a network error as a missing file.
         content = file_system.handler.fs.cat_file(path)
         _check_size(len(content), max_bytes)
         return content
@@ -93,13 +93,14 @@ def _check_size(num_bytes: int, max_bytes: int | None) -> None:
 
 
 def commit_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all: one upload to an object store, else a temporary name and a
-    rename.
+    """Write a file so that it appears whole or not at all.
+
+    An object store gets one upload. Other stores get a temporary file that is renamed.
 
     Raises:
-        InputError: a folder has that name, or a file that of its folder.
-        StorageError: the disk is full, nothing may be written there, or the store fails for longer than trying again
-            lasts; nothing is left over.
+        InputError: the path is a folder, or a parent of the path is a file.
+        StorageError: the disk is full, the place is not writable, or the store fails until the last retry. No part of
+            the file is left.
     """
     file_system, path = open_uri(uri, upload_bytes=len(content))
     if isinstance(file_system, fs.LocalFileSystem):
@@ -114,11 +115,11 @@ def commit_bytes(uri: str, content: bytes) -> None:
 
 def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None:
     if os.path.isdir(path):
-        raise InputError(f"{path}: must be a file to write, is a folder")
+        raise InputError(f"{path}: must be a file to write, got a folder")
     try:
         os.makedirs(posixpath.dirname(path), exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: its folder can't be made: {error}") from error
+        raise InputError(f"{path}: cannot create its folder: {error}") from error
     temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
@@ -146,8 +147,8 @@ def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> Non
 
 
 def _upload(file_system: fs.FileSystem, path: str, content: bytes) -> None:
-    # Closing a stream publishes what was written so far, and so does forgetting it: no `with`, and in a thread of its
-    # own, where Ctrl-C does not come in between. A stream that failed to send a part can't publish.
+    # No `with`, because closing a stream publishes the bytes written so far. So does dropping the last reference to it.
+    # A separate thread, because Ctrl-C cannot interrupt it. A stream that failed to send a part cannot publish.
     def send() -> None:
         file = file_system.open_output_stream(path)
         file.write(content)
@@ -162,8 +163,10 @@ def _temporary(path: str) -> str:
 
 
 def list_files(uri: str, *, suffix: str = "", recursive: bool = False) -> list[fs.FileInfo]:
-    """Files below a folder, sorted by path; none where the folder is absent. Names that start with "." and unfinished
-    temporary files are left out."""
+    """List the files below a folder, sorted by path. A missing folder has none.
+
+    Names that start with "." and unfinished temporary files are left out.
+    """
     file_system, path = open_uri(uri)
     selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
     found = [
@@ -178,14 +181,14 @@ def list_files(uri: str, *, suffix: str = "", recursive: bool = False) -> list[f
 
 
 def remove(uri: str) -> None:
-    """Delete a file or folder; nothing where it is absent."""
+    """Delete a file or folder. A missing one is no error."""
     file_system, path = open_uri(uri)
     retried(lambda: _delete(file_system, path), uri=uri, doing="remove")
 
 
 def _delete(file_system: fs.FileSystem, path: str) -> None:
     kind = file_system.get_file_info(path).type
-    # What another process, or a try that seemed to fail, has removed is removed.
+    # Another process, or an earlier try that seemed to fail, may have deleted it already.
     with suppress(FileNotFoundError):
         if kind == fs.FileType.Directory:
             file_system.delete_dir(path)
@@ -194,7 +197,8 @@ def _delete(file_system: fs.FileSystem, path: str) -> None:
 
 
 def move_folder(source: str, target: str) -> None:
-    """Move every file below a folder; on object stores, which know no folders, file by file."""
+    """Move a folder with every file below it. Object stores have no folders, so there each file is copied and
+    deleted."""
     file_system, source_path = open_uri(source)
     _, target_path = open_uri(target)
     if not is_object_store(file_system):
@@ -210,7 +214,7 @@ def move_folder(source: str, target: str) -> None:
 
 
 def commit_json(uri: str, content: Any) -> None:
-    """Commit as indented JSON."""
+    """Commit a value as indented JSON."""
     commit_bytes(uri, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -218,7 +222,7 @@ def read_json(uri: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is missing or not JSON; the message names it.
+        InputError: the file is missing or not JSON; the message names it.
     """
     try:
         return json.loads(read_bytes(uri))
@@ -229,20 +233,20 @@ def read_json(uri: str) -> Any:
 
 
 def commit_table(uri: str, table: pa.Table) -> None:
-    """Commit as Parquet, with the table's schema metadata."""
+    """Commit a table as Parquet, with its schema metadata."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     commit_bytes(uri, buffer.getvalue())
 
 
 def read_table(uri: str) -> pa.Table:
-    """Read a Parquet file whole."""
-    # Not pq.read_table: its threads let go of the bytes later, which aborts the process where Python exits then.
+    """Read a whole Parquet file."""
+    # Not pq.read_table, because its threads release the bytes later. The process aborts if Python exits in between.
     return pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read()
 
 
 def read_table_metadata(uri: str) -> dict[str, str]:
-    """Key-value metadata of a Parquet file's schema, without reading its rows."""
+    """Read the key-value metadata of a Parquet file's schema, without its rows."""
     file_system, path = open_uri(uri)
 
     def read() -> Any:
@@ -254,15 +258,15 @@ def read_table_metadata(uri: str) -> dict[str, str]:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of a JSON-able value, independent of the order of keys."""
+    """Return the SHA-256 of a value that JSON can hold, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def file_digest(uri: str) -> str:
-    """SHA-256 of a file's content.
+    """Return the SHA-256 of a file's content.
 
     Raises:
-        InputError: it is missing.
+        InputError: the file is missing.
     """
     try:
         return hashlib.sha256(read_bytes(uri)).hexdigest()

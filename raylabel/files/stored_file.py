@@ -1,4 +1,4 @@
-"""Random access to a file on a disk or in an object store, for readers that look at parts of it."""
+"""Random access to a file on a disk or in an object store, for readers that need parts of it."""
 
 import io
 from typing import Any
@@ -10,13 +10,13 @@ from raylabel.files.retries import retried
 
 
 class StoredFile(io.RawIOBase):
-    """Random access to a file, in which each read is tried again by itself; `read_at` may be called by many threads.
+    """A file with random access, whose single reads are retried. Many threads may call `read_at`.
 
     Args:
         uri: local path or URI.
 
     Raises:
-        FileNotFoundError, StorageError: as of `storage.read_bytes`.
+        FileNotFoundError, StorageError: see `storage.read_bytes`.
     """
 
     def __init__(self, uri: str) -> None:
@@ -30,7 +30,7 @@ class StoredFile(io.RawIOBase):
         return retried(lambda: file_system.open_input_file(path), uri=self._uri, doing="read")
 
     def read_at(self, num_bytes: int, offset: int) -> bytes:
-        """Up to `num_bytes` from `offset` on; fewer only at the end of the file."""
+        """Read `num_bytes` bytes from `offset` on; fewer only at the end of the file."""
         is_first = True
 
         def read() -> bytes:

@@ -214,9 +214,9 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="folder: must be a file to write, is a folder"):
+    with pytest.raises(InputError, match="folder: must be a file to write, got a folder"):
         storage.commit_bytes(str(tmp_path / "folder"), b"")
     for below in ("file/a", "file/a/b"):
-        with pytest.raises(InputError, match=f"{below}: its folder can't be made"):
+        with pytest.raises(InputError, match=f"{below}: cannot create its folder"):
             storage.commit_bytes(str(tmp_path / below), b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
