@@ -1,1 +1,1 @@
-"""Images and their annotations: LVIS/COCO reading, splits, pools, decoding, sampling, the generated long-tail set."""
+"""Images and the truth about them: annotation files, splits, pools, decoding, sampling, the generated set."""

@@ -14,12 +14,13 @@ from raylabel.masks.rle import Rle, mask_boxes, rle_from_segmentation
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """A class as its file names it.
+    """A class as the annotation file names it.
 
     Attributes:
         category_id: the file's id, any integer.
         name: the file's name.
-        frequency: LVIS's group in *LVIS's* training set, where the file gives it; `frequency_groups` counts anew.
+        frequency: the class's group in *LVIS's* training set, if the file gives it. `frequency_groups` counts the
+            images of this set instead.
     """
 
     category_id: int
@@ -33,11 +34,12 @@ class ImageRecord:
 
     Attributes:
         image_id: the file's id.
-        file_name: name below the images' root.
-        uri: where the image can be read.
-        height, width: pixels.
-        negative_classes: class indices verified to be absent (LVIS `neg_category_ids`).
-        not_exhaustive_classes: class indices of which some instances are not annotated.
+        file_name: path below the images' root.
+        uri: path or URI of the image.
+        height, width: size in pixels.
+        negative_classes: indices of classes that are verified to be absent (LVIS `neg_category_ids`).
+        not_exhaustive_classes: indices of classes with instances that are not annotated (LVIS
+            `not_exhaustive_category_ids`).
     """
 
     image_id: int | str
@@ -60,10 +62,10 @@ class GroundTruth:
 
     Attributes:
         image_size_hw: height and width of the image in pixels.
-        boxes_xyxy: (N, 4) float32, pixels; the file's boxes, or the masks' where it gives none.
+        boxes_xyxy: (N, 4) float32, pixels: the file's boxes, or the bounds of the masks without them.
         masks: N compressed RLEs of the image's size.
         class_indices: (N,) int32, 0-based.
-        is_crowd: (N,) bool; regions of many objects, never to be learnt or matched one-to-one.
+        is_crowd: (N,) bool; regions of many objects, never learnt or matched one-to-one.
     """
 
     image_size_hw: tuple[int, int]
@@ -78,13 +80,13 @@ class GroundTruth:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedSet:
-    """Images, classes and annotations, checked. The class index of a category is its place in `categories`.
+    """Checked images, classes and annotations. The class index of a category is its place in `categories`.
 
     Attributes:
         images: images in the file's order; a *row* is an index into them.
         categories: classes sorted by category id.
-        annotations: for each row the file's annotation objects; masks are converted where they are asked for.
-        is_federated: each image is annotated for some classes only (LVIS), not for all (COCO).
+        annotations: the file's annotation objects per row. Masks are converted on demand.
+        is_federated: whether each image is annotated for some classes only (LVIS), not for all (COCO).
     """
 
     images: tuple[ImageRecord, ...]
@@ -105,21 +107,21 @@ class AnnotatedSet:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Name by class index."""
+        """Class names by class index."""
         return tuple(category.name for category in self.categories)
 
     @cached_property
     def category_ids(self) -> NDArray[np.int64]:
-        """(num_classes,) category id by class index."""
+        """(num_classes,) int64 category ids by class index."""
         return np.array([category.category_id for category in self.categories], dtype=np.int64)
 
     @cached_property
     def class_index_of(self) -> dict[int, int]:
-        """Class index by category id."""
+        """Class indices by category id."""
         return {category.category_id: index for index, category in enumerate(self.categories)}
 
     def ground_truth(self, row: int) -> GroundTruth:
-        """Annotations of one image, masks as RLE (polygons are rasterised here, at each call)."""
+        """Return the annotations of one image, with masks as RLE. Each call rasterises the polygons."""
         image, annotations = self.images[row], self.annotations[row]
         masks = tuple(
             rle_from_segmentation(one["segmentation"], image.image_size_hw, check=False) for one in annotations
@@ -140,33 +142,33 @@ class AnnotatedSet:
         )
 
     def object_classes(self, row: int) -> NDArray[np.int32]:
-        """Class index of each annotation of an image, crowd regions included."""
+        """Return the class index of each annotation of an image, crowd regions included."""
         class_index_of = self.class_index_of
         return np.array([class_index_of[one["category_id"]] for one in self.annotations[row]], dtype=np.int32)
 
     def object_is_crowd(self, row: int) -> NDArray[np.bool_]:
-        """Which annotations of an image are crowd regions."""
+        """Tell per annotation of an image whether it is a crowd region."""
         return np.array([bool(one.get("iscrowd")) for one in self.annotations[row]], dtype=bool)
 
     def object_segmentations(self, row: int, places: Iterable[int]) -> list[Any]:
-        """COCO `segmentation` of some annotations of an image, by their places in it."""
+        """Return the COCO `segmentation` of chosen annotations of an image; `places` index them."""
         return [self.annotations[row][place]["segmentation"] for place in places]
 
     def annotated_classes(self, row: int) -> NDArray[np.int32]:
-        """Class indices with an annotation in the image, sorted, each once; crowd regions do not count."""
+        """Return the sorted indices of the classes with an annotation in the image. Crowd regions do not count."""
         annotations = self.annotations[row]
         found = {self.class_index_of[one["category_id"]] for one in annotations if not one.get("iscrowd")}
         return np.array(sorted(found), dtype=np.int32)
 
     def class_image_counts(self) -> NDArray[np.int64]:
-        """(num_classes,) images in which a class is annotated; crowd regions do not count."""
+        """Return the (num_classes,) numbers of images with an annotation of each class. Crowd regions do not count."""
         counts = np.zeros(self.num_classes, dtype=np.int64)
         for row in range(len(self)):
             counts[self.annotated_classes(row)] += 1
         return counts
 
     def class_instance_counts(self) -> NDArray[np.int64]:
-        """(num_classes,) annotations of a class; crowd regions do not count."""
+        """Return the (num_classes,) numbers of annotations of each class. Crowd regions do not count."""
         counts = np.zeros(self.num_classes, dtype=np.int64)
         for annotations in self.annotations:
             for one in annotations:
@@ -174,14 +176,14 @@ class AnnotatedSet:
         return counts
 
     def frequency_groups(self) -> NDArray[np.str_]:
-        """(num_classes,) of "r" (at most 10 images), "c" (11 to 100) and "f" (more), by this set's own image counts.
+        """Return the (num_classes,) frequency groups "r", "c" and "f" by the image counts of this set.
 
-        LVIS's thresholds; they mean something on a training set. A class without annotation is "r".
+        Only the groups of a training set are meaningful. A class without annotation is "r".
         """
         return frequency_groups(self.class_image_counts())
 
     def subset(self, rows: Iterable[int]) -> "AnnotatedSet":
-        """The chosen images, in the order of `rows`, with the same classes."""
+        """Return the chosen images in the order of `rows`, with the same classes."""
         chosen = list(rows)
         return AnnotatedSet(
             images=tuple(self.images[row] for row in chosen),
@@ -191,7 +193,7 @@ class AnnotatedSet:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """COCO form (LVIS form for a federated set); annotations keep every field that they were read with."""
+        """Return the set in COCO form, or LVIS form if it is federated. Annotations keep all their fields."""
         images: list[dict[str, Any]] = []
         for image in self.images:
             fields: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The strict reader of LVIS and COCO annotation files.
 
-What a stage would stumble over later is refused here, with the file and the id: afterwards the set is trusted.
+The reader refuses every defect that could fail a stage, and names the file and the id. Stages then trust the set.
 """
 
 import math
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _MAX_PIXELS = 2**31
-# Polygons may leave the image a little; far outside, rasterising would take memory without bound.
+# In image sides. Polygons may leave the image a little, but rasterising distant points would take unbounded memory.
 _MAX_OUTSIDE = 10
 _Id = TypeVar("_Id", bound=Hashable)
 
@@ -34,22 +34,41 @@ _Id = TypeVar("_Id", bound=Hashable)
 def read_annotations(path: str, images_root: str | None = None) -> AnnotatedSet:
     """Read and check an LVIS or COCO annotation file.
 
-    A file is federated (LVIS) where an image has `neg_category_ids`. `null` for a list counts as an empty list;
-    categories without annotations are allowed. An image without `file_name` (LVIS v1) takes the last two parts of its
-    `coco_url` where that folder exists below the root, else the last.
+    A file is federated (LVIS) if any image has `neg_category_ids`. A list that is `null` counts as empty. Categories
+    without annotations are allowed. The file name of an image without `file_name` (LVIS v1) comes from its `coco_url`:
+    the last two parts if that folder exists below the root, else the last part.
 
     Args:
         path: local path or URI of the JSON file.
-        images_root: folder or URI prefix of the images; by default the folder of the file.
+        images_root: folder or URI prefix of the images; the folder of the file if None.
 
     Raises:
-        InputError: the file is missing or not JSON, a list or a field is missing or of the wrong kind, an id is given
-            twice or unknown, a number is not finite, a polygon has fewer than three points, an RLE is not of its
-            image's size. The message names the file and the image, annotation or category.
+        InputError: the file is missing or not JSON; a list or field is missing or has the wrong type; an id is repeated
+            or unknown; a number is not finite; a polygon has fewer than three points; an RLE does not have its image's
+            size. The message names the file and the image, annotation or category.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> square = [[0, 0, 4, 0, 4, 4, 0, 4]]
+        >>> content = {
+        ...     "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
+        ...     "categories": [{"id": 5, "name": "tile"}],
+        ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "segmentation": square}],
+        ... }
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "annotations.json")
+        ...     _ = path.write_text(json.dumps(content))
+        ...     annotated = read_annotations(str(path))
+        >>> annotated.class_names
+        ('tile',)
+        >>> annotated.ground_truth(0).boxes_xyxy.tolist()
+        [[0.0, 0.0, 4.0, 4.0]]
     """
     file_system, local_path = storage.open_uri(path)
     if file_system.get_file_info(local_path).type == fs.FileType.Directory:
-        raise InputError(f"{path}: must be a JSON file, is a folder")
+        raise InputError(f"{path}: must be a JSON file, got a folder")
     content = storage.read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be an object with images, annotations and categories")
@@ -101,7 +120,7 @@ def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet) -> None:
     """Check that two sets have the same classes, by id and name.
 
     Raises:
-        InputError: they differ; the message names the first category that does.
+        InputError: the classes differ; the message names the first category that differs.
     """
     names, others = ({one.category_id: one.name for one in each.categories} for each in (first, second))
     for category_id in sorted(names.keys() | others.keys()):
@@ -207,7 +226,7 @@ def _file_name(one: dict[str, Any], folders: "_Folders", where: str) -> str:
 
 
 class _Folders:
-    """Which folders the images' root has: asked once each, as an object store answers in milliseconds."""
+    """Folders below the images' root. Each is looked up once, because an object store takes milliseconds per answer."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -247,11 +266,12 @@ def _check_polygons(polygons: list[Any], image_size_hw: tuple[int, int], where: 
         if not _are_finite(polygon, len(polygon)):
             raise InputError(f"{where}: a polygon has a value that is not a finite number")
         if max(polygon) > limit or min(polygon) < -limit:
-            raise InputError(f"{where}: a polygon lies far outside of its image of {image_size_hw} pixels")
+            raise InputError(f"{where}: a polygon lies far outside its image of {image_size_hw} pixels")
 
 
 def _check_rle(rle: dict[str, Any], image_size_hw: tuple[int, int], where: str) -> None:
-    """All but the runs of a compressed one, which are checked together."""
+    """Check an RLE except the runs of a compressed one, because `first_bad_rle` checks those of all annotations
+    together."""
     if rle.get("size") != list(image_size_hw):
         raise InputError(f"{where}: RLE size must be {list(image_size_hw)} like its image, got {rle.get('size')}")
     counts = rle.get("counts")
@@ -264,7 +284,7 @@ def _check_rle(rle: dict[str, Any], image_size_hw: tuple[int, int], where: str) 
 
 
 def _are_finite(values: Any, length: int) -> bool:
-    """Whether it is a list of so many finite numbers. One sum shows a NaN or an infinity anywhere in it."""
+    """Tell whether `values` is a list of `length` finite numbers. One sum reveals any NaN or infinity in it."""
     if not isinstance(values, list) or len(values) != length:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Images packed in one file: members of a tar, rows of a Parquet file."""
+"""Images packed in one file: members of a tar, or rows of a Parquet file."""
 
 import io
 import re
@@ -20,65 +20,74 @@ from raylabel.files.file_systems import split_options
 from raylabel.files.stored_file import StoredFile
 
 BYTES_COLUMN = "bytes"
-# Containers that stay open: shards follow the pool's order, so that a worker is in one or two at a time.
+# A few suffice, because shards follow the pool's order: a worker reads one or two containers at a time.
 NUM_KEPT_OPEN = 8
 _REFERENCE = re.compile(r"(.+\.(?:tar|parquet))#(.+)", re.DOTALL)
 _PLACE = re.compile(r"(.+)@(\d+)\+(\d+)", re.DOTALL)
-# One request fetches several headers of a tar with photographs; row groups are read in pieces.
+# One request of this size fetches several headers of a tar with photographs.
 _BUFFER_BYTES = 2**20
 _ROWS_AT_ONCE, _KEPT_BYTES = 4, 64 * 2**20
 
 
 def split_reference(uri: str) -> tuple[str, str] | None:
-    """Container and key of `file.tar#member` or `file.parquet#row`, None for a plain path or URI."""
+    """Split `file.tar#member` or `file.parquet#row` into container and key. A plain path or URI gives None."""
     base, options = split_options(uri)
     match = _REFERENCE.fullmatch(base)
     return (match[1] + options, match[2]) if match else None
 
 
 def join_reference(container_uri: str, key: str) -> str:
-    """`container#key`; options of the URI stay at its end."""
+    """Return `container#key`. Options of the URI stay at its end."""
     base, options = split_options(container_uri)
     return f"{base}#{key}{options}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TarMember:
-    """Place of a file's content in an uncompressed tar."""
+    """The place of a file's content in an uncompressed tar.
+
+    Attributes:
+        name: path of the member.
+        offset: first byte of the content in the tar.
+        num_bytes: size of the content.
+    """
 
     name: str
     offset: int
     num_bytes: int
 
     def reference(self, tar_uri: str) -> str:
-        """`file.tar#member@offset+bytes`: who reads it needs no index, which would take a request for each member."""
+        """Return `file.tar#member@offset+bytes`.
+
+        A reader then needs no index of the tar. Making one takes a request per member.
+        """
         return join_reference(tar_uri, f"{self.name}@{self.offset}+{self.num_bytes}")
 
 
 def tar_members(uri: str) -> Iterator[TarMember]:
-    """Regular files of a tar, in its order, one after another.
+    """Yield the regular files of a tar in its order.
 
     Raises:
-        tarfile.TarError: it is not an uncompressed tar.
-        FileNotFoundError: it is missing.
+        tarfile.TarError: the file is not an uncompressed tar.
+        FileNotFoundError: the file is missing.
         StorageError: disk or network failed.
     """
     with io.BufferedReader(StoredFile(uri), _BUFFER_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for one in tar:
-            tar.members = []  # type: ignore[attr-defined]  # tarfile would remember each
+            tar.members = []  # type: ignore[attr-defined]  # because tarfile would keep every member
             if one.isfile():
                 yield TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size)
 
 
 class ContainerReader:
-    """Reads members of containers, from several threads if wished; those that were read last stay open."""
+    """Reader of members of containers that several threads may share. The containers read last stay open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Container] = OrderedDict()
 
     def read(self, uri: str, key: str, *, max_bytes: int) -> bytes:
-        """Encoded image of a tar's member or a Parquet file's row.
+        """Read the encoded image of a tar's member or a Parquet file's row.
 
         Raises:
             ImageError: the container has no such member, or cannot be read.
@@ -99,7 +108,7 @@ class ContainerReader:
 
 
 class _Container:
-    """Opened by the first thread that reads from it, while others wait."""
+    """A container that the first reading thread opens, while the others wait."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -116,7 +125,7 @@ class _Container:
 
 
 class _TarReader:
-    """Reads from places; the index is made when a member is first asked for by its name alone."""
+    """Reader of a tar. It makes an index only when a member is asked for by name without a place."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -144,8 +153,10 @@ class _TarReader:
 
 
 class _ParquetReader:
-    """Reads rows; quick where they come roughly in order, as they do within a shard. A row group is read in pieces, so
-    that memory does not depend on its size."""
+    """Reader of the rows of a Parquet file, fast if rows come roughly in order, as within a shard.
+
+    A row group is read in pieces, so that memory does not depend on its size.
+    """
 
     def __init__(self, uri: str) -> None:
         self._file = pq.ParquetFile(StoredFile(uri), buffer_size=_BUFFER_BYTES)
@@ -179,7 +190,7 @@ class _ParquetReader:
             self._batches = self._file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[BYTES_COLUMN])
             self._group, self._next_row = group, self._first_rows[group]
         while self._next_row <= row:
-            self._group, group = -1, self._group  # unless the next piece can be read, it begins anew
+            self._group, group = -1, self._group  # restarts the row group if reading the next piece fails
             column = next(self._batches)[BYTES_COLUMN]
             self._keep(self._next_row, column)
             self._next_row += len(column)
@@ -187,7 +198,8 @@ class _ParquetReader:
         return self._pieces[-1]
 
     def _keep(self, first_row: int, column: Any) -> None:
-        """Threads are a little ahead of each other; to go back means to read the row group from its start."""
+        """Keep the latest pieces, because threads read slightly out of order. Going back means rereading the row
+        group."""
         self._pieces.append((first_row, column))
         self._kept_bytes += column.nbytes
         while self._kept_bytes > _KEPT_BYTES and len(self._pieces) > 1:

@@ -1,4 +1,4 @@
-"""Decoding images: what cannot be decoded gives a short reason instead."""
+"""Decoding of images. An image that cannot be decoded raises an error with a short reason."""
 
 import errno
 import io
@@ -19,28 +19,29 @@ from raylabel.files import storage
 
 __all__ = ["ImageError", "ImageReader", "check_size", "decode_image", "read_image"]
 
-# Not all of Pillow's: some formats start other programs (EPS) or are decoded by rarely tested code.
+# Not all of Pillow's formats, because some start other programs (EPS) or have rarely tested decoders.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# Each scan of a progressive JPEG goes over all pixels, and one of a few bytes suffices: 500 of them keep a CPU busy for
-# 20 seconds, 50,000 fit into 3 MB. Encoders write about ten.
+# Limited because each scan of a progressive JPEG visits all pixels, and a scan of a few bytes suffices. 500 scans keep
+# a CPU busy for 20 seconds, and 50,000 scans fit into 3 MB. Encoders write about ten.
 MAX_JPEG_SCANS = 100
 _BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20
 
-# A pool of millions has all kinds of odd files; what is wrong with them is said by their reason.
+# A pool of millions has many odd files. Pillow's warnings are silenced, because each reason already tells the fault.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False) -> NDArray[np.uint8]:
-    """Decode to RGB, shape (H, W, 3) uint8: the first frame; 16 bits a channel become 8; what is transparent lies on
-    white, as on a page; colour profiles are not applied.
+    """Decode the first frame of an image to RGB, shape (H, W, 3) uint8.
+
+    16 bits per channel become 8. Transparent pixels are blended with white. Colour profiles are not applied.
 
     Args:
         content: a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file.
-        max_pixels: larger images are refused by their header, before they are decoded; Pillow itself refuses more
-            than about 179 million.
-        as_displayed: turned by its EXIF orientation, as viewers show it; else the pixels stay as they are stored, which
-            is what COCO and LVIS annotate.
+        max_pixels: largest number of pixels. Larger images are refused by their header, before decoding. Pillow itself
+            refuses more than about 179 million pixels.
+        as_displayed: whether the image is turned by its EXIF orientation, as viewers show it. Otherwise the pixels stay
+            as stored; COCO and LVIS annotate the stored pixels.
 
     Raises:
         ImageError: "zero bytes", "not an image", "too large", "truncated", "unsupported" or "corrupt"; see
@@ -54,7 +55,7 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
             orientation = _orientation(image) if isinstance(image, TiffImageFile) else 1
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
-                # Pillow has turned it already.
+                # Undo or keep the turn, because Pillow has already turned a TIFF.
                 return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
             return _turned(pixels_HW3, _orientation(image)) if as_displayed else pixels_HW3
     except ImageError:
@@ -67,14 +68,14 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
     except MemoryError:
         raise ImageError("too large: not enough memory") from None
     except Exception as error:
-        # Decoders raise whatever comes to hand on damaged content; none of it is a mistake of ours.
+        # Any exception, because decoders raise many kinds of errors on damaged content.
         words = " ".join(str(error).split()) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or "truncated" in words.lower()
         raise ImageError("truncated" if is_truncated else f"corrupt: {words}") from None
 
 
 def read_image(uri: str, *, max_pixels: int, as_displayed: bool = False) -> NDArray[np.uint8]:
-    """Read and decode one image; see `ImageReader.read`. Containers that were read last stay open."""
+    """Read and decode one image; see `ImageReader.read`. The containers read last stay open."""
     return _reader(max_pixels).read(uri, as_displayed=as_displayed)
 
 
@@ -84,13 +85,13 @@ def _reader(max_pixels: int) -> "ImageReader":
 
 
 def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
-    """Read an image in the orientation that its annotations have.
+    """Read an image in the orientation of its annotations.
 
-    That is the stored one, unless only the displayed one has the annotated size. If neither has, the stored one is
-    given, for the caller to complain of.
+    Returns the stored orientation, unless only the displayed orientation has the annotated size. If neither has it, the
+    stored orientation is returned, and the caller must check the size.
 
     Raises:
-        ImageError, StorageError: as of `ImageReader.read`.
+        ImageError, StorageError: see `ImageReader.read`.
     """
     stored = read_image(uri, max_pixels=max_pixels)
     if stored.shape[:2] == tuple(image_size_hw) or stored.shape[:2] != tuple(image_size_hw)[::-1]:
@@ -111,10 +112,10 @@ def check_size(pixels_HW3: NDArray[np.uint8], image_size_hw: tuple[int, int]) ->
 
 
 class ImageReader:
-    """Reads images, from several threads if wished; tar and Parquet files that were read last stay open.
+    """Reader of images that several threads may share. The tar and Parquet files read last stay open.
 
     Args:
-        max_pixels: as of `decode_image`.
+        max_pixels: see `decode_image`.
     """
 
     def __init__(self, *, max_pixels: int) -> None:
@@ -122,19 +123,19 @@ class ImageReader:
         self._containers = ContainerReader()
 
     def read(self, uri: str, *, as_displayed: bool = False) -> NDArray[np.uint8]:
-        """Read and decode an image: a file's path or URI, `file.tar#member` or `file.parquet#row`.
+        """Read and decode an image: a path or URI of a file, `file.tar#member` or `file.parquet#row`.
 
         Returns:
-            (H, W, 3) uint8 RGB, as of `decode_image`.
+            (H, W, 3) uint8 RGB; see `decode_image`.
 
         Raises:
             ImageError: see `image_errors.REASONS`.
-            StorageError: the disk or the network failed, which says nothing of the image.
+            StorageError: the disk or the network failed; the image may be sound.
         """
         return decode_image(self.read_bytes(uri), max_pixels=self.max_pixels, as_displayed=as_displayed)
 
     def read_bytes(self, uri: str) -> bytes:
-        """The encoded image; raises as `read` does."""
+        """Read the encoded image. Raises the same errors as `read`."""
         max_bytes = _BYTES_A_PIXEL * self.max_pixels + _OTHER_BYTES
         reference = split_reference(uri)
         try:
@@ -155,12 +156,12 @@ class ImageReader:
             if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise ImageError("missing") from None
             raise
-        except (InputError, ValueError) as error:  # an unknown scheme; a zero byte or half a character in a name
+        except (InputError, ValueError) as error:  # an unknown scheme; a zero byte or a lone surrogate in a name
             raise ImageError(f"unreadable URI: {' '.join(str(error).split())}") from None
 
 
 def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
-    """Refuse what would take much memory or time, by what the header says."""
+    """Refuse an image whose header announces too much memory or time."""
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too large: {width} x {height} pixels")
@@ -179,7 +180,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("F", "LAB", "HSV"):
         raise ImageError(f"unsupported: pixels of mode {image.mode}")
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255.
+        # By hand, because Pillow would clip 16-bit grey at 255.
         gray = (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     image.load()
@@ -190,7 +191,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, by EXIF; 1 where there is none, or none that can be read."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
     try:
         if isinstance(image, TiffImageFile):
             return image.tag_v2.get(ExifTags.Base.Orientation, 1)
@@ -198,7 +199,8 @@ def _orientation(image: Image.Image) -> int:
         exif.load(image.info.get("exif", b""))
         return exif.get(ExifTags.Base.Orientation, 1)
     except Exception:
-        # A damaged EXIF block, on which Pillow raises many kinds of errors, is no damaged image: viewers don't mind.
+        # Any exception, because Pillow raises many kinds on a damaged EXIF block. Viewers show such an image all the
+        # same.
         return 1
 
 
@@ -206,7 +208,7 @@ _INVERSE = {6: 8, 8: 6}
 
 
 def _turned(pixels_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """What is stored with this orientation, as it is to be shown."""
+    """Turn stored pixels with this EXIF orientation into the displayed pixels."""
     turns = {
         2: lambda: pixels_HW3[:, ::-1],
         3: lambda: pixels_HW3[::-1, ::-1],

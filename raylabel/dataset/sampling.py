@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 
 def repeat_factors(image_classes: Sequence[NDArray[Any]], num_classes: int, threshold: float) -> NDArray[np.float64]:
-    """How often each image is to be drawn, shape (num_images,), >= 1.
+    """Return how often each image is drawn, shape (num_images,), at least 1.
 
-    With f_c the share of images that show class c, r_c = max(1, sqrt(threshold / f_c)), and an image's factor is the
-    largest r_c of its classes; 1 where it shows none.
+    Let f_c be the share of images that show class c, and r_c = max(1, sqrt(threshold / f_c)). An image's factor is the
+    largest r_c of its classes, or 1 without a class.
 
     Args:
         image_classes: class indices of each image.
         num_classes: number of classes.
-        threshold: classes in a smaller share of the images are repeated; 0 repeats none.
+        threshold: share of images; classes in fewer images are repeated. 0 repeats none.
 
     Source: Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019 (arXiv 1908.03195), sec. 4.
     """
@@ -29,7 +29,7 @@ def repeat_factors(image_classes: Sequence[NDArray[Any]], num_classes: int, thre
 def class_repeat_factors(
     image_classes: Sequence[NDArray[Any]], num_classes: int, threshold: float
 ) -> NDArray[np.float64]:
-    """r_c of `repeat_factors`, shape (num_classes,), >= 1; a class in no image counts as if it were in one."""
+    """Return r_c of `repeat_factors`, shape (num_classes,), at least 1. A class in no image counts as in one image."""
     counts = np.zeros(num_classes)
     for classes in image_classes:
         counts[np.unique(np.asarray(classes, dtype=np.int64))] += 1
@@ -39,20 +39,20 @@ def class_repeat_factors(
 def repeat_factors_of_counts(
     image_counts: NDArray[np.number[Any]], *, num_images: int, threshold: float
 ) -> NDArray[np.float64]:
-    """The same from the number of images that show each class, (num_classes,)."""
+    """Return r_c of `repeat_factors` from the (num_classes,) numbers of images that show each class."""
     return np.maximum(1.0, np.sqrt(threshold * num_images / np.maximum(image_counts, 1)))
 
 
 class RepeatFactorSampler:
-    """Batches of image indices in which image i appears in proportion to its factor.
+    """Sampler of batches of image indices, in which image i appears in proportion to its factor.
 
-    A batch is a function of the seed and the step alone, so training resumes exactly at any step. Every epoch has
-    ceil(sum of factors) draws by systematic resampling: image i is drawn floor or ceil of its expected number of
+    A batch depends on the seed and the step alone, so a training resumes exactly at any step. Every epoch has
+    ceil(sum of factors) draws by systematic resampling. Each image is drawn floor or ceil of its expected number of
     times, in random order.
 
     Args:
-        factors: (num_images,) >= 1, see `repeat_factors`.
-        batch_size: images a batch.
+        factors: (num_images,), at least 1; see `repeat_factors`.
+        batch_size: images per batch.
         seed: non-negative.
     """
 
@@ -66,7 +66,7 @@ class RepeatFactorSampler:
         self._latest: tuple[int, NDArray[np.int64]] | None = None
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """(batch_size,) image indices of a step; a batch may reach over the end of an epoch."""
+        """Return the (batch_size,) image indices of a step. A batch may span two epochs."""
         draws = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = np.divmod(draws, self.epoch_length)
         return np.array([self._epoch(int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])

@@ -1,4 +1,4 @@
-"""Splitting an annotated set by a hash of the image id."""
+"""Splits of an annotated set by a hash of the image id."""
 
 import hashlib
 import json
@@ -13,19 +13,21 @@ REST = "labelled"
 def split_by_hash(
     annotated: AnnotatedSet, fractions: Mapping[str, float], seed: int, *, unused: Collection[str] = ()
 ) -> dict[str, AnnotatedSet]:
-    """Split into named parts; an image's part depends on its id and the seed only, so adding images moves none.
+    """Split a set into named parts.
+
+    An image's part depends on its id and the seed alone, so adding images moves no other image.
 
     Args:
         annotated: the whole set.
-        fractions: name -> expected share in (0, 1) of each part, in order; "labelled" gets the rest.
+        fractions: name -> expected share of each part, in (0, 1), in order. "labelled" gets the rest.
         seed: another seed gives another split.
-        unused: parts that are not made; their images are among the rest, and those of other parts stay the same.
+        unused: names of parts that are not made. Their images join the rest; the other parts stay the same.
 
     Returns:
-        The parts by name, "labelled" first, images in the set's order.
+        The parts by name, "labelled" first. Images stay in the set's order.
 
     Raises:
-        InputError: a fraction is out of its range, they do not sum to less than 1, or a part got no image.
+        InputError: a fraction is out of its range, the fractions sum to 1 or more, or a part got no image.
     """
     if (
         REST in fractions
@@ -44,7 +46,7 @@ def split_by_hash(
 
 
 def _unit_hash(image_id: int | str, seed: int) -> float:
-    """A number in [0, 1), the same on every machine."""
+    """Return a hash in [0, 1), the same on every machine."""
     text = json.dumps([seed, image_id]).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / 2**48
 

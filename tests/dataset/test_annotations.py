@@ -197,7 +197,7 @@ def test_bad_files(write, text, message):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_annotations(str(tmp_path / "absent.json"))
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="got a folder"):
         read_annotations(str(tmp_path))
 
 

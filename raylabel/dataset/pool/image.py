@@ -1,4 +1,4 @@
-"""An image of the pool, and what the listing alone says against reading it."""
+"""An image of the pool, and the reasons in its path alone to refuse it."""
 
 import posixpath
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class PoolImage:
     """An image of the pool.
 
     Attributes:
-        image_id: unique in the pool.
+        image_id: id of the image, unique in the pool.
         uri: path or URI, `file.tar#member` or `file.parquet#row`; see `ImageReader`.
-        refusal: why it must not be read, None where it may be. Such an image gets a row as any other, with the refusal
-            as its status.
+        refusal: reason why the image must not be read, or None. A refused image also gets a row, with the refusal as
+            its status.
     """
 
     image_id: str
@@ -28,13 +28,13 @@ class PoolImage:
 
 
 def image_below(root: str, relative: str, *, uri: str | None = None, image_id: str | None = None) -> PoolImage:
-    """The image of this relative path below a root, with the path as its id unless another is given.
+    """Make the image at a relative path below a root. The path is its id unless another id is given.
 
     Args:
-        root: folder, or a container whose member the path is.
-        relative: the path; lone surrogates stand for bytes that are not UTF-8.
-        uri: where it is, in place of the path below the root; for members of containers.
-        image_id: in place of the path.
+        root: folder, or the container that has the path as a member.
+        relative: the path. Lone surrogates stand for bytes that are not UTF-8.
+        uri: URI of the image, for members of containers; the path below the root if None.
+        image_id: id of the image; the path if None.
     """
     text, refusal = printable(relative), None
     if text != relative:
@@ -47,10 +47,10 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
 
 
 def printable(text: str) -> str:
-    """The same text where UTF-8 can hold it, else with what it can't hold escaped."""
+    """Escape the characters of a text that UTF-8 cannot hold."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def climbs_out(relative: str) -> bool:
-    """Whether a path leads out of the folder that it is relative to."""
+    """Tell whether a relative path leads out of its folder."""
     return posixpath.isabs(relative) or posixpath.normpath(relative).split("/", 1)[0] == ".."

@@ -1,4 +1,4 @@
-"""The unlabelled pool: which images there are, listed in one pass whatever their number."""
+"""Listing of the unlabelled pool in one pass and bounded memory."""
 
 import posixpath
 import re
@@ -23,27 +23,28 @@ _MAGIC = re.compile(r"[*\[{]")
 
 
 def iter_pool(uri: str) -> Iterator[PoolImage]:
-    """Images of the pool, in any order and with bounded memory. No image is opened.
+    """Yield the images of the pool in any order, with bounded memory. No image is opened.
 
     The pool is one of:
 
-    - a folder or URI prefix: its images by suffix, recursively, but nothing hidden; the id is the relative path. Tar
-      and Parquet files in it are listed too, their ids with the file's relative path and "/" before them.
-    - a manifest: `.txt` with a URI a line (which is also the id), `.jsonl` or `.csv` with `uri` and optional
-      `image_id`. Relative URIs are relative to the manifest.
-    - `.parquet` with a column `bytes` of encoded images (the id defaults to the row number, 9 digits), or else `uri` as
-      in a manifest; optional `image_id`.
-    - `.tar`, uncompressed: its images by suffix; the id is the member's name. As WebDataset has it, members that are
-      alike up to the first dot are a sample: where it has an image without a second dot (`7.jpg`), its others with one
-      (`7.mask.png`) are not images of the pool.
-    - a pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar`, `20[12]*/**.jpg` with
-      `*`, `**` (also across folders) and `[...]`. Ids are as those of the folder before the first such sign. Files
-      that braces alone name must be there.
+    - A folder or URI prefix. Its images are found by suffix, recursively; hidden files are left out. The id is the
+      relative path. Tar and Parquet files in the folder are listed too. Their ids start with the file's relative path
+      and "/".
+    - A manifest: `.txt` with one URI per line (also the id), or `.jsonl` or `.csv` with `uri` and optional `image_id`.
+      Relative URIs are relative to the manifest.
+    - A `.parquet` file with a column `bytes` of encoded images (default id: the row number in 9 digits), or a column
+      `uri` as in a manifest. `image_id` is optional.
+    - An uncompressed `.tar` file. Its images are found by suffix, and the id is the member's name. As in WebDataset,
+      members with the same name up to the first dot are one sample. If a sample has an image without a second dot
+      (`7.jpg`), its images with a second dot (`7.mask.png`) do not count.
+    - A pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar` or `20[12]*/**.jpg`. It
+      may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Files that
+      braces alone name must exist.
 
     Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
 
     Args:
-        uri: local path or URI; local paths are made absolute.
+        uri: local path or URI. Local paths are made absolute.
 
     Raises:
         InputError: the pool is missing, of no known kind or empty, or a row is damaged.
@@ -92,7 +93,7 @@ def _of_pattern(pattern: str) -> Iterator[PoolImage]:
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
-    """`{000..012}` counts, keeping its zeros; `{a,b}` lists."""
+    """Expand `{000..012}` into numbers with leading zeros, and `{a,b}` into its items."""
     braces = _BRACES.search(pattern)
     if braces is None:
         yield pattern
@@ -113,7 +114,7 @@ def _glob_regex(name: str) -> str:
 
 
 def _of_entry(root: str, relative: str) -> Iterator[PoolImage]:
-    """A file below the pool's folder: an image, many packed in one, or nothing."""
+    """Yield the images of a file below the pool's folder: one, those packed in it, or none."""
     if relative.lower().endswith(IMAGE_SUFFIXES):
         yield image_below(root, relative)
         return
@@ -168,4 +169,4 @@ def _sample_key(member: TarMember) -> tuple[str, str]:
 
 def _refuse_compressed(uri: str) -> None:
     if _COMPRESSED_TAR.fullmatch(uri):
-        raise InputError(f"{uri}: a compressed tar can't be read image by image; uncompress it to .tar")
+        raise InputError(f"{uri}: a compressed tar cannot be read image by image. Uncompress it to .tar.")

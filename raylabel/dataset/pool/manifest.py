@@ -1,8 +1,8 @@
-"""The shard manifest: the pool as it was listed, cut into fixed shards; it grows by new shards and changes no old one.
+"""The shard manifest: the listed pool, cut into fixed shards. It grows by new shards and never changes old ones.
 
-A folder of Parquet parts whose row groups are the shards, and `manifest.json`, which is written last and says which
-parts count. Each listing that found new images is a generation; inside of one, images are sorted by id, so that its
-shards do not depend on the order of listing.
+The manifest is a folder of Parquet parts, whose row groups are the shards. `manifest.json` is written last and names
+the valid parts. Each listing with new images adds a generation. Images are sorted by id within a generation, so that
+its shards do not depend on the order of listing.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ MANIFEST = "manifest.json"
 
 _SHARDS_A_PART = 256
 _IMAGES_A_PART = 262_144
-"""A part is full at the first of both: its footer stays small for workers, its content for the driver."""
+"""A part is full at the first of the two limits. They keep its footer small for workers, and its content for the
+driver."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Shard:
     """A fixed list of images: the unit of work, of retry and of commit.
 
     Attributes:
-        shard_id: from 0, over all generations.
-        images: sorted by image id.
+        shard_id: number from 0, counted over all generations.
+        images: the shard's images, sorted by image id.
     """
 
     shard_id: int
@@ -52,9 +53,9 @@ class ManifestPart:
     """A Parquet file of the manifest.
 
     Attributes:
-        name: of the file in the manifest's folder.
-        num_shards: its row groups.
-        num_images: its rows.
+        name: file name in the manifest's folder.
+        num_shards: number of row groups.
+        num_images: number of rows.
     """
 
     name: str
@@ -64,11 +65,11 @@ class ManifestPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What one listing added.
+    """The images that one listing added.
 
     Attributes:
-        listed: when, UTC.
-        parts: in the order of their shards.
+        listed: time of the listing, UTC.
+        parts: Parquet files in the order of their shards.
     """
 
     listed: str
@@ -82,9 +83,9 @@ class ShardManifest:
     Attributes:
         folder: path or URI of the manifest's folder.
         source: the pool, as the config names it.
-        shard_size: images a shard; the last of each generation may have fewer.
-        digest: of all images and their shards.
-        generations: from the first listing on.
+        shard_size: images per shard; the last shard of a generation may have fewer.
+        digest: SHA-256 of all images and their shards.
+        generations: additions of all listings, oldest first.
     """
 
     folder: str
@@ -95,7 +96,7 @@ class ShardManifest:
 
     @cached_property
     def parts(self) -> tuple[ManifestPart, ...]:
-        """Of all generations, in the order of their shards."""
+        """Parts of all generations, in the order of their shards."""
         return tuple(part for generation in self.generations for part in generation.parts)
 
     @cached_property
@@ -104,23 +105,23 @@ class ShardManifest:
 
     @property
     def num_shards(self) -> int:
-        """Shard ids are below it."""
+        """Number of shards; shard ids are smaller."""
         return self._first_shards[-1]
 
     @property
     def num_images(self) -> int:
-        """Images of the pool, those that are gone since included."""
+        """Number of images of the pool, including images that have disappeared since."""
         return sum(part.num_images for part in self.parts)
 
     def reference(self, shard_id: int) -> dict[str, Any]:
-        """Where a shard's images are, for `read_shard`."""
+        """Return the place of a shard's images, as arguments of `read_shard`."""
         part = bisect_right(self._first_shards, shard_id) - 1
         uri = storage.join(self.folder, self.parts[part].name)
         return {"shard_id": shard_id, "part": uri, "row_group": shard_id - self._first_shards[part]}
 
 
 class ShardReferences(Sequence[dict[str, Any]]):
-    """References of chosen shards, made as they are asked for."""
+    """References of chosen shards, made on demand."""
 
     def __init__(self, manifest: ShardManifest, shard_ids: NDArray[np.int64]) -> None:
         self._manifest, self._shard_ids = manifest, shard_ids
@@ -136,13 +137,13 @@ class ShardReferences(Sequence[dict[str, Any]]):
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """What listing a pool again found.
+    """The result of listing a pool again.
 
     Attributes:
-        manifest: with the new images in a new generation, if there are any.
-        num_new: images that no generation had.
-        num_gone: images that are in the manifest, but no more in the pool.
-        num_moved: images whose URI is not the one in the manifest, which stays.
+        manifest: the manifest, with a further generation if there are new images.
+        num_new: number of images that no generation had.
+        num_gone: number of images in the manifest that the pool no longer has.
+        num_moved: number of images whose URI differs from the manifest's. The manifest keeps its URI.
     """
 
     manifest: ShardManifest
@@ -152,7 +153,7 @@ class Growth:
 
 
 def read_manifest(folder: str) -> ShardManifest | None:
-    """The manifest in a folder; None where none was finished."""
+    """Read the manifest in a folder. Returns None if no manifest was finished."""
     uri = storage.join(folder, MANIFEST)
     if not storage.exists(uri):
         return None
@@ -165,7 +166,7 @@ def read_manifest(folder: str) -> ShardManifest | None:
 
 
 def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, shard_size: int) -> ShardManifest:
-    """Make the manifest of a pool from its listing, in any order.
+    """Write the manifest of a pool from its listing, which may have any order.
 
     Raises:
         InputError: an image id is given twice.
@@ -176,7 +177,7 @@ def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, sha
 
 
 def grow_manifest(manifest: ShardManifest, images: Iterable[PoolImage]) -> Growth:
-    """Compare a manifest with a new listing, and add what is new. No shard that it had is changed.
+    """Compare a manifest with a new listing, and add the new images. Existing shards do not change.
 
     Raises:
         InputError: an image id is given twice.
@@ -204,13 +205,13 @@ def grow_manifest(manifest: ShardManifest, images: Iterable[PoolImage]) -> Growt
 
 
 def read_shard(part: str, row_group: int, shard_id: int) -> Shard:
-    """A shard's images; the arguments are those of a `ShardManifest.reference`."""
+    """Read a shard's images. The arguments come from `ShardManifest.reference`."""
     with StoredFile(part) as file:
         return Shard(shard_id, tuple(images_of(pq.ParquetFile(file).read_row_group(row_group))))
 
 
 def _add_generation(manifest: ShardManifest, images: Iterator[PoolImage]) -> ShardManifest:
-    """Write sorted images as new parts, then the manifest; as it is where there are none."""
+    """Write sorted images as new parts, then the manifest. Without images the manifest stays the same."""
     number, digest = len(manifest.generations), hashlib.sha256(manifest.digest.encode())
     parts: list[ManifestPart] = []
     while part := _write_part(manifest, f"part-{number:04d}-{len(parts):06d}.parquet", images, digest):
@@ -231,7 +232,7 @@ def _add_generation(manifest: ShardManifest, images: Iterator[PoolImage]) -> Sha
 
 def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage], digest: Any) -> ManifestPart | None:
     buffer, num_shards, num_images = io.BytesIO(), 0, 0
-    # Nothing is looked for in these columns: without dictionaries and statistics the footer is small.
+    # No dictionaries and statistics, because nobody searches these columns and the footer stays small.
     with pq.ParquetWriter(
         buffer, POOL_IMAGES, compression="zstd", use_dictionary=False, write_statistics=False
     ) as writer:
@@ -249,7 +250,7 @@ def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage],
 
 
 def _manifest_images(manifest: ShardManifest) -> Iterator[PoolImage]:
-    """Images of all generations in order of their ids."""
+    """Yield the images of all generations in order of their ids."""
     generations = [_generation_images(manifest, generation) for generation in manifest.generations]
     return heapq.merge(*generations, key=lambda image: image.image_id)
 

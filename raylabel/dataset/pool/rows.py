@@ -1,4 +1,4 @@
-"""Pools that a file lists: text, JSON lines, CSV and Parquet, read row by row."""
+"""Pools that a file lists: text, JSON lines, CSV or Parquet, read row by row."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from raylabel.files.stored_file import StoredFile
 
 
 def of_text(uri: str) -> Iterator[PoolImage]:
-    """One URI a line, which is also the id."""
+    """Yield an image per line of a text file. The URI is also the id."""
     with _open_text(uri) as lines:
         for line in lines:
             if line.strip():
@@ -27,7 +27,7 @@ def of_text(uri: str) -> Iterator[PoolImage]:
 
 
 def of_jsonl(uri: str) -> Iterator[PoolImage]:
-    """An object with `uri` and optional `image_id` a line."""
+    """Yield an image per line of JSON with `uri` and optional `image_id`."""
     with _open_text(uri) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -43,7 +43,7 @@ def of_jsonl(uri: str) -> Iterator[PoolImage]:
 
 
 def of_csv(uri: str) -> Iterator[PoolImage]:
-    """Columns `uri` and optional `image_id`, named in the first line."""
+    """Yield an image per row of a CSV file with columns `uri` and optional `image_id`, named in the first line."""
     with _open_text(uri, newline="") as lines:
         rows = csv.DictReader(lines)
         try:
@@ -56,15 +56,18 @@ def of_csv(uri: str) -> Iterator[PoolImage]:
 
 
 def of_parquet(uri: str) -> Iterator[PoolImage]:
-    """Encoded images in a column `bytes` (the id defaults to the row number, 9 digits), or a column `uri`; optional
-    `image_id`. Of the rows only these columns are read, and never the images."""
+    """Yield an image per row of a Parquet file.
+
+    The file has a column `bytes` of encoded images (default id: the row number in 9 digits), or a column `uri`.
+    `image_id` is optional. The images themselves are not read.
+    """
     try:
         with StoredFile(uri) as file:
             parquet = pq.ParquetFile(file)
             names = parquet.schema_arrow.names
             has_bytes = BYTES_COLUMN in names
             if not has_bytes and "uri" not in names:
-                raise InputError(f"{uri}: must have a column uri or {BYTES_COLUMN}, has {', '.join(names)}")
+                raise InputError(f"{uri}: must have a column uri or {BYTES_COLUMN}, got {', '.join(names)}")
             columns = [name for name in ("image_id", "uri") if name in names and not (has_bytes and name == "uri")]
             for number, row in enumerate(_rows(parquet, columns)):
                 where = f"{uri}: row {number}"

@@ -1,4 +1,4 @@
-"""Images of the pool sorted by id, with memory that their number does not change: an external merge sort."""
+"""External merge sort of pool images by id. Memory does not depend on the number of images."""
 
 import heapq
 import tempfile
@@ -11,18 +11,20 @@ import pyarrow as pa
 from raylabel.dataset.pool.image import PoolImage
 
 POOL_IMAGES = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("refusal", pa.string())])
-"""Images of the pool as a table."""
+"""Schema of a table of pool images."""
 
 RUN_LENGTH = 100_000
-"""Images that are sorted in memory."""
+"""Number of images that are sorted in memory at once."""
 
 _BATCH_LENGTH = 512
-"""Images of each sorted run that are in memory while the runs are merged."""
+"""Number of images per sorted run that are in memory during the merge."""
 
 
 def sort_images(images: Iterable[PoolImage], *, run_length: int = RUN_LENGTH) -> Iterator[PoolImage]:
-    """The same images in order of their ids (of code points). Sorted runs wait in a temporary folder of this machine:
-    about as many bytes as the ids and URIs have."""
+    """Yield the same images in order of their ids, compared by code points.
+
+    Sorted runs are kept in a local temporary folder. They take about as many bytes as the ids and URIs.
+    """
     remaining = iter(images)
     first = _sorted_table(islice(remaining, run_length))
     if first.num_rows < run_length:
@@ -40,7 +42,7 @@ def sort_images(images: Iterable[PoolImage], *, run_length: int = RUN_LENGTH) ->
 
 
 def images_to_table(images: Iterable[PoolImage]) -> pa.Table:
-    """As rows of POOL_IMAGES."""
+    """Turn images into rows of POOL_IMAGES."""
     columns: tuple[list[str | None], ...] = ([], [], [])
     for image in images:
         for column, value in zip(columns, (image.image_id, image.uri, image.refusal), strict=True):
@@ -49,7 +51,7 @@ def images_to_table(images: Iterable[PoolImage]) -> pa.Table:
 
 
 def images_of(table: pa.Table | pa.RecordBatch) -> Iterator[PoolImage]:
-    """Back from rows of POOL_IMAGES."""
+    """Turn rows of POOL_IMAGES into images."""
     return map(PoolImage, *(column.to_pylist() for column in table.columns))
 
 
@@ -58,7 +60,7 @@ def _sorted_table(images: Iterable[PoolImage]) -> pa.Table:
 
 
 def _read_run(path: Path) -> Iterator[PoolImage]:
-    # Opened anew for each batch: a pool of 10^8 images has more runs than a process may have open files.
+    # Opened again per batch, because a pool of 10^8 images has more runs than a process may have open files.
     number, num_batches = 0, 1
     while number < num_batches:
         with pa.OSFile(str(path)) as source:

@@ -1,4 +1,4 @@
-"""Classes of the generated set: shapes in overlapping ranges of hue, so that every class has near look-alikes."""
+"""Classes of the generated set: shapes in overlapping ranges of hue, so that every class has look-alikes."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _HUE_NAMES = (
 )  # fmt: skip
 _NUM_HUES = 4
 _MAX_HUES = 8
-# Neighbouring ranges overlap by a sixth of their width at each end: hues there belong to two classes.
+# Neighbouring ranges overlap by a sixth of their width at each end, so that hues there belong to two classes.
 _HALF_RANGE = 0.6
 
 
@@ -23,10 +23,10 @@ class SyntheticClass:
     """A shape in a range of hue.
 
     Attributes:
-        name: such as "red_star".
-        category_id: has gaps, as real data sets do.
+        name: name such as "red_star".
+        category_id: id of the category. Ids have gaps, as in real data sets.
         shape: a key of `SHAPES`.
-        hue: middle of the range, in [0, 1).
+        hue: middle of the range of hue, in [0, 1).
         half_range: half the width of the range.
     """
 
@@ -38,7 +38,9 @@ class SyntheticClass:
 
 
 def synthetic_classes(num_classes: int) -> list[SyntheticClass]:
-    """Classes by class index: all hues of the first shape, then of the second, ...; 24 are 6 shapes x 4 hues.
+    """Return the classes by class index: all hues of the first shape, then of the second, and so on.
+
+    24 classes are 6 shapes x 4 hues.
 
     Raises:
         InputError: fewer than 2 or more than `max_classes()`.
@@ -63,7 +65,7 @@ def synthetic_classes(num_classes: int) -> list[SyntheticClass]:
 
 
 def max_classes() -> int:
-    """The largest number of classes."""
+    """Return the largest number of classes."""
     return len(SHAPES) * _MAX_HUES
 
 
@@ -88,7 +90,7 @@ def _drop() -> NDArray[np.float64]:
     return np.concatenate([_arc(-50, 230, radius=0.62) + np.array([0, 0.35]), [[0.0, -1.0]]])
 
 
-# Outlines in [-1, 1]; a second outline is a hole.
+# Outlines in [-1, 1]. A second outline is a hole.
 SHAPES: dict[str, Callable[[], list[NDArray[np.float64]]]] = {
     "disc": lambda: [_arc(0, 345, num=24) * 0.88],
     "square": lambda: [_arc(45, 315, num=4)],

@@ -1,4 +1,4 @@
-"""Federated annotation of generated images, as in LVIS: each class is annotated in a sample of the images only."""
+"""Federated annotation of generated images, as in LVIS: each class is annotated in a sample of the images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ _NOT_EXHAUSTIVE_SHARE = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedImage:
-    """What is annotated in one image.
+    """The annotations of one image.
 
     Attributes:
-        kept: indices of the objects that are annotated, sorted.
-        negative_classes: classes verified to be absent, sorted.
-        not_exhaustive_classes: classes of which some objects are not annotated, sorted.
+        kept: sorted indices of the annotated objects.
+        negative_classes: sorted classes that are verified to be absent.
+        not_exhaustive_classes: sorted classes with objects that are not annotated.
     """
 
     kept: tuple[int, ...]
@@ -33,17 +33,20 @@ def federate(
     *,
     unknown_share: float = _UNKNOWN_SHARE,
 ) -> list[FederatedImage]:
-    """Drop annotations, and sample which absent classes were verified.
+    """Drop annotations, and sample the absent classes that count as verified.
 
-    Per class: `unknown_share` of the images that show it lose all its annotations (rounded down, so at 5% a class in
-    fewer than 20 images loses none); 30% of the images without it (at least one) list it as negative; 35% of the
-    images with several of its objects lose about half of them, and list it as not exhaustive.
+    For each class:
+
+    - A share `unknown_share` of the images that show it lose all its annotations. The number is rounded down, so at 5%
+      a class in fewer than 20 images loses none.
+    - 30% of the images without it, and at least one, list it as negative.
+    - 35% of the images with several of its objects lose about half of them, and list it as not exhaustive.
 
     Args:
-        classes_by_image: class index of every object, for each image.
+        classes_by_image: class indices of all objects, per image.
         num_classes: number of classes.
-        seed: seeds of the random choice.
-        unknown_share: in [0, 1].
+        seed: seeds of the random choices.
+        unknown_share: share of images per class, in [0, 1].
     """
     rng = np.random.default_rng(seed)
     num_images = len(classes_by_image)

@@ -1,21 +1,21 @@
-"""Which classes the generated images show: Zipf frequencies with exact image counts, so that no class is absent."""
+"""The classes that generated images show: Zipf frequencies with exact image counts, so that no class is absent."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _OBJECTS_PER_IMAGE = (1, 2, 3, 4, 5)
 _SHARE_OF_IMAGES = (0.12, 0.23, 0.30, 0.22, 0.13)
-# The rest of the objects are further instances of a class that the image shows already.
+# Share of distinct classes among the objects. The other objects repeat a class of their image.
 _DISTINCT_SHARE = 0.88
 _LARGEST_SHARE = 0.85
 _ZIPF_EXPONENT, _ZIPF_SHIFT = 1.2, 0.5
 
 
 def zipf_weights(ranks: NDArray[np.int64], *, flatten: float = 1.0) -> NDArray[np.float64]:
-    """(num_classes,) weights that sum to 1, proportional to (rank + 1.5) ** (-1.2 * flatten).
+    """Return (num_classes,) weights that sum to 1, proportional to (rank + 1.5) ** (-1.2 * flatten).
 
     Args:
-        ranks: 0-based rank of each class, 0 for the most frequent.
+        ranks: rank of each class, 0 for the most frequent.
         flatten: 1 for the full skew, 0 for none.
     """
     weights = (ranks + 1 + _ZIPF_SHIFT) ** (-_ZIPF_EXPONENT * flatten)
@@ -25,10 +25,10 @@ def zipf_weights(ranks: NDArray[np.int64], *, flatten: float = 1.0) -> NDArray[n
 def draw_classes(
     num_images: int, weights: NDArray[np.float64], min_images: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """Class indices of each image's objects, 1 to 5 an image.
+    """Draw the class indices of each image's objects, 1 to 5 per image.
 
-    The number of images with a class is fixed by its weight and only their choice is random; every class is in at
-    least `min_images` images, or in as many as there is room for.
+    A class's weight fixes its number of images, and only the choice of the images is random. Every class is in at least
+    `min_images` images, or in as many as there is room for.
     """
     num_classes = len(weights)
     num_objects = rng.choice(_OBJECTS_PER_IMAGE, size=num_images, p=_SHARE_OF_IMAGES)
@@ -40,7 +40,7 @@ def draw_classes(
 
     chosen: list[list[int]] = [[] for _ in range(num_images)]
     free = num_objects.copy()
-    # Where there is barely room, frequent classes leave it to rare ones.
+    # Frequent classes give up images first, because rare classes need their few.
     for _ in range(max(0, int(wanted.sum() - free.sum()))):
         wanted[wanted.argmax()] -= 1
     for class_index in np.argsort(-wanted, kind="stable"):

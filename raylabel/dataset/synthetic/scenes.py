@@ -1,4 +1,4 @@
-"""Drawing one image of the generated set: objects with texture, in front of clutter, hiding parts of each other."""
+"""Drawing of one generated image: textured objects in front of clutter, hiding parts of each other."""
 
 import colorsys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _NUM_TRIES = 12
 def draw_scene(
     classes: Sequence[SyntheticClass], image_size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one object of each given class (a class may be given several times).
+    """Draw one object per given class. A class may be given several times.
 
     Args:
         classes: classes of the objects, from the back to the front.
@@ -25,8 +25,8 @@ def draw_scene(
         rng: source of every random choice.
 
     Returns:
-        The image, (H, W, 3) uint8 RGB, and the objects' visible parts, (N, H, W) bool: disjoint, none is empty, each
-        at least 45% of its object.
+        The image, (H, W, 3) uint8 RGB, and the objects' visible parts, (N, H, W) bool. The parts are disjoint, and each
+        is at least 45% of its object and not empty.
     """
     canvas_HW3 = _background(image_size, rng)
     masks = _place([one.shape for one in classes], image_size, rng)
@@ -39,7 +39,8 @@ def draw_scene(
 
 
 def _place(shapes: Sequence[str], image_size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Visible masks of the shapes: tried at random places, smaller and smaller, until each is visible enough."""
+    """Place the shapes at random, smaller with each dozen tries until enough of each is visible, and return their
+    masks."""
     num_pixels = image_size * image_size
     visible_NP = np.zeros((len(shapes), num_pixels), dtype=bool)
     full_areas = np.zeros(len(shapes))
@@ -73,7 +74,7 @@ def _outline_mask(shape: str, radius: float, image_size: int, rng: np.random.Gen
 
 
 def _paint(canvas_HW3: NDArray[np.float32], mask_HW: NDArray[np.bool_], hue: float, rng: np.random.Generator) -> None:
-    """Fill the mask with the hue, textured by stripes, blotches, grain or shading."""
+    """Fill the mask with the hue and a texture: stripes, blotches, grain or shading."""
     rows, columns = np.nonzero(mask_HW)
     color = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 0.95), rng.uniform(0.55, 1.0)), dtype=np.float32) * 255
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.45)
@@ -92,7 +93,7 @@ def _paint(canvas_HW3: NDArray[np.float32], mask_HW: NDArray[np.bool_], hue: flo
 
 
 def _background(image_size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth gradients, then faded blobs and lines that are no objects."""
+    """Draw smooth gradients, then faded blobs and lines that are no objects."""
     grid_side = int(rng.integers(2, 7))
     grid = rng.uniform(40, 200) + rng.normal(0, 30, (grid_side, grid_side, 3)) * [1.0, 0.7, 0.9]
     small = Image.fromarray(grid.clip(0, 255).astype(np.uint8))

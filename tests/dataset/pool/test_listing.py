@@ -181,8 +181,8 @@ def test_missing_members(tmp_path):
         ("pool.parquet", b"no parquet", "not readable as Parquet"),
         ("pool.tar", b"no tar" * 200, "not readable as an uncompressed tar"),
         ("pool.zip", b"", "must be a folder, a pattern or one of"),
-        ("pool.tar.gz", b"", "compressed tar can't be read"),
-        ("pool.tgz", b"", "compressed tar can't be read"),
+        ("pool.tar.gz", b"", "compressed tar cannot be read"),
+        ("pool.tgz", b"", "compressed tar cannot be read"),
     ],
 )
 def test_bad_pools(tmp_path, name, content, message):
@@ -194,7 +194,7 @@ def test_bad_pools(tmp_path, name, content, message):
 
 def test_parquet_without_a_usable_column(tmp_path):
     pq.write_table(pa.table({"url": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="must have a column uri or bytes, has url"):
+    with pytest.raises(InputError, match="must have a column uri or bytes, got url"):
         list_pool(str(tmp_path / "a.parquet"))
     pq.write_table(pa.table({"uri": ["a", None]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="row 1: uri must be"):
