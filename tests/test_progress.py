@@ -1,4 +1,4 @@
-"""Progress: one live line on a terminal, plain lines elsewhere; rates of the last minute, so that a stall shows."""
+"""Progress: one live line on a terminal, plain lines elsewhere, and rates of the last minute that reveal a stall."""
 
 import io
 
@@ -9,7 +9,7 @@ from raylabel.progress import WINDOW_SECONDS, Counts, Progress
 
 
 class Clock:
-    """Time that the test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0

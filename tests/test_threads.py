@@ -1,4 +1,4 @@
-"""Work on threads: in order, and no more of it after a failure."""
+"""Work on threads keeps its order and stops after a failure."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def test_results_come_in_order(cpus: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_as_many_threads_as_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raylabel.threads.num_cpus", lambda: 2)
-    meet = threading.Barrier(2, timeout=10)  # one thread alone would wait in vain
+    meet = threading.Barrier(2, timeout=10)  # a single thread would wait until the timeout
     assert len(list(map_on_threads(lambda _: meet.wait(), range(4)))) == 4
     assert num_cpus() >= 1
 
@@ -50,7 +50,7 @@ def test_one_ahead_makes_the_next_while_the_last_is_worked_with() -> None:
 
     found = one_ahead(items())
     assert next(found) == 0
-    assert second.wait(timeout=30), "before it is asked for"
+    assert second.wait(timeout=30), "the next item is made before the caller asks for it"
     assert list(found) == [1, 2]
     assert made == [0, 1, 2]
     assert list(one_ahead(iter([]))) == []

@@ -1,4 +1,4 @@
-"""The configs that users start from: each passes `check`, and its settings train, on small stand-ins."""
+"""Each config that users start from passes `check`, and its settings train on small stand-ins."""
 
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ STAND_INS = {
     "coco_1pct": "tiny_maskrcnn",
     "coco_dev_pretrained": "tiny_maskrcnn",
 }
-"""Config -> a small model of its kind."""
+"""Config -> a small model of the same family."""
 EXTRA_OF = {"lvis_mask2former_swin_b": "transformers", "coco_dev_pretrained": "efficientnet_lite_pytorch"}
 
 
 def small(name: str, generated: Path, more: dict[str, str]) -> Config:
-    """A config on the generated set, with nothing that must be downloaded."""
+    """A config on the generated set that needs no downloads."""
     if name in EXTRA_OF:
         pytest.importorskip(EXTRA_OF[name])
     data = {"labelled": "labelled.json", "images": "images", "validation": "val.json"}
@@ -46,7 +46,7 @@ def test_a_config_passes_check_with_its_own_models(name: str, generated: Path, t
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_configs_settings_train(name: str, generated: Path, tmp_path: Path) -> None:
-    """Two steps of teacher and student, with the config's optimizer, augmentation, losses and smoothing."""
+    """Teacher and student train for two steps with the config's optimizer, augmentation, losses and smoothing."""
     overrides = {"smoothing.embedder": str(tmp_path / "teacher")}
     for role in ("teacher", "student"):
         overrides |= {f"{role}.model": STAND_INS[name], f"{role}.model_options": "{}", f"{role}.min_size": "null"}

@@ -1,4 +1,4 @@
-"""Config: strict reading, clear refusals, resolved paths."""
+"""Configs are read strictly, refused with clear messages, and get absolute paths."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reading LVIS and COCO files: the real ones without loss, bad ones with a clear line."""
+"""LVIS and COCO files: real ones are read without loss, bad ones are refused with a clear message."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 
 
 def content():
-    """Two images, three categories with gaps between the ids, three annotations of which one is a crowd."""
+    """Two images, three categories with gaps between the ids, and three annotations, one of them a crowd."""
     return {
         "images": [
             {"id": 7, "file_name": "a.jpg", "height": 8, "width": 10},

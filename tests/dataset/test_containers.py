@@ -1,4 +1,4 @@
-"""Images in tar and Parquet files: read by many threads, without an index, and with little memory."""
+"""Images in tar and Parquet files are read by many threads, without an index, and with little memory."""
 
 import io
 import tarfile
@@ -81,7 +81,7 @@ def test_rows_in_order_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda row: reader.read(str(path), str(row), max_bytes=MAX_BYTES), range(2000)))
     assert found == [content_of(index) for index in range(2000)]
-    assert len(begun) < 10, "threads that are a little ahead don't begin the row group anew"
+    assert len(begun) < 10, "threads that are slightly ahead do not restart the row group"
 
 
 def test_names_without_a_place_are_looked_up(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decoding: every mode of pixel, and damaged files with their reasons."""
+"""Every pixel mode is decoded, and damaged files give their reasons."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def picture(height=20, width=30):
 
 
 def png_header(width, height):
-    """A PNG that only claims a size: to decode it would take width * height * 3 bytes."""
+    """A PNG that only claims a size. Decoding it would take width * height * 3 bytes."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -55,7 +55,7 @@ def test_modes(mode):
     image = picture().convert(mode)
     found = decode_image(encoded(image, kind), max_pixels=MAX_PIXELS)
     assert (found.shape, found.dtype) == ((20, 30, 3), np.uint8)
-    # YCbCr is stored by TIFF in its own rounding.
+    # With a tolerance, because TIFF rounds YCbCr differently.
     np.testing.assert_allclose(found.astype(int), np.asarray(image.convert("RGB")).astype(int), atol=4)
 
 
@@ -67,7 +67,7 @@ def test_cmyk_jpeg():
 
 
 def adobe_transform(content: bytes, value: int) -> bytes:
-    """A CMYK JPEG whose Adobe marker says how its four channels are to be understood: 0 as they are, 2 YCCK."""
+    """A CMYK JPEG whose Adobe marker gives the meaning of its four channels: 0 for CMYK, 2 for YCCK."""
     at = content.index(b"Adobe") + 11
     return content[:at] + bytes([value]) + content[at + 1 :]
 
@@ -75,7 +75,7 @@ def adobe_transform(content: bytes, value: int) -> bytes:
 def test_cmyk_jpeg_of_adobe_is_inverted_and_may_be_ycck():
     image = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
     content = encoded(image, "JPEG", quality=100)
-    assert b"Adobe" in content, "Pillow writes it as Adobe does"
+    assert b"Adobe" in content, "Pillow writes the marker as Adobe does"
     np.testing.assert_allclose(
         decode_image(adobe_transform(content, 0), max_pixels=MAX_PIXELS)[5, 5], [255, 0, 0], atol=3
     )
@@ -125,7 +125,7 @@ def test_16_bit_grey_is_scaled_not_clipped():
         assert (found == found[:, :, :1]).all()
 
 
-# A 2 x 3 image whose pixels are numbered, and what viewers make of it for each EXIF orientation (TIFF 6.0, page 36).
+# A 2 x 3 image of numbered pixels, and the displayed image for each EXIF orientation (TIFF 6.0, page 36).
 NUMBERED = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)
 DISPLAYED = {
     1: [[0, 40, 80], [120, 160, 200]],
@@ -219,14 +219,14 @@ def webp_bomb():
 
 
 def tiff_bomb():
-    """A file of 10 x 10 pixels in a tile of 60,000 x 60,000."""
+    """A TIFF of 10 x 10 pixels in a tile of 60,000 x 60,000."""
     tags = {256: 10, 257: 10, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 8}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0\x10\0\0\0" + b"\0" * 8 + struct.pack("<H", len(tags)) + entries + b"\0" * 4
 
 
 def gif_bomb():
-    """A screen of 1 x 1 whose first frame is 65,535 x 65,535."""
+    """A GIF with a screen of 1 x 1 pixels whose first frame has 65,535 x 65,535."""
     content = bytearray(encoded(Image.new("P", (1, 1)), "GIF"))
     at = content.index(b"\x2c", 13)
     content[at + 5 : at + 9] = b"\xff" * 4
@@ -262,8 +262,10 @@ def test_one_pixel_and_a_wrong_suffix(tmp_path):
 
 
 def test_nothing_is_written_to_the_log(tmp_path):
-    """In a process of its own, as pytest has its own filters of warnings. (libtiff still writes a line of its own to
-    the worker's log for each compressed TIFF that is damaged.)"""
+    """Decoding logs nothing. The test uses a separate process, because pytest sets its own filters of warnings.
+
+    libtiff still writes a line to the worker's log per damaged compressed TIFF.
+    """
     (tmp_path / "exif.jpg").write_bytes(encoded(picture(), "JPEG", exif=b"Exif\0\0MM\0\x2a\0\0\0\x08\xff\xff\xff\xff"))
     (tmp_path / "cut.tif").write_bytes(encoded(picture(), "TIFF")[:300])
     (tmp_path / "large.png").write_bytes(png_header(10_000, 9_500))

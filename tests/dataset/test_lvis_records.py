@@ -1,4 +1,4 @@
-"""Real LVIS records: their federated fields survive reading, writing and splitting, and matching understands them."""
+"""Federated fields of real LVIS records survive reading, writing and splitting, and matching honours them."""
 
 import json
 from collections import Counter
@@ -31,7 +31,7 @@ def annotated(shared_data: Callable[[str], Path]) -> AnnotatedSet:
 
 
 def federated_fields(content: dict[str, Any]) -> dict[int, tuple[list[int], ...]]:
-    """By image; the lists are sets, their order means nothing."""
+    """Federated fields by image. The lists are sorted, because their order has no meaning."""
     return {image["id"]: tuple(sorted(image[name]) for name in FIELDS) for image in content["images"]}
 
 
@@ -63,7 +63,7 @@ def test_category_frequencies_are_kept(records: dict[str, Any], annotated: Annot
 
 
 def test_groups_of_a_fit_are_those_of_the_training_set(records: dict[str, Any], annotated: AnnotatedSet) -> None:
-    """100 images make every class rare; where one category declares nothing, that is all that is known."""
+    """If one category declares no group, all groups come from the 100 images, and every class is rare."""
     theirs = {one["id"]: one["frequency"] for one in records["categories"]}
     groups = FitContext.of(annotated).frequency_groups
     assert dict(zip(annotated.category_ids.tolist(), groups.tolist(), strict=True)) == theirs
@@ -81,7 +81,8 @@ def test_frequency_groups_of_the_real_long_tail(shared_data: Callable[[str], Pat
 
 
 def test_matching_honours_real_records(records: dict[str, Any], annotated: AnnotatedSet) -> None:
-    """The truth as predictions is all correct; what is not there is wrong only where someone looked."""
+    """Predictions equal to the truth are all correct. A prediction of an absent class is wrong only where it was
+    verified."""
     truths = [annotated.ground_truth(row) for row in range(len(annotated))]
     perfect = {
         row: ImagePredictions(truth.class_indices, np.full(len(truth), 0.9), truth.masks)

@@ -1,4 +1,4 @@
-"""Repeat-factor sampling against the formula, and its exact resumption."""
+"""Repeat-factor sampling follows the formula and resumes exactly."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from raylabel.dataset.sampling import RepeatFactorSampler, class_repeat_factors,
 
 
 def test_factors_show_their_arithmetic():
-    # f_0 = 4/4, f_1 = 1/4; with t = 0.5: r_0 = max(1, sqrt(.5)) = 1, r_1 = sqrt(.5 / .25) = 1.4142.
+    # f_0 = 4/4, f_1 = 1/4; with t = 0.5: r_0 = max(1, sqrt(0.5)) = 1, r_1 = sqrt(0.5 / 0.25) = 1.4142.
     image_classes = [np.array([0]), np.array([0, 0]), np.array([0, 1, 1]), np.array([0])]
     np.testing.assert_allclose(repeat_factors(image_classes, 3, 0.5), [1, 1, np.sqrt(2), 1])
     np.testing.assert_array_equal(repeat_factors(image_classes, 3, 0.0), np.ones(4))
@@ -30,7 +30,7 @@ def test_factors_hold_their_promises(image_classes: list[list[int]], threshold: 
     assert (of_class >= 1).all()
     counts = np.array([sum(index in classes for classes in image_classes) for index in range(6)])
     seen = np.flatnonzero(counts)
-    assert (np.diff(of_class[seen][np.argsort(counts[seen], kind="stable")]) <= 1e-12).all(), "rarer is never less"
+    assert (np.diff(of_class[seen][np.argsort(counts[seen], kind="stable")]) <= 1e-12).all(), "rarer is not drawn less"
     for classes, factor in zip(image_classes, of_image, strict=True):
         assert factor == max([1.0, *(of_class[index] for index in classes)])
     assert (repeat_factors(arrays, 6, threshold / 2) <= of_image).all()

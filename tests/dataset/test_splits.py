@@ -1,4 +1,4 @@
-"""Splits by hash: a partition, stable when images are added."""
+"""Splits by hash are partitions, and stay stable when images are added."""
 
 from itertools import chain
 
@@ -41,7 +41,7 @@ def test_adding_images_moves_none():
 
 
 def test_known_parts():
-    """The hash is part of the contract: a run that is resumed elsewhere must find the same split."""
+    """The hash is part of the contract, because a run resumed on another machine must find the same split."""
     parts = ids(split_by_hash(annotated_set([*range(12), "12", "a/é.jpg"]), FRACTIONS, seed=1))
     assert parts == KNOWN
 

@@ -1,4 +1,4 @@
-"""Runs and pools on an object store that speaks S3, on good days and on bad ones."""
+"""Runs and pools on an S3 store that works, fails or hangs."""
 
 import io
 import os
@@ -29,7 +29,7 @@ MIB = 2**20
 
 @pytest.fixture
 def proxy(s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyProxy]:
-    """All requests go through it; waits between tries are short."""
+    """A failing proxy for all requests, with short waits between tries."""
     monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(retries, "LONGEST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("raylabel.files.file_systems._S3_ATTEMPTS", 1)
@@ -132,7 +132,7 @@ def test_what_is_not_there_is_missing_not_an_error_of_the_store(s3_bucket: str) 
 
 
 def test_an_upload_that_fails_is_never_seen(s3_bucket: str, proxy: FlakyProxy) -> None:
-    """In several parts too: a stream that is closed after an error would publish what came before."""
+    """Also holds for uploads in parts, where a stream closed after an error would publish the earlier parts."""
     uri = f"{s3_bucket}/large.bin"
     storage.commit_bytes(uri, b"before")
     proxy.down_after = 0
@@ -172,7 +172,7 @@ def test_what_fails_for_a_moment_is_tried_again(s3_bucket: str, proxy: FlakyProx
     assert len(storage.list_files(f"{s3_bucket}/many")) == 5
     file = StoredFile(f"{s3_bucket}/large.bin")
     assert [file.read_at(10, MIB * part) for part in range(12)] == [content[MIB * p :][:10] for p in range(12)]
-    proxy.fail_every = 7  # to delete an object takes four requests
+    proxy.fail_every = 7  # because deleting an object takes four requests
     storage.move_folder(f"{s3_bucket}/many", f"{s3_bucket}/aside")
     assert len(storage.list_files(f"{s3_bucket}/aside")) == 5
     storage.remove(f"{s3_bucket}/aside")
@@ -193,7 +193,7 @@ def test_a_store_that_does_not_answer_is_given_up_soon(
 
 
 def test_closing_a_stream_after_an_error_publishes_what_there_was(s3_bucket: str) -> None:
-    """Why `commit_bytes` uses no `with` on object stores: if this changes, it may."""
+    """The reason why `commit_bytes` uses no `with` on object stores. It may use one if this test fails."""
     file_system, path = storage.open_uri(f"{s3_bucket}/partial.bin")
     with suppress(KeyboardInterrupt), file_system.open_output_stream(path) as stream:
         stream.write(b"half")

@@ -1,4 +1,4 @@
-"""Storage: commits appear whole or not at all, folders list in order, paths and URIs are the same thing."""
+"""Commits appear whole or not at all, folders list in order, and paths and URIs behave alike."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from raylabel.files.retries import retried
 
 @pytest.fixture(params=["path", "uri"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The same folder as a path and as a URI."""
+    """The same folder, as a path and as a URI."""
     return str(tmp_path) if request.param == "path" else tmp_path.as_uri()
 
 
@@ -46,7 +46,7 @@ def test_a_commit_that_is_interrupted_leaves_the_file_as_it_was(
         storage.commit_bytes(uri, b"after")
     monkeypatch.undo()
     assert storage.read_bytes(uri) == b"before"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"], "nothing is left over"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"], "no temporary file is left"
 
 
 def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_file_systems_of_fsspec() -> None:
 
 
 def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is busy is asked again; what it does not have, or give, is no fault of the network."""
+    """Requests to a busy server are retried. A missing or forbidden file is not."""
     monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
     statuses = {"/busy.jpg": [503, 429, 200], "/gone.jpg": [404], "/secret.jpg": [403], "/down.jpg": [500] * 6}
 
@@ -135,7 +135,7 @@ def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
             self.wfile.write(b"image")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -145,7 +145,7 @@ def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, kind in {"gone": FileNotFoundError, "secret": PermissionError, "down": StorageError}.items():
             with pytest.raises(kind):
                 storage.read_bytes(f"{url}/{name}.jpg")
-        assert not any(statuses.values()), "each as often as expected"
+        assert not any(statuses.values()), "each URL is requested as often as expected"
     finally:
         server.shutdown()
         server.server_close()

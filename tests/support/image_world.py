@@ -1,4 +1,4 @@
-"""Simulated detectors on simulated images: detections of one image share its topic and its difficulty."""
+"""Simulated detectors on simulated images. Detections of one image share its topic and its difficulty."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ FLAT = np.full(NUM_CLASSES, 1 / NUM_CLASSES)
 def detect(
     rng: np.random.Generator, num_images: int, class_shares: NDArray[np.float64], *, is_blurred: bool = False
 ) -> Detections:
-    """Detections of images that are drawn independently; `outcomes` are the truth.
+    """Simulate detections of independent images; `outcomes` are the truth.
 
-    An image has a negative binomial number of objects (mean 6) of a few classes, which its topic chooses around
-    `class_shares`, and a Poisson number (mean 3) of false detections of any class. A false one has a lower score, and
-    all scores of an image are raised or lowered together. With `is_blurred`, all scores of objects are lower.
+    An image has a negative binomial number of objects (mean 6) of a few classes. Its topic chooses these classes around
+    `class_shares`. It also has a Poisson number (mean 3) of false detections of any class. False detections have lower
+    scores. All scores of an image are raised or lowered together. With `is_blurred`, all scores of objects are lower.
     """
     num_objects = rng.negative_binomial(2.0, 0.25, num_images)
     num_false = rng.poisson(3.0, num_images)

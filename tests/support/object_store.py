@@ -1,4 +1,4 @@
-"""An S3-speaking server on loopback, and a proxy in front of it that fails and hangs as a store on a bad day does."""
+"""An S3 server on loopback, and a proxy in front of it that fails and hangs like an overloaded store."""
 
 import http.client
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
-# What a user of such a store sets; the keys are not checked.
+# Variables that a user of such a store sets. The server does not check the keys.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -24,7 +24,7 @@ CREDENTIALS = {
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Start moto's server in a process of its own; yields its endpoint, such as http://127.0.0.1:12345."""
+    """Start moto's server in a separate process, and yield its endpoint, such as http://127.0.0.1:12345."""
     port = _free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -43,7 +43,7 @@ def s3_server() -> Iterator[str]:
 
 
 def make_bucket(endpoint: str, name: str) -> None:
-    """Create an empty bucket, past the code under test."""
+    """Create an empty bucket without the code under test."""
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT"), timeout=30).close()
 
 
@@ -66,13 +66,13 @@ def _wait_for(url: str, *, seconds: float = 60) -> None:
 
 
 class FlakyProxy:
-    """Hands requests on, but answers every `fail_every`th with 503 and leaves every `hang_every`th without an answer.
+    """A proxy that answers every `fail_every`th request with 503 and never answers every `hang_every`th.
 
     Attributes:
-        endpoint: where it listens.
-        num_requests, num_failed, num_hung: what it has seen and done.
-        fail_every: may be changed.
-        down_after: after so many requests answer everything with 503.
+        endpoint: URL of the proxy.
+        num_requests, num_failed, num_hung: counts of all, failed and hung requests.
+        fail_every: period of failed requests; may be changed.
+        down_after: number of requests after which every request fails with 503; None for never.
     """
 
     def __init__(self, target: str, *, fail_every: int = 0, hang_every: int = 0, hang_seconds: float = 30) -> None:
@@ -99,7 +99,7 @@ class FlakyProxy:
         self._server.server_close()
 
     def fate(self) -> str:
-        """What becomes of the next request: "pass", "fail" or "hang"."""
+        """Decide the next request's fate: "pass", "fail" or "hang"."""
         with self._lock:
             self.num_requests += 1
             if self._hang_every and self.num_requests % self._hang_every == 0:
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            with suppress(ConnectionError):  # a client that has given up
+            with suppress(ConnectionError):  # because the client may have given up
                 self.wfile.write(content)
 
     def _body(self) -> bytes:
@@ -161,4 +161,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""Every kind of pool lists the same images, which can all be read."""
+"""Every kind of pool lists the same images, and all of them can be read."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def list_pool(uri):
-    """Sorted, as the shard manifest does."""
+    """Images of the pool, sorted as in the shard manifest."""
     return sorted(iter_pool(uri), key=lambda image: image.image_id)
 
 
@@ -77,7 +77,7 @@ def test_tar(folder, tmp_path):
         add_member(tar, "sub/._a.png", b"what a Mac adds")
     images = list_pool(str(path))
     assert ids(images) == NAMES
-    assert images[0].uri.startswith(f"{path}#a.png@"), "its place in the tar, so that it is read without an index"
+    assert images[0].uri.startswith(f"{path}#a.png@"), "the reference has the place, so reading needs no index"
     assert values(images) == [0, 1, 2, 3]
 
 
@@ -221,12 +221,12 @@ def test_of_a_webdataset_sample_the_image_is_listed(tmp_path):
         for name in names:
             add_member(tar, name, b"")
     listed = ["./3.png", "a/1.jpg", "a/2.left.jpg", "a/2.right.jpg", "b/1.mask.png"]
-    assert ids(list_pool(str(path))) == listed, "of a sample without a plain image all are"
+    assert ids(list_pool(str(path))) == listed, "a sample without a plain image keeps all its images"
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Ten tars of one image each, and a file that is none."""
+    """Ten tars of one image each, and a file that is no tar."""
     folder = tmp_path / "sets" / "train"
     folder.mkdir(parents=True)
     for number in range(8, 18):
@@ -262,7 +262,7 @@ def test_patterns(shards, tmp_path, pattern, numbers):
     start = next(start for key, start in prefix.items() if pattern.startswith(key))
     assert ids(images) == [f"{start}shard-{number:03d}.tar/x.png" for number in numbers]
     if pattern == "sets/train/*":
-        assert images == list_pool(str(shards)), "the same ids as those of the folder"
+        assert images == list_pool(str(shards)), "ids are those of the folder"
 
 
 def test_a_shard_that_braces_name_must_be_there(shards):
@@ -299,7 +299,7 @@ def test_what_leads_out_of_the_pool_is_listed_and_refused(folder, tmp_path):
     assert refusals(folder / "x.tar") == {"../a.png": OUTSIDE, "/etc/a.png": OUTSIDE, "b/../c.png": None}
     absolute = str(tmp_path / "secret.png")
     (folder / "list.txt").write_text(absolute)
-    assert refusals(folder / "list.txt") == {absolute: None}, "who writes a manifest may name what they like"
+    assert refusals(folder / "list.txt") == {absolute: None}, "a manifest may name any absolute path"
 
 
 def test_names_that_are_not_utf8_are_listed_and_refused(tmp_path):
@@ -330,7 +330,7 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """`s3://` is a folder, reached with options only."""
+    """Stand-in for `s3://`: a folder that needs options in its URI."""
 
     def open_uri(uri, **options):
         if not uri.startswith("s3://"):

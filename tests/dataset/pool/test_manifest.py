@@ -1,4 +1,4 @@
-"""The shard manifest: shards that do not depend on the order of listing, and a pool that grows by new shards only."""
+"""Shards do not depend on the order of listing, and a growing pool only adds shards."""
 
 import json
 from collections.abc import Iterable
@@ -153,7 +153,7 @@ def names_of_prefix(root: Path, numbers: Iterable[int]) -> str:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`s3://` is a folder that, as a store, can only be asked for one level at a time."""
+    """Stand-in for `s3://`: a folder that, like a store, lists one level per request."""
 
     def open_uri(uri: str, **options: object) -> tuple[fs.FileSystem, str]:
         if uri.startswith("s3://"):

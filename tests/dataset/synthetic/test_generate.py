@@ -1,4 +1,4 @@
-"""The generated set: long-tailed, federated, deterministic, and what its files say is what its images show."""
+"""The generated set is long-tailed, federated and deterministic, and its files describe its images."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ FILES = ("labelled", "calibration", "val", "calibration_full", "pool_truth")
 
 @pytest.fixture(scope="module")
 def default_set(tmp_path_factory):
-    """The default set of 24 classes at half the side, which halves the time."""
+    """The default set of 24 classes at half the image side, because that halves the time."""
     out = tmp_path_factory.mktemp("generated")
     sizes = generate(out, image_size=64)
     read = {
@@ -138,11 +138,11 @@ def test_again_in_the_same_folder(tmp_path):
     before = digests(tmp_path)
     stamp = (tmp_path / "labelled.json").stat().st_mtime_ns
     generate(tmp_path, num_images=24, num_classes=6, image_size=64)
-    assert (tmp_path / "labelled.json").stat().st_mtime_ns == stamp, "a finished set is left as it is"
+    assert (tmp_path / "labelled.json").stat().st_mtime_ns == stamp, "a finished set is left unchanged"
     (tmp_path / "labelled.json").unlink()
     (tmp_path / "generated.json").write_text("{}")
     generate(tmp_path, num_images=24, num_classes=6, image_size=64)
-    assert digests(tmp_path) == before, "an interrupted one is made again"
+    assert digests(tmp_path) == before, "an interrupted set is generated again"
     generate(tmp_path, num_images=20, num_classes=6, image_size=64)
     assert len(list(iter_pool(str(tmp_path / "pool")))) + len(list((tmp_path / "images").iterdir())) == 20
 
@@ -195,7 +195,7 @@ def test_rare_classes_lose_no_annotation():
     federated = federate(classes_by_image, 3, [0])
     annotated = [[classes_by_image[row][index] for index in one.kept] for row, one in enumerate(federated)]
     assert sum(1 in of_image for of_image in annotated) == 6
-    assert sum(0 in of_image for of_image in annotated) == 19, "5 % of 20 images"
+    assert sum(0 in of_image for of_image in annotated) == 19, "5% of 20 images"
     assert sum(2 in one.negative_classes for one in federated) == 6
 
 
@@ -210,7 +210,7 @@ def test_every_shape_can_be_drawn_in_its_hue():
 
 
 def test_hues_can_be_told_apart_within_their_overlap():
-    """The mean colour of red and of cyan discs lies on either side of grey."""
+    """The mean colours of red and cyan discs lie on opposite sides of grey."""
     rng = np.random.default_rng(1)
     for one, channel_is_larger in ((synthetic_classes(24)[0], True), (synthetic_classes(24)[2], False)):
         colors = []
