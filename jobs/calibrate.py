@@ -1,4 +1,4 @@
-"""Measure and correct the teacher's confidence, as a Ray job.
+"""Measure and correct the teacher's confidence as a Ray job.
 
 ray job submit --working-dir . -- python jobs/calibrate.py CONFIG --out URI [--a.b VALUE ...]
 """

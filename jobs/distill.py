@@ -1,4 +1,4 @@
-"""Train the student on labels and pseudo-labels, as a Ray job.
+"""Train the student on labels and pseudo-labels as a Ray job.
 
 ray job submit --working-dir . -- python jobs/distill.py CONFIG --out URI [--a.b VALUE ...]
 """

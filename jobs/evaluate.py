@@ -1,4 +1,4 @@
-"""Evaluate teacher, student and baseline, as a Ray job.
+"""Evaluate teacher, student and baseline as a Ray job.
 
 ray job submit --working-dir . -- python jobs/evaluate.py CONFIG --out URI [--a.b VALUE ...]
 """

@@ -1,4 +1,4 @@
-"""Label the pool, as a Ray job; submit it again to go on after an interruption.
+"""Label the pool as a Ray job. Submit the job again to continue after an interruption.
 
 ray job submit --working-dir . -- python jobs/label.py CONFIG --out URI [--a.b VALUE ...]
 """

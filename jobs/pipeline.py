@@ -1,4 +1,4 @@
-"""Every stage, as a Ray job; submit it again to go on after an interruption.
+"""Run every stage as a Ray job. Submit the job again to continue after an interruption.
 
 ray job submit --working-dir . -- python jobs/pipeline.py CONFIG --out URI [--a.b VALUE ...]
 """

@@ -1,4 +1,4 @@
-"""Class prototypes of the labelled set, as a Ray job.
+"""Compute the class prototypes of the labelled set as a Ray job.
 
 ray job submit --working-dir . -- python jobs/prototypes.py CONFIG --out URI [--a.b VALUE ...]
 """

@@ -1,4 +1,4 @@
-"""Write the report of a run, as a Ray job.
+"""Write the report of a run as a Ray job.
 
 ray job submit --working-dir . -- python jobs/report.py CONFIG --out URI [--a.b VALUE ...]
 """

@@ -1,4 +1,4 @@
-"""Train the teacher, as a Ray job.
+"""Train the teacher as a Ray job.
 
 ray job submit --working-dir . -- python jobs/teacher.py CONFIG --out URI [--a.b VALUE ...]
 """
