@@ -1,4 +1,4 @@
-"""The scripts of jobs/: one a stage, each handing its arguments to the command line."""
+"""The scripts of jobs/: one per stage, and each passes its arguments to the command line."""
 
 import runpy
 import subprocess

@@ -55,7 +55,7 @@ class Config:
             raise InputError("teacher.steps: 0 needs teacher.weights, because nothing else makes the teacher")
         if self.teacher.steps == 0 and self.calibration.folds:
             raise InputError(
-                f"calibration.folds must be 0 with teacher.steps: 0, because no teacher of a fold is trained, got "
+                f"calibration.folds must be 0 where teacher.steps is 0, because no teacher of a fold is trained, got "
                 f"{self.calibration.folds}"
             )
         is_warmed_up = self.smoothing.embedder is None and self.teacher.weights is None

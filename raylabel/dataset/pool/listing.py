@@ -169,4 +169,4 @@ def _sample_key(member: TarMember) -> tuple[str, str]:
 
 def _refuse_compressed(uri: str) -> None:
     if _COMPRESSED_TAR.fullmatch(uri):
-        raise InputError(f"{uri}: a compressed tar cannot be read image by image. Uncompress it to .tar.")
+        raise InputError(f"{uri}: a compressed tar can't be read image by image. Uncompress it to .tar.")

@@ -181,8 +181,8 @@ def test_missing_members(tmp_path):
         ("pool.parquet", b"no parquet", "not readable as Parquet"),
         ("pool.tar", b"no tar" * 200, "not readable as an uncompressed tar"),
         ("pool.zip", b"", "must be a folder, a pattern or one of"),
-        ("pool.tar.gz", b"", "compressed tar cannot be read"),
-        ("pool.tgz", b"", "compressed tar cannot be read"),
+        ("pool.tar.gz", b"", "compressed tar can't be read"),
+        ("pool.tgz", b"", "compressed tar can't be read"),
     ],
 )
 def test_bad_pools(tmp_path, name, content, message):
