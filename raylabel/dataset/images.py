@@ -55,7 +55,7 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
             orientation = _orientation(image) if isinstance(image, TiffImageFile) else 1
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
-                # Undo or keep the turn, because Pillow has already turned a TIFF.
+                # Turned back unless displayed, because Pillow has already turned a TIFF.
                 return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
             return _turned(pixels_HW3, _orientation(image)) if as_displayed else pixels_HW3
     except ImageError:

@@ -38,7 +38,7 @@ def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int
 
     There are at most `TRIES` tries, and no wait starts later than `PATIENCE_SECONDS` after the first try. A store that
     never answers thus ends the work in less than two minutes. The longest wait doubles with each try. Each wait is
-    drawn at random up to it, so that workers do not return all at once.
+    drawn at random between half of it and all of it, so that workers do not return at once.
 
     Args:
         operation: the call; it may have taken effect although it failed.
