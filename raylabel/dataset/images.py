@@ -24,7 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Limited because each scan of a progressive JPEG visits all pixels, and a scan of a few bytes suffices. 500 scans keep
 # a CPU busy for 20 seconds, and 50,000 scans fit into 3 MB. Encoders write about ten.
 MAX_JPEG_SCANS = 100
-_BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20
+_BYTES_PER_PIXEL, _OTHER_BYTES = 8, 16 * 2**20
 
 # A pool of millions has many odd files. Pillow's warnings are silenced, because each reason already tells the fault.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -136,7 +136,7 @@ class ImageReader:
 
     def read_bytes(self, uri: str) -> bytes:
         """Read the encoded image. Raises the same errors as `read`."""
-        max_bytes = _BYTES_A_PIXEL * self.max_pixels + _OTHER_BYTES
+        max_bytes = _BYTES_PER_PIXEL * self.max_pixels + _OTHER_BYTES
         reference = split_reference(uri)
         try:
             if reference:

@@ -29,8 +29,8 @@ from raylabel.files.stored_file import StoredFile
 
 MANIFEST = "manifest.json"
 
-_SHARDS_A_PART = 256
-_IMAGES_A_PART = 262_144
+_SHARDS_PER_PART = 256
+_IMAGES_PER_PART = 262_144
 """A part is full at the first of the two limits. They keep its footer small for workers, and its content for the
 driver."""
 
@@ -236,7 +236,7 @@ def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage],
     with pq.ParquetWriter(
         buffer, POOL_IMAGES, compression="zstd", use_dictionary=False, write_statistics=False
     ) as writer:
-        while num_shards < _SHARDS_A_PART and num_images < _IMAGES_A_PART:
+        while num_shards < _SHARDS_PER_PART and num_images < _IMAGES_PER_PART:
             shard = images_to_table(islice(images, manifest.shard_size))
             if not shard.num_rows:
                 break
