@@ -1,8 +1,8 @@
-"""Masks encoded in their boxes against pasting and pycocotools; post-processing against the model's forward pass.
+"""Time of encoding masks by box against pasting and pycocotools, and of post-processing against a forward pass.
 
     python benchmarks/mask_encoding.py
 
-Shortest CPU-seconds of one thread, in turns. All encodings are checked to be the same bytes.
+Figures are the shortest CPU seconds on one thread, measured in turns. All encodings must have the same bytes.
 """
 
 import time
@@ -65,12 +65,12 @@ def main() -> None:
     instances = _instances(found[0], (480, 640), (480, 640))
     print(
         f"MobileNet: forward {1000 * ahead:.0f} ms, post-processing of {len(instances)} instances "
-        f"(mean {instances.mask_areas.mean():.0f} pixels) {1000 * after:.1f} ms, {after / ahead:.3f} of it"
+        f"(mean {instances.mask_areas.mean():.0f} pixels) {1000 * after:.1f} ms, {after / ahead:.3f} of that"
     )
 
 
 def alternating(first: Callable[[], Any], second: Callable[[], Any], repeats: int = 15) -> tuple[float, float]:
-    """Shortest CPU-seconds of each, in turns."""
+    """Measure both in turns and return the shortest CPU seconds of each."""
     best = [np.inf, np.inf]
     for _ in range(repeats):
         for place, work in enumerate((first, second)):

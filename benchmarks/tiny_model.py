@@ -1,8 +1,8 @@
-"""Steps and predictions a second of the tiny model on one CPU thread: 128 px, batches of 8, 5 objects an image.
+"""Steps and predictions per second of the tiny model on one CPU thread: 128 px, batches of 8, 5 objects per image.
 
-Several ways of computing the same side by side.
+Compares several ways to compute the same results.
 
-OMP_NUM_THREADS=1 python benchmarks/tiny_model.py
+    OMP_NUM_THREADS=1 python benchmarks/tiny_model.py
 """
 
 import statistics
@@ -21,7 +21,7 @@ SIZE, BATCH, OBJECTS, CLASSES = 128, 8, 5, 24
 
 
 def target(generator: torch.Generator) -> Target:
-    """Boxes filled as masks, of 20 to 38 pixels."""
+    """Draw boxes of 20 to 38 pixels whose masks fill them."""
     corners = torch.rand(OBJECTS, 2, generator=generator) * 90
     boxes_xyxy = torch.cat([corners, corners + 20 + torch.rand(OBJECTS, 2, generator=generator) * 18], dim=1)
     masks = torch.zeros(OBJECTS, SIZE, SIZE, dtype=torch.bool)
@@ -32,7 +32,7 @@ def target(generator: torch.Generator) -> Target:
 
 
 def with_torchvisions_layers(segmenter: Segmenter) -> None:
-    """What the light heads compute in an order of their own, in torchvision's and torch's."""
+    """Replace the light heads' pooling and mask layers by torchvision's and torch's."""
     heads = segmenter.roi_heads
     heads.box_roi_pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=1)
     heads.mask_roi_pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=10, sampling_ratio=1)
@@ -40,7 +40,7 @@ def with_torchvisions_layers(segmenter: Segmenter) -> None:
 
 
 class Training:
-    """Steps of one way of computing, all on the same images."""
+    """One way to compute training steps, on fixed images."""
 
     def __init__(self, *, plain: bool = False, fused: bool = True, channels_last: bool = False, bf16: bool = False):
         torch.manual_seed(0)
@@ -57,7 +57,7 @@ class Training:
         self.bf16 = bf16
 
     def step(self, terms: frozenset[LossTerm] = LOSS_TERMS) -> None:
-        """Forward, backward and optimizer."""
+        """Run forward, backward and optimizer once."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
             loss = torch.stack(list(self.segmenter.losses(self.images, self.targets, terms=terms).values())).sum()
         self.optimizer.zero_grad()
@@ -65,12 +65,12 @@ class Training:
         self.optimizer.step()
 
     def predict(self) -> None:
-        """The images as a batch."""
+        """Predict the images as one batch."""
         self.segmenter.predict(self.images, score_threshold=0.05, max_per_image=100)
 
 
 def rates(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Calls a second of CPU time (one thread: what a quiet machine would take), the median of interleaved rounds."""
+    """Measure calls per second of one thread's CPU time: the median of interleaved rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 2):
         for name, work in works.items():
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def print_rates(what: str, works: dict[str, Callable[[], object]], num: int = 1) -> None:
-    """A line a way, with its ratio to the first."""
+    """Print one line per way, with its ratio to the first."""
     print(what)
     found = rates(works, rounds=30)
     for name, rate in found.items():

@@ -1,7 +1,8 @@
-"""Masks that are known in their boxes only, encoded as COCO's runs of the whole image, without ever making the image.
+"""COCO run lengths of masks that are given inside boxes, computed without making the whole image.
 
-Most instances fill a small part of their image. Work that grows with the box, and all masks of an image in one go, is
-an order of magnitude faster than pasting each into an image and encoding that (`benchmarks/mask_encoding.py`).
+Most instances fill a small part of their image. The work here grows with the boxes, and all masks of an image are
+encoded together. That is an order of magnitude faster than pasting each mask into an image and encoding the image
+(`benchmarks/mask_encoding.py`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +14,17 @@ from numpy.typing import NDArray
 from raylabel.masks.rle import Rle
 
 _PIXELS_AT_A_TIME = 1 << 22
-"""Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
+"""Large enough to make NumPy calls cheap, small enough for the arrays to stay in the cache."""
 
 
 def encode_boxes(
     boxes: Sequence[NDArray[np.bool_]], corners: Sequence[tuple[int, int]], image_size_hw: tuple[int, int]
 ) -> list[Rle]:
-    """Encode masks of one image, bit by bit as pycocotools encodes the whole image with the mask in its place.
+    """Encode the masks of one image to the same bytes as pycocotools encodes whole images.
 
     Args:
-        boxes: N boolean arrays of any shapes (h, w), also empty ones; outside of them the masks are background.
-        corners: top and left of each box; boxes lie inside of the image.
+        boxes: N boolean arrays of any shapes (h, w), empty ones too. Masks are background outside their boxes.
+        corners: top and left of each box. Boxes lie inside the image.
         image_size_hw: height and width of the image.
     """
     if not boxes:
@@ -38,7 +39,7 @@ def encode_boxes(
 
 
 def _cuts(sizes: Sequence[int]) -> Iterator[int]:
-    """Ends of parts of at most _PIXELS_AT_A_TIME, or of a single mask."""
+    """Cut masks into parts of at most _PIXELS_AT_A_TIME pixels or of one mask, and yield the end of each part."""
     total = 0
     for place, size in enumerate(sizes):
         if total and total + size > _PIXELS_AT_A_TIME:
@@ -51,11 +52,10 @@ def _cuts(sizes: Sequence[int]) -> Iterator[int]:
 def _edges(
     boxes: Sequence[NDArray[np.bool_]], corners: Sequence[tuple[int, int]], image_height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where foreground begins and ends in turn, in column-major pixels of the image, and how many edges a mask has."""
+    """Find the column-major pixels of the image where foreground starts and ends, and the number of edges per mask."""
     heights, widths = (np.array([box.shape[axis] for box in boxes], dtype=np.int64) for axis in (0, 1))
     tops, lefts = np.array(corners, dtype=np.int64).T
-    # Column after column, each with a pixel of background behind it: so foreground ends with its column at the latest,
-    # and every beginning has an end.
+    # One background pixel follows each column, so that foreground ends with its column and every start has an end.
     offsets = np.concatenate([[0], np.cumsum(widths * (heights + 1))])
     columns = np.zeros(offsets[-1] + 1, dtype=bool)
     for box, offset in zip(boxes, (offsets + 1).tolist(), strict=False):
@@ -68,7 +68,7 @@ def _edges(
     edges = within + np.repeat(lefts * image_height + tops, num_edges)
     edges += column * np.repeat(image_height - heights - 1, num_edges)
     if image_height in heights:
-        # Foreground may go on from the end of one column at the beginning of the next: that is no edge.
+        # Foreground may continue from the end of one column to the start of the next, so remove these edges.
         masks = np.repeat(np.arange(len(boxes)), num_edges)
         joined = np.flatnonzero((edges[1:] == edges[:-1]) & (masks[1:] == masks[:-1]))
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))
@@ -79,12 +79,12 @@ def _edges(
 def _runs(
     edges: NDArray[np.int64], num_edges: NDArray[np.int64], num_pixels: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lengths of the runs of all masks, background first, and how many a mask has."""
+    """Compute the run lengths of all masks, background first, and the number of runs per mask."""
     ends = np.cumsum(num_edges)
     reaches_end = np.zeros(len(num_edges), dtype=bool)
     has_edges = num_edges > 0
     reaches_end[has_edges] = edges[ends[has_edges] - 1] == num_pixels
-    # A mask's last run ends with the image, which is an edge already where foreground reaches it.
+    # The last run ends with the image. Foreground that reaches the end of the image has that edge already.
     num_runs = num_edges + ~reaches_end
     bounds = np.insert(edges, ends[~reaches_end], num_pixels)
     runs = np.diff(bounds, prepend=0)
@@ -94,15 +94,17 @@ def _runs(
 
 
 def _compress(runs: NDArray[np.int64], num_runs: NDArray[np.int64]) -> list[bytes]:
-    """The bytes of each mask.
+    """Compress the runs of each mask to bytes.
 
-    Source: the format of `rleToString` in pycocotools' maskApi.c: from the fourth run on the difference to the run two
-        before, 5 bits a byte, lowest first, the highest of the last ones the sign, with a bit for "more follows".
+    From the fourth run on, a run is stored as its difference to the run two before. Each byte holds 5 bits, lowest
+    first, and one bit for "more follows". The highest of the last 5 bits is the sign.
+
+    Source: `rleToString` in pycocotools' maskApi.c.
     """
     ends = np.cumsum(num_runs)
     values = runs.copy()
     values[2:] -= runs[:-2]
-    # The first three runs of each mask are written as they are.
+    # The first three runs of each mask are stored unchanged.
     as_they_are = ((ends - num_runs)[:, None] + np.arange(3)).ravel()
     as_they_are = as_they_are[(np.arange(3) < num_runs[:, None]).ravel()]
     values[as_they_are] = runs[as_they_are]

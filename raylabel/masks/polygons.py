@@ -1,4 +1,4 @@
-"""Outlines of masks, for formats that know polygons only."""
+"""Outlines of masks, for formats that only have polygons."""
 
 import numpy as np
 from contourpy import contour_generator
@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 
 
 def mask_polygon(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """One closed polygon around all parts of a mask, its holes left out.
+    """Draw one closed polygon around all parts of a mask, without its holes.
 
-    Parts and holes are joined by cuts of no width at their nearest points. Corners are cut by half a pixel, so very
-    small masks shrink.
+    Cuts of zero width join parts and holes at their nearest points. Corners lose half a pixel, so very small masks
+    shrink.
 
     Args:
         mask_HW: (H, W) bool.
 
     Returns:
-        (P, 2) x, y in pixels, the pixel in row r and column c covering [c, c + 1] x [r, r + 1]; (0, 2) for an empty
-        mask. The last point is joined to the first.
+        (P, 2) x, y in pixels; (0, 2) for an empty mask. The pixel in row r and column c covers [c, c + 1] x
+        [r, r + 1]. The last point connects to the first.
     """
-    # Padded so that contours close at the border; a sample sits at its pixel's middle, hence 0.5 less the padding.
+    # Padded, because contours must close at the border. Samples sit at pixel centres, hence 0.5 minus the padding.
     contours = contour_generator(z=np.pad(mask_HW.astype(np.float64), 1)).lines(0.5)
     rings = [_without_collinear(np.asarray(contour)[:-1] - 0.5) for contour in contours]
     if not rings:

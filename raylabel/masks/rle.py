@@ -1,7 +1,7 @@
 """Masks as COCO run-length encodings: conversion, areas, overlap.
 
-A mask is kept as compressed RLE everywhere outside of a model, `{"size": [height, width], "counts": bytes}`, and is
-decoded only where pixels are needed.
+Outside models every mask is a compressed RLE, `{"size": [height, width], "counts": bytes}`. Masks are decoded only
+where pixels are needed.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,26 @@ from pycocotools import mask as coco_mask
 from raylabel.masks.rle_check import RunsError, check_runs
 
 _RLES_AT_A_TIME = 1000
-"""Enough to make numpy's calls cheap, few enough for its arrays to stay in the cache."""
+"""Large enough to make NumPy calls cheap, small enough for the arrays to stay in the cache."""
 
 
 class Rle(TypedDict):
-    """COCO's compressed run-length encoding of one mask (column-major runs)."""
+    """COCO's compressed run-length encoding of one mask, with column-major runs."""
 
     size: list[int]
     counts: bytes
 
 
 def encode_masks(masks_NHW: NDArray[Any]) -> list[Rle]:
-    """Encode binary masks of shape (N, H, W)."""
+    """Encode binary masks of shape (N, H, W) as compressed RLE.
+
+    Examples:
+        >>> import numpy as np
+        >>> masks = np.zeros((1, 4, 6), dtype=bool)
+        >>> masks[0, 1:3, 2:5] = True
+        >>> encode_masks(masks)
+        [{'size': [4, 6], 'counts': b'9220003'}]
+    """
     if len(masks_NHW) == 0:
         return []
     columns_HWN = np.asfortranarray(masks_NHW.astype(np.uint8).transpose(1, 2, 0))
@@ -33,7 +41,7 @@ def encode_masks(masks_NHW: NDArray[Any]) -> list[Rle]:
 
 
 def decode_masks(masks: Sequence[Rle], image_size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Decode to a boolean array of shape (N, H, W); (0, H, W) for no mask."""
+    """Decode to a boolean array of shape (N, H, W), or (0, H, W) without masks."""
     if not masks:
         return np.zeros((0, *image_size_hw), dtype=bool)
     return coco_mask.decode(list(masks)).transpose(2, 0, 1).astype(bool)
@@ -44,11 +52,12 @@ def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int], *, 
 
     Args:
         segmentation: list of polygons `[x0, y0, x1, y1, ...]`, or a dict with `size` and `counts`.
-        image_size_hw: size of the image, which an RLE must have.
-        check: whether to check the runs of a compressed RLE; one that was read with `read_annotations` is sound.
+        image_size_hw: size of the image. An RLE must have the same size.
+        check: whether to check the runs of a compressed RLE. `read_annotations` has already checked what it read.
 
     Raises:
-        ValueError: no polygon, one of fewer than 3 points, an RLE of another size, or neither of them.
+        ValueError: there is no polygon, a polygon has fewer than 3 points, an RLE has another size or bad runs, or the
+            value is neither polygons nor RLE.
     """
     height, width = image_size_hw
     if isinstance(segmentation, list):
@@ -76,7 +85,9 @@ def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int], *, 
 
 
 def check_rle(rle: Rle) -> None:
-    """Check that the runs of a compressed RLE fill its mask exactly: pycocotools trusts them and would read outside.
+    """Check that the runs of a compressed RLE fill its mask exactly.
+
+    pycocotools does not check runs and would access memory outside the mask.
 
     Raises:
         ValueError: the runs do not decode, or do not sum to height * width.
@@ -85,9 +96,9 @@ def check_rle(rle: Rle) -> None:
 
 
 def first_bad_rle(rles: Sequence[Rle]) -> tuple[int, str] | None:
-    """The place of the first compressed RLE that `check_rle` refuses and why, or None where all are sound.
+    """Find the first compressed RLE that `check_rle` refuses: its place and the reason, or None if all are sound.
 
-    All are checked together, far faster than one by one; where one is bad, halves are, to find it.
+    All RLEs are checked together, because that is far faster than one by one. Halving then locates a bad one.
     """
     for low in range(0, len(rles), _RLES_AT_A_TIME):
         part = rles[low : low + _RLES_AT_A_TIME]
@@ -114,20 +125,28 @@ def _fault(rles: Sequence[Rle]) -> str | None:
 
 
 def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int32]:
-    """Number of pixels of each mask, shape (N,)."""
-    # pycocotools 2.0.11 with numpy 2 fails on more than 255 masks in a call.
+    """Count the pixels of each mask, shape (N,)."""
+    # At most 255 masks per call, because pycocotools 2.0.11 with NumPy 2 fails on more.
     parts = [coco_mask.area(list(masks[place : place + 255])) for place in range(0, len(masks), 255)]
     return np.concatenate([np.zeros(0), *parts]).astype(np.int32)
 
 
 def mirror_masks(masks: Sequence[Rle]) -> list[Rle]:
-    """The same masks with left and right exchanged."""
-    # One at a time: decoded, the masks of a large image would be a hundred images of their own.
+    """Exchange left and right of each mask."""
+    # One at a time, because all decoded masks of a large image would take the memory of a hundred images.
     return [encode_masks(decode_masks([mask], (mask["size"][0], mask["size"][1]))[:, :, ::-1])[0] for mask in masks]
 
 
 def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
-    """Tight boxes around masks as x0, y0, x1, y1 in pixels, shape (N, 4); zeros for an empty mask."""
+    """Compute tight boxes around masks: x0, y0, x1, y1 in pixels, shape (N, 4). Empty masks give zeros.
+
+    Examples:
+        >>> import numpy as np
+        >>> masks = np.zeros((2, 4, 6), dtype=bool)
+        >>> masks[0, 1:3, 2:5] = True
+        >>> mask_boxes(encode_masks(masks)).tolist()
+        [[2.0, 1.0, 5.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
+    """
     if not masks:
         return np.zeros((0, 4), dtype=np.float32)
     boxes_xywh = np.asarray(coco_mask.toBbox(list(masks)), dtype=np.float32).reshape(-1, 4)
@@ -136,9 +155,9 @@ def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
 
 
 def mask_iou(masks: Sequence[Rle], others: Sequence[Rle], others_are_crowd: Sequence[bool]) -> NDArray[np.float64]:
-    """Intersection over union of every pair, shape (len(masks), len(others)).
+    """Compute the intersection over union of every pair, shape (len(masks), len(others)).
 
-    Against a crowd region it is the intersection over the area of the mask itself, as in COCO's evaluation.
+    For a crowd region it is the intersection over the area of the mask, as in COCO's evaluation.
     """
     if not masks or not others:
         return np.zeros((len(masks), len(others)))

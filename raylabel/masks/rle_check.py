@@ -1,4 +1,4 @@
-"""Compressed run lengths of many masks, checked together: one by one, each byte would cost a step of Python."""
+"""A check of the compressed run lengths of many masks at once. One by one, each byte would cost a Python step."""
 
 from collections.abc import Sequence
 
@@ -6,37 +6,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEADING_BYTES = bytes(range(48 + 32, 48 + 64))
-"""Bytes that more of the same run follow."""
+"""Bytes that do not end a run."""
 
 _LAST_BITS = bytes(((byte - 48 & 31) ^ 16) - 16 & 255 for byte in range(256))
-"""What a run's last byte stands for, as int8: the highest of its five bits is the sign."""
+"""Value of a run's last byte as int8. The highest of its five bits is the sign."""
 
 _MAX_RUN_BYTES = 7
-"""5 bits a byte: as many as a run of 32 bits and its sign need."""
+"""Bytes that a run of 32 bits and its sign need, at 5 bits per byte."""
 
 _WIDE_RUN_BYTES = 6
-"""Runs of more bytes than this do not fit 32 bits."""
+"""Largest number of bytes whose run fits 32 bits."""
 
 
 class RunsError(ValueError):
-    """Counts that are not the encoding of a mask."""
+    """Counts that do not encode a mask."""
 
 
 def check_runs(counts: Sequence[bytes], num_pixels: NDArray[np.int64]) -> None:
     """Check that COCO's compressed run lengths decode and fill their masks exactly.
 
+    Runs of background and foreground alternate. From the fourth run on, a run is stored as its difference to the run
+    two before. Each byte holds 5 bits, lowest first, and one bit for "more follows".
+
     Args:
-        counts: N masks' bytes.
-        num_pixels: (N,) height * width, to which each mask's runs must sum.
+        counts: bytes of N masks.
+        num_pixels: (N,) height * width. Each mask's runs must sum to it.
 
     Raises:
-        RunsError: one of the masks is not sound; the message does not say which.
+        RunsError: a mask is not sound. The message does not name the mask.
 
-    Source: the format of `rleToString` in pycocotools' maskApi.c: runs of background and foreground in turn, from the
-        fourth on as the difference to the run two before, 5 bits a byte, lowest first, with a bit for "more follows".
+    Source: `rleToString` in pycocotools' maskApi.c.
     """
     deltas, num_runs = _read_deltas(counts)
-    # Every mask gets an even number of places: background at even places, foreground at odd ones.
+    # Every mask gets an even number of places, because background goes to even and foreground to odd places.
     num_pairs = (num_runs + 1) // 2
     pair_offsets = np.concatenate([[0], np.cumsum(num_pairs)])
     padding = 2 * pair_offsets[1:][num_runs % 2 == 1] - 1
@@ -48,8 +50,8 @@ def check_runs(counts: Sequence[bytes], num_pixels: NDArray[np.int64]) -> None:
     has_runs = num_runs > 0
     firsts, has_more = pair_offsets[:-1][has_runs], num_pairs[has_runs] > 1
     if len(firsts):
-        # One running sum over all masks undoes the differences: at its first run each mask takes back where the one
-        # before it ended. The first background run of a mask is the base of no other.
+        # One running sum over all masks undoes the differences, because each mask's first run subtracts the end of the
+        # mask before. No difference refers to a mask's first background run.
         leading = background[firsts]
         reached = np.add.reduceat(background, firsts)
         reached[has_more] -= leading[has_more]
@@ -69,11 +71,11 @@ def check_runs(counts: Sequence[bytes], num_pixels: NDArray[np.int64]) -> None:
 
 
 def _read_deltas(counts: Sequence[bytes]) -> tuple[NDArray[np.signedinteger], NDArray[np.int64]]:
-    """The numbers of all masks as they are written, and how many each mask has."""
+    """Decode the stored numbers of all masks, and count them per mask."""
     joined = b"".join(counts)
     codes = np.frombuffer(joined, dtype=np.uint8) - np.uint8(48)
     if len(codes) and codes.max() > 63:
-        raise RunsError(f"RLE counts have a byte that is not of the encoding: {joined[int(np.argmax(codes > 63))]}")
+        raise RunsError(f"RLE counts must be bytes from 48 to 111, got {joined[int(np.argmax(codes > 63))]}")
     num_bytes = np.fromiter(map(len, counts), dtype=np.int64, count=len(counts))
     byte_offsets = np.concatenate([[0], np.cumsum(num_bytes)])
     if (codes[byte_offsets[1:][num_bytes > 0] - 1] > 31).any():
@@ -87,7 +89,7 @@ def _read_deltas(counts: Sequence[bytes]) -> tuple[NDArray[np.signedinteger], ND
             return deltas, num_runs
         if depth == _WIDE_RUN_BYTES:
             deltas = deltas.astype(np.int64)
-        # Of each run, from its end, the next byte.
+        # Each run takes its next byte, from its end backwards.
         is_next = np.diff(runs, append=-1) != 0
         of_runs = runs[is_next]
         deltas[of_runs] = (deltas[of_runs] << 5) + (codes[leading[is_next]] & 31)

@@ -1,4 +1,4 @@
-"""Segmenters by name: a dict of builders, and users' own classes."""
+"""Building segmenters: the dict of families, and users' classes."""
 
 import difflib
 import importlib
@@ -33,7 +33,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     **QUERY_BUILDERS,
     "onnx": build_onnx,
 }
-"""Name in the config -> function of `num_classes`, `min_size`, and options of its own."""
+"""Name in the config -> function of `num_classes`, `min_size` and the family's options."""
 
 
 def build_segmenter(
@@ -44,15 +44,15 @@ def build_segmenter(
     min_size: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Segmenter:
-    """Build a model, at random from torch's generator or with weights.
+    """Build a model with random weights from torch's generator, then load pretrained weights if they are given.
 
     Args:
-        model: a name of BUILDERS, or a user's own `module:Class`.
+        model: a name in BUILDERS, or a user's `module:Class`.
         num_classes: number of foreground classes.
-        weights: local file, or a name (see load_weights); tensors are loaded by name and shape, what stays at random
-            is logged as a warning.
-        min_size: length of the short side that images are resized to inside of the model; None keeps their size.
-        options: settings of the family, or keyword arguments of a user's own class.
+        weights: local file or name, see `load_weights`. Tensors are loaded by name and shape. A warning names the
+            tensors that stay random.
+        min_size: length of the short side that the model resizes images to; None keeps their size.
+        options: settings of the family, or keyword arguments of a user's class.
 
     Raises:
         InputError: the model is unknown or not a segmenter, or the weights are missing or don't fit.
@@ -68,7 +68,7 @@ def build_segmenter(
         report = load_weights(segmenter, weights)
         _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
         if report.left_at_init:
-            _logger.warning("%s: left at random in %s: %s", weights, model, _parts(report.left_at_init))
+            _logger.warning("%s: these tensors of %s stay random: %s", weights, model, _parts(report.left_at_init))
     return cast(Segmenter, segmenter)
 
 
@@ -83,7 +83,7 @@ def _check_options(model: str, builder: Callable[..., Any], options: Mapping[str
 
 
 def _parts(names: Iterable[str]) -> str:
-    """Tensors by what they belong to, as a whole model has hundreds."""
+    """Count tensors per part of the model, because a whole model has hundreds."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return ", ".join(f"{part} ({num} tensors)" for part, num in counts.items())
 

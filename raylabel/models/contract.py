@@ -1,10 +1,4 @@
-"""The contract of a segmenter as a check that users can run on their own class.
-
-from raylabel.models.build import build_segmenter
-from raylabel.models.contract import check_segmenter
-
-check_segmenter(build_segmenter("my_package.my_module:MySegmenter", num_classes=5))
-"""
+"""The contract of a segmenter, as a check that users can run on their own class."""
 
 from collections.abc import Sequence
 
@@ -20,16 +14,26 @@ MAX_PER_IMAGE = 3
 
 
 def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int, int]] = ((64, 64), (48, 80))) -> None:
-    """Run every method of a segmenter on two small images, one of them without objects, and check its promises.
+    """Check every promise of a segmenter on two small images, one of them without objects.
 
-    The model's weights don't change; its gradients do.
+    The check changes the model's gradients, but not its weights.
 
     Args:
-        segmenter: on the CPU.
-        image_sizes_hw: two sizes, for a model that needs larger ones.
+        segmenter: model on the CPU.
+        image_sizes_hw: sizes of the two images. Set them for a model that needs larger images.
 
     Raises:
-        InputError: a promise of raylabel.models.segmenter.Segmenter is broken; the message says which.
+        InputError: the segmenter breaks a promise of raylabel.models.segmenter.Segmenter; the message names it.
+
+    Examples:
+        >>> from raylabel.models.build import build_segmenter
+        >>> segmenter = build_segmenter("tiny_maskrcnn", num_classes=5)  # or "my_package.my_module:MySegmenter"
+        >>> check_segmenter(segmenter)
+        >>> segmenter.embed_layers = ["box_head"]
+        >>> check_segmenter(segmenter)
+        Traceback (most recent call last):
+            ...
+        raylabel.errors.InputError: segmenter: embed_layers must be a tuple of names, got ['box_head']
     """
     _require(isinstance(segmenter, nn.Module), "must be a torch.nn.Module")
     _require(isinstance(segmenter.num_classes, int) and segmenter.num_classes >= 1, "num_classes must be an int >= 1")
@@ -44,7 +48,7 @@ def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int,
     for training in (True, False):
         segmenter.train(training)
         _check_predict(segmenter, images)
-        _require(segmenter.training == training, "predict must leave train or eval mode as it was")
+        _require(segmenter.training == training, "predict must keep the train or eval mode")
     _check_embed(segmenter, images, targets)
 
 
@@ -64,23 +68,23 @@ def _check_losses(segmenter: Segmenter, images: list[Tensor], targets: list[Targ
                 )
     sum(segmenter.losses(images, targets).values(), torch.zeros(())).backward()
     gradients = [one.grad for _, one in segmenter.named_parameters() if one.grad is not None]
-    _require(any(bool(one.any()) for one in gradients), "losses must give a gradient to a parameter")
+    _require(any(bool(one.any()) for one in gradients), "losses must give a gradient to at least one parameter")
     _require(all(bool(torch.isfinite(one).all()) for one in gradients), "gradients must be finite")
 
 
 def _check_predict(segmenter: Segmenter, images: list[Tensor]) -> None:
     predictions = segmenter.predict(images, score_threshold=0.0, max_per_image=MAX_PER_IMAGE)
-    _require(len(predictions) == len(images), "predict must give one Instances an image")
+    _require(len(predictions) == len(images), "predict must return one Instances per image")
     for image, found in zip(images, predictions, strict=True):
         _check_instances(found, (image.shape[-2], image.shape[-1]), segmenter.num_classes)
     again = segmenter.predict(images, score_threshold=0.0, max_per_image=MAX_PER_IMAGE)
     for first, second in zip(predictions, again, strict=True):
         _require(
             first.masks == second.masks and np.array_equal(first.soft_vectors, second.soft_vectors),
-            "predict must give the same for the same images",
+            "predict must return the same for the same images",
         )
     none = segmenter.predict(images, score_threshold=1.1, max_per_image=MAX_PER_IMAGE)
-    _require(all(len(found) == 0 for found in none), "predict must leave out scores below score_threshold")
+    _require(all(len(found) == 0 for found in none), "predict must drop scores below score_threshold")
 
 
 def _check_instances(found: Instances, image_size_hw: tuple[int, int], num_classes: int) -> None:
@@ -104,8 +108,14 @@ def _check_instances(found: Instances, image_size_hw: tuple[int, int], num_class
     )
     if num:
         foreground = vectors[:, :-1]
-        _require(np.array_equal(foreground.argmax(axis=1), found.class_indices), "class_indices must be the arg max")
-        _require(np.allclose(foreground.max(axis=1), found.raw_scores), "raw_scores must be the class's probability")
+        _require(
+            np.array_equal(foreground.argmax(axis=1), found.class_indices),
+            "class_indices must be the arg max of soft_vectors without background",
+        )
+        _require(
+            np.allclose(foreground.max(axis=1), found.raw_scores),
+            "raw_scores must be the probability of the predicted class",
+        )
     _require(bool((np.diff(found.raw_scores) <= 0).all()), "objects must be sorted by falling raw score")
     _require(bool(((found.mask_quality >= 0) & (found.mask_quality <= 1)).all()), "mask_quality must be in [0, 1]")
     _require(all(tuple(mask["size"]) == image_size_hw for mask in found.masks), "masks must have the size of the image")
@@ -122,22 +132,24 @@ def _check_embed(segmenter: Segmenter, images: list[Tensor], targets: list[Targe
         embeddings = segmenter.embed(images, targets, layer=layer)
         _require(
             embeddings.ndim == 2 and len(embeddings) == num,
-            f"embed must give {num} rows at layer {layer}, got {embeddings.shape}",
+            f"embed must return {num} rows at layer {layer}, got {embeddings.shape}",
         )
-        _require(not embeddings.requires_grad, "embed must give no gradient")
+        _require(not embeddings.requires_grad, "embed must return tensors without gradient")
         lengths = embeddings.norm(dim=1)
         _require(
             bool(torch.allclose(lengths, torch.ones(num), atol=1e-4)),
             f"embeddings must be unit-length at layer {layer}, got {lengths}",
         )
         none = segmenter.embed([images[1]], [targets[1]], layer=layer)
-        _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must give no row, got {none.shape}")
+        _require(none.shape == (0, embeddings.shape[1]), f"embed of no object must return no row, got {none.shape}")
     first = segmenter.embed(images, targets, layer=layers[0])
-    _require(torch.equal(segmenter.embed(images, targets), first), "embed must take the first layer by default")
+    _require(
+        torch.equal(segmenter.embed(images, targets), first), "embed must read the first of embed_layers by default"
+    )
 
 
 def _two_squares(image_size_hw: tuple[int, int], num_classes: int) -> Target:
-    """Two objects, one of a class for certain and one between the first class and the last."""
+    """Make two objects: one of the first class, one half of the first class and half of the last."""
     height, width = image_size_hw
     boxes = torch.tensor(
         [[0, 0, width // 2, height // 2], [width // 4, height // 4, width, height]], dtype=torch.float32

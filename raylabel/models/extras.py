@@ -1,4 +1,4 @@
-"""Packages that only some models need."""
+"""Optional packages that only some models need."""
 
 import importlib
 from types import ModuleType
@@ -7,15 +7,15 @@ from raylabel.errors import InputError
 
 
 def import_extra(module: str, *, extra: str, needed_by: str) -> ModuleType:
-    """Import a package of an optional dependency.
+    """Import an optional package.
 
     Args:
-        module: its name.
-        extra: of pyproject.toml, which installs it.
-        needed_by: the model or weights, for the message.
+        module: name of the package.
+        extra: the extra of pyproject.toml that installs the package.
+        needed_by: the model or weights that need the package, for the message.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed.
     """
     try:
         return importlib.import_module(module)

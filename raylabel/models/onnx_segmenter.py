@@ -1,4 +1,4 @@
-"""Inference with a graph in ONNX: a teacher that another tool trained. The graph's contract is in docs/models.md."""
+"""Predicting with an ONNX graph, a teacher that another tool trained. docs/models.md has the graph's contract."""
 
 import json
 from collections.abc import Sequence
@@ -25,31 +25,31 @@ BOXES, PROBS, BOX_MASKS, IMAGE_MASKS = "boxes_xyxy", "class_probs", "box_mask_pr
 
 
 def build_onnx(*, num_classes: int, min_size: int | None = None) -> "OnnxSegmenter":
-    """A model `onnx`, whose weights are its graph.
+    """Build the model `onnx`, whose weights are its graph.
 
     Args:
-        num_classes: number of foreground classes, which the graph must have.
-        min_size: length of the short side that images are resized to; None keeps their size. A graph whose input has a
-            fixed size gets that one.
+        num_classes: number of foreground classes. The graph must have as many.
+        min_size: length of the short side that images are resized to; None keeps their size. If the graph's input has
+            a fixed size, images are resized to that size instead.
 
     Raises:
-        InputError: the extra is not installed.
+        InputError: the extra `onnx` is not installed.
     """
     import_extra("onnxruntime", extra="onnx", needed_by="model onnx")
     return OnnxSegmenter(num_classes=num_classes, min_size=min_size)
 
 
 class OnnxSegmenter(nn.Module):
-    """Implements raylabel.models.segmenter.Segmenter but for training and embeddings.
+    """A Segmenter that only predicts: it has no losses and no embeddings.
 
-    The graph is a tensor of bytes, so that the model is saved and loaded as every other is.
+    The graph is a tensor of bytes, so this model is saved and loaded like every other model.
 
     Args:
         num_classes: number of foreground classes.
-        min_size: as of `build_onnx`.
+        min_size: see `build_onnx`.
 
     Attributes:
-        class_names: of the graph's metadata, None where it has none.
+        class_names: class names in the graph's metadata, or None.
     """
 
     embed_layers: tuple[str, ...] = ()
@@ -65,10 +65,10 @@ class OnnxSegmenter(nn.Module):
         self._session: Any = None
 
     def prepared_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Makes room for a graph, which has to be right.
+        """Take the graph from a weights file and check it.
 
         Raises:
-            InputError: it is not an ONNX graph, or is not made by the contract.
+            InputError: the file has no ONNX graph, or the graph breaks the contract.
         """
         if GRAPH not in tensors:
             raise InputError(
@@ -83,7 +83,7 @@ class OnnxSegmenter(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "OnnxSegmenter":
-        """Called by `to`: on another device the graph is opened anew."""
+        """Close the graph if `to` moves it to another device; the next prediction opens it there."""
         before = self.graph.device
         moved = super()._apply(fn, recurse)
         if self.graph.device != before:
@@ -93,15 +93,15 @@ class OnnxSegmenter(nn.Module):
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> NoReturn:
-        """A graph can't be trained.
+        """Refuse, because a graph can't be trained.
 
         Raises:
             InputError: always.
         """
-        raise InputError("model onnx only predicts: it can be a teacher with teacher.steps: 0, and no student")
+        raise InputError("model onnx only predicts: it can be a teacher with teacher.steps: 0, but not a student")
 
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> NoReturn:
-        """A graph has no embeddings.
+        """Refuse, because a graph has no embeddings.
 
         Raises:
             InputError: always.
@@ -110,7 +110,7 @@ class OnnxSegmenter(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """See Segmenter; images are seen one by one."""
+        """See Segmenter. The graph sees one image at a time."""
         if self._session is None:
             self._session = self._open(self.graph.device.type)
         return [self._predict(image, score_threshold, max_per_image) for image in images]
@@ -127,7 +127,7 @@ class OnnxSegmenter(nn.Module):
         }
         probs = found[PROBS]
         if probs.shape[1] != self.num_classes + 1:
-            raise InputError(f"onnx: {PROBS} must have {self.num_classes + 1} columns, got {probs.shape[1]}")
+            raise InputError(f"model onnx: {PROBS} must have {self.num_classes + 1} columns, got {probs.shape[1]}")
         if IMAGE_MASKS in found:
             masks = found[IMAGE_MASKS]
             kept = distinct_masks(masks, probs, score_threshold)[:max_per_image]
@@ -152,10 +152,10 @@ class OnnxSegmenter(nn.Module):
         return (round(size_hw[0] * scale), round(size_hw[1] * scale))
 
     def _open(self, device: str) -> Any:
-        """The graph, ready to run.
+        """Open the graph for a device.
 
         Raises:
-            InputError: there is none, it is not by the contract, or there is no provider for the device.
+            InputError: there is no graph, it breaks the contract, or onnxruntime has no provider for the device.
         """
         runtime = import_extra("onnxruntime", extra="onnx", needed_by="model onnx")
         if not len(self.graph):
@@ -163,7 +163,7 @@ class OnnxSegmenter(nn.Module):
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
         if provider not in runtime.get_available_providers():
             raise InputError(
-                f"model onnx: onnxruntime has no {provider} here; install onnxruntime-gpu, or ask for no GPU"
+                f"model onnx: onnxruntime has no {provider} here; install onnxruntime-gpu, or run without a GPU"
             )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -175,7 +175,9 @@ class OnnxSegmenter(nn.Module):
         try:
             session = runtime.InferenceSession(self.graph.cpu().numpy().tobytes(), options, providers=[provider])
         except failures as error:
-            raise InputError(f"model onnx: not a graph that runs: {' '.join(str(error).split())[:200]}") from error
+            raise InputError(
+                f"model onnx: onnxruntime can't open the graph: {' '.join(str(error).split())[:200]}"
+            ) from error
         self._check(session)
         return session
 

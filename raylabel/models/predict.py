@@ -1,4 +1,4 @@
-"""What a segmenter says of images, with the mask quality that is asked for."""
+"""Predicting with the mask quality that the config asks for."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,14 +20,16 @@ def predict_images(
     max_per_image: int,
     mask_quality: MaskQuality = "probability",
 ) -> list[Instances]:
-    """Predictions of each image, as of `Segmenter.predict`.
+    """Predict the objects of each image, see `Segmenter.predict`.
 
     Args:
-        segmenter: in evaluation mode.
+        segmenter: model in evaluation mode.
         images: (3, H, W) float in [0, 1] each.
-        score_threshold, max_per_image: limits of what is predicted.
-        mask_quality: the segmenter's own, the mean mask probability inside the mask; or `agreement`, each mask's
-            highest IoU with one that the segmenter finds in the mirrored image, of whatever class.
+        score_threshold: least raw score.
+        max_per_image: most objects per image.
+        mask_quality: `probability` keeps the segmenter's: the mean mask probability inside the mask. `agreement`
+            predicts the mirrored image too: the quality of a mask is its highest IoU with a mask found there, whatever
+            the class.
     """
     predict = partial(segmenter.predict, score_threshold=score_threshold, max_per_image=max_per_image)
     found = predict(images)

@@ -1,4 +1,4 @@
-"""Saved models: a folder with model.safetensors and model.json."""
+"""Saved models: folders with `model.safetensors` and `model.json`."""
 
 import json
 from typing import Any
@@ -16,13 +16,13 @@ DESCRIPTION_FILE = "model.json"
 
 
 def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str, Any]) -> None:
-    """Write a model into a folder or URI; the description last, so that it stands for a whole model.
+    """Write a model into a folder. The description is written last, so its presence means a whole model.
 
     Args:
-        segmenter: its weights are saved as they are.
-        folder_uri: made where it is absent.
-        description: JSON-able; must have `model` (as of build_segmenter), may have `min_size` and `model_options`;
-            `num_classes` is set.
+        segmenter: model whose weights are saved unchanged.
+        folder_uri: path or URI of the folder; created if absent.
+        description: JSON-able content of `model.json`. It must have `model`, see `build_segmenter`, and may have
+            `min_size` and `model_options`. `num_classes` is added.
     """
     assert "model" in description, "description must name the model"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
@@ -32,7 +32,7 @@ def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str,
 
 
 def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
-    """A saved model in eval mode on the CPU, and its description.
+    """Load a saved model in eval mode on the CPU, and its description.
 
     Raises:
         InputError: the folder has no saved model, or its weights don't fit the model that it names.

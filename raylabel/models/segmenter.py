@@ -1,4 +1,4 @@
-"""What a model family implements: the Segmenter protocol, and the targets that it learns from."""
+"""The `Segmenter` protocol, which every model family implements, and the targets that it learns from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from raylabel.predictions.instances import Instances
 LossTerm = Literal["classes", "objectness", "boxes", "masks"]
 
 LOSS_TERMS: frozenset[LossTerm] = frozenset({"classes", "objectness", "boxes", "masks"})
-"""Every loss term: classes of instances, object or not, where the box is, which pixels."""
+"""Every loss term: the class, object or not, the box, the pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,21 +21,36 @@ class Target:
     """True or pseudo-labelled objects of one image, indexed together.
 
     Attributes:
-        boxes_xyxy: (N, 4) float32, pixels; of positive width and height.
-        masks_NHW: (N, H, W) bool or uint8, of the image's size.
-        class_probs: (N, num_classes + 1) float32 soft class targets, rows sum to 1, background last.
-        weights: (N,) float32 >= 0, weight of each object's class loss. An object of weight 0 is in doubt: the place
-            where it is teaches neither the object nor background.
-        location_weights: (N,) float32 >= 0, weight of each object's box and mask loss; 1 unless it is given.
-        class_mask: (num_classes + 1,) bool, classes that take part in the class loss of this image, background too; all
-            unless it is given. The others were not looked for: their logits get no gradient from it.
+        boxes_xyxy: (N, 4) float32 in pixels, with positive width and height.
+        masks_NHW: (N, H, W) bool or uint8, in the size of the image.
+        class_probs: (N, num_classes + 1) float32 soft class targets. Rows sum to 1; background is last.
+        weights: (N,) float32 >= 0, the weight of each object's class loss. An object of weight 0 is doubtful: its
+            place teaches neither the object nor background.
+        location_weights: (N,) float32 >= 0, the weight of each object's box and mask loss. Default: 1.
+        class_mask: (num_classes + 1,) bool, the classes in this image's class loss, background included. Default: all.
+            Nobody searched the image for the other classes, so their logits get no gradient.
+
+    Examples:
+        >>> import torch
+        >>> masks = torch.zeros(1, 4, 6, dtype=torch.bool)
+        >>> masks[0, 1:3, 2:5] = True
+        >>> target = Target(
+        ...     boxes_xyxy=torch.tensor([[2.0, 1.0, 5.0, 3.0]]),
+        ...     masks_NHW=masks,
+        ...     class_probs=torch.tensor([[0.8, 0.0, 0.2]]),
+        ...     weights=torch.ones(1),
+        ... )
+        >>> len(target), target.location_weights.tolist(), target.class_mask.tolist()
+        (1, [1.0], [True, True, True])
+        >>> len(Target.empty((4, 6), num_classes=2))
+        0
     """
 
     boxes_xyxy: Tensor
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
-    # None only until __post_init__, as these defaults follow from other fields.
+    # None until __post_init__, because these defaults depend on other fields.
     location_weights: Tensor = None  # type: ignore[assignment]
     class_mask: Tensor = None  # type: ignore[assignment]
 
@@ -52,7 +67,7 @@ class Target:
         return len(self.boxes_xyxy)
 
     def __getitem__(self, rows: Tensor) -> "Target":
-        """The chosen objects, by (K,) int64 rows."""
+        """Choose objects by (K,) int64 rows."""
         return Target(
             boxes_xyxy=self.boxes_xyxy[rows],
             masks_NHW=self.masks_NHW[rows],
@@ -63,7 +78,7 @@ class Target:
         )
 
     def to(self, device: torch.device | str) -> "Target":
-        """The same on another device."""
+        """Copy to another device."""
         return Target(
             boxes_xyxy=self.boxes_xyxy.to(device),
             masks_NHW=self.masks_NHW.to(device),
@@ -75,7 +90,7 @@ class Target:
 
     @staticmethod
     def empty(image_size_hw: tuple[int, int], num_classes: int) -> "Target":
-        """No objects."""
+        """Make the target of an image without objects."""
         return Target(
             boxes_xyxy=torch.zeros(0, 4),
             masks_NHW=torch.zeros(0, *image_size_hw, dtype=torch.bool),
@@ -85,7 +100,7 @@ class Target:
 
 
 def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
-    """The layer that `embed` reads.
+    """Choose the layer that `embed` reads: the given one, or the first.
 
     Raises:
         InputError: the segmenter has no such layer.
@@ -98,22 +113,35 @@ def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
 
 
 def is_trainable(segmenter: "Segmenter") -> bool:
-    """Whether a segmenter learns: it does, unless its attribute `is_trainable` says that it only predicts."""
+    """Tell whether a segmenter can be trained. It can unless its attribute `is_trainable` is false."""
     return bool(getattr(segmenter, "is_trainable", True))
 
 
 class Segmenter(Protocol):
     """A `torch.nn.Module` for instance segmentation with soft class vectors.
 
-    A user's own class (`module:Class` in the config) is built as `Class(num_classes=..., min_size=...)`;
-    `raylabel.models.contract.check_segmenter` shows whether it fits.
+    A user's class (`module:Class` in the config) is built as `Class(num_classes=..., min_size=...)`.
+    `raylabel.models.contract.check_segmenter` checks whether it fits.
 
-    Images are a list of (3, H, W) float32 tensors in [0, 1], RGB, on the model's device, of any sizes.
+    Images are a list of (3, H, W) float32 tensors: RGB in [0, 1], of any sizes, on the model's device.
 
     Attributes:
         num_classes: number of foreground classes.
-        embed_layers: names that `embed` knows, the default first; empty where there are no embeddings.
-        training: the mode of the nn.Module.
+        embed_layers: layer names that `embed` accepts, the default first. Empty if the model has no embeddings.
+        training: mode of the nn.Module.
+
+    Examples:
+        >>> import torch
+        >>> from raylabel.models.build import build_segmenter
+        >>> segmenter = build_segmenter("tiny_maskrcnn", num_classes=3)
+        >>> image = torch.rand(3, 64, 64)
+        >>> sorted(segmenter.losses([image], [Target.empty((64, 64), 3)]))
+        ['boxes', 'classes', 'masks', 'objectness']
+        >>> [found] = segmenter.predict([image], score_threshold=0.0, max_per_image=2)
+        >>> found.image_size_hw, len(found) <= 2
+        ((64, 64), True)
+        >>> segmenter.embed_layers
+        ('box_head', 'backbone')
     """
 
     num_classes: int
@@ -123,52 +151,52 @@ class Segmenter(Protocol):
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:
-        """Mean losses over a batch as scalars, one for each of `terms`.
+        """Compute the mean losses over a batch: one scalar per term of `terms`.
 
-        Heads that only other terms need are not run. Images without objects are allowed.
+        Heads that serve only other terms are not run. Images without objects are allowed.
         """
         ...
 
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """Objects of each image in its original size, by falling raw score, at most `max_per_image`.
+        """Predict at most `max_per_image` objects per image, by falling raw score, in the image's original size.
 
-        One box and one mask an object: suppression of duplicates does not look at classes. Raw scores are at least
-        `score_threshold`, masks are not empty. Works in either mode and leaves it as it was.
+        Each object has one box and one mask: suppression of duplicates ignores classes. Raw scores are at least
+        `score_threshold`. Masks are not empty. The method works in train and eval mode and keeps the mode.
         """
         ...
 
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
-        """Unit-length embeddings (sum of N, D) float32 of the targets' objects, in their order, without gradient.
+        """Embed the targets' objects: (sum of N, D) float32 unit vectors in their order, without gradient.
 
         Args:
-            images, targets: as of `losses`.
-            layer: where they are read, one of `embed_layers`; None is the first of them.
+            images, targets: same as for `losses`.
+            layer: one of `embed_layers`; None means the first.
 
         Raises:
-            InputError: no such layer.
+            InputError: there is no such layer.
         """
         ...
 
     def train(self, mode: bool = True) -> Self:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...
 
     def eval(self) -> Self:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...
 
     def to(self, device: Any) -> Self:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """As of nn.Module."""
+        """See nn.Module."""
         ...

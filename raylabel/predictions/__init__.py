@@ -1,1 +1,1 @@
-"""What a model said of one image; right or wrong; kept or dropped. No torch."""
+"""Predictions for one image: correct or not, kept or dropped. Knows no torch."""

@@ -1,4 +1,4 @@
-"""Context: what else a results file says of a detection that tells whether it is right."""
+"""Context: features of a detection, beyond its class and score, that help to tell whether it is correct."""
 
 from collections.abc import Sequence
 
@@ -29,18 +29,26 @@ CONTEXT_FEATURES = (
     "background",
     "runner_up",
 )
-"""Names of the columns of a context matrix, (N, F) float32; NaN where unknown. *Same* and *other*: detections of the
-same image and of the same or of another class; *higher* and *lower*: in the ranking by score.
+"""Columns of a context matrix, (N, F) float32, NaN where unknown.
 
-- `area_share`: log of the mask's area over the image's. `box_fill`: the mask's area over its box's.
-- `box_width`, `box_height`, `center_x`, `center_y`: of the mask's box, as shares of the image's sides.
-- `raggedness`: bytes of the mask's compressed RLE over the square root of its area.
-- `rank`: number of higher detections. `num_higher_same`: those of the same class. `image_top_score`: highest score.
-- `iou_higher_same`, `iou_higher_other`, `iou_lower_same`, `iou_lower_other`: highest mask IoU with any of them.
-- `overlap_same`, `overlap_other`: sum over them, higher and lower, of mask IoU times score.
-- `rival`: highest mask IoU times score among the lower ones of other classes.
-- `mask_quality`: mean mask probability inside the mask, or agreement. `background`: the soft vector's background entry.
-  `runner_up`: its second highest entry among the classes. Known for our own models, not from a results file.
+*Same* and *other* are detections of the same image, of the same or of another class. *Higher* and *lower* refer to the
+ranking by score.
+
+- `area_share`: log of the mask's area over the image's area.
+- `box_fill`: the mask's area over its box's area.
+- `box_width`, `box_height`, `center_x`, `center_y`: the mask's box, as shares of the image's sides.
+- `raggedness`: bytes of the mask's compressed RLE over the square root of the mask's area.
+- `rank`: number of higher detections.
+- `num_higher_same`: number of higher detections of the same class.
+- `image_top_score`: highest score in the image.
+- `iou_higher_same`, `iou_higher_other`, `iou_lower_same`, `iou_lower_other`: highest mask IoU with these detections.
+- `overlap_same`, `overlap_other`: sum of mask IoU times score over these detections, higher and lower.
+- `rival`: highest mask IoU times score among lower detections of other classes.
+- `mask_quality`: mean mask probability inside the mask, or agreement.
+- `background`: background entry of the soft vector.
+- `runner_up`: second highest entry of the soft vector among the classes.
+
+The last three are known for raylabel's models, but not from a results file.
 """
 
 
@@ -52,14 +60,16 @@ def image_context(
     mask_quality: NDArray[np.floating] | None = None,
     soft_vectors: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
-    """Context of one image's detections, which must be all that the detector keeps: they are each other's context.
+    """Compute the context of one image's detections.
+
+    Pass all detections that the detector keeps, because they are each other's context.
 
     Args:
         class_indices: (N,) predicted classes.
-        scores: (N,) raw scores; equal ones rank in the order given.
+        scores: (N,) raw scores. Equal scores rank in the given order.
         masks: N masks of the image's size.
-        mask_quality: (N,) as of `Instances`, where known.
-        soft_vectors: (N, num_classes + 1), background last, where known.
+        mask_quality: (N,) if known, see `Instances`.
+        soft_vectors: (N, num_classes + 1) if known, background last.
 
     Returns:
         (N, len(CONTEXT_FEATURES)) float32.
@@ -68,7 +78,7 @@ def image_context(
     context = np.full((num, len(CONTEXT_FEATURES)), np.nan, dtype=np.float32)
     if num == 0:
         return context
-    # In single precision, as scores are stored: from a stored table the ranks are the same.
+    # Single precision, because stored scores have it: a stored table then gives the same ranks.
     stored = np.asarray(scores, dtype=np.float32).astype(np.float64)
     columns: dict[str, NDArray[np.floating]] = {
         **_geometry(masks),

@@ -1,4 +1,4 @@
-"""Instances: what a segmenter says of one image, indexed together."""
+"""Instances: the predictions of a segmenter for one image, indexed together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -17,12 +17,33 @@ class Instances:
 
     Attributes:
         image_size_hw: height and width of the image in pixels.
-        boxes_xyxy: (N, 4) float32, pixels.
+        boxes_xyxy: (N, 4) float32 in pixels.
         masks: N compressed RLEs of the image's size.
-        class_indices: (N,) int32, 0-based: the predicted class, the arg max of the soft vector without background.
-        raw_scores: (N,) float32 in [0, 1]: the predicted class's probability before correction.
-        soft_vectors: (N, num_classes + 1) float32, rows sum to 1, background last.
-        mask_quality: (N,) float32 in [0, 1]: mean mask probability inside the mask, or as `label.mask_quality` says.
+        class_indices: (N,) int32, 0-based predicted classes: the arg max of the soft vector without background.
+        raw_scores: (N,) float32 in [0, 1], the predicted class's probability before correction.
+        soft_vectors: (N, num_classes + 1) float32. Rows sum to 1; background is last.
+        mask_quality: (N,) float32 in [0, 1]: mean mask probability inside the mask, or agreement, as
+            `label.mask_quality` says.
+
+    Examples:
+        >>> import numpy as np
+        >>> from raylabel.masks.rle import encode_masks, mask_boxes
+        >>> masks = np.zeros((2, 4, 6), dtype=bool)
+        >>> masks[0, 1:3, 2:5] = masks[1, 0, 0] = True
+        >>> encoded = encode_masks(masks)
+        >>> found = Instances(
+        ...     image_size_hw=(4, 6),
+        ...     boxes_xyxy=mask_boxes(encoded),
+        ...     masks=tuple(encoded),
+        ...     class_indices=np.array([1, 0], dtype=np.int32),
+        ...     raw_scores=np.array([0.75, 0.5], dtype=np.float32),
+        ...     soft_vectors=np.array([[0.0, 0.75, 0.25], [0.5, 0.25, 0.25]], dtype=np.float32),
+        ...     mask_quality=np.array([1.0, 0.5], dtype=np.float32),
+        ... )
+        >>> found.mask_areas.tolist()
+        [6, 1]
+        >>> found[found.raw_scores > 0.6].class_indices.tolist()
+        [1]
     """
 
     image_size_hw: tuple[int, int]
@@ -43,7 +64,7 @@ class Instances:
         return len(self.masks)
 
     def __getitem__(self, rows: NDArray[Any] | Sequence[int] | slice) -> "Instances":
-        """The chosen rows: an index array, a boolean mask or a slice."""
+        """Choose rows with an index array, a boolean mask or a slice."""
         chosen = np.arange(len(self))[rows]
         return Instances(
             image_size_hw=self.image_size_hw,
@@ -57,12 +78,12 @@ class Instances:
 
     @property
     def mask_areas(self) -> NDArray[np.int32]:
-        """(N,) pixels of each mask."""
+        """Number of pixels of each mask, (N,)."""
         return mask_areas(self.masks)
 
     @staticmethod
     def empty(image_size_hw: tuple[int, int], num_classes: int) -> "Instances":
-        """No objects."""
+        """Make the Instances of an image without objects."""
         return Instances(
             image_size_hw=image_size_hw,
             boxes_xyxy=np.zeros((0, 4), np.float32),
@@ -75,7 +96,7 @@ class Instances:
 
 
 def instances_context(instances: Instances) -> NDArray[np.float32]:
-    """Context of all of an image's instances, (N, len(CONTEXT_FEATURES)) float32 (`context.image_context`)."""
+    """Compute the context of all instances of an image, (N, len(CONTEXT_FEATURES)) float32; see `image_context`."""
     return image_context(
         instances.class_indices,
         instances.raw_scores,

@@ -1,4 +1,4 @@
-"""Which predictions are right: one-to-one matching to the true objects, with crowd regions and federated labels."""
+"""Matching of predictions to true objects, one to one, with crowd regions and federated labels."""
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -12,11 +12,11 @@ from raylabel.dataset.annotations import AnnotatedSet, GroundTruth
 from raylabel.masks.rle import Rle
 
 _MAX_CLASSES = 2**31
-"""Above every class index."""
+"""A number above every class index."""
 
 
 class Outcome(IntEnum):
-    """What the truth says of a detection; the numbers are those of the stored tables."""
+    """The verdict on a detection. Stored tables use these numbers."""
 
     INCORRECT = 0
     CORRECT = 1
@@ -29,15 +29,15 @@ class ImageToMatch(NamedTuple):
     Attributes:
         image_size_hw: height and width in pixels.
         class_indices: (N,) predicted classes.
-        scores: (N,) scores; only their order matters.
+        scores: (N,) scores. Only their order matters.
         masks: N masks of the image's size.
         object_classes: (M,) classes of the true objects.
-        object_is_crowd: (M,) which of them are crowd regions.
-        object_segmentations: from the places of some true objects to their masks, as RLE or COCO polygons; asked once,
-            for those that a prediction may match.
-        negative_classes: classes that were looked for in the image and are absent; None where every class was
-            looked for (COCO).
-        not_exhaustive_classes: classes of which only some objects are annotated in the image.
+        object_is_crowd: (M,) whether each true object is a crowd region.
+        object_segmentations: function from places of true objects to their masks, as RLE or COCO polygons. It is called
+            once, with the objects that a prediction may match.
+        negative_classes: classes that annotators looked for in the image and found absent. None means that annotators
+            looked for every class (COCO).
+        not_exhaustive_classes: classes with only some of their objects annotated in the image.
     """
 
     image_size_hw: tuple[int, int]
@@ -61,7 +61,7 @@ def match_predictions(
     not_exhaustive_classes: frozenset[int] = frozenset(),
     iou_threshold: float = 0.5,
 ) -> NDArray[np.int8]:
-    """Match one image's predictions to its true objects: `match_images` of one."""
+    """Match one image's predictions to its true objects; see `match_images`."""
     image = ImageToMatch(
         image_size_hw=truth.image_size_hw,
         class_indices=class_indices,
@@ -77,23 +77,27 @@ def match_predictions(
 
 
 def match_images(images: Sequence[ImageToMatch], *, iou_threshold: float = 0.5) -> NDArray[np.int8]:
-    """Match the predictions of many images to their true objects, all pairs at once.
+    """Match the predictions of many images to their true objects, all at once.
 
-    Per image and class, from the highest score down (ties in the order given), a prediction takes the still free true
-    object with the highest mask IoU and is correct where that reaches the threshold. One that takes no object is
-    ignored where it covers a crowd region of its class (intersection over its own area reaches the threshold), where
-    the class is neither annotated in the image nor in `negative_classes`, or where the class is in
-    `not_exhaustive_classes`. Everything else is incorrect.
+    Predictions of an image and class are processed by falling score, ties in the given order. Each prediction takes the
+    free true object with the highest mask IoU. It is correct if that IoU reaches the threshold. A prediction that takes
+    no object is ignored in three cases:
+
+    - It covers a crowd region of its class: the intersection over its own area reaches the threshold.
+    - Its class is neither annotated in the image nor in `negative_classes`.
+    - Its class is in `not_exhaustive_classes`.
+
+    All other predictions are incorrect.
 
     Args:
-        images: in any order.
-        iou_threshold: mask IoU from which a match counts, in [0, 1].
+        images: images in any order.
+        iou_threshold: least mask IoU of a match, in [0, 1].
 
     Returns:
-        numbers of `Outcome` of all predictions, one image after the other.
+        Numbers of `Outcome` of all predictions, one image after the other.
 
-    Source: COCO's and LVIS's evaluation (pycocotools `COCOeval`, lvis-api `LVISEval`), at one threshold and all areas;
-        within an image and class the work is hotcoco's, on as many CPUs as there are.
+    Source: COCO's and LVIS's evaluation (pycocotools `COCOeval`, lvis-api `LVISEval`), at one threshold and for all
+        areas. hotcoco does the work within an image and class, on all CPUs.
     """
     detection_keys = _keys(images, [image.class_indices for image in images])
     object_keys = _keys(images, [image.object_classes for image in images])
@@ -111,7 +115,7 @@ def match_images(images: Sequence[ImageToMatch], *, iou_threshold: float = 0.5) 
 
 
 def _keys(images: Sequence[ImageToMatch], classes: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
-    """A number for each image and class."""
+    """Encode each (image, class) as one number."""
     image_numbers = np.repeat(np.arange(len(images)), [len(of_image) for of_image in classes])
     return image_numbers * _MAX_CLASSES + np.concatenate([np.zeros(0, np.int64), *classes])
 
@@ -119,7 +123,7 @@ def _keys(images: Sequence[ImageToMatch], classes: Sequence[NDArray[np.integer]]
 def _is_judged(
     images: Sequence[ImageToMatch], detection_keys: NDArray[np.int64], has_objects: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether a prediction that takes no object is incorrect: every object of its class is annotated in its image."""
+    """Tell which predictions are incorrect if they take no object: their class is fully annotated in their image."""
     is_judged = np.ones(len(detection_keys), dtype=bool)
     if any(image.negative_classes is not None for image in images):
         is_federated = np.array([image.negative_classes is not None for image in images])
@@ -139,10 +143,14 @@ def _match_with_hotcoco(
     object_keys: NDArray[np.int64],
     iou_threshold: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of some predictions (places among all images', and their keys) match any of some objects (as well), and
-    which of them a crowd region. Of both there are only those whose keys the others have, too.
+    """Match predictions to objects with hotcoco.
 
-    In columns: a dict for each prediction and object would add a fifth to the time.
+    `rows` and `objects` index the predictions and objects of all images. Their keys encode (image, class). Each key of
+    one side must occur on the other side. Data passes in columns, because a dict per prediction and object would add a
+    fifth to the time.
+
+    Returns:
+        Per prediction, whether it matches an object or crowd region, and whether it matches a crowd region.
     """
     masks = [
         image.masks[place]
@@ -170,7 +178,7 @@ def _match_with_hotcoco(
         iscrowd=np.concatenate([image.object_is_crowd for image in images])[objects],
         segmentation=segmentations,
     )
-    results = np.zeros((len(rows), 7))  # image, box, score, class; as sizes are not asked for, no box is needed
+    results = np.zeros((len(rows), 7))  # image, box, score, class; boxes stay 0 because all areas count
     results[:, 0], results[:, 6] = np.divmod(row_keys, _MAX_CLASSES)
     results[:, 5] = np.concatenate([image.scores for image in images])[rows]
     evaluation = COCOeval(truth, truth.load_res(results, segmentation=masks), "segm")
@@ -183,31 +191,31 @@ def _match_with_hotcoco(
             ids += found["dtIds"]
             is_matched += found["dtMatched"][0]
             is_ignored += found["dtIgnore"][0]
-    order = np.argsort(ids)  # ids number the results from 1 on
+    order = np.argsort(ids)  # ids number the results from 1
     assert len(order) == len(rows), "every prediction must be evaluated"
     return np.array(is_matched, dtype=bool)[order], np.array(is_ignored, dtype=bool)[order]
 
 
 def _split(places: NDArray[np.int64], lengths: Sequence[int]) -> list[NDArray[np.int64]]:
-    """Rising places in arrays of such lengths that follow each other, as places in each of them."""
+    """Split rising places in concatenated arrays of these lengths into places within each array."""
     ends = np.cumsum(lengths)
     parts = np.split(places, np.searchsorted(places, ends[:-1]))
     return [part - start for part, start in zip(parts, (ends - lengths).tolist(), strict=True)]
 
 
 def verification_weights(annotated: AnnotatedSet) -> NDArray[np.float64]:
-    """How many images without a class each verified one stands for, shape (num_classes,), each >= 1.
+    """Compute how many images without a class each verified image stands for, shape (num_classes,), each >= 1.
 
-    Federated annotators look for a class in few images only. Right detections are always counted, wrong ones only
-    where someone looked, so plain accuracy is too high. Horvitz-Thompson: a wrong detection in an image that was
-    verified through its negative classes counts
+    Federated annotators look for a class in few images. Correct detections always count, but incorrect ones count only
+    where someone looked. Plain accuracy is therefore too high. By Horvitz-Thompson, an incorrect detection in an image
+    that is verified through its negative classes counts
 
         number of images without the class / number of images verified to be without it
 
-    times. An image is without a class where the class is not annotated in it: the formula takes the annotated
-    images to be all that have the class. Fully annotated sets, and classes that no image was verified for, get 1.
+    times. The formula assumes that every image that has a class also has an annotation of it. Fully annotated sets
+    have weight 1, and so do classes that no image was verified for.
 
-    Source: Horvitz and Thompson 1952; its use for federated detection labels is ours.
+    Source: Horvitz and Thompson 1952. Using it for federated detection labels is raylabel's idea.
     """
     weights = np.ones(annotated.num_classes)
     if not annotated.is_federated:
@@ -227,8 +235,9 @@ def detection_weights(
     class_weights: NDArray[np.float64],
     annotated_classes: frozenset[int] | NDArray[np.integer],
 ) -> NDArray[np.float64]:
-    """Weight of each detection of one image, shape (N,): the class's where it is incorrect and only the image's
-    negative classes verified it, else 1.
+    """Compute the weight of each detection of one image, shape (N,).
+
+    An incorrect detection has its class's weight if only the image's negative classes verify it. All others have 1.
 
     Args:
         outcomes: (N,) from `match_predictions`.

@@ -1,4 +1,4 @@
-"""Which predictions become pseudo-labels, and why the others don't."""
+"""Selection of the predictions that become pseudo-labels, with a counted reason for each dropped one."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from raylabel.config import SelectionConfig
 
 @dataclass(frozen=True)
 class Selection:
-    """What was kept.
+    """The kept predictions, and the number of dropped ones per reason.
 
     Attributes:
         keep: (N,) bool.
-        dropped: reason -> number of predictions; each dropped one counts once, for the first reason that applies.
+        dropped: reason -> number of predictions. Each counts once, for the first reason that applies.
     """
 
     keep: NDArray[np.bool_]
@@ -31,19 +31,21 @@ def select(
     frequency_groups: NDArray[np.str_],
     image_lengths: NDArray[np.integer] | None = None,
 ) -> Selection:
-    """Select the pseudo-labels of one image, or of many at once.
+    """Select the pseudo-labels of one image or of many at once.
+
+    Predictions must pass all thresholds. Of those, each image keeps the `config.max_per_image` with the highest
+    calibrated scores. Of equal scores the first is kept.
 
     Args:
-        calibrated_scores: (N,) in [0, 1]; at least `config.min_score`, or what `config.min_score_by_group` says for the
-            class's frequency group.
+        calibrated_scores: (N,) in [0, 1]. The threshold is `config.min_score`, or that of the class's frequency group
+            in `config.min_score_by_group`.
         class_indices: (N,) predicted classes.
         mask_quality: (N,) in [0, 1].
-        mask_areas: (N,) pixels.
-        config: the thresholds; a value that equals one is kept.
+        mask_areas: (N,) in pixels.
+        config: thresholds. A value equal to its threshold passes.
         frequency_groups: (num_classes,) "r", "c" or "f".
-        image_lengths: how many predictions each image has, one image after the other; all are of one image where None.
-
-    Of what passes, the best `config.max_per_image` of each image by calibrated score are kept; of equal ones the first.
+        image_lengths: number of predictions per image, one image after the other. None means that all predictions
+            belong to one image.
     """
     class_thresholds = np.full(len(frequency_groups), config.min_score)
     for letter, threshold in config.min_score_by_group.items():
@@ -61,7 +63,7 @@ def select(
     passed = np.flatnonzero(keep)
     lengths = np.array([len(keep)]) if image_lengths is None else image_lengths
     images = np.repeat(np.arange(len(lengths)), lengths)[passed]
-    best_first = np.lexsort((-calibrated_scores[passed], images))  # stable: of equal ones the first
+    best_first = np.lexsort((-calibrated_scores[passed], images))  # stable, because the first of equal scores is kept
     num_passed = np.bincount(images, minlength=len(lengths))
     ranks = np.arange(len(passed)) - np.repeat(np.cumsum(num_passed) - num_passed, num_passed)
     too_many = passed[best_first[ranks >= config.max_per_image]]

@@ -1,4 +1,4 @@
-"""Masks encoded from their boxes: bit by bit what pycocotools makes of the whole image."""
+"""Masks encoded from boxes have the bytes that pycocotools gives for whole images."""
 
 import numpy as np
 from hypothesis import example, given, settings
@@ -14,7 +14,7 @@ Placed = tuple[NDArray[np.bool_], tuple[int, int]]
 
 
 def encode_images(placed: list[Placed], image_size_hw: tuple[int, int]) -> list[Rle]:
-    """Each mask pasted into an image of its own."""
+    """Paste each mask into an empty image and encode the image."""
     rles = []
     for box, (top, left) in placed:
         image = np.zeros(image_size_hw, np.uint8, order="F")
@@ -25,7 +25,7 @@ def encode_images(placed: list[Placed], image_size_hw: tuple[int, int]) -> list[
 
 @st.composite
 def images(draw: st.DrawFn) -> tuple[list[Placed], tuple[int, int]]:
-    """Some masks in boxes anywhere in a small image: at its borders, of its height, of no pixel, of the whole image."""
+    """Draw boxes with masks in a small image: at its borders, of its height, empty, or of the whole image."""
     height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     placed = []
     for _ in range(draw(st.integers(0, 6))):
@@ -57,7 +57,7 @@ def test_bytes_equal_those_of_the_whole_image(image: tuple[list[Placed], tuple[i
 
 
 def test_runs_of_several_bytes_and_negative_differences() -> None:
-    """Runs up to millions of pixels, in a large image, and more pixels than are taken at a time."""
+    """Runs reach millions of pixels, and the masks have more pixels than one part takes."""
     rng = np.random.default_rng(0)
     placed: list[Placed] = [(np.ones((1, 1), bool), (2999, 1999)), (np.ones((3000, 900), bool), (0, 300))]
     for height, width in ((3000, 10), (2999, 10), (700, 800), (40, 1900)):

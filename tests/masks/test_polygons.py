@@ -1,4 +1,4 @@
-"""Polygons rasterise to the masks that they came from."""
+"""Polygons rasterise to the masks they were made from."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Masks against pycocotools and plain numpy."""
+"""Masks against pycocotools and plain NumPy."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_polygons_are_merged():
         ({"size": [4, 5], "counts": [-1, 21]}, "sum to 20"),
         ({"size": [4, 5], "counts": "d"}, "end within a run|sum to 20"),
         ({"size": [4, 5], "counts": ""}, "sum to 20"),
-        ({"size": [4, 5], "counts": "é"}, "not of the encoding"),
+        ({"size": [4, 5], "counts": "é"}, "from 48 to 111"),
         ({"size": [4, 5]}, "must be polygons or RLE"),
         (None, "must be polygons or RLE"),
     ],

@@ -1,4 +1,4 @@
-"""Run lengths checked together as one by one."""
+"""Checking run lengths together finds what checking them one by one finds."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ GOOD = encode_masks(np.ones((1, 2, 3), dtype=bool))[0]
 
 
 def is_sound(rle: Rle) -> bool:
-    """The format read as its definition says, byte by byte."""
+    """Check an RLE byte by byte, straight from the format's definition."""
     runs: list[int] = []
     value = shift = 0
     for byte in rle["counts"]:
@@ -54,7 +54,7 @@ def test_runs_beyond_32_bits_are_read():
 
 
 def test_areas_of_more_than_255_masks():
-    """pycocotools' `area` fails on 256 masks with numpy 2."""
+    """pycocotools' `area` fails on 256 masks with NumPy 2."""
     assert mask_areas(encode_masks(np.ones((300, 2, 3), dtype=bool))).tolist() == [6] * 300
 
 

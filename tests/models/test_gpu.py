@@ -1,4 +1,4 @@
-"""The models on a CUDA device, with automatic mixed precision."""
+"""Models on a CUDA device with automatic mixed precision."""
 
 import pytest
 import torch

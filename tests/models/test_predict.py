@@ -1,4 +1,4 @@
-"""Mask quality by agreement: what a segmenter finds in the mirrored image as well, and what it does not."""
+"""Mask quality by agreement with the predictions for the mirrored image."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,7 +38,7 @@ def instances(*masks: np.ndarray) -> Instances:
 
 
 class ScriptedSegmenter(FakeSegmenter):
-    """Says of images what it is told to, call by call."""
+    """Returns scripted predictions, one list per call."""
 
     def __init__(self, *answers: list[Instances]) -> None:
         super().__init__(num_classes=1)
@@ -55,11 +55,11 @@ IMAGES = [torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(s
 
 def test_agreement_is_the_best_iou_with_the_mirrored_predictions() -> None:
     whole, shifted, alone = rectangle(1, 7), rectangle(10, 14), rectangle(15, 19)
-    # In the mirrored image: the first at its place, the second two pixels off, the third not at all.
+    # The mirrored image has the first at its place, the second two pixels off, the third not at all.
     mirrored = instances(rectangle(WIDTH - 7, WIDTH - 1), rectangle(WIDTH - 16, WIDTH - 12))
     segmenter = ScriptedSegmenter([instances(whole, shifted, alone), instances(whole)], [mirrored, instances()])
     first, second = predict_images(segmenter, IMAGES, **LIMITS, mask_quality="agreement")
-    # 2 of 6 columns are common; the third shares 1 column of 7 with the second of the mirrored image.
+    # The second shares 2 of 6 columns. The third shares 1 of 7 columns with the mirrored image's second.
     assert first.mask_quality.tolist() == pytest.approx([1.0, 2 / 6, 1 / 7])
     assert second.mask_quality.tolist() == [0.0]
     assert first.mask_quality.dtype == np.float32

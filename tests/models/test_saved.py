@@ -1,4 +1,4 @@
-"""Saved models and local weights: round trips, and files that don't fit."""
+"""Saved models and local weights: round trips and unsuitable files."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_file_of_the_backbone_alone_fits(tmp_path: Path) -> None:
 
 
 def test_torchvision_files_fit_the_mobilenet(tmp_path: Path) -> None:
-    """Those of the detector with its boxes, and of the ImageNet classifier, whose names differ."""
+    """The detector's file fits, and so does the ImageNet classifier's, whose names differ."""
     path = tmp_path / "weights.safetensors"
     detector = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
     save_file(detector.state_dict(), path)

@@ -1,4 +1,4 @@
-"""One contract for every segmenter, real, fake or a user's own; and what breaks it is named."""
+"""Every segmenter, real or fake, keeps one contract; a broken promise is named."""
 
 from pathlib import Path
 
@@ -29,11 +29,11 @@ EXTRA_OF = {
     "eomt_tiny": ("transformers", "transformers"),
     "onnx": ("onnx", "onnxruntime"),
 }
-"""Models that need an extra: its name, and a package that it installs."""
+"""Model -> the extra that it needs, and a package of that extra."""
 
 
 def build_small(model: str, scratch: Path = Path()) -> Segmenter:
-    """A segmenter that looks at few regions, so that the large one stays quick."""
+    """Build a segmenter with few regions, so that large models stay quick."""
     if model in EXTRA_OF:
         extra, package = EXTRA_OF[model]
         pytest.importorskip(package, reason=f"needs the extra {extra}")

@@ -1,4 +1,4 @@
-"""Context of detections: known shapes give known figures."""
+"""Known shapes give known context features."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def column(context: np.ndarray, name: str) -> np.ndarray:
     return context[:, CONTEXT_FEATURES.index(name)]
 
 
-# Scores .5, .9, .8, .2; classes a, a, b, b. The first lies upon the second (half of it), the third on the first.
+# Scores 0.5, 0.9, 0.8, 0.2; classes a, a, b, b. The first covers half of the second. The third lies in the first.
 MASKS = box_masks((0, 0, 10, 10), (5, 0, 15, 10), (0, 0, 10, 5), (30, 10, 40, 20))
 CLASSES, SCORES = np.array([0, 0, 1, 1]), np.array([0.5, 0.9, 0.8, 0.2])
 FOUND = image_context(CLASSES, SCORES, MASKS)
@@ -40,7 +40,7 @@ FOUND = image_context(CLASSES, SCORES, MASKS)
         ("rank", [2, 0, 1, 3]),
         ("num_higher_same", [1, 0, 0, 1]),
         ("image_top_score", [0.9] * 4),
-        # 0 and 1 share 50 of 150 pixels, 0 and 2 50 of 100, 1 and 2 25 of 125.
+        # Masks 0 and 1 share 50 of 150 pixels, 0 and 2 share 50 of 100, 1 and 2 share 25 of 125.
         ("iou_higher_same", [1 / 3, 0, 0, 0]),
         ("iou_higher_other", [0.5, 0, 0.2, 0]),
         ("iou_lower_same", [0, 1 / 3, 0, 0]),

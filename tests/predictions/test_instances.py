@@ -1,4 +1,4 @@
-"""Instances: all fields are indexed together."""
+"""Indexing Instances indexes all fields together."""
 
 import numpy as np
 import pytest

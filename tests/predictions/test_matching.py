@@ -34,7 +34,7 @@ CORRECT, INCORRECT, IGNORED = Outcome.CORRECT, Outcome.INCORRECT, Outcome.IGNORE
 
 
 def squares(*corners: tuple[int, int, int]) -> list[Any]:
-    """Masks of squares, each from (row, column) and a side."""
+    """Make masks of squares from (row, column, side)."""
     masks = np.zeros((len(corners), *SIZE), dtype=bool)
     for mask, (row, column, side) in zip(masks, corners, strict=True):
         mask[row : row + side, column : column + side] = True
@@ -85,14 +85,14 @@ def test_one_object_is_taken_once_by_the_highest_score() -> None:
 
 
 def test_the_second_prediction_takes_the_free_object() -> None:
-    # 9x10 and 10x10 at the same corner: IoU .9; both predictions prefer the 10x10 object, the second gets the other.
+    # Squares of sides 9 and 10 at one corner have IoU 0.81. Both predictions prefer the larger one.
     objects = squares((0, 0, 10), (0, 0, 9))
     predictions = squares((0, 0, 10), (0, 0, 10))
     assert match(predictions, [0, 0], [0.9, 0.8], truth_of(objects, [0, 0])) == [CORRECT, CORRECT]
 
 
 def test_an_iou_equal_to_the_threshold_matches() -> None:
-    # 10x10 inside 20x10: IoU is exactly .5.
+    # 10x10 inside 20x10: the IoU is exactly 0.5.
     tall = np.zeros((1, *SIZE), dtype=bool)
     tall[0, :, :10] = True
     truth = truth_of(encode_masks(tall), [0])
@@ -126,7 +126,7 @@ def test_federated_classes() -> None:
 
 
 def reference_outcomes(image: ImageToMatch, masks: list[Any], iou_threshold: float) -> list[int]:
-    """The rule as it reads, one prediction after the other, with pycocotools' IoU."""
+    """Apply the matching rule to one prediction after the other, with pycocotools' IoU."""
     taken: set[int] = set()
     found = dict[int, int]()
     for row in np.argsort(-image.scores, kind="stable").tolist():
@@ -183,7 +183,7 @@ def test_many_images_at_once_equal_the_rule_one_by_one(seed: int, num_images: in
 
 
 def test_segmentations_of_every_form_match() -> None:
-    """Polygons of integers and of floats, compressed and uncompressed RLE: the same 10x10 square, each in an image."""
+    """The same 10x10 square as integer and float polygons, compressed and uncompressed RLE, one per image."""
     [square] = squares((0, 0, 10))
     runs = [run for _ in range(10) for run in (10, 10)]
     forms: list[Any] = [
@@ -232,7 +232,7 @@ def predictions_of(results: list[dict[str, Any]], annotated: AnnotatedSet) -> di
 
 
 def outcome_by_result(results: list[dict[str, Any]], annotated: AnnotatedSet) -> dict[int, int]:
-    """Outcome of each result by its place in the list."""
+    """Match results, and map each result's place in the list to its outcome."""
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
     places = sorted(range(len(results)), key=lambda place: row_of[results[place]["image_id"]])
     outcomes = match_set(annotated, predictions_of(results, annotated)).known_outcomes
@@ -248,7 +248,7 @@ def test_outcomes_equal_cocoeval_on_a_real_detector(shared_data: Callable[[str],
         evaluation = COCOeval(coco, coco.loadRes([dict(one) for one in results]), "segm")
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.params.maxDets = [10_000]
-        # Some of these boxes have a negative side, so a negative area.
+        # The range includes negative areas, because some of these boxes have a negative side.
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[-1e10, 1e10]], ["all"]
         evaluation.evaluate()
     theirs = {}
@@ -304,7 +304,7 @@ def test_outcomes_equal_lvis_eval_on_federated_truth(
         present = {one["category_id"] for one in content["annotations"] if one["image_id"] == image["id"]}
         image["neg_category_ids"] = [one for one in ids if one not in present and rng.random() < 0.4]
         image["not_exhaustive_category_ids"] = [one for one in sorted(present) if rng.random() < 0.3]
-    # lvis-api leaves out boxes without an area.
+    # Without empty boxes, because lvis-api drops them.
     results = [one for one in results if one["image_id"] in kept_images and min(one["bbox"][2:]) > 0]
     path = tmp_path / "federated.json"
     path.write_text(json.dumps(content))
@@ -329,7 +329,7 @@ def test_outcomes_equal_lvis_eval_on_federated_truth(
 
 
 def federated_set(tmp_path: Path) -> AnnotatedSet:
-    """10 images; class 0 is in 2 images and verified absent in 4; class 1 in 1 and never verified; class 2 nowhere."""
+    """Make 10 images: class 0 in 2 and verified absent in 4, class 1 in 1 and never verified, class 2 in none."""
     negatives = {2: [10], 3: [10], 4: [10], 5: [10], 6: [12]}
     square = [[0, 0, 0, 5, 5, 5, 5, 0]]
     annotations = [(0, 10), (0, 10), (1, 10), (1, 11)]
@@ -358,7 +358,7 @@ def federated_set(tmp_path: Path) -> AnnotatedSet:
 
 
 def test_verification_weights(tmp_path: Path) -> None:
-    # Class 0: (10 - 2) / 4; class 1: nobody verified; class 2: (10 - 0) / 1.
+    # Class 0: (10 - 2) / 4. Class 1: never verified. Class 2: (10 - 0) / 1.
     assert verification_weights(federated_set(tmp_path)).tolist() == [2.0, 1.0, 10.0]
 
 
@@ -378,11 +378,11 @@ def test_only_mistakes_verified_by_negative_classes_are_weighted() -> None:
 
 
 def test_weights_undo_federated_selection() -> None:
-    """Accuracy from verified mistakes alone is too high; weighted, it is right on average."""
+    """Accuracy from verified mistakes alone is too high. With weights it is right on average."""
     rng = np.random.default_rng(0)
     num_images, is_present = 4000, rng.random(4000) < 0.2
     is_verified = ~is_present & (rng.random(num_images) < 0.1)
-    # One detection an image: always right where the object is, always wrong elsewhere.
+    # One detection per image, correct exactly if the image has the object.
     weight = (num_images - is_present.sum()) / is_verified.sum()
     naive = is_present.sum() / (is_present.sum() + is_verified.sum())
     outcomes = np.where(is_present, CORRECT, INCORRECT)[is_present | is_verified]

@@ -1,4 +1,4 @@
-"""Every drop has one counted reason."""
+"""Every dropped prediction has one counted reason."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Hand-written fakes, importable as a user's own class: `fakes:FakeSegmenter` with tests/support/ on the path."""
+"""Hand-written fake segmenters. With tests/support/ on the path a config can name them, as `fakes:FakeSegmenter`."""
 
 import ctypes
 import os
@@ -21,10 +21,11 @@ MAX_SHAPES = 4
 
 
 def shapes_of(image: Tensor, num_classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """The rectangles that FakeSegmenter says an image has, from a seed that is made of its pixels.
+    """Draw the rectangles that FakeSegmenter predicts for an image. The seed is computed from the image's pixels.
 
-    Returns masks (N, H, W), N from 0 to 4 (0 in images smaller than 10 pixels), none of them empty, and soft vectors
-    (N, num_classes + 1) that sum to 1.
+    Returns:
+        Masks (N, H, W), none of them empty, and soft vectors (N, num_classes + 1) that sum to 1. N is 0 to 4; it is 0
+        in images with a side below 10 pixels.
     """
     height, width = image.shape[-2:]
     rng = np.random.default_rng(round(float(image.double().sum()) * 255))
@@ -37,7 +38,7 @@ def shapes_of(image: Tensor, num_classes: int) -> tuple[NDArray[np.bool_], NDArr
 
 
 class FakeSegmenter(nn.Module):
-    """Draws known shapes; its one layer learns nothing of use, but can be trained and saved."""
+    """A segmenter that predicts known shapes. Its one layer learns nothing useful, but can be trained and saved."""
 
     embed_layers = ("classes",)
 
@@ -80,10 +81,10 @@ class FakeSegmenter(nn.Module):
 
 
 class WaitingSegmenter(FakeSegmenter):
-    """Finds nothing and takes its time over it without any CPU, as a worker that waits for its accelerator."""
+    """A segmenter that finds nothing and sleeps without using CPU, like a worker that waits for its accelerator."""
 
     SECONDS = 0.015
-    """An image."""
+    """Seconds per image."""
 
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         time.sleep(self.SECONDS * len(images))
@@ -91,10 +92,10 @@ class WaitingSegmenter(FakeSegmenter):
 
 
 class SlowSegmenter(FakeSegmenter):
-    """FakeSegmenter at a pace that leaves time to disturb it."""
+    """A FakeSegmenter that is slow enough to be disturbed."""
 
     SECONDS = 0.04
-    """An image."""
+    """Seconds per image."""
 
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         time.sleep(self.SECONDS * len(images))
@@ -102,7 +103,7 @@ class SlowSegmenter(FakeSegmenter):
 
 
 class LethalSegmenter(FakeSegmenter):
-    """Ends its process at an image that is all white, as a crash in a decoder or driver would."""
+    """A FakeSegmenter that kills its process at an all-white image, like a crash in a decoder or driver."""
 
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
         if any(bool((image == 1).all()) for image in images):
@@ -111,7 +112,7 @@ class LethalSegmenter(FakeSegmenter):
 
 
 class CrashingDecoderSegmenter(FakeSegmenter):
-    """Where it is loaded, Pillow's decoder of PPM files crashes the process at a file that says "crash"."""
+    """A FakeSegmenter that makes Pillow's PPM decoder crash the process at a file that contains "crash"."""
 
     def __init__(self, *, num_classes: int, min_size: int | None = None) -> None:
         super().__init__(num_classes=num_classes, min_size=min_size)

@@ -1,4 +1,4 @@
-"""Graphs in ONNX for tests: one that is made by hand of a few tensors, and one of a Mask R-CNN of ours."""
+"""ONNX graphs for tests: a toy made of a few tensors, and an exported Mask R-CNN."""
 
 import json
 import warnings
@@ -11,7 +11,7 @@ from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 
 
 class ToyDetector(nn.Module):
-    """Four boxes at fixed places, whose classes depend on the image's colour."""
+    """A detector of four boxes at fixed places, whose classes depend on the image's colour."""
 
     def __init__(self, num_classes: int, *, has_image_masks: bool) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ToyDetector(nn.Module):
 
 
 class OneImage(nn.Module):
-    """The parts of a Mask R-CNN as a graph wants them."""
+    """A Mask R-CNN that takes one image and returns tensors, as a graph must."""
 
     def __init__(self, segmenter: SoftMaskRCNN) -> None:
         super().__init__()
@@ -47,20 +47,20 @@ class OneImage(nn.Module):
 
 
 def export_toy(path: Path, num_classes: int, *, has_image_masks: bool = False) -> None:
-    """A graph that takes images of any size."""
+    """Write a toy graph that takes images of any size."""
     names = ["class_probs", "image_mask_logits"] if has_image_masks else ["boxes_xyxy", "class_probs", "box_mask_probs"]
     export(ToyDetector(num_classes, has_image_masks=has_image_masks), path, (64, 64), names, {2: "h", 3: "w"})
 
 
 def export_maskrcnn(segmenter: SoftMaskRCNN, path: Path, size_hw: tuple[int, int]) -> None:
-    """A graph for images of one size."""
+    """Write the graph of a Mask R-CNN for images of one size."""
     export(OneImage(segmenter), path, size_hw, ["boxes_xyxy", "class_probs", "box_mask_probs"], {})
 
 
 def export(
     module: nn.Module, path: Path, size_hw: tuple[int, int], names: list[str], input_axes: dict[int, str]
 ) -> None:
-    """Write a module of one input."""
+    """Write the graph of a module with one input."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -13,9 +13,9 @@ NUM_CANDIDATES = 300
 
 
 def distinct_masks(mask_logits: Tensor, probs: Tensor, score_threshold: float) -> Tensor:
-    """Rows of the masks that are not empty and overlap no better one, by falling score.
+    """Choose the non-empty masks that overlap no better mask, and return their rows by falling score.
 
-    Only the NUM_CANDIDATES best masks are looked at. Two masks are duplicates where their IoU exceeds DUPLICATE_IOU.
+    Only the NUM_CANDIDATES best masks are compared. Two masks are duplicates if their IoU exceeds DUPLICATE_IOU.
 
     Args:
         mask_logits: (N, h, w).
@@ -36,7 +36,9 @@ def distinct_masks(mask_logits: Tensor, probs: Tensor, score_threshold: float) -
 def distinct_boxes(
     boxes_xyxy: Tensor, probs: Tensor, score_threshold: float, *, iou_threshold: float = DUPLICATE_IOU
 ) -> Tensor:
-    """Rows of the boxes with sides of at least MIN_BOX_SIDE pixels that overlap no better one, by falling score.
+    """Choose the boxes that overlap no better box, and return their rows by falling score.
+
+    Boxes with a side below MIN_BOX_SIDE pixels are dropped.
 
     Args:
         boxes_xyxy: (N, 4), clipped to the image.

@@ -1,4 +1,4 @@
-"""Masks that are maps over the whole image, brought to the image's size where they are."""
+"""Masks that a network gives as maps over the whole image, resized to the image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from raylabel.predictions.instances import Instances
 def map_instances(
     mask_logits: NDArray[np.float32], probs: Tensor, scales: tuple[float, float], image_size_hw: tuple[int, int]
 ) -> Instances:
-    """Instances of an image.
+    """Make the Instances of one image from its mask maps.
 
     Args:
-        mask_logits: (N, h, w), each of them positive somewhere; as of `upsample_inside`.
-        probs: (N, num_classes + 1) by falling score.
-        scales: cells of the map per pixel of the image, down and across.
+        mask_logits: (N, h, w), see `upsample_inside`. Each map has a positive cell.
+        probs: (N, num_classes + 1) by falling score, background last.
+        scales: map cells per image pixel, down and across.
         image_size_hw: size of the image.
     """
     parts = [mask_part(*upsample_inside(logits, scales, image_size_hw)) for logits in mask_logits]
@@ -35,20 +35,23 @@ def _box(part: MaskPart | None) -> tuple[int, int, int, int]:
 def upsample_inside(
     logits: NDArray[np.float32], scales: tuple[float, float], image_size_hw: tuple[int, int]
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
-    """Probabilities of a mask where it may be foreground, and where they belong (rows, columns of the image).
+    """Resize a mask map to the image, only where the mask may be foreground.
 
-    Bilinear between logits, with the values of `F.interpolate(..., align_corners=False)`; only the part around positive
-    logits is made, so that a hundred masks of a large image stay cheap.
+    The values are those of `F.interpolate(..., mode="bilinear", align_corners=False)` on the logits. Only the part
+    around positive logits is computed, so a hundred masks of a large image stay cheap.
 
     Args:
-        logits: (h, w), some of them positive; may reach beyond the image, which is then padded.
-        scales: cells of the map per pixel of the image, down and across.
+        logits: (h, w) with a positive cell. The map may extend beyond the image because the batch is padded.
+        scales: map cells per image pixel, down and across.
         image_size_hw: size of the image.
+
+    Returns:
+        Probabilities of the part, and its rows and columns in the image.
     """
     matrices, places = [], []
     for axis in (0, 1):
         cells = np.flatnonzero((logits > 0).any(axis=1 - axis))
-        # A pixel is positive only between a positive cell and its neighbours.
+        # Bilinear values are positive only between a positive cell and its neighbours.
         first = max(int((cells[0] - 0.5) / scales[axis]), 0)
         last = min(int(np.ceil((cells[-1] + 1.5) / scales[axis])), image_size_hw[axis])
         matrix = _weights(first, max(last, first), scales[axis], logits.shape[axis])
@@ -60,7 +63,7 @@ def upsample_inside(
 
 
 def _weights(first: int, last: int, scale: float, num_cells: int) -> NDArray[np.float32]:
-    """(last - first, num_cells) weights of bilinear interpolation along one axis."""
+    """Compute the (last - first, num_cells) weights of bilinear interpolation along one axis."""
     at = np.clip((np.arange(first, last) + 0.5) * scale - 0.5, 0, num_cells - 1)
     low = np.minimum(at.astype(np.int64), num_cells - 1)
     high = np.minimum(low + 1, num_cells - 1)
@@ -73,7 +76,7 @@ def _weights(first: int, last: int, scale: float, num_cells: int) -> NDArray[np.
 
 
 def mask_iou_matrix(first: Tensor, second: Tensor) -> Tensor:
-    """(N, M) IoU of boolean masks (N, P) and (M, P)."""
+    """Compute the (N, M) IoU of boolean masks (N, P) and (M, P)."""
     first, second = first.float(), second.float()
     inner = first @ second.T
     union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None] - inner

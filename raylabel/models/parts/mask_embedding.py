@@ -1,4 +1,4 @@
-"""Embeddings of instances: a feature map averaged over their masks."""
+"""Embeddings of instances: averages of a feature map over their masks."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,16 @@ SMALLEST_SUM = 1e-6
 def average_over_masks(
     features: Tensor, masks: Sequence[Tensor], seen_sizes_hw: Sequence[tuple[int, int]], padded_size_hw: tuple[int, int]
 ) -> list[Tensor]:
-    """Unit-length means of a map over the masks of each image.
+    """Average a feature map over the masks of each image and scale the means to unit length.
 
     Args:
-        features: (B, C, h, w), over the padded images.
-        masks: (N, H, W) of each image, in its own size.
+        features: (B, C, h, w) over the padded images.
+        masks: (N, H, W) per image, in the image's original size.
         seen_sizes_hw: size of each image as the network saw it, before padding.
-        padded_size_hw: with padding.
+        padded_size_hw: size of the batch with padding.
 
-    Returns: (N, C) float32 of each image.
+    Returns:
+        (N, C) float32 per image.
     """
     embeddings = []
     for image_features, image_masks, size in zip(features.float(), masks, seen_sizes_hw, strict=True):

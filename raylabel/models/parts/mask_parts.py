@@ -1,4 +1,4 @@
-"""Predicted masks as the part of the image that they fill, and Instances that are made of them."""
+"""Predicted masks as the part of the image that they fill, and Instances made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ MASK_THRESHOLD = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class MaskPart:
-    """A mask where it may be foreground.
+    """The part of an image that holds a mask.
 
     Attributes:
         is_mask: (h, w) bool.
-        corner: row and column of its top left pixel in the image.
-        quality: mean probability inside of the mask.
+        corner: row and column of the part's top left pixel in the image.
+        quality: mean probability inside the mask.
     """
 
     is_mask: NDArray[np.bool_]
@@ -28,7 +28,7 @@ class MaskPart:
 
 
 def mask_part(probs: NDArray[np.float32], place: tuple[slice, slice]) -> MaskPart | None:
-    """The mask of probabilities (h, w) that belong to these rows and columns of the image; None where it is empty."""
+    """Threshold the (h, w) probabilities of these rows and columns of an image. None means an empty mask."""
     is_mask = probs >= MASK_THRESHOLD
     num_pixels = np.count_nonzero(is_mask)
     if not num_pixels:
@@ -43,13 +43,13 @@ def assemble_instances(
     class_probs: NDArray[np.float32],
     image_size_hw: tuple[int, int],
 ) -> Instances:
-    """Instances of the objects whose masks are not empty.
+    """Make Instances of the objects whose masks are not empty.
 
     Args:
-        parts: mask of each of N objects, by falling score.
-        boxes_xyxy: (N, 4).
+        parts: masks of N objects by falling score.
+        boxes_xyxy: (N, 4) in pixels.
         class_probs: (N, num_classes + 1), background last.
-        image_size_hw: of the image.
+        image_size_hw: size of the image.
     """
     kept = [row for row, part in enumerate(parts) if part is not None]
     masks = [part for part in parts if part is not None]

@@ -1,4 +1,4 @@
-"""From images to what a network sees: resizing, normalisation, batches; the mode that it runs in."""
+"""From images to batches: resizing, normalisation, grouping by size, train and eval mode."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ _Result = TypeVar("_Result")
 
 
 class ResizeAndNormalise(GeneralizedRCNNTransform):
-    """torchvision's transform; `min_size` None keeps the images' sizes.
+    """torchvision's transform, except that it can keep the sizes of images.
 
     Args:
-        min_size: length of the short side in pixels.
-        max_size: of the long one at most; 5/3 of the short one where it is None.
-        size_divisible: the batch is padded to a multiple of it.
-        mean, std: per channel, of pixels in [0, 1].
+        min_size: length of the short side in pixels; None keeps the sizes.
+        max_size: limit on the long side in pixels; None means 5/3 of `min_size`.
+        size_divisible: batches are padded to multiples of this number.
+        mean, std: mean and standard deviation per channel, of pixels in [0, 1].
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class ResizeAndNormalise(GeneralizedRCNNTransform):
         self._keeps_size = min_size is None
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """As of torchvision, but that it may keep the size."""
+        """Resize as torchvision does, unless sizes are kept."""
         return (image, target) if self._keeps_size else super().resize(image, target)
 
 
 def by_size(images: list[Tensor], fn: Callable[[list[int]], Sequence[_Result]]) -> list[_Result]:
     """Call a function once per image size and return its results in the order of the images.
 
-    Images of different sizes are never batched: padding would change what norms see of the smaller ones.
+    Images of different sizes never share a batch, because padding would change what norms see of smaller images.
 
     Args:
         images: (3, H, W) each.
-        fn: takes rows of images of one size, and returns one result per row.
+        fn: takes the rows of all images of one size and returns one result per row.
     """
     groups: dict[torch.Size, list[int]] = {}
     for row, image in enumerate(images):
@@ -63,7 +63,7 @@ def by_size(images: list[Tensor], fn: Callable[[list[int]], Sequence[_Result]]) 
 
 
 def target_dict(target: Target) -> dict[str, Tensor]:
-    """As torchvision's transform wants it."""
+    """Convert a target to the dict that torchvision's transform takes."""
     return {
         "boxes": target.boxes_xyxy,
         "masks": target.masks_NHW.to(torch.uint8),
@@ -76,7 +76,7 @@ def target_dict(target: Target) -> dict[str, Tensor]:
 
 @contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put a module into a mode for a while: torchvision's parts do different things in each."""
+    """Hold a module in train or eval mode inside the block, because torchvision's parts depend on the mode."""
     before = module.training
     if before != training:
         module.train(training)

@@ -1,4 +1,4 @@
-"""Builders of Mask2Former and EoMT, which need the extra `transformers`."""
+"""Builders of Mask2Former and EoMT. They need the extra `transformers`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def _swin(embed_dim: int, depths: tuple[int, ...], window_size: int) -> dict[str, Any]:
-    """Swin transformers of the paper: as many heads as have 32 channels each."""
+    """Describe a Swin transformer of the paper. Each attention head has 32 channels."""
     heads = [embed_dim // 32 * 2**stage for stage in range(4)]
     return {
         "model_type": "swin",
@@ -51,7 +51,7 @@ TINY: dict[str, Any] = {
     "num_queries": 30,
     "train_num_points": 1024,
 }
-"""1.1 million parameters, for images of about 128 pixels."""
+"""Settings for 1.1 million parameters and images of about 128 pixels."""
 
 MASK2FORMERS: dict[str, dict[str, Any]] = {
     "mask2former_tiny": TINY,
@@ -61,7 +61,7 @@ MASK2FORMERS: dict[str, dict[str, Any]] = {
     "mask2former_swin_l": {"backbone_config": _swin(192, (2, 2, 18, 2), 12), "num_queries": 200},
     "mask2former_resnet50": {"backbone_config": {"model_type": "resnet", "out_features": STAGES}},
 }
-"""Name -> what differs from transformers' Mask2FormerConfig; depths and widths as published with the paper."""
+"""Name -> settings that differ from transformers' Mask2FormerConfig. Depths and widths are those of the paper."""
 
 EOMTS: dict[str, dict[str, Any]] = {
     "eomt_tiny": {
@@ -78,20 +78,21 @@ EOMTS: dict[str, dict[str, Any]] = {
     },
     "eomt_large": {},
 }
-"""Name -> what differs from transformers' EomtConfig."""
+"""Name -> settings that differ from transformers' EomtConfig."""
 
 
 def _build_mask2former(name: str, *, num_classes: int, min_size: int | None = None, **options: Any) -> nn.Module:
-    """A Mask2Former, initialised at random. Weights of transformers' models of the same sizes fit.
+    """Build a Mask2Former, initialised at random. Weights of transformers' models of the same sizes fit.
 
     Args:
         name: one of MASK2FORMERS.
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
-        options: of transformers' Mask2FormerConfig; `backbone_config` is merged into that of the same `model_type`.
+        options: settings of transformers' Mask2FormerConfig. `backbone_config` is merged into the family's if
+            `model_type` is the same, and replaces it otherwise.
 
     Raises:
-        InputError: the extra is not installed, or an option is unknown or does not fit.
+        InputError: the extra `transformers` is not installed, or an option is unknown or invalid.
     """
     transformers = import_extra("transformers", extra="transformers", needed_by=name)
     config = _configure(transformers.Mask2FormerConfig, name, MASK2FORMERS[name], options, num_classes)
@@ -102,21 +103,24 @@ def _build_mask2former(name: str, *, num_classes: int, min_size: int | None = No
 
 
 def _build_eomt(name: str, *, num_classes: int, min_size: int | None = None, **options: Any) -> nn.Module:
-    """An EoMT, initialised at random. Weights of transformers' models of the same sizes fit.
+    """Build an EoMT, initialised at random. Weights of transformers' models of the same sizes fit.
 
     Args:
         name: one of EOMTS.
         num_classes: number of foreground classes.
-        min_size: must be None: the network sees squares of `image_size`, in which an image fills the longer side.
-        options: of transformers' EomtConfig.
+        min_size: must be None, because the network sees squares of side `image_size`. The long side of an image fills
+            the square.
+        options: settings of transformers' EomtConfig.
 
     Raises:
-        InputError: as of Mask2Former, or there is a `min_size`.
+        InputError: the extra `transformers` is not installed, an option is unknown or invalid, or `min_size` is given.
     """
     transformers = import_extra("transformers", extra="transformers", needed_by=name)
     config = _configure(transformers.EomtConfig, name, EOMTS[name], options, num_classes)
     if min_size is not None:
-        raise InputError(f"min_size: {name} sees squares; set model_options.image_size instead, got {min_size}")
+        raise InputError(
+            f"min_size: {name} sees squares and takes none, got {min_size}. Set model_options.image_size instead."
+        )
     from raylabel.models.query.networks import Eomt
 
     side = config.image_size
@@ -139,7 +143,7 @@ def _configure(kind: Any, name: str, base: Mapping[str, Any], options: Mapping[s
     try:
         return kind(**settings)
     except Exception as error:
-        # transformers checks settings by exceptions of many kinds.
+        # Every exception, because transformers reports bad settings with many kinds.
         raise InputError(f"model_options of {name}: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -1,6 +1,6 @@
 """Mask2Former's loss with soft class targets. Importing it needs transformers.
 
-Costs of masks and the sampling of points are those of transformers; what concerns classes and weights is ours.
+Mask costs and the sampling of points come from transformers. The class loss and all weights are raylabel's.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ from raylabel.models.segmenter import LossTerm
 
 DOUBTFUL_IOU = 0.5
 Matches = list[tuple[Tensor, Tensor]]
-"""Of each image: rows of queries, and of the objects that they are matched to."""
+"""Per image: rows of matched queries, and rows of their objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryTargets:
-    """Objects of one image, in the size of the padded batch.
+    """Objects of one image in the size of the padded batch.
 
     Attributes:
         masks: (N, H, W) float32, 0 or 1.
         class_probs: (N, num_classes + 1), background last.
-        weights: (N,); 0 is in doubt.
-        location_weights: (N,) of the mask loss.
+        weights: (N,) weights of the class loss. Objects of weight 0 are doubtful.
+        location_weights: (N,) weights of the mask loss.
         class_mask: (num_classes + 1,) bool, classes that take part in the class loss.
     """
 
@@ -48,16 +48,16 @@ class QueryTargets:
 
 
 class SoftMatcher(Mask2FormerHungarianMatcher):
-    """Matches queries to objects; the class cost is `-sum_c p_c q_c`, for one-hot targets that of the paper."""
+    """Matcher of queries to objects with the class cost `-sum_c p_c q_c`. For one-hot targets it equals the paper's."""
 
     @torch.no_grad()
     def match(self, mask_logits: Tensor, class_logits: Tensor, targets: Sequence[QueryTargets]) -> Matches:
-        """Best pairs of each image.
+        """Find the best pairs of each image.
 
         Args:
             mask_logits: (B, Q, h, w).
             class_logits: (B, Q, num_classes + 1).
-            targets: of B images.
+            targets: objects of B images.
         """
         return [
             self._match(masks, logits.softmax(-1), target)
@@ -69,7 +69,7 @@ class SoftMatcher(Mask2FormerHungarianMatcher):
             nothing = torch.zeros(0, dtype=torch.int64)
             return nothing, nothing
         points = torch.rand(1, self.num_points, 2, device=mask_logits.device)
-        # One image of N channels, so that all masks are read at the same points at once.
+        # Masks are channels of one image, because sample_point then reads all masks at the same points.
         predicted = sample_point(mask_logits[None], points, align_corners=False)[0]
         wanted = sample_point(target.masks[None], points, align_corners=False)[0]
         cost = (
@@ -77,17 +77,17 @@ class SoftMatcher(Mask2FormerHungarianMatcher):
             + self.cost_dice * pair_wise_dice_loss(predicted, wanted)
             - self.cost_class * probs @ target.class_probs.T
         )
-        # What is not finite is taken only where nothing else is left; the loss will say so.
+        # A cost that is not finite is chosen only as a last resort, because the loss will then report it.
         finite = torch.nan_to_num(cost, nan=1e9, posinf=1e9, neginf=-1e9)
         queries, objects = linear_sum_assignment(finite.cpu().numpy())
         return torch.from_numpy(queries), torch.from_numpy(objects)
 
 
 class SoftQueryLoss(Mask2FormerLoss):
-    """Losses of one layer of the decoder.
+    """Losses of one decoder layer.
 
     Args:
-        config: of Mask2Former or EoMT.
+        config: transformers' config of Mask2Former or EoMT.
     """
 
     def __init__(self, config: Any) -> None:
@@ -111,13 +111,15 @@ class SoftQueryLoss(Mask2FormerLoss):
         targets: Sequence[QueryTargets],
         terms: frozenset[LossTerm],
     ) -> dict[str, Tensor]:
-        """`classes` and `masks` (cross-entropy and dice), each with its weight, as far as they are among `terms`.
+        """Compute those of the losses `classes` and `masks` that are in `terms`, times their weights of the config.
+
+        `masks` is the sum of cross-entropy and dice.
 
         Args:
             mask_logits: (B, Q, h, w).
             class_logits: (B, Q, num_classes + 1).
-            targets: of B images.
-            terms: the losses that are wanted.
+            targets: objects of B images.
+            terms: wanted losses.
         """
         mask_logits, class_logits = mask_logits.float(), class_logits.float()
         matches = self.matcher.match(mask_logits, class_logits, targets)
@@ -131,10 +133,10 @@ class SoftQueryLoss(Mask2FormerLoss):
     def _class_loss(
         self, mask_logits: Tensor, class_logits: Tensor, targets: Sequence[QueryTargets], matches: Matches
     ) -> Tensor:
-        """Soft cross-entropy over queries, background with the weight of "no object".
+        """Compute the soft cross-entropy over queries. Background has the weight of "no object".
 
-        Objects' weights are not in the denominator, so that a doubtful batch counts less; queries on objects in doubt
-        are in neither.
+        Objects' weights are not in the denominator, so a doubtful batch counts less. Queries on doubtful objects are
+        neither in the numerator nor in the denominator.
         """
         probs = torch.zeros_like(class_logits)
         probs[..., -1] = 1.0
@@ -153,7 +155,7 @@ class SoftQueryLoss(Mask2FormerLoss):
         return (losses * weights * is_learnt).sum() / total.clamp_min(torch.finfo(total.dtype).eps)
 
     def _mask_loss(self, mask_logits: Tensor, targets: Sequence[QueryTargets], matches: Matches) -> Tensor:
-        """Cross-entropy and dice at points where a mask is uncertain, of each pair, by its object's weight."""
+        """Average cross-entropy and dice over pairs, by object weight, at points where masks are uncertain."""
         logits, masks, weights = [], [], []
         for image_logits, target, (queries, objects) in zip(mask_logits, targets, matches, strict=True):
             is_learnt = (target.weights[objects] > 0).cpu()
@@ -177,7 +179,7 @@ class SoftQueryLoss(Mask2FormerLoss):
 
 
 def _is_over(mask_logits: Tensor, doubtful_masks: Tensor) -> Tensor:
-    """(Q,) whether a query's mask overlaps one of the objects in doubt by an IoU of DOUBTFUL_IOU."""
+    """Tell which queries' masks overlap a doubtful object with an IoU of at least DOUBTFUL_IOU, (Q,) bool."""
     if len(doubtful_masks) == 0:
         return torch.zeros(len(mask_logits), dtype=torch.bool, device=mask_logits.device)
     size = mask_logits.shape[-2:]

@@ -1,4 +1,4 @@
-"""transformers' networks of queries behind one face. Importing it needs transformers."""
+"""transformers' query networks behind one interface. Importing it needs transformers."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from transformers.utils import logging
 
 ENCODER = "model.pixel_level_module.encoder."
 CLASSIFIERS = {"swin.": f"{ENCODER}swin.", "resnet.": ENCODER}
-"""What names begin with in a file of transformers' classifiers, and here."""
+"""Prefix of parameter names in a transformers classifier file -> prefix in this network."""
 
-# It says on every loading what is missing, which raylabel says itself, and draws progress bars.
+# Quiet, because raylabel itself logs the missing tensors, and progress bars clutter logs.
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
 class Mask2Former(Mask2FormerForUniversalSegmentation):
-    """A QueryNetwork; parameters keep transformers' names, so its files fit."""
+    """Mask2Former as a QueryNetwork. Parameters keep transformers' names, so its files fit."""
 
     embed_layers = ("pixel_decoder", "backbone")
 
@@ -30,13 +30,13 @@ class Mask2Former(Mask2FormerForUniversalSegmentation):
         del self.criterion
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mask and class logits of each layer of the decoder."""
+        """Compute mask and class logits of each decoder layer."""
         seen: Any = super().forward(pixels, output_auxiliary_logits=True, return_dict=True)
         layers = [(one["masks_queries_logits"], one["class_queries_logits"]) for one in seen.auxiliary_logits]
         return [*layers, (seen.masks_queries_logits, seen.class_queries_logits)]
 
     def map_of(self, pixels: Tensor, layer: str) -> Tensor:
-        """`pixel_decoder`: the map that masks are read from; `backbone`: its last map."""
+        """Compute a feature map. `pixel_decoder` is the map that masks are read from; `backbone` is its last map."""
         level = self.model.pixel_level_module
         if layer == "backbone":
             return level.encoder(pixels).feature_maps[-1]
@@ -47,7 +47,7 @@ class Mask2Former(Mask2FormerForUniversalSegmentation):
         return _layers_below(self, (ENCODER,))
 
     def converted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See QueryNetwork; the file may also be that of a classifier, of which the backbone is taken."""
+        """See QueryNetwork. A classifier's file also fits; only its backbone is used."""
         for in_file, here in CLASSIFIERS.items():
             if any(name.startswith(in_file) for name in tensors):
                 tensors = {
@@ -57,9 +57,9 @@ class Mask2Former(Mask2FormerForUniversalSegmentation):
 
 
 class Eomt(EomtForUniversalSegmentation):
-    """A QueryNetwork; parameters keep transformers' names, so its files fit.
+    """EoMT as a QueryNetwork. Parameters keep transformers' names, so its files fit.
 
-    Masked attention stays on: the paper's annealing of it, which makes it faster at the end, is not done here.
+    Masked attention stays on. The paper anneals it away, so that the final model predicts faster; this class does not.
     """
 
     embed_layers = ("backbone",)
@@ -70,19 +70,19 @@ class Eomt(EomtForUniversalSegmentation):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Called by transformers for each layer; it keeps only the last one's answer."""
+        """Record the logits of each layer, because transformers keeps only those of the last layer."""
         self._seen.append(super().predict(logits))
         return self._seen[-1]
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mask and class logits of each layer that queries take part in."""
+        """Compute mask and class logits of each layer that has queries."""
         self._seen = []
         super().forward(pixels)
         seen, self._seen = self._seen, []
         return seen
 
     def map_of(self, pixels: Tensor, layer: str) -> Tensor:
-        """The tokens of the image before queries join them."""
+        """Compute the map of the image tokens before queries join them."""
         tokens: Tensor = self.embeddings(pixels)
         for block in self.layers[: -self.config.num_blocks]:
             tokens = block(tokens, None)
@@ -107,7 +107,7 @@ def _converted(network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers_below(network: nn.Module, prefixes: tuple[str, ...]) -> dict[str, int]:
-    """Layers by the numbered blocks in parameters' names, such as `encoder.layers.2.blocks.5`, in their order."""
+    """Number layers by the blocks in parameter names, such as `encoder.layers.2.blocks.5`, in their order."""
     layer_of_block: dict[str, int] = {}
     layers = {}
     for name, _ in network.named_parameters():

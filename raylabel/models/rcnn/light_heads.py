@@ -1,4 +1,4 @@
-"""Region proposals, box head and mask head that are light enough to train on a CPU."""
+"""Region proposals, a box head and a mask head that are light enough to train on a CPU."""
 
 from collections.abc import Mapping
 
@@ -29,15 +29,15 @@ def assemble_light_maskrcnn(
     num_classes: int,
     transform: ResizeAndNormalise,
 ) -> SoftMaskRCNN:
-    """A soft Mask R-CNN of a pyramid and light heads, which are initialised at random.
+    """Build a soft Mask R-CNN from a pyramid and light heads that are initialised at random.
 
     Args:
         backbone: image batch -> pyramid of maps by level.
-        levels: from which boxes and masks are read.
-        anchor_sizes: sides of the anchors in pixels for each level that proposals come from. Fine maps are best left
-            out: they would take most of the time and find hardly more.
-        num_proposals: of an image, after suppression.
-        num_regions: sampled an image for the losses of the heads.
+        levels: levels that the box and mask heads read.
+        anchor_sizes: level that gives proposals -> sides of its anchors in pixels. Leave out fine levels: they would
+            take most of the time and find hardly more.
+        num_proposals: proposals per image after suppression.
+        num_regions: regions sampled per image for the losses of the heads.
         num_classes: number of foreground classes.
         transform: resizing and normalisation.
     """
@@ -75,10 +75,10 @@ def assemble_light_maskrcnn(
 
 
 class LevelledProposals(SoftRPN):
-    """Proposals from some levels of the pyramid alone.
+    """Proposals from some levels of the pyramid.
 
     Attributes:
-        levels: names of the maps.
+        levels: names of these levels.
     """
 
     levels: tuple[str, ...]
@@ -86,12 +86,12 @@ class LevelledProposals(SoftRPN):
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As of RegionProposalNetwork."""
+        """See RegionProposalNetwork."""
         return super().forward(images, {level: features[level] for level in self.levels}, targets)
 
 
 def normed_conv(before: int, after: int, *, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution with group normalisation, as batches are small and start from nothing."""
+    """Make a 3 x 3 convolution with group normalisation, because batches are small and training starts from nothing."""
     return nn.Sequential(
         nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(GROUPS, after), nn.ReLU()
     )

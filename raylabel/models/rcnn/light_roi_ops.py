@@ -1,4 +1,4 @@
-"""Pooling and mask upscaling as torchvision's, computed in another order that is fast on CPUs."""
+"""torchvision's pooling and mask upscaling, computed in an order that is fast on CPUs."""
 
 import math
 from typing import Any
@@ -10,22 +10,22 @@ from torchvision.ops import MultiScaleRoIAlign
 
 
 class TableRoIAlign(MultiScaleRoIAlign):
-    """MultiScaleRoIAlign with one sampling point a cell.
+    """MultiScaleRoIAlign with one sampling point per cell.
 
-    torchvision goes from level to level, and the gradient of each is added number by number, far apart in memory. Here
-    the cells of all maps are rows of one table, and a point is the weighted sum of four rows. Values and gradients are
-    torchvision's up to rounding; on other devices than CPUs it is torchvision's itself.
+    torchvision handles one level after the other, and its gradients add single numbers that are far apart in memory.
+    Here the cells of all maps are rows of one table, and a point is the weighted sum of four rows. Values and gradients
+    equal torchvision's up to rounding. Devices other than CPUs run torchvision's code.
 
     Args:
-        featmap_names: levels, from fine to coarse.
-        output_size: cells a side.
+        featmap_names: levels from fine to coarse.
+        output_size: cells per side.
     """
 
     def __init__(self, featmap_names: list[str], output_size: int) -> None:
         super().__init__(featmap_names, output_size, sampling_ratio=1)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """(sum of N, channels, side, side) of boxes per image."""
+        """Pool the boxes of each image: (sum of N, channels, side, side)."""
         maps = [x[name] for name in self.featmap_names]
         num_regions, side, channels = sum(len(one) for one in boxes), self.output_size[0], maps[0].shape[1]
         if maps[0].device.type != "cpu" or not num_regions:
@@ -54,7 +54,7 @@ class TableRoIAlign(MultiScaleRoIAlign):
 
 
 def _level(regions: Tensor, scales: Tensor, canonical_scale: int, canonical_level: int) -> Tensor:
-    """(N,) which map each region is read from (Lin et al. 2017, arXiv 1612.03144, eq. 1)."""
+    """Choose the map that each region is read from, (N,) (Lin et al. 2017, arXiv 1612.03144, eq. 1)."""
     sides = ((regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])).sqrt()
     wanted = torch.floor(canonical_level + torch.log2(sides / canonical_scale) + 1e-6)
     finest, coarsest = (-scales[[0, -1]].log2()).tolist()
@@ -62,7 +62,7 @@ def _level(regions: Tensor, scales: Tensor, canonical_scale: int, canonical_leve
 
 
 def _neighbours(boxes: Tensor, sizes_wh: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The two cells around each sampling point along x and y, (N, 2, side, 2), and their shares; no share outside."""
+    """Find the two cells around each sampling point along x and y, (N, 2, side, 2), and their shares; outside: 0."""
     cells = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1) / side
     points = boxes[:, :2, None] + cells[:, :, None] * (torch.arange(side) + 0.5)
     ends = sizes_wh[:, :, None].to(points.dtype)
@@ -75,20 +75,20 @@ def _neighbours(boxes: Tensor, sizes_wh: Tensor, side: int) -> tuple[Tensor, Ten
 
 
 class DoublingMaskPredictor(nn.Sequential):
-    """One mask logit a pixel on twice the side: a 2 x 2 deconvolution, ReLU and a 1 x 1 convolution.
+    """One mask logit per pixel at twice the side: a 2 x 2 deconvolution, ReLU and a 1 x 1 convolution.
 
-    The four pixels of a cell depend on the cell alone, so that both layers are matrix products and only the single
-    channel that results is put into its places.
+    The four pixels of a cell depend on that cell only, so both layers are matrix products. Only the resulting single
+    channel is rearranged into pixels.
 
     Args:
-        channels: of what comes in.
+        channels: input channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.ConvTranspose2d(channels, channels, 2, stride=2), nn.ReLU(), nn.Conv2d(channels, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, 1, 2 H, 2 W) of (N, channels, H, W)."""
+        """Map (N, channels, H, W) to (N, 1, 2 H, 2 W)."""
         num, channels, height, width = features.shape
         up: Any = self[0]
         out: Any = self[2]

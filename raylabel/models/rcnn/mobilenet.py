@@ -1,4 +1,4 @@
-"""A Mask R-CNN on MobileNetV3-Large with a feature pyramid, with soft heads: the one that CPUs label with."""
+"""A Mask R-CNN on MobileNetV3-Large with a feature pyramid and soft heads, for labelling on CPUs."""
 
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
@@ -8,14 +8,15 @@ from raylabel.models.rcnn.from_torchvision import MASK_CHANNELS, soften
 from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 
 LEVELS = ("0", "1")
-"""Maps of the pyramid that boxes and masks are read from, both at stride 32; the third serves proposals alone."""
+"""Pyramid maps that the heads read, both at stride 32. The third map serves only the proposals."""
 
 
 def build_mobilenet(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
-    """Mask R-CNN of 21 million parameters, most of them in the box head, initialised at random; nothing is downloaded.
+    """Build a Mask R-CNN of 21 million parameters, initialised at random. Nothing is downloaded.
 
-    torchvision has this body with boxes only (`fasterrcnn_mobilenet_v3_large_fpn`), whose weights file fits, as that of
-    an ImageNet classifier does; the mask head is that of torchvision's Mask R-CNN.
+    Most parameters are in the box head. torchvision has this body with boxes only
+    (`fasterrcnn_mobilenet_v3_large_fpn`). That model's weights file fits, and so does an ImageNet classifier's. The
+    mask head is that of torchvision's Mask R-CNN.
 
     Args:
         num_classes: number of foreground classes.

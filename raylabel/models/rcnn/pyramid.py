@@ -1,4 +1,4 @@
-"""A body under a feature pyramid, with the names of torchvision's BackboneWithFPN."""
+"""A body with a feature pyramid, under the names of torchvision's BackboneWithFPN."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from torchvision.ops import FeaturePyramidNetwork
 
 
 class PyramidBackbone(nn.Module):
-    """Maps of a body, brought to the same number of channels.
+    """A feature pyramid on the maps of a body.
 
     Args:
         body: image batch -> maps by level, from fine to coarse.
-        body_channels: of each of its maps.
-        out_channels: of each map of the pyramid.
+        body_channels: channels of each map of the body.
+        out_channels: channels of each map of the pyramid.
     """
 
     def __init__(self, body: nn.Module, body_channels: Sequence[int], out_channels: int) -> None:
@@ -22,5 +22,5 @@ class PyramidBackbone(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps of the pyramid by the body's levels."""
+        """Compute the pyramid's maps, under the names of the body's levels."""
         return self.fpn(self.body(images))

@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNNs on ResNet-50 with a feature pyramid, with soft heads."""
+"""torchvision's Mask R-CNNs on ResNet-50 with a feature pyramid and soft heads."""
 
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -7,14 +7,14 @@ from raylabel.models.rcnn.from_torchvision import soften
 from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 
 NUM_TRAINED_STAGES = 3
-"""Of the five of `maskrcnn_resnet50_fpn`, as in torchvision's own fine-tuning."""
+"""Trained stages of the five of `maskrcnn_resnet50_fpn`, as in torchvision's fine-tuning."""
 
 
 def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
-    """`maskrcnn_resnet50_fpn`, 44 million parameters, initialised at random.
+    """Build `maskrcnn_resnet50_fpn`: 44 million parameters, initialised at random.
 
-    It is to be fine-tuned: batch norms, the stem and the first stage stay as the weights have them. Weights of
-    torchvision's model fit, and those of an ImageNet classifier of its body.
+    Use it for fine-tuning: batch norms, the stem and the first stage keep the loaded weights. Weights of torchvision's
+    model fit, and so do those of a ResNet-50 ImageNet classifier.
 
     Args:
         num_classes: number of foreground classes.
@@ -25,8 +25,9 @@ def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMask
 
 
 def build_resnet50_v2(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
-    """`maskrcnn_resnet50_fpn_v2`, 45 million parameters, initialised at random; batch norms learn, so it may be trained
-    from nothing, with batches that are large enough.
+    """Build `maskrcnn_resnet50_fpn_v2`: 45 million parameters, initialised at random.
+
+    Batch norms learn, so it can be trained from nothing if batches are large enough.
 
     Args:
         num_classes: number of foreground classes.

@@ -1,4 +1,4 @@
-"""A Mask R-CNN with soft class vectors: the Segmenter that the families build."""
+"""A Mask R-CNN with soft class vectors, the Segmenter that all R-CNN families build."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +21,12 @@ from raylabel.predictions.instances import Instances
 
 
 class SoftMaskRCNN(nn.Module):
-    """Implements raylabel.models.segmenter.Segmenter from torchvision's parts.
+    """A Segmenter made of torchvision's parts.
 
     Args:
         num_classes: number of foreground classes.
-        transform: resizing and normalisation, a part of the model.
-        backbone: image batch -> dict of feature maps; its `body` gives the maps before the pyramid.
+        transform: resizing and normalisation.
+        backbone: image batch -> dict of feature maps. Its `body` gives the maps before the pyramid.
         rpn: region proposals.
         roi_heads: box and mask heads.
     """
@@ -52,7 +52,7 @@ class SoftMaskRCNN(nn.Module):
     def losses(
         self, images: list[Tensor], targets: Sequence[Target], *, terms: frozenset[LossTerm] = LOSS_TERMS
     ) -> dict[str, Tensor]:
-        """See Segmenter; `boxes` is the sum of the proposals' and the box head's loss."""
+        """See Segmenter. `boxes` sums the losses of the proposals and of the box head."""
         with in_mode(self, training=True):
             batch, resized = self.transform(images, [target_dict(target) for target in targets])
             features = self.backbone(batch.tensors)
@@ -66,7 +66,7 @@ class SoftMaskRCNN(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """See Segmenter; what is said of an image doesn't depend on the others of the batch."""
+        """See Segmenter. Predictions for an image do not depend on the other images of the batch."""
 
         def predict_rows(rows: list[int]) -> list[Instances]:
             batch, features = self._features([images[row] for row in rows])
@@ -84,7 +84,10 @@ class SoftMaskRCNN(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
-        """See Segmenter; `box_head`: its features of the targets' boxes; `backbone`: the last map of the body."""
+        """See Segmenter.
+
+        `box_head` reads the box head's features of the targets' boxes. `backbone` reads the body's last map.
+        """
         layer = chosen_layer(self.embed_layers, layer)
         embed_targets = self._embed_boxes if layer == "box_head" else self._embed_masks
 
@@ -122,17 +125,20 @@ class SoftMaskRCNN(nn.Module):
 def paste_mask(
     mask_probs: Tensor, box_xyxy: Sequence[float], image_size_hw: tuple[int, int]
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
-    """Resize a mask to its box: the probabilities inside the image, and where they belong (rows, columns).
+    """Resize a mask to its box, cut to the image.
 
-    Only the box is made, not the image, so that many masks of a large image stay cheap. The values are those of
-    torchvision's `paste_masks_in_image`, whose border of one cell is kept.
+    Only the box is computed, not the image, so many masks of a large image stay cheap. The values are those of
+    torchvision's `paste_masks_in_image`, including its border of one cell.
 
     Args:
         mask_probs: (M, M) over the box.
-        box_xyxy: in pixels of the image.
+        box_xyxy: box in pixels of the image.
         image_size_hw: size of the image.
+
+    Returns:
+        Probabilities of the part, and its rows and columns in the image.
     """
-    # Single precision as in torchvision: the pixel on which an edge falls depends on it.
+    # Single precision as in torchvision, because it decides on which pixel an edge falls.
     x0, y0, x1, y1 = (np.float32(value) for value in box_xyxy)
     side = mask_probs.shape[-1]
     half, scale = np.float32(0.5), np.float32((side + 2) / side)

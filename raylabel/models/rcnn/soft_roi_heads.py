@@ -1,4 +1,4 @@
-"""Box and mask heads with soft class targets: torchvision's RoIHeads, with the whole class vector kept."""
+"""Box and mask heads with soft class targets: torchvision's RoIHeads that keep the whole class vector."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ from raylabel.models.segmenter import LossTerm
 class SoftBoxPredictor(nn.Module):
     """Class logits with background last, and one box per region whatever its class.
 
-    The names differ from torchvision's `cls_score` and `bbox_pred` so that weights in its layout (background first, a
-    box per class) cannot be loaded by accident.
+    torchvision's layers `cls_score` and `bbox_pred` have background first and a box per class. The names here differ
+    from torchvision's, so that such weights cannot be loaded by accident.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -32,12 +32,12 @@ class SoftBoxPredictor(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionPredictions:
-    """What the heads say of one image, in the size that the network saw, by falling score.
+    """Predictions for one image by falling score, in the size that the network saw.
 
     Attributes:
         boxes_xyxy: (N, 4).
         class_probs: (N, num_classes + 1), background last.
-        mask_probs: (N, M, M) in [0, 1], over the box.
+        mask_probs: (N, M, M) in [0, 1] over the box.
     """
 
     boxes_xyxy: Tensor
@@ -46,15 +46,15 @@ class RegionPredictions:
 
 
 def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, class_mask: Tensor) -> Tensor:
-    """Mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
+    """Compute the mean over regions of `weight * -sum_c p_c log softmax(logits)_c`, c over the classes that take part.
 
-    It is divided by the number of regions, not by the sum of weights, so that a doubtful batch counts less.
+    The sum is divided by the number of regions, not by the sum of weights, so a doubtful batch counts less.
 
     Args:
         logits: (R, num_classes + 1).
-        class_probs: (R, num_classes + 1), rows sum to 1.
+        class_probs: (R, num_classes + 1). Rows sum to 1.
         weights: (R,).
-        class_mask: (R, num_classes + 1) bool, at least one class of each row's targets.
+        class_mask: (R, num_classes + 1) bool, with at least one class of each row's targets.
     """
     if len(logits) == 0:
         return logits.sum() * 0.0
@@ -63,16 +63,16 @@ def soft_cross_entropy(logits: Tensor, class_probs: Tensor, weights: Tensor, cla
 
 
 class SoftRoIHeads(RoIHeads):
-    """RoIHeads whose class targets are soft, and whose boxes and masks are class-agnostic.
+    """RoIHeads with soft class targets, and with boxes and masks that ignore the class.
 
-    Sampling of regions, box coding and pooling are torchvision's; losses and post-processing are ours. `box_predictor`
-    must be a SoftBoxPredictor, `mask_predictor` must give one channel.
+    Sampling of regions, box coding and pooling are torchvision's. Losses and post-processing are raylabel's.
+    `box_predictor` must be a SoftBoxPredictor, and `mask_predictor` must give one channel.
     """
 
     def select_training_samples(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """Sampled regions per image, their ground-truth rows, 1 for object or 0 for background, and box targets."""
+        """Sample regions per image: boxes, ground-truth rows, 1 for object or 0 for background, and box targets."""
         labelled = [
             {**target, "labels": torch.ones(len(target["boxes"]), dtype=torch.int64, device=target["boxes"].device)}
             for target in targets
@@ -87,20 +87,20 @@ class SoftRoIHeads(RoIHeads):
         targets: list[dict[str, Tensor]],
         terms: frozenset[LossTerm],
     ) -> dict[str, Tensor]:
-        """Losses `classes`, `boxes` and `masks`, as far as they are among `terms`.
+        """Compute those of the losses `classes`, `boxes` and `masks` that are in `terms`.
 
         Args:
-            features: maps of the pyramid by level.
-            proposals: regions of each image.
+            features: pyramid maps by level.
+            proposals: regions per image.
             image_sizes: height and width of each image in the batch, before padding.
-            targets: `boxes`, `masks`, `class_probs`, `weights`, `location_weights` and `class_mask` of each image.
-            terms: the losses that are wanted.
+            targets: `boxes`, `masks`, `class_probs`, `weights`, `location_weights` and `class_mask` per image.
+            terms: wanted losses.
         """
         losses: dict[str, Tensor] = {}
         if not terms & {"classes", "boxes", "masks"}:
             return losses
         regions, matched_rows, is_object, box_targets = self.select_training_samples(proposals, targets)
-        # An object of weight 0 is in doubt: where it is, nothing is learnt, not even that it is background.
+        # An object of weight 0 is doubtful, so its place teaches nothing, not even background.
         is_learnt = [
             (objects > 0) & (target["weights"][rows] > 0) if len(target["weights"]) else objects > 0
             for target, rows, objects in zip(targets, matched_rows, is_object, strict=True)
@@ -139,7 +139,7 @@ class SoftRoIHeads(RoIHeads):
         score_threshold: float,
         max_per_image: int,
     ) -> list[RegionPredictions]:
-        """Detections of each image after class-agnostic suppression, masks only for those that are left."""
+        """Predict the objects of each image. Masks are computed only for boxes that survive suppression."""
         box_features = self.box_features(features, proposals, image_sizes)
         probs = F.softmax(self.box_predictor.class_logits(box_features).float(), dim=-1)
         boxes = self.box_coder.decode(self.box_predictor.box_deltas(box_features).float(), proposals)[:, 0]
@@ -159,7 +159,7 @@ class SoftRoIHeads(RoIHeads):
     def box_features(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """The box head's features (sum of N, D) of boxes per image."""
+        """Compute the box head's features of each image's boxes, (sum of N, D)."""
         return self.box_head(self.box_roi_pool(features, boxes, image_sizes))
 
     def _class_targets(
@@ -180,7 +180,7 @@ class SoftRoIHeads(RoIHeads):
     def _mask_logits(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """(sum of N, M, M); the head is not run where there is no box, as its norms need something to average."""
+        """Compute (sum of N, M, M). Without boxes the head is not run, because its norms need values to average."""
         if not any(len(image_boxes) for image_boxes in boxes):
             return boxes[0].new_zeros(0, 1, 1)
         return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_sizes)))[:, 0]
@@ -209,7 +209,7 @@ class SoftRoIHeads(RoIHeads):
 
 
 def _location_weights(targets: list[dict[str, Tensor]], matched_rows: list[Tensor], is_learnt: list[Tensor]) -> Tensor:
-    """(number of learnt regions,) weight of the object of each, over all images."""
+    """Gather the weight of each learnt region's object over all images, (number of learnt regions,)."""
     return torch.cat(
         [
             target["location_weights"][rows[learnt]]

@@ -1,4 +1,4 @@
-"""Region proposals that leave doubtful objects out of their loss."""
+"""Region proposals whose loss ignores doubtful objects."""
 
 from torch import Tensor
 from torchvision.models.detection.rpn import RegionProposalNetwork
@@ -6,12 +6,12 @@ from torchvision.ops import box_iou
 
 
 class SoftRPN(RegionProposalNetwork):
-    """torchvision's, but that anchors over objects of weight 0 are neither object nor background."""
+    """torchvision's proposals, except that anchors over objects of weight 0 are neither object nor background."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """1 for object, 0 for background, -1 for left out, and the box of each anchor."""
+        """Label each anchor 1 for object, 0 for background or -1 for ignored, and give its box."""
         learnt = [{**target, "boxes": target["boxes"][target["weights"] > 0]} for target in targets]
         labels, matched_boxes = super().assign_targets_to_anchors(anchors, learnt)
         for image_labels, image_anchors, target in zip(labels, anchors, targets, strict=True):

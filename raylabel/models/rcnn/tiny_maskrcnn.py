@@ -16,7 +16,7 @@ ANCHOR_SIZES = {"1": (16, 24, 36), "2": (48, 72, 108)}
 
 
 def build_tiny_maskrcnn(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
-    """Tiny Mask R-CNN for images of about 128 to 320 pixels, initialised at random.
+    """Build a tiny Mask R-CNN for images of about 128 to 320 pixels, initialised at random.
 
     Args:
         num_classes: number of foreground classes.
@@ -45,7 +45,7 @@ class TinyBody(nn.Module):
         )
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Maps "0", "1" and "2" at strides 4, 8 and 16."""
+        """Compute maps "0", "1" and "2" at strides 4, 8 and 16."""
         features = self.stem(images)
         maps = OrderedDict()
         for level, stage in enumerate(self.stages):
@@ -55,7 +55,7 @@ class TinyBody(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A convolution that halves the map, and a residual pair of them."""
+    """A convolution that halves the map, then a residual pair of convolutions."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -65,6 +65,6 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """A map of half the side."""
+        """Compute a map of half the side."""
         features = self.down(features)
         return (features + self.residual(features)).relu()

@@ -1,4 +1,4 @@
-"""Weights that a config names: the only thing that is ever downloaded, by the packages that know them."""
+"""Downloads of weights that a config names, through torchvision and transformers. Nothing else is downloaded."""
 
 import importlib
 from pathlib import Path
@@ -15,14 +15,14 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def download_weights(package: str, name: str) -> dict[str, Tensor]:
-    """Weights by name, from the package's own cache or the network.
+    """Get weights by name from the package's cache or the network.
 
     Args:
         package: `torchvision` or `transformers`.
-        name: a member of one of torchvision's weights, or a repository of the Hugging Face hub.
+        name: a member of torchvision's weights enums, or a repository of the Hugging Face hub.
 
     Raises:
-        InputError: there are no such weights, or there is no network.
+        InputError: there are no such weights, or the download fails.
     """
     return _from_torchvision(name) if package == "torchvision" else _from_hub(name)
 
@@ -32,8 +32,8 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
         weights: Any = get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:
         raise InputError(
-            f"weights torchvision:{name}: no such weights; they are named as in torchvision's documentation, "
-            "such as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1"
+            f"weights torchvision:{name}: no such weights. Use a name from torchvision's documentation, "
+            "such as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1."
         ) from error
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
@@ -56,6 +56,6 @@ def _from_hub(name: str) -> dict[str, Tensor]:
 def _refusal(weights: str, file: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:160]
     return (
-        f"weights {weights}: can't be downloaded ({reason}); on a machine with a network download {file}, "
-        "and set weights to the local file"
+        f"weights {weights}: can't be downloaded ({reason}). Download {file} on a machine with a network, "
+        "and set weights to the local file."
     )

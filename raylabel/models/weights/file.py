@@ -13,18 +13,20 @@ from torch import Tensor
 from raylabel.errors import InputError
 
 GRAPH = "graph"
-"""Name of the tensor that an `.onnx` file is read as: its bytes."""
+"""Name of the tensor that holds the bytes of an `.onnx` file."""
 
 
 def weights_path(weights: str | Path) -> Path:
-    """The file that holds the tensors: of a folder, in which a model was saved, that is its `model.safetensors`."""
+    """Find the file with the tensors. For the folder of a saved model it is `model.safetensors`."""
     path = Path(weights)
     return path / "model.safetensors" if path.is_dir() else path
 
 
 def read_tensors(weights: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` file, of a torch state dict, which may be under `model` or `state_dict`, of the
-    folder of a saved model; or the bytes of an `.onnx` file.
+    """Read the tensors of a weights file by name.
+
+    The file is a `.safetensors` file or a torch state dict, perhaps below the key `model` or `state_dict`. The folder
+    of a saved model works too. An `.onnx` file gives its bytes as the tensor GRAPH.
 
     Raises:
         InputError: the file is missing or not a state dict.

@@ -1,4 +1,4 @@
-"""Loading weights into a model, by name and shape."""
+"""Loading weights into a model by name and shape."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from raylabel.models.weights.downloads import download_weights
 from raylabel.models.weights.file import read_tensors, weights_path
 
 _PLACES = (("", ""), ("", "backbone."), ("", "backbone.body."), ("features.", "backbone.body."))
-"""What names begin with in a file and in the model: a whole model, its backbone, and the two kinds of classifiers."""
+"""Prefixes of names in the file and in the model: a whole model, its backbone, and the two kinds of classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsReport:
-    """What became of a weights file.
+    """The outcome of loading a weights file.
 
     Attributes:
-        loaded: names of the model's tensors that were set.
-        left_at_init: names of the model's tensors that the file lacks or has in another shape, such as class layers.
-        unused: names in the file that the model has no place for.
+        loaded: the model's tensors that were set.
+        left_at_init: the model's tensors that the file lacks or has in another shape, such as class layers.
+        unused: names in the file that fit no tensor of the model.
     """
 
     loaded: tuple[str, ...]
@@ -33,31 +33,34 @@ class WeightsReport:
 
 
 def weights_identity(weights: str) -> str:
-    """What stands for weights in fingerprints: their name, or the digest of their file."""
+    """Identify weights in fingerprints, by their name or the digest of their file."""
     return weights if has_weights_name(weights) else file_digest(str(weights_path(weights)))
 
 
 def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
-    """Set every tensor of a model that the weights have under the same name and in the same shape.
+    """Set every tensor of a model that the weights have with the same name and shape.
 
-    Names in a file may be those of the whole model, or of its backbone's body alone (an ImageNet classifier's file).
+    A file may hold the whole model, or only the body of its backbone, as an ImageNet classifier's file does.
 
     Args:
-        model: is changed.
-        weights: local `.safetensors`, or a torch state dict (`.pth`, `.pt`), which is read without unpickling objects;
-            the folder of a saved model; the `.onnx` file of a model `onnx`; `imagenet`, the body's that the extra
-            `pretrained` installs; `torchvision:NAME` or `transformers:REPO_ID`, which those packages download unless
-            they have them.
+        model: model to change.
+        weights: one of:
+
+            - a local `.safetensors` file, or a torch state dict (`.pth`, `.pt`), read without unpickling objects
+            - the folder of a saved model
+            - the `.onnx` file of a model `onnx`
+            - `imagenet`: weights of the body, installed by the extra `pretrained`
+            - `torchvision:NAME` or `transformers:REPO_ID`: the package downloads them unless its cache has them
 
     Raises:
-        InputError: the file is missing or not a state dict, nothing in it fits, or what is named can't be had.
+        InputError: the file is missing or not a state dict, nothing in it fits, or named weights can't be downloaded.
     """
     package, _, name = str(weights).partition(":")
     if package in DOWNLOADED:
         tensors = download_weights(package, name)
     else:
         tensors = read_tensors(_path_in_wheel() if str(weights) == IMAGENET else Path(weights))
-    # Some families know files whose names differ by more than their beginning.
+    # Some families rename tensors themselves, because names in their files differ by more than a prefix.
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = getattr(model, "prepared_tensors", None)
     if prepare is not None:
         tensors = prepare(tensors)
@@ -73,7 +76,7 @@ def load_weights(model: nn.Module, weights: str | Path) -> WeightsReport:
     if place is None:
         raise InputError(
             f"{weights}: no weight fits {type(model).__name__} by name and shape;"
-            f" it has {_example(tensors)}, the model has {_example(state)}"
+            f" the file has {_example(tensors)}, the model has {_example(state)}"
         )
     names = {name: _name_in_model(name, place) for name in tensors}
     fitting = {names[name]: tensor for name, tensor in tensors.items() if _fits(state, names[name], tensor)}

@@ -1,4 +1,4 @@
-"""A map averaged over masks, in numbers that can be checked by hand."""
+"""Averages of a map over masks, with figures that can be checked by hand."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from raylabel.models.segmenter import Target
 
 
 def test_cells_count_by_their_covered_share() -> None:
-    """A map of 1 x 2 cells over 4 x 8 pixels; the mask covers the left cell and half of the right one."""
+    """The map has 1 x 2 cells over 4 x 8 pixels. The mask covers the left cell and half of the right one."""
     features = torch.tensor([[[[3.0, 0.0]], [[0.0, 6.0]]]])
     mask = torch.zeros(1, 4, 8, dtype=torch.bool)
     mask[0, :, :6] = True
@@ -20,7 +20,7 @@ def test_cells_count_by_their_covered_share() -> None:
 
 
 def test_padding_and_resizing_do_not_move_the_mask() -> None:
-    """The same at half the size, with as much padding again below and to the right."""
+    """The image is seen at half its size, with padding as large again at the bottom and right."""
     features = torch.tensor([[[[3.0, 0.0, 9.0, 9.0], [9.0] * 4], [[0.0, 6.0, -9.0, -9.0], [-9.0] * 4]]])
     mask = torch.zeros(1, 8, 16, dtype=torch.bool)
     mask[0, :, :12] = True

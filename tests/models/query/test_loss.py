@@ -1,4 +1,4 @@
-"""The loss of queries: that of transformers where targets are certain, and what soft and doubtful ones change."""
+"""The query loss against transformers' loss for certain targets, and by hand for soft and doubtful ones."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_certain_targets_give_the_loss_of_transformers(logits: tuple[torch.Tenso
 
 
 def test_soft_classes_count_by_their_shares(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """With equal masks everywhere, the class cost alone decides; the loss is the formula, by hand."""
+    """All masks are equal, so the class cost alone decides the match. The loss is computed by hand."""
     masks = torch.zeros(1, 2, 8, 8)
     classes = torch.tensor([[[4.0, 0, 0, 0], [0, 4.0, 0, 0]]])
     target = QueryTargets(
@@ -85,7 +85,7 @@ def test_soft_classes_count_by_their_shares(logits: tuple[torch.Tensor, torch.Te
 
 
 def test_doubtful_objects_give_no_gradient() -> None:
-    """Queries 0 and 1 are both on the doubtful object, 2 on the other one, 3 nowhere: only the last two learn."""
+    """Queries 0 and 1 lie on the doubtful object, 2 on the other, 3 on none. Only 2 and 3 get a class gradient."""
     first, second, _ = (square(box)[None, None] for box in BOXES)
     small = [F.interpolate(one, size=(8, 8), mode="area")[0, 0] * 20 - 10 for one in (first, first, second)]
     masks = torch.stack([*small, torch.full((8, 8), -10.0)])[None].requires_grad_()
@@ -125,7 +125,7 @@ def test_matches_equal_those_of_transformers(logits: tuple[torch.Tensor, torch.T
 
 
 def test_classes_outside_the_mask_get_no_gradient(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """In the image that says so, and only there."""
+    """The class mask of one image does not affect the other."""
     masks, classes = logits[0], logits[1].requires_grad_()
     partly = replace(targets_of([0]), class_mask=torch.tensor([True, True, False, True]))
     SoftQueryLoss(CONFIG).of_layer(masks, classes, [partly, targets_of([0])], LOSS_TERMS)["classes"].backward()

