@@ -56,7 +56,7 @@ def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int], *, 
         check: whether to check the runs of a compressed RLE. `read_annotations` has already checked what it read.
 
     Raises:
-        ValueError: there is no polygon, a polygon has fewer than 3 points, an RLE has another size or bad runs, or the
+        ValueError: there is no polygon, or a polygon has fewer than 3 points. An RLE has another size or bad runs. The
             value is neither polygons nor RLE.
     """
     height, width = image_size_hw

@@ -1,4 +1,4 @@
-"""The `Segmenter` protocol, which every model family implements, and the targets that it learns from."""
+"""The `Segmenter` protocol of all model families, and the targets that segmenters learn from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ def chosen_layer(embed_layers: tuple[str, ...], layer: str | None) -> str:
     if layer is None and embed_layers:
         return embed_layers[0]
     if layer not in embed_layers:
-        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers) or 'none at all'}, got {layer}")
+        raise InputError(f"smoothing.layer must be one of {', '.join(embed_layers) or '(none)'}, got {layer}")
     return layer
 
 

@@ -207,12 +207,12 @@ def verification_weights(annotated: AnnotatedSet) -> NDArray[np.float64]:
     """Compute how many images without a class each verified image stands for, shape (num_classes,), each >= 1.
 
     Federated annotators look for a class in few images. Correct detections always count, but incorrect ones count only
-    where someone looked. Plain accuracy is therefore too high. By Horvitz-Thompson, an incorrect detection in an image
-    that is verified through its negative classes counts
+    where someone looked. Plain accuracy is therefore too high. Horvitz-Thompson weights correct this. The weight of an
+    incorrect detection, in an image that is verified through its negative classes, is
 
         number of images without the class / number of images verified to be without it
 
-    times. The formula assumes that every image that has a class also has an annotation of it. Fully annotated sets
+    The formula assumes that every image that has a class also has an annotation of it. Fully annotated sets
     have weight 1, and so do classes that no image was verified for.
 
     Source: Horvitz and Thompson 1952. Using it for federated detection labels is raylabel's idea.

@@ -127,7 +127,7 @@ def paste_mask(
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
     """Resize a mask to its box, cut to the image.
 
-    Only the box is computed, not the image, so many masks of a large image stay cheap. The values are those of
+    Only the box is computed, not the image. Many masks of a large image therefore stay cheap. The values are those of
     torchvision's `paste_masks_in_image`, including its border of one cell.
 
     Args:
