@@ -21,6 +21,7 @@ from raylabel.calibration import (
     nll,
     pooled_average_precision,
 )
+from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.calibration.correctors.soft import correct_soft_vectors
 from raylabel.config import CorrectorKind, MaskQuality, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
@@ -324,7 +325,7 @@ def corrected(
     context = FitContext(
         frequency_groups=labelled.frequency_groups(),
         num_train_images=labelled.class_image_counts(),
-        pool_histogram=_histogram(unmatched) if is_pool and kind == "marginal" else None,
+        pool_histogram=_histogram(unmatched) if is_pool and corrector_class(kind).uses_pool else None,
     )
     corrector = fit_corrector(kind, held_out, context=context)
     scores = np.split(corrector(everything), np.cumsum([len(one) for one in found])[:-1])

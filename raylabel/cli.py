@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-from raylabel.config import CorrectorKind, load_config
+from raylabel.config import CORRECTOR_KINDS, load_config
 from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.run.folder import STAGES, RunFolder, load_run_config, run_folder
 
@@ -224,10 +224,9 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
     print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {arguments.out}")
 
 
-def _kind(text: str) -> Any:
-    kinds = get_args(CorrectorKind)
-    if text not in kinds:
-        raise InputError(f"--corrector must be one of {', '.join(kinds)}, got {text}")
+def _kind(text: str) -> str:
+    if text not in CORRECTOR_KINDS:
+        raise InputError(f"--corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {text}")
     return text
 
 

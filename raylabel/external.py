@@ -14,9 +14,9 @@ from raylabel.calibration import (
     group_masks,
     read_detections,
 )
-from raylabel.calibration.correctors.kinds import CORRECTOR_KINDS, needs_context
 from raylabel.calibration.results_file import read_entries, unmatched_detections
 from raylabel.calibration.tables import calibration_tables
+from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
@@ -45,7 +45,7 @@ def calibrate_results(
         out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
             `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
             figures of every class on one page), classes.csv and, last, artifact.json.
-        corrector: one of `calibration.correctors.kinds.CORRECTOR_KINDS`.
+        corrector: one of `config.CORRECTOR_KINDS`.
         num_bins: confidence bins over (0, 1], >= 2.
         iou_threshold: mask IoU from which a detection can be correct, in [0, 1].
         seed: of the folds of cross-validation.
@@ -122,7 +122,7 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
-    detections = unmatched_detections(predictions, entries, class_index_of, with_context=needs_context(fitted))
+    detections = unmatched_detections(predictions, entries, class_index_of, with_context=bool(fitted.features))
     try:
         scores = fitted(detections)
     except ValueError as error:

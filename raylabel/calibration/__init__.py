@@ -4,7 +4,7 @@ from raylabel.calibration.accuracy import ClassAccuracy, exact_interval, scored_
 from raylabel.calibration.bins import ReliabilityBins, bin_edges, bin_of
 from raylabel.calibration.correctors.base import Corrector, FitContext
 from raylabel.calibration.correctors.folds import image_folds, out_of_fold_scores
-from raylabel.calibration.correctors.kinds import CORRECTOR_KINDS, corrector_from_json, fit_corrector
+from raylabel.calibration.correctors.kinds import corrector_from_json, fit_corrector
 from raylabel.calibration.correctors.soft import correct_soft_vectors
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image
 from raylabel.calibration.match_set import match_set
@@ -52,6 +52,7 @@ from raylabel.calibration.shift.image_counts import ImageCounts
 from raylabel.calibration.shift.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
 from raylabel.calibration.tables import CalibrationTables, calibration_tables
 from raylabel.calibration.verification import federated_accuracy, weigh_by_verification
+from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 
 __all__ = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.accuracy import ClassAccuracy, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins
-from raylabel.calibration.correctors.auto import AutoCorrector
+from raylabel.calibration.correctors.auto import chosen_kind
 from raylabel.calibration.correctors.base import Corrector, FitContext
 from raylabel.calibration.correctors.folds import image_folds, out_of_fold_scores
 from raylabel.calibration.correctors.kinds import fit_corrector
@@ -142,7 +142,7 @@ def _summary(
         "num_incorrect": int((outcomes == Outcome.INCORRECT).sum()),
         "num_ignored": int((outcomes == Outcome.IGNORED).sum()),
         "corrector": corrector.kind,
-        "corrector_chosen": corrector.chosen.kind if isinstance(corrector, AutoCorrector) else corrector.kind,
+        "corrector_chosen": chosen_kind(corrector),
         "groups": {
             name: {
                 "num_classes": int(mask.sum()),

@@ -1,8 +1,9 @@
 """Every setting of a run: frozen dataclasses with a docstring per field, and the strict YAML reader."""
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
+from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind
 from raylabel.config.data import DataConfig, SplitFraction
-from raylabel.config.labelling import CalibrationConfig, CorrectorKind, LabelConfig, MaskQuality, SelectionConfig
+from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig
 from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision
 from raylabel.config.run import Config
@@ -20,6 +21,7 @@ from raylabel.config.training import (
 )
 
 __all__ = [
+    "CORRECTOR_KINDS",
     "DOWNLOADED",
     "IMAGENET",
     "AugmentationConfig",

@@ -6,20 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from raylabel.config.constraints import STRICT, NonNegative, NonNegativeInt, PositiveInt, Probability
-
-CorrectorKind = Literal[
-    "none",
-    "ccece",
-    "ccece_bins",
-    "temperature",
-    "isotonic",
-    "isotonic_per_class",
-    "norcal",
-    "marginal",
-    "hierarchical",
-    "contextual",
-    "auto",
-]
+from raylabel.config.corrector_kinds import CorrectorKind
 
 MaskQuality = Literal["probability", "agreement"]
 

@@ -14,7 +14,7 @@ from raylabel.calibration import (
     corrector_from_json,
     fit_corrector,
 )
-from raylabel.calibration.correctors.marginal import MarginalCorrector
+from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.config import CalibrationConfig
 from raylabel.files.storage import commit_json, commit_table, digest, read_json, read_table
 from raylabel.run.classes import load_classes
@@ -43,7 +43,7 @@ def refit(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> dict[str
 
 def fit_to_pool(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> None:
     """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
-    if settings.corrector == MarginalCorrector.kind:
+    if corrector_class(settings.corrector).uses_pool:
         pool = labelled_pool(run)
         if pool is not None and finished(run, "calibrate").get("pool") != pool:
             refit(run, settings, seed=seed)
@@ -107,7 +107,7 @@ def fit_and_commit(
 ) -> dict[str, Any]:
     """Fit the configured corrector and write its tables; returns what the artifact says."""
     classes = load_classes(run)
-    pool = labelled_pool(run) if settings.corrector == MarginalCorrector.kind else None
+    pool = labelled_pool(run) if corrector_class(settings.corrector).uses_pool else None
     context = FitContext(
         num_bins=settings.num_bins,
         frequency_groups=classes.frequency_groups,

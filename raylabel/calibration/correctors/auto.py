@@ -1,7 +1,7 @@
 """The corrector `auto`: whichever family helps out of fold, or none."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from raylabel.calibration.correctors.base import Corrector, FitContext
 from raylabel.calibration.correctors.folds import MAX_TRIAL_DETECTIONS, image_folds, out_of_fold_scores, some_images
 from raylabel.calibration.correctors.identity import IdentityCorrector
+from raylabel.calibration.correctors.kinds import corrector_class, corrector_from_json, fit_corrector
 from raylabel.calibration.detections import Detections
 from raylabel.calibration.metrics.binned import pointwise_nll
+from raylabel.config import CORRECTOR_KINDS
 
 MIN_STANDARD_ERRORS = 2.0
 """By how many standard errors a family must beat `none` that does not hold itself back."""
@@ -20,15 +22,6 @@ MIN_STANDARD_ERRORS = 2.0
 MIN_DETECTIONS = 300
 """How many detections it takes for such a family to be chosen: of 60, isotonic regression won by up to 4.9 standard
 errors on a real detector, and harmed."""
-
-HELD_BACK = frozenset({"hierarchical", "contextual"})
-"""These stay with the raw score by themselves where the data say little, so any gain out of fold will do: two standard
-errors of a few hundred detections would keep raw scores that both make better (docs/decisions.md)."""
-
-NOT_ELIGIBLE = frozenset({"ccece", "ccece_bins", "isotonic_per_class", "norcal"})
-"""Tried for the table only: they take few samples at face value, or look at no outcome. Where a class has few
-detections, its held-out ones are corrected by the fallback for unseen classes, so the trial flatters what the fitted
-corrector will do: at one detection a class `ccece` won on a real detector, and took its NLL from .349 to .456."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,14 @@ class Trial:
 class AutoCorrector:
     """The family with the lowest cross-validated NLL among those that beat `none`.
 
-    Families of `HELD_BACK` must beat it at all, others by more than `MIN_STANDARD_ERRORS` and on `MIN_DETECTIONS`;
-    those of `NOT_ELIGIBLE` are tried, but not chosen.
+    Families that hold back must beat it at all, others by more than `MIN_STANDARD_ERRORS` and on `MIN_DETECTIONS`: two
+    standard errors of a few hundred detections would keep raw scores that both families which hold back make better
+    (docs/decisions.md).
+
+    Families that are not eligible are tried for the table only: they take few samples at face value, or look at no
+    outcome. Where a class has few detections, its held-out ones are corrected by the fallback for unseen classes, so
+    the trial flatters what the fitted corrector will do: at one detection a class `ccece` won on a real detector, and
+    took its NLL from .349 to .456.
 
     Attributes:
         chosen: that family, fitted to all detections; `none` where no family qualifies.
@@ -61,27 +60,31 @@ class AutoCorrector:
     chosen: Corrector
     trials: Mapping[str, Trial]
     kind: ClassVar[str] = "auto"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = False
 
     @classmethod
-    def fit(
-        cls,
-        detections: Detections,
-        context: FitContext,
-        families: Mapping[str, Callable[..., Corrector]],
-    ) -> "AutoCorrector":
+    def fit(cls, detections: Detections, context: FitContext) -> "AutoCorrector":
         """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
+        context = replace(context, pool_histogram=None)
         scored = some_images(detections.scored(), MAX_TRIAL_DETECTIONS, seed=context.seed)
         if not len(scored):
             return cls(IdentityCorrector(), {})
         folds = image_folds(scored.image_indices, seed=context.seed)
         raw_losses = pointwise_nll(scored.raw_scores, scored.is_correct)
         trials = {}
-        for kind, fit in families.items():
-            scores = out_of_fold_scores(scored, folds, partial(fit, context=context))
+        for kind in (one for one in CORRECTOR_KINDS if one != cls.kind):
+            scores = out_of_fold_scores(scored, folds, partial(fit_corrector, kind, context=context))
             trials[kind] = _compare(scored, pointwise_nll(scores, scored.is_correct), raw_losses)
         better = [kind for kind, trial in trials.items() if _is_better(kind, trial, len(scored))]
         best = min(better, key=lambda kind: trials[kind].nll) if better else IdentityCorrector.kind
-        return cls(families[best](detections, context), trials)
+        return cls(fit_corrector(best, detections, context=context), trials)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Those of the chosen corrector."""
+        return self.chosen.features
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         return self.chosen(detections)
@@ -94,17 +97,23 @@ class AutoCorrector:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], read: Callable[[dict[str, Any]], Corrector]) -> "AutoCorrector":
-        """Read what `to_json` gave; `read` reads the chosen corrector."""
+    def from_json(cls, content: dict[str, Any]) -> "AutoCorrector":
+        """Read what `to_json` gave."""
         trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
-        return cls(read(content["chosen"]), trials)
+        return cls(corrector_from_json(content["chosen"]), trials)
+
+
+def chosen_kind(corrector: Corrector) -> str:
+    """Kind of the corrector that gives the scores: the one that `auto` chose, or else the corrector's own."""
+    return corrector.chosen.kind if isinstance(corrector, AutoCorrector) else corrector.kind
 
 
 def _is_better(kind: str, trial: Trial, num_detections: int) -> bool:
-    if kind in HELD_BACK:
-        return trial.gain > 0
+    family = corrector_class(kind)
+    if family.holds_back:
+        return family.is_eligible and trial.gain > 0
     is_plain = trial.gain > MIN_STANDARD_ERRORS * trial.gain_error and num_detections >= MIN_DETECTIONS
-    return is_plain and kind not in NOT_ELIGIBLE
+    return family.is_eligible and is_plain
 
 
 def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:

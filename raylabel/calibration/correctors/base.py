@@ -1,7 +1,7 @@
 """What a corrector is, and what its fit may know."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,15 +54,36 @@ class FitContext:
 class Corrector(Protocol):
     """Maps detections to calibrated scores of their predicted classes."""
 
+    kind: ClassVar[str]
+    """Name of the class in `config.CORRECTOR_KINDS`."""
+    uses_pool: ClassVar[bool]
+    """Whether `fit` uses `FitContext.pool_histogram`. A run fits such a corrector again after its pool is labelled."""
+    holds_back: ClassVar[bool]
+    """Whether the fit keeps the raw score where data are few. Then any gain out of fold is enough for `auto`."""
+    is_eligible: ClassVar[bool]
+    """Whether `auto` may choose this kind. `auto` tries every kind."""
+
     @property
-    def kind(self) -> str:
-        """Name of the family, a key of `kinds.FAMILIES` or "auto"."""
+    def features(self) -> tuple[str, ...]:
+        """Names of the context features that detections must have for this corrector."""
+
+    @classmethod
+    def fit(cls, detections: Detections, context: FitContext) -> Self:
+        """Fit to the scored detections; without any, to scores as they are."""
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         """Calibrated scores, (N,) in [0, 1], never NaN; continuous in the raw score, and never falling with it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Kind and parameters as plain numbers, lists and strings; `corrector_from_json` reads it back."""
+        """Kind and parameters as plain numbers, lists and strings; `from_json` reads it back."""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: a parameter is missing or not of its form.
+        """
 
 
 def logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:

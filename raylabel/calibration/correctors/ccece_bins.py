@@ -29,6 +29,10 @@ class CellBiasCorrector:
 
     curves: Curves
     kind: ClassVar[str] = "ccece_bins"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = False
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "CellBiasCorrector":

@@ -25,6 +25,10 @@ class ClassBiasCorrector:
 
     bias: NDArray[np.float64]
     kind: ClassVar[str] = "ccece"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = False
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "ClassBiasCorrector":

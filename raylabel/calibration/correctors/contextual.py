@@ -60,7 +60,7 @@ class ContextualCorrector:
     Attributes:
         share: of the model, in [0, 1].
         prior: (2,) intercept and slope of the model on the score's logit, without the trees.
-        features: names of the context features that were known where it was fitted; needed of what it is applied to.
+        model_features: names of the context features that were known where it was fitted; the trees' columns.
         trees: LightGBM's text form; "" without any detection.
         knots: (K,) rising logits, K >= 2, at which the trees are evaluated.
         shift: of each class.
@@ -70,11 +70,14 @@ class ContextualCorrector:
 
     share: float
     prior: NDArray[np.float64]
-    features: tuple[str, ...]
+    model_features: tuple[str, ...]
     trees: str
     knots: NDArray[np.float64]
     shift: ClassShift
     kind: ClassVar[str] = "contextual"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = True
+    is_eligible: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "ContextualCorrector":
@@ -105,7 +108,8 @@ class ContextualCorrector:
         nothing = ClassShift.none(context.frequency_groups)
         if not len(scored):
             knots = np.array([0.0, 1.0])
-            return cls(share=0.0, prior=np.array([0.0, 1.0]), features=features, trees="", knots=knots, shift=nothing)
+            prior = np.array([0.0, 1.0])
+            return cls(share=0.0, prior=prior, model_features=features, trees="", knots=knots, shift=nothing)
         weights = _effective_weights(scored)
         slope = _PRIOR_MASS / (_PRIOR_MASS + weights.sum())
         accuracy = (weights @ scored.is_correct + 0.5) / (weights.sum() + 1)
@@ -115,7 +119,7 @@ class ContextualCorrector:
         return cls(
             share=1.0,
             prior=prior,
-            features=features,
+            model_features=features,
             trees=_fit_trees(score_logits, matrix, scored.is_correct, weights, prior, context.seed),
             knots=np.concatenate([inner[:1] - 1, inner]).astype(np.float64),
             shift=nothing,
@@ -129,6 +133,11 @@ class ContextualCorrector:
             model = cls._fit_model(scored.subset(folds != fold), context)
             log_odds[folds == fold] = model.log_odds(scored.subset(folds == fold))
         return log_odds
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the context features that detections must have: none where the model has no share."""
+        return self.model_features if self.share > 0 else ()
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
         """Calibrated scores, (N,).
@@ -196,7 +205,7 @@ class ContextualCorrector:
             "kind": self.kind,
             "share": self.share,
             "prior": self.prior.tolist(),
-            "features": list(self.features),
+            "features": list(self.model_features),
             "trees": self.trees,
             "knots": self.knots.tolist(),
             "shift": self.shift.to_json(),
@@ -215,7 +224,7 @@ class ContextualCorrector:
         return cls(
             share=float(content["share"]),
             prior=np.asarray(content["prior"], dtype=np.float64),
-            features=tuple(content["features"]),
+            model_features=tuple(content["features"]),
             trees=str(content["trees"]),
             knots=np.asarray(content["knots"], dtype=np.float64),
             shift=ClassShift.from_json(content["shift"]),

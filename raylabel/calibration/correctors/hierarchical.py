@@ -58,6 +58,10 @@ class HierarchicalCorrector:
     masses: PriorMasses
     num_effective: NDArray[np.float64]
     kind: ClassVar[str] = "hierarchical"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = True
+    is_eligible: ClassVar[bool] = True
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "HierarchicalCorrector":

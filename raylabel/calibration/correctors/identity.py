@@ -15,6 +15,10 @@ class IdentityCorrector:
     """Leaves the raw scores."""
 
     kind: ClassVar[str] = "none"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = True
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "IdentityCorrector":

@@ -28,6 +28,10 @@ class IsotonicCorrector:
 
     curves: Curves
     kind: ClassVar[str] = "isotonic"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = True
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "IsotonicCorrector":
@@ -84,6 +88,10 @@ class ClassIsotonicCorrector:
     overall: Curves
     of_class: Mapping[int, Curves]
     kind: ClassVar[str] = "isotonic_per_class"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = False
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "ClassIsotonicCorrector":

@@ -39,6 +39,10 @@ class MarginalCorrector:
 
     shifts: NDArray[np.float64]
     kind: ClassVar[str] = "marginal"
+    uses_pool: ClassVar[bool] = True
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = True
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(

@@ -39,6 +39,10 @@ class NorCalCorrector:
 
     log_divisors: NDArray[np.float64]
     kind: ClassVar[str] = "norcal"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = False
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext, *, gamma: float = GAMMA) -> "NorCalCorrector":

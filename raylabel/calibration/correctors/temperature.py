@@ -28,6 +28,10 @@ class TemperatureCorrector:
 
     temperature: float
     kind: ClassVar[str] = "temperature"
+    uses_pool: ClassVar[bool] = False
+    holds_back: ClassVar[bool] = False
+    is_eligible: ClassVar[bool] = True
+    features: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "TemperatureCorrector":

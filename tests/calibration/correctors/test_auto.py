@@ -4,8 +4,9 @@ import numpy as np
 from simulated_detections import calibrated, context, overconfident, simulated
 
 from raylabel.calibration import fit_corrector, nll
-from raylabel.calibration.correctors.auto import HELD_BACK, AutoCorrector
-from raylabel.calibration.correctors.kinds import FAMILIES
+from raylabel.calibration.correctors.auto import AutoCorrector
+from raylabel.calibration.correctors.kinds import corrector_class
+from raylabel.config import CORRECTOR_KINDS
 
 
 def test_auto_leaves_what_is_calibrated() -> None:
@@ -21,7 +22,7 @@ def test_auto_leaves_what_is_calibrated() -> None:
 def test_auto_says_what_it_tried() -> None:
     corrector = fit_corrector("auto", simulated(0, 3000, overconfident), context=context())
     assert isinstance(corrector, AutoCorrector)
-    assert set(corrector.trials) == set(FAMILIES)
+    assert set(corrector.trials) == set(CORRECTOR_KINDS) - {"auto"}
     best = min(corrector.trials, key=lambda kind: corrector.trials[kind].nll)
     assert corrector.chosen.kind == best != "none"
     assert corrector.trials["none"].gain == 0
@@ -34,4 +35,4 @@ def test_auto_chooses_only_what_holds_itself_back_where_detections_are_few() -> 
     chosen = fit_corrector("auto", few, context=context())
     assert isinstance(chosen, AutoCorrector)
     assert chosen.trials["isotonic"].gain > 4 * chosen.trials["isotonic"].gain_error
-    assert chosen.chosen.kind in HELD_BACK
+    assert corrector_class(chosen.chosen.kind).holds_back
