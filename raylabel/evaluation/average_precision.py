@@ -103,9 +103,9 @@ class CheckedResults:
                 evaluation = LVISeval(truth, results, self.iou_type)
             else:
                 evaluation = COCOeval(truth, truth.load_res(self.detections), self.iou_type)
+            evaluation.evaluate()
         except ValueError as error:
             raise InputError(f"{' with '.join(self.names)}: {' '.join(str(error).split())}") from error
-        evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summary_lines()  # computes the figures, without printing them as summarize() does
         figures = evaluation.get_results()
@@ -235,6 +235,7 @@ def _normalised_annotations(
         image_number = _number_of(one.get("image_id"), image_numbers, label)
         _check_category(one.get("category_id"), category_ids, label)
         _check_segmentation(one.get("segmentation"), sizes[image_number], label, is_needed=iou_type == "segm")
+        _check_box(one.get("bbox"), label, is_needed=iou_type == "bbox")
         # Numbered anew: pycocotools takes an annotation whose id is 0 for "not matched".
         row = {"id": number, "image_id": image_number, "category_id": one["category_id"]}
         row |= {"iscrowd": one.get("iscrowd") or 0, "segmentation": one.get("segmentation"), "bbox": one.get("bbox")}
@@ -332,6 +333,7 @@ def _normalised_results(
         if not segmentation and not box:
             raise InputError(f"{label}: has neither segmentation nor bbox")
         _check_segmentation(segmentation, sizes[image_number], label, is_needed=iou_type == "segm")
+        _check_box(box, label, is_needed=iou_type == "bbox")
         row = {"image_id": image_number, "category_id": one["category_id"], "score": float(score)}
         row |= {"segmentation": segmentation} if segmentation else {}
         detections.append(row | ({"bbox": box} if box else {}))
@@ -355,3 +357,9 @@ def _check_segmentation(segmentation: Any, image_size_hw: tuple[Any, Any], label
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise InputError(f"{label}: a polygon must be a list of at least 3 points (6 numbers), got {polygon!r}")
+
+
+def _check_box(box: Any, label: str, *, is_needed: bool) -> None:
+    """Refuse a missing box, because hotcoco would count it as one that overlaps nothing."""
+    if is_needed and not box:
+        raise InputError(f"{label}: has no bbox, which iou_type 'bbox' needs")

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lvis_detections import lvis_detections
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from raylabel.errors import InputError
 from raylabel.evaluation import average_precision
 from raylabel.evaluation.average_precision import evaluate_results, results_of_image, to_results
-from raylabel.masks.rle import decode_masks, encode_masks, rle_from_segmentation
+from raylabel.masks.rle import encode_masks
 
 COCO_NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 LVIS_NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"]
@@ -83,33 +84,6 @@ def test_masks_with_boxes_of_a_real_detector_like_pycocotools(shared_data: Any, 
     metrics = evaluate_results(str(folder / "instances.json"), str(results))
     expected = pycocotools_figures(str(folder / "instances.json"), str(results), "segm")
     assert list(metrics.values()) == pytest.approx(expected, abs=1e-12)
-
-
-def lvis_detections(truth: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Detections made from the truth: shifted masks, confused classes, doubles and false alarms, random scores."""
-    rng = np.random.default_rng(seed)
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    negatives = {image["id"]: image["neg_category_ids"] for image in truth["images"]}
-    rows = []
-    for one in truth["annotations"]:
-        if rng.random() < 0.15:
-            continue
-        image_id, size = one["image_id"], sizes[one["image_id"]]
-        mask = decode_masks([rle_from_segmentation(one["segmentation"], size)], size)[0]
-        shifted = np.roll(mask, rng.integers(-3, 4, 2), axis=(0, 1))
-        category_ids = [one["category_id"]] * int(rng.integers(1, 3))
-        if rng.random() < 0.4 and negatives[image_id]:
-            category_ids.append(int(rng.choice(negatives[image_id])))
-        if rng.random() < 0.2:
-            category_ids.append(int(rng.integers(1, 1200)))  # mostly neither annotated nor verified to be absent
-        rle = encode_masks(shifted[None])[0]
-        for category_id in category_ids:
-            segmentation = {"size": list(size), "counts": rle["counts"].decode()}
-            score = round(float(rng.random()), 3)
-            rows.append(
-                {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": segmentation}
-            )
-    return rows
 
 
 def test_lvis_like_lvis_api(shared_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +215,22 @@ def test_results_that_are_not_a_list(tiny: dict[str, Any], tmp_path: Path, conte
 def test_bad_annotations_are_named(tiny: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate_results(tiny | changes, [])
+
+
+def test_box_precision_needs_boxes(tiny: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="annotation 1: has no bbox, which iou_type 'bbox' needs"):
+        evaluate_results(tiny, [detection(bbox=[2, 2, 8, 8])], iou_type="bbox")
+    tiny["annotations"][0]["bbox"] = [2, 2, 8, 8]
+    with pytest.raises(InputError, match="detection 0: has no bbox, which iou_type 'bbox' needs"):
+        evaluate_results(tiny, [detection()], iou_type="bbox")
+    assert evaluate_results(tiny, [detection(bbox=[2, 2, 8, 8])], iou_type="bbox")["AP"] == pytest.approx(1)
+
+
+def test_polygons_need_the_size_of_their_image(tiny: dict[str, Any]) -> None:
+    del tiny["images"][0]["height"]
+    with pytest.raises(InputError, match=r"annotations with results: .*`height`") as raised:
+        evaluate_results(tiny, [detection()])
+    assert "\n" not in str(raised.value)
 
 
 def test_absent_list_is_named(tiny: dict[str, Any]) -> None:
