@@ -89,18 +89,24 @@ def _build_parser() -> argparse.ArgumentParser:
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
     _add_config(add("check", "validate config and data, say what would run, spend nothing", _check))
-    _add_config(add("run", "run all stages, skipping finished ones", _run))
+    whole = add("run", "run all stages, skipping finished ones", _run)
+    _add_config(whole)
+    _add_verify(whole)
     for spec in STAGES:
         stage = spec.name
         command = add(stage, spec.about, _stage)
         command.set_defaults(stage=stage)
-        _add_config(command, is_optional=stage == "calibrate")
-        if stage in ("calibrate", "evaluate"):
+        reads_results = stage in ("calibrate", "evaluate")
+        _add_config(command, is_optional=reads_results)
+        if reads_results:
             command.add_argument("--json", action="store_true", help="print one JSON object")
-        if stage == "calibrate":
             command.add_argument("--predictions", help="COCO/LVIS results JSON of any detector")
             command.add_argument("--annotations", help="its ground truth")
+        if stage == "calibrate":
             command.add_argument("--corrector", help="kind, with --predictions (default: auto)")
+        if stage == "evaluate":
+            command.add_argument("--iou-type", choices=("segm", "bbox"), help="with --predictions (default: segm)")
+            _add_verify(command)
 
     correct = add("correct", "apply a fitted corrector to a results file", _correct)
     correct.add_argument("--corrector", required=True, help="corrector.json of calibrate")
@@ -129,6 +135,12 @@ def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) 
     command.add_argument("config", nargs="?" if is_optional else None, help="YAML file")
     command.add_argument("--out", help="run folder or URI (default: `out` of the config)")
     command.epilog = "Any setting can be given as --a.b VALUE, such as --teacher.steps 100."
+
+
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--verify", action="store_true", help="compare AP with the official evaluators (slow on large sets)"
+    )
 
 
 def _load(arguments: argparse.Namespace, overrides: dict[str, str]) -> tuple[Any, RunFolder]:
@@ -176,25 +188,27 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.stages.run import run_pipeline
 
     config, run = _load(arguments, overrides)
-    artifacts = run_pipeline(config, run)
+    artifacts = run_pipeline(config, run, verify=arguments.verify)
     print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {run.path('report', 'index.html')}")
 
 
 def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.config is None:
-        _calibrate_results(arguments)
+        {"calibrate": _calibrate_results, "evaluate": _evaluate_results}[arguments.stage](arguments)
         return
-    if arguments.stage == "calibrate" and (arguments.predictions or arguments.annotations):
-        raise InputError("calibrate: give either a config or --predictions and --annotations, not both")
+    if any(getattr(arguments, name, None) for name in ("predictions", "annotations", "iou_type")):
+        raise InputError(f"{arguments.stage}: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
     from raylabel.stages.run import run_one
 
     is_json = getattr(arguments, "json", False)
     config, run = _load(arguments, overrides)
-    artifact = (
-        _quietly(lambda: run_one(arguments.stage, config, run)) if is_json else run_one(arguments.stage, config, run)
-    )
+
+    def work() -> dict[str, Any]:
+        return run_one(arguments.stage, config, run, verify=getattr(arguments, "verify", False))
+
+    artifact = _quietly(work) if is_json else work()
     if is_json:
         print(json.dumps(artifact))
     elif arguments.stage == "evaluate":
@@ -215,13 +229,39 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
     from raylabel.external import calibrate_results
     from raylabel.report.console import format_summary
 
-    missing = [f"--{name}" for name in ("predictions", "annotations", "out") if not getattr(arguments, name)]
-    if missing:
-        raise InputError(f"calibrate: needs a config, or --predictions, --annotations and --out; missing {missing[0]}")
+    _require(arguments, "predictions", "annotations", "out")
     summary = calibrate_results(
         arguments.predictions, arguments.annotations, arguments.out, corrector=_kind(arguments.corrector or "auto")
     )
     print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {arguments.out}")
+
+
+def _evaluate_results(arguments: argparse.Namespace) -> None:
+    from raylabel.evaluation.average_precision import check_results
+    from raylabel.evaluation.official import verify_figures
+    from raylabel.report.console import format_figures, format_verification
+
+    _require(arguments, "predictions", "annotations")
+    if arguments.out:
+        raise InputError("evaluate: --out goes with a config; figures of a results file are printed")
+    iou_type = arguments.iou_type or "segm"
+    checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
+    figures = checked.figures()
+    verification = verify_figures(checked, figures).to_json() if arguments.verify else None
+    if arguments.json:
+        print(json.dumps(figures | ({"verification": verification} if verification else {})))
+    else:
+        print(format_figures(figures, iou_type=iou_type))
+        print(format_verification(verification))
+
+
+def _require(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse a results file's command that lacks an option."""
+    missing = [f"--{name}" for name in names if not getattr(arguments, name)]
+    if missing:
+        *others, last = (f"--{name}" for name in names)
+        needed = f"{', '.join(others)} and {last}"
+        raise InputError(f"{arguments.stage}: needs a config, or {needed}; missing {missing[0]}")
 
 
 def _kind(text: str) -> str:

@@ -19,6 +19,8 @@ def format_metrics(metrics: dict[str, Any]) -> str:
         cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
         lines.append(f"  {arm:<24}{cells}")
     lines += _format_differences(metrics.get("validation_differences"))
+    if metrics.get("verification"):
+        lines.append(format_verification(metrics["verification"]))
     pool = metrics.get("pool")
     if pool and pool["num_instances"]:
         lines.append("pool labels against their hidden truth     raw  calibrated")
@@ -45,6 +47,46 @@ def _format_differences(differences: dict[str, Any] | None) -> list[str]:
         cells = (f"{100 * one['value']:+.1f} ± {100 * one['half_width']:.1f}" if one else "–" for one in known)
         lines.append(f"  {arm:<30}" + "".join(f"{cell:>16}" for cell in cells))
     return lines
+
+
+FIGURE_MEANINGS = {
+    "AP": "average precision, mean over IoU 0.50 to 0.95",
+    "AP50": "at IoU 0.50",
+    "AP75": "at IoU 0.75",
+    "APs": "objects below 32 x 32 pixels",
+    "APm": "objects of 32 x 32 to 96 x 96 pixels",
+    "APl": "objects above 96 x 96 pixels",
+    "APr": "rare classes",
+    "APc": "common classes",
+    "APf": "frequent classes",
+    "AR1": "average recall, 1 detection per image",
+    "AR10": "10 detections per image",
+    "AR100": "100 detections per image",
+    "AR@300": "average recall, 300 detections per image",
+}
+"""What each figure of a results file is. Size suffixes of AR mean the same as those of AP."""
+
+
+def format_figures(figures: Mapping[str, float | None], *, iou_type: str = "segm") -> str:
+    """Format the figures of `evaluate_results` as a table, one row per figure."""
+    lines = [f"{'mask' if iou_type == 'segm' else 'box'} AP and AR x 100"]
+    for name, value in figures.items():
+        cell = "–" if value is None else f"{100 * value:.1f}"
+        meaning = FIGURE_MEANINGS.get(name) or FIGURE_MEANINGS.get(f"AP{name[2:3]}", "")
+        lines.append(f"  {name:<8}{cell:>6}  {meaning}")
+    return "\n".join(lines)
+
+
+def format_verification(verification: Mapping[str, Any] | None) -> str:
+    """Format `Verification.to_json` as one line; None is "not verified"."""
+    if verification is None:
+        return "not verified"
+    figure, model = verification["figure"], verification["model"]
+    verdict = "verified with" if verification["agrees"] else "NOT confirmed by"
+    return (
+        f"{verdict} {verification['evaluator']} {verification['version']}: largest difference "
+        f"{verification['largest_difference']:.4f} ({figure}{f' of {model}' if model else ''})"
+    )
 
 
 def format_check(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from raylabel.config import Config
 from raylabel.dataset.frequency import FrequencyGroup, group_title
 from raylabel.files.storage import exists, read_bytes, read_json
 from raylabel.report.calibration_view import calibration_view
+from raylabel.report.console import format_verification
 from raylabel.report.drift import drift_section
 from raylabel.report.gallery import GalleryImage, choose_images, draw
 from raylabel.report.sections import (
@@ -54,6 +55,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "tiles": _tiles(metrics, calibration, run.artifact("labels")),
         "precision": precision_table(metrics),
         "differences": difference_table(metrics),
+        "verification": format_verification((metrics or {}).get("verification")),
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
         "labels": run.artifact("labels"),

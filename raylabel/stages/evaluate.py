@@ -17,6 +17,7 @@ from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError, NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
+from raylabel.evaluation.official import Verification, require_evaluators, verify_models
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
 from raylabel.files.storage import digest
@@ -91,12 +92,18 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
     return {}
 
 
-def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
+def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[str, Any]:
     """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
 
     Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data) with 95% intervals over
     the validation images, differences from the supervised baseline (without one: from the teacher) with theirs, and
     for pools whose truth is known the calibration, precision and recall of the pseudo-labels.
+
+    Args:
+        config: the run's config.
+        run: the run folder.
+        verify: compare AP with the official evaluators; `verification` in metrics.json is the result, else null. A run
+            keeps no predictions of the validation split, so a run that was evaluated without it is evaluated again.
 
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
@@ -104,10 +111,14 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     if not config.calibration.folds:
         _calibrate_student(config, run)
     data = RunData(config)
+    if verify:
+        require_evaluators()
 
     def work() -> dict[str, Any]:
+        measured, verification = _evaluate_models(config, run, data, verify=verify)
         metrics = {
-            **_precision(_evaluate_models(config, run, data)),
+            **_precision(measured),
+            "verification": verification.to_json() if verification else None,
             "pool": measure_pool(config, run, data.pool_truth),
             "pool_of_rounds": {
                 str(number): measure_pool(config, one, data.pool_truth)
@@ -117,7 +128,13 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         commit_metrics(run, metrics)
         return {"num_images": len(data.validation), "metrics": metrics}
 
-    return execute_stage(run, "evaluate", inputs(config, run, data), work)
+    def is_complete(artifact: dict[str, Any]) -> bool:
+        if not verify or artifact["metrics"].get("verification"):
+            return True
+        print("evaluate: finished before, but not verified; predicting again to verify", flush=True)
+        return False
+
+    return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
 
 
 def _calibrate_student(config: Config, run: RunFolder) -> None:
@@ -133,7 +150,9 @@ def _calibrate_student(config: Config, run: RunFolder) -> None:
         )
 
 
-def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str, JackknifedFigures]:
+def _evaluate_models(
+    config: Config, run: RunFolder, data: RunData, *, verify: bool
+) -> tuple[dict[str, JackknifedFigures], Verification | None]:
     connect()
     correctors = _student_correctors(config, run)
     classes = load_classes(run)
@@ -163,7 +182,11 @@ def _evaluate_models(config: Config, run: RunFolder, data: RunData) -> dict[str,
             results[name] += results_of_image(
                 data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
             )
-    return {name: jackknife_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+    measured = {name: jackknife_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+    if not verify:
+        return measured, None
+    figures = {name: one.figures for name, one in measured.items()}
+    return measured, verify_models(annotations, results, figures, frequency_groups=groups)
 
 
 def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class StageModule(Protocol):
         """Return the settings that act on a finished stage without running it again, as its artifact records them."""
         ...
 
-    def run_stage(self, config: Config, run: RunFolder) -> dict[str, Any]:
+    def run_stage(self, config: Config, run: RunFolder, **options: bool) -> dict[str, Any]:
         """Run the stage, or skip it, or apply its later settings only. Returns the artifact."""
         ...
 

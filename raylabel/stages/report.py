@@ -16,11 +16,13 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """All that the outcome depends on."""
     before = takewhile(lambda spec: spec.name != "report", STAGES)
     labels, rounds = finished(run, "label"), further_rounds(config, run)
+    verification = finished(run, "evaluate")["metrics"].get("verification")
     return {
         **{spec.name: finished(run, spec.name)["fingerprint"] for spec in before},
         **{f"round-{number}": finished(one, "distill")["fingerprint"] for number, one in rounds.items()},
         "corrector": labels["corrector_digest"],
         "pool": labels["pool_digest"],
+        **({"verification": verification} if verification else {}),
     }
 
 

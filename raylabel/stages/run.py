@@ -13,8 +13,14 @@ from raylabel.stages.preflight import check_cluster, check_writable
 # `check` and the modules of stages are loaded when they are needed: torch takes seconds that not all of them need.
 
 
-def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
+def run_one(stage: str, config: Config, run: RunFolder, *, verify: bool = False) -> dict[str, Any]:
     """Run one stage, and keep the config in the run. The stages that it needs must be finished.
+
+    Args:
+        stage: the name of one of STAGES.
+        config: the run's config.
+        run: the run folder.
+        verify: for `evaluate` alone: whether the official evaluators compute AP too.
 
     Raises:
         InputError: the run folder can't be written, another driver is at work on the run, or the stage refuses its
@@ -23,15 +29,19 @@ def run_one(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     check_writable(run)
     with hold_lease(run):
         commit_config(run, config)
-        return stage_module(stage).run_stage(config, run)
+        options = {"verify": True} if verify and stage == "evaluate" else {}
+        return stage_module(stage).run_stage(config, run, **options)
 
 
-def run_pipeline(config: Config, run: RunFolder | Path | str | None = None) -> dict[str, dict[str, Any]]:
+def run_pipeline(
+    config: Config, run: RunFolder | Path | str | None = None, *, verify: bool = False
+) -> dict[str, dict[str, Any]]:
     """Run all stages. Finished ones are skipped, and an interrupted one resumes.
 
     Args:
         config: the run's config.
         run: the run folder, a path or a URI. Without it, the config's `out`.
+        verify: whether the official evaluators compute AP too.
 
     Returns:
         The artifact of each stage by the stage's name.
@@ -52,10 +62,14 @@ def run_pipeline(config: Config, run: RunFolder | Path | str | None = None) -> d
     from raylabel.stages.check import check_run
     from raylabel.stages.states import FINISHED
 
+    if verify:
+        from raylabel.evaluation.official import require_evaluators
+
+        require_evaluators()  # before hours of work
     found = check_run(config, run)
     states = [found["stages"], *found["rounds"].values()]
     if to_do := {stage for one in states for stage, state in one.items() if state != FINISHED}:
         connect()
         check_cluster(config, run, to_do, num_shards=found["pool"]["num_shards"])
     with hold_lease(run):
-        return {spec.name: run_one(spec.name, config, run) for spec in STAGES}
+        return {spec.name: run_one(spec.name, config, run, verify=verify) for spec in STAGES}

@@ -131,6 +131,18 @@ def test_page_says_on_what_its_figures_were_measured(copied_run: RunFolder) -> N
     assert "on the very images that it was fitted to" in text
 
 
+def test_page_says_whether_precision_was_verified(copied_run: RunFolder) -> None:
+    uri = copied_run.path("evaluation", "metrics.json")
+    assert "These figures are not verified. raylabel evaluate CONFIG --verify" in Outline(build_report(copied_run)).text
+    verification = {"evaluator": "lvis-api", "version": "0.5.3", "largest_difference": 1e-16, "num_figures": 52}
+    verification |= {"figure": "APr", "model": "student", "agrees": True}
+    for agrees, text in ((True, "verified with lvis-api 0.5.3"), (False, "NOT confirmed by lvis-api 0.5.3")):
+        commit_json(uri, read_json(uri) | {"verification": verification | {"agrees": agrees}})
+        page = Outline(build_report(copied_run, gallery_size=1)).text
+        assert f"These figures are {text}: largest difference 0.0000 (APr of student)." in page
+        assert "--verify" not in page
+
+
 def test_a_row_a_class_with_its_interval(page: str) -> None:
     text = Outline(page).text
     assert "All 5 classes, the rarest first" in text

@@ -110,6 +110,26 @@ def test_a_student_without_detections_is_evaluated_as_it_is(
     assert set(metrics["validation"]) == {"teacher", "student", "supervised"}
 
 
+@pytest.mark.usefixtures("without_ray")
+def test_verifying_a_finished_run_evaluates_it_again_and_writes_its_page(
+    finished_run: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run, artifacts = finished_run
+    copied = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(run.uri, copied.uri)
+    assert "These figures are not verified." in Path(copied.path("report", "index.html")).read_text()
+    again = run_pipeline(config, copied, verify=True)
+    assert "evaluate: finished before, but not verified; predicting again to verify" in capsys.readouterr().out
+    assert {stage for stage in artifacts if again[stage] != artifacts[stage]} == {"evaluate", "report"}
+    assert again["evaluate"]["fingerprint"] == artifacts["evaluate"]["fingerprint"]
+    found = again["evaluate"]["metrics"].pop("verification")
+    assert found["agrees"]
+    assert found["num_figures"] == 4 * (13 if found["evaluator"] == "lvis-api" else 12)
+    assert artifacts["evaluate"]["metrics"] == again["evaluate"]["metrics"] | {"verification": None}
+    assert f"verified with {found['evaluator']}" in Path(copied.path("report", "index.html")).read_text()
+    assert set(check_run(config, copied)["stages"].values()) == {FINISHED}
+
+
 def test_bins_are_those_of_the_detections(finished_run: Finished) -> None:
     _, run, artifacts = finished_run
     detections, image_ids = load_detections(run)
