@@ -49,6 +49,10 @@ def export_labels(run: RunFolder, format: ExportFormat, out: str) -> dict[str, i
 
     Raises:
         InputError: the run has no finished labels, the format is unknown, or the folder is not empty.
+
+    Examples:
+        >>> from raylabel.run.folder import RunFolder
+        >>> counts = export_labels(RunFolder("runs/demo"), "coco", "labels.json")  # doctest: +SKIP
     """
     if format not in ("coco", "lvis", "yolo"):
         raise InputError(f"format must be coco, lvis or yolo, got {format!r}")

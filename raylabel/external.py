@@ -56,6 +56,24 @@ def calibrate_results(
 
     Raises:
         InputError: a file is missing or malformed; the message names the entry. Or no detection can be judged.
+
+    Examples:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> square = [[0, 0, 6, 0, 6, 6, 0, 6]]
+        >>> found = [{"image_id": one, "category_id": 3, "segmentation": square} for one in range(12)]
+        >>> results = [one | {"score": 0.6} for one in found]
+        >>> truth = {
+        ...     "images": [{"id": one, "file_name": f"{one}.jpg", "height": 16, "width": 16} for one in range(12)],
+        ...     "categories": [{"id": 3, "name": "cat"}],
+        ...     "annotations": [one | {"id": number} for number, one in enumerate(found, start=1)],
+        ... }
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     predictions, annotations = Path(folder, "results.json"), Path(folder, "truth.json")
+        ...     _ = predictions.write_text(json.dumps(results)), annotations.write_text(json.dumps(truth))
+        ...     summary = calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
+        >>> summary["num_correct"], round(summary["raw"]["ccece"]["all"], 3)
+        (12, 0.4)
     """
     if corrector not in CORRECTOR_KINDS:
         raise InputError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {corrector!r}")
@@ -116,6 +134,29 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
     Raises:
         InputError: a file is missing or malformed, a category is not one the corrector was fitted on, or the results
             were corrected before.
+
+    Examples:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> square = [[0, 0, 6, 0, 6, 6, 0, 6]]
+        >>> found = [{"image_id": one, "category_id": 3, "segmentation": square} for one in range(12)]
+        >>> results = [one | {"score": 0.6} for one in found]
+        >>> truth = {
+        ...     "images": [{"id": one, "file_name": f"{one}.jpg", "height": 16, "width": 16} for one in range(12)],
+        ...     "categories": [{"id": 3, "name": "cat"}],
+        ...     "annotations": [one | {"id": number} for number, one in enumerate(found, start=1)],
+        ... }
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     predictions, annotations = Path(folder, "results.json"), Path(folder, "truth.json")
+        ...     _ = predictions.write_text(json.dumps(results)), annotations.write_text(json.dumps(truth))
+        ...     _ = calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
+        ...     out = Path(folder, "corrected.json")
+        ...     summary = correct_results(str(Path(folder, "corrector.json")), str(predictions), str(out))
+        ...     first = json.loads(out.read_text())[0]
+        >>> first["raw_score"], first["score"] > 0.9
+        (0.6, True)
+        >>> summary["num_detections"], summary["corrector"]
+        (12, 'temperature')
     """
     fitted, class_index_of = _read_corrector(corrector)
     entries = read_entries(predictions)

@@ -58,6 +58,18 @@ def evaluate_results(
     Raises:
         InputError: a file is missing, not JSON or of another form; a detection names an unknown image or category, has
             no finite score, lacks what `iou_type` needs, or its RLE is not of its image's size.
+
+    Examples:
+        >>> square = [[2, 2, 10, 2, 10, 10, 2, 10]]
+        >>> annotations = {
+        ...     "images": [{"id": 1, "height": 20, "width": 30}],
+        ...     "categories": [{"id": 3, "name": "cat"}],
+        ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": square}],
+        ... }
+        >>> results = [{"image_id": 1, "category_id": 3, "score": 0.9, "segmentation": square}]
+        >>> figures = evaluate_results(annotations, results)
+        >>> round(figures["AP50"], 3), figures["APl"]
+        (1.0, None)
     """
     return check_results(annotations, results, iou_type=iou_type, frequency_groups=frequency_groups).figures()
 
