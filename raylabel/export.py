@@ -28,24 +28,24 @@ ExportFormat = Literal["coco", "lvis", "yolo"]
 def export_labels(run: RunFolder, format: ExportFormat, out: str) -> dict[str, int]:
     """Write the pseudo-labels that the run's selection keeps.
 
-    Images without a pseudo-label are left out: that nothing was kept does not say that nothing is there.
+    Images without a pseudo-label are left out, because an image without kept predictions may still show objects.
 
-    - "coco": one JSON. Images are numbered from 1; `file_name` is the pool's image id where that is the end of the
-      image's `uri`, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score`, `mask_quality`.
-      `info.raylabel` says which run, corrector and selection made them.
-    - "lvis": the same as LVIS v1. Nothing was verified: `neg_category_ids` are empty, and every class with a
-      pseudo-label is in `not_exhaustive_category_ids`. `frequency` is by the run's labelled images, counts are of
-      this file.
-    - "yolo": a folder with `labels/*.txt` (one polygon an object), `data.yaml` and, where both are on a local disk,
-      links to the images under `images/`.
+    - "coco": one JSON file. Images are numbered from 1. `file_name` is the pool's image id if the image's `uri` ends
+      with it, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score` and `mask_quality`.
+      `info.raylabel` names the run, the corrector and the selection.
+    - "lvis": the same as LVIS v1. Nobody verified the labels: `neg_category_ids` is empty, and
+      `not_exhaustive_category_ids` holds every class with a pseudo-label. `frequency` comes from the run's labelled
+      images; the counts are those of this file.
+    - "yolo": a folder with `labels/*.txt` (one polygon per object) and `data.yaml`. If pool and folder are on a local
+      disk, `images/` holds links to the images.
 
     Args:
-        run: a run whose pool is labelled.
-        format: as above.
+        run: run with a labelled pool.
+        format: "coco", "lvis" or "yolo".
         out: JSON file (coco, lvis) or new folder (yolo) to write; path or URI.
 
     Returns:
-        Numbers: images, annotations, and images_left_out.
+        The numbers "images", "annotations" and "images_left_out".
 
     Raises:
         InputError: the run has no finished labels, the format is unknown, or the folder is not empty.
@@ -171,7 +171,7 @@ def _write_yolo(images: Iterator[KeptImage], categories: list[dict[str, Any]], o
 
 
 def _yolo_name(image: KeptImage) -> str:
-    """The image's path below `images/`, which labels mirror."""
+    """Return the image's path below `images/`. Labels have the same path below `labels/`."""
     path = PurePosixPath(image.image_id)
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"image id {image.image_id!r} leads out of the folder to be written")

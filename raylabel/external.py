@@ -1,4 +1,4 @@
-"""Calibration of any detector's COCO or LVIS results file: no image and no model is needed."""
+"""Calibration of any detector's COCO or LVIS results file. It needs no image and no model."""
 
 import json
 from typing import Any
@@ -35,27 +35,27 @@ def calibrate_results(
     iou_threshold: float = 0.5,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Match a results file to its ground truth, measure how well its scores are calibrated, and fit a corrector.
+    """Match a results file to its ground truth, measure the calibration of its scores, and fit a corrector.
 
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
             `segmentation` (RLE).
-        annotations: COCO or LVIS JSON of the same images; its categories' `frequency` (LVIS), or else its image counts,
-            give the frequency groups.
-        out: folder or URI that gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
-            `correct_results`), reliability.png (after correction: cross-validated), calibration.html (diagrams and
-            figures of every class on one page), classes.csv and, last, artifact.json.
+        annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
+            groups; without it, the image counts do.
+        out: folder or URI to write. It gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
+            `correct_results`), reliability.png (corrected scores are cross-validated), calibration.html (diagrams and
+            figures of every class), classes.csv and, last, artifact.json.
         corrector: one of `config.CORRECTOR_KINDS`.
-        num_bins: confidence bins over (0, 1], >= 2.
-        iou_threshold: mask IoU from which a detection can be correct, in [0, 1].
-        seed: of the folds of cross-validation.
+        num_bins: number of confidence bins over (0, 1], >= 2.
+        iou_threshold: smallest mask IoU of a correct detection, in [0, 1].
+        seed: seed of the cross-validation folds.
 
     Returns:
-        What artifact.json holds: counts by outcome, and CCECE (all and per frequency group, with counts), ECE, NLL
-        and Brier score of the raw scores and, cross-validated by image, of the calibrated ones.
+        The content of artifact.json: counts by outcome, CCECE (all classes, and per frequency group with counts), ECE,
+        NLL and Brier score. The figures are of raw scores and of calibrated scores, cross-validated by image.
 
     Raises:
-        InputError: a file is missing or malformed; the message names the entry. Or no detection can be judged.
+        InputError: a file is missing or malformed; the message names the entry. Or all detections are ignored.
 
     Examples:
         >>> import json, tempfile
@@ -123,17 +123,18 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
 
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
-        predictions: results JSON; `category_id` and `score` are read, and `image_id` and `segmentation` (RLE) as well
-            for a corrector that looks at context. It should hold all of an image's detections, as those that the
-            corrector was fitted to.
-        out: the same entries in the same order with `score` replaced by the calibrated score and `raw_score` added.
+        predictions: results JSON. Every corrector reads `category_id` and `score`; a corrector that uses context also
+            reads `image_id` and `segmentation` (RLE). The file should hold all detections of an image, like the file
+            that the corrector was fitted to.
+        out: JSON file to write: the same entries in the same order. `score` is the calibrated score, and `raw_score`
+            is added.
 
     Returns:
         {"num_detections": ..., "mean_raw_score": ..., "mean_calibrated_score": ..., "corrector": kind}.
 
     Raises:
-        InputError: a file is missing or malformed, a category is not one the corrector was fitted on, or the results
-            were corrected before.
+        InputError: a file is missing or malformed, the corrector was not fitted to a category, or the results were
+            corrected before.
 
     Examples:
         >>> import json, tempfile
@@ -185,7 +186,7 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
 def _read_corrector(path: str) -> tuple[Corrector, dict[Any, int]]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("category_ids"), list):
-        raise InputError(f"{path}: not a corrector of results files: it must be an object with category_ids")
+        raise InputError(f"{path}: not a corrector of results files; it must be an object with category_ids")
     try:
         fitted = corrector_from_json(content)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Exported pseudo-labels are read by other readers, say what they are, and refuse what can't be written."""
+"""Other readers read exported pseudo-labels; exports name their origin and refuse impossible names."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def label_row(image_id: str, uri: str, instances: list[dict[str, Any]], status: 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """Two shards: three images, one of them with nothing kept, and a quarantined one."""
+    """Two shards with four images: one has no kept prediction, and one is quarantined."""
     pool = tmp_path / "pool"
     (pool / "sub").mkdir(parents=True)
     for name in ("sub/a.png", "b.png", "c.png"):

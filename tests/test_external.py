@@ -1,4 +1,4 @@
-"""Calibration of results files: real ones whole, and damaged ones refused with one clear line."""
+"""Real results files are calibrated; damaged ones are refused with one clear line."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def rle(row: int, column: int, side: int, size: int = SIZE) -> dict[str, Any]:
 
 
 def write_files(folder: Path) -> Files:
-    """12 images with one object of class 3 each; the detector finds it with .9, and beside it nothing with .4."""
+    """Write 12 images with one object of class 3 each. The detector finds it (0.9), with a false alarm (0.4)."""
     truth = {
         "images": [{"id": image, "file_name": f"{image}.jpg", "height": SIZE, "width": SIZE} for image in range(12)],
         "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
@@ -62,7 +62,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Folder and artifact of a calibration of those files."""
+    """Folder and artifact of a calibration of `write_files`."""
     folder = tmp_path_factory.mktemp("calibration")
     predictions, annotations, _ = write_files(folder)
     artifact = calibrate_results(predictions, annotations, str(folder / "out"), corrector="hierarchical", num_bins=10)
@@ -84,7 +84,7 @@ def test_writes_everything_that_it_says(calibration: tuple[Path, dict[str, Any]]
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     assert read_json(str(out / "artifact.json")) == artifact
     assert (artifact["num_correct"], artifact["num_incorrect"], artifact["num_ignored"]) == (12, 12, 0)
-    # Two bins: |.9 - 1| and |.4 - 0|, each half of the detections.
+    # Two bins: |0.9 - 1| and |0.4 - 0|, each with half of the detections.
     assert artifact["raw"]["ccece"]["all"] == pytest.approx(0.25)
     assert artifact["calibrated_cross_validated"]["nll"] < artifact["raw"]["nll"]
     detections = read_table(str(out / "detections.parquet"))
@@ -155,7 +155,7 @@ def test_damaged_entries_are_named(files: Files, tmp_path: Path, change: dict[st
 
 
 def test_whole_numbers_may_be_written_as_floats(files: Files, tmp_path: Path) -> None:
-    """As tables of floats write them; the entries keep theirs."""
+    """Tables of floats write ids so. The corrected entries keep their floats."""
     predictions, annotations, results = files
     Path(predictions).write_text(json.dumps([one | {"image_id": float(one["image_id"])} for one in results]))
     calibrate_results(predictions, annotations, str(tmp_path / "floats"), corrector="temperature")
@@ -232,7 +232,7 @@ def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> No
 
 
 def contextual(files: Files, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """A contextual corrector of the small files, whose model has all of the say, and their entries."""
+    """Fit a contextual corrector that uses its model alone; return its path and the entries of the small files."""
     predictions, annotations, results = files
     calibrate_results(predictions, annotations, str(folder / "out"), corrector="contextual")
     path = folder / "out" / "corrector.json"

@@ -18,13 +18,13 @@ from raylabel.masks.rle import Rle, mask_areas, rle_from_segmentation
 IouType = Literal["segm", "bbox"]
 
 LVIS_MAX_DETECTIONS = 300
-"""Detections an image that LVIS's protocol looks at, over all categories."""
+"""Detections per image, over all categories, that LVIS's protocol evaluates."""
 
 MIN_RESULT_SCORE = 0.01
-"""Low, since AP looks at the whole ranking."""
+"""Smallest score of a result. It is low because AP depends on the whole ranking."""
 
 MAX_RESULTS_PER_IMAGE = LVIS_MAX_DETECTIONS
-"""Rows an image; an object has one for each class that it may be."""
+"""Results per image. An object has one result per class that it may be."""
 
 _GROUP_METRICS = {group: f"AP{group}" for group in FrequencyGroup}
 
@@ -36,28 +36,30 @@ def evaluate_results(
     iou_type: IouType = "segm",
     frequency_groups: Mapping[int, str] | None = None,
 ) -> dict[str, float | None]:
-    """AP and AR of detections, identical to pycocotools (COCO data) and lvis-api (LVIS data).
+    """Compute AP and AR of detections, with the same values as pycocotools (COCO data) and lvis-api (LVIS data).
 
-    Data are LVIS's where an image has `neg_category_ids`. The figures then are AP, AP50, AP75, APs, APm, APl, APr, APc,
-    APf, AR@300, ARs@300, ARm@300, ARl@300; for COCO data AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm,
-    ARl. A `null` list counts as empty, image ids may be integers or strings, an absent `area` is the mask's.
+    Data are LVIS data if an image has `neg_category_ids`. LVIS data give AP, AP50, AP75, APs, APm, APl, APr, APc,
+    APf, AR@300, ARs@300, ARm@300 and ARl@300. COCO data give AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs,
+    ARm and ARl. A `null` list counts as empty. Image ids may be integers or strings. A missing `area` is computed
+    from the mask.
 
-    As in both references, where detections have a `bbox` their size (for APs, APm, APl and the like) is the box's area
-    even with `iou_type="segm"`; without one it is the mask's.
+    The size of a detection decides whether it counts for APs, APm or APl. As in both references, it is the area of
+    the detection's `bbox`, even with `iou_type="segm"`. A detection without `bbox` has the size of its mask.
 
     Args:
-        annotations: COCO or LVIS JSON: path, URI or its content.
-        results: list of detections `{"image_id", "category_id", "score", "segmentation" or "bbox"}`, likewise.
-        iou_type: overlap of masks or of boxes.
-        frequency_groups: category id -> "r", "c" or "f", in place of the categories' `frequency`. For COCO data, which
-            have none, APr, APc and APf (mean AP of the group's classes) are added where this is given.
+        annotations: COCO or LVIS JSON: path, URI or content.
+        results: list of detections `{"image_id", "category_id", "score", "segmentation" or "bbox"}`: path, URI or
+            content.
+        iou_type: "segm" compares masks, "bbox" compares boxes.
+        frequency_groups: category id -> "r", "c" or "f", in place of the categories' `frequency`. COCO data have no
+            such groups; this argument adds APr, APc and APf, the mean AP of each group's classes.
 
     Returns:
-        Figure name -> value in [0, 1]; None where there is no ground truth of the kind (the references give -1).
+        Figure name -> value in [0, 1]. None means no ground truth of that kind; the references give -1.
 
     Raises:
-        InputError: a file is missing, not JSON or of another form; a detection names an unknown image or category, has
-            no finite score, lacks what `iou_type` needs, or its RLE is not of its image's size.
+        InputError: a file is missing, not JSON or of another form. Or a detection names an unknown image or category,
+            has no finite score, lacks what `iou_type` needs, or its RLE has another size than its image.
 
     Examples:
         >>> square = [[2, 2, 10, 2, 10, 10, 2, 10]]
@@ -76,14 +78,15 @@ def evaluate_results(
 
 @dataclass(frozen=True)
 class CheckedResults:
-    """Ground truth and detections in the form that hotcoco reads, found to be sound.
+    """Checked ground truth and detections, in the form that hotcoco reads.
 
     Attributes:
-        dataset: images, annotations and categories; images are numbered.
-        detections: rows by those numbers.
-        is_federated: by LVIS's protocol.
-        frequency_groups: as in `evaluate_results`.
-        names: of annotations and results, for messages.
+        dataset: images, annotations and categories. Image ids are replaced by numbers.
+        detections: detections with the same image numbers.
+        iou_type: "segm" or "bbox".
+        is_federated: whether LVIS's protocol applies.
+        frequency_groups: see `evaluate_results`.
+        names: names of annotations and results, for messages.
     """
 
     dataset: dict[str, Any]
@@ -95,10 +98,11 @@ class CheckedResults:
 
     @property
     def image_numbers(self) -> list[int]:
+        """Numbers of all images."""
         return [image["id"] for image in self.dataset["images"]]
 
     def of_images(self, image_numbers: Collection[int]) -> "CheckedResults":
-        """What is of some of the images."""
+        """Keep some images with their annotations and detections."""
         dataset = self.dataset | {
             "images": [image for image in self.dataset["images"] if image["id"] in image_numbers],
             "annotations": [one for one in self.dataset["annotations"] if one["image_id"] in image_numbers],
@@ -107,7 +111,7 @@ class CheckedResults:
         return replace(self, dataset=dataset, detections=detections)
 
     def figures(self) -> dict[str, float | None]:
-        """As `evaluate_results` gives them."""
+        """Compute the figures that `evaluate_results` returns."""
         try:
             truth = COCO(self.dataset)
             if self.is_federated:
@@ -119,7 +123,7 @@ class CheckedResults:
         except ValueError as error:
             raise InputError(f"{' with '.join(self.names)}: {' '.join(str(error).split())}") from error
         evaluation.accumulate()
-        evaluation.summary_lines()  # computes the figures, without printing them as summarize() does
+        evaluation.summary_lines()  # because summarize() would also print the figures
         figures = evaluation.get_results()
         metrics = {name: _figure(figures[name]) for name in evaluation.metric_keys()}
         if self.frequency_groups is not None and not self.is_federated:
@@ -134,7 +138,7 @@ def check_results(
     iou_type: IouType = "segm",
     frequency_groups: Mapping[int, str] | None = None,
 ) -> CheckedResults:
-    """Read and check what `evaluate_results` evaluates; arguments and errors are the same."""
+    """Read and check results and annotations. Arguments and errors are those of `evaluate_results`."""
     if iou_type not in ("segm", "bbox"):
         raise InputError(f"iou_type must be segm or bbox, got {iou_type!r}")
     where = annotations if isinstance(annotations, str) else "annotations"
@@ -155,16 +159,16 @@ def to_results(
     category_ids: NDArray[np.integer[Any]],
     boxes_xyxy: NDArray[np.floating[Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a COCO results file for one image, ready for JSON.
+    """Make the rows of a COCO results file for one image, ready for JSON.
 
     Args:
-        image_id: as in the annotation file.
+        image_id: id in the annotation file.
         class_indices: (N,) 0-based.
         scores: (N,) in [0, 1].
         masks: N RLEs of the image's size.
         category_ids: (num_classes,) class index -> category id.
-        boxes_xyxy: (N, 4) pixels, written as `bbox` (x, y, width, height). Leave it out for mask AP: evaluators would
-            take the box's area for the size of the object.
+        boxes_xyxy: (N, 4) pixels, written as `bbox` (x, y, width, height). Leave it out for mask AP, because
+            evaluators take the box's area for the size of the object.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -187,10 +191,12 @@ def results_of_image(
     soft_vectors: NDArray[np.floating[Any]],
     category_ids: NDArray[np.integer[Any]],
 ) -> list[dict[str, Any]]:
-    """Results rows of every class that an object may be, as is usual for AP; the likeliest so many.
+    """Make one result per object and class that the object may be, as is usual for AP.
+
+    Only the MAX_RESULTS_PER_IMAGE best scores are kept.
 
     Args:
-        image_id: as in the annotation file.
+        image_id: id in the annotation file.
         masks: N RLEs.
         soft_vectors: (N, num_classes + 1), background last.
         category_ids: (num_classes,) class index -> category id.
@@ -233,7 +239,7 @@ def _rows(content: Any, name: str, where: str) -> list[dict[str, Any]]:
 def _normalised_annotations(
     content: Any, iou_type: IouType, frequency_groups: Mapping[int, str] | None, where: str
 ) -> tuple[dict[str, Any], dict[int | str, int], bool]:
-    """The data set as hotcoco reads it, the number of each image id in it, and whether it is federated."""
+    """Return the data set in hotcoco's form, the number of each image id, and whether the data are federated."""
     images, annotations, categories = (_rows(content, name, where) for name in ("images", "annotations", "categories"))
     if not images:
         raise InputError(f"{where}: has no images")
@@ -248,7 +254,7 @@ def _normalised_annotations(
         _check_category(one.get("category_id"), category_ids, label)
         _check_segmentation(one.get("segmentation"), sizes[image_number], label, is_needed=iou_type == "segm")
         _check_box(one.get("bbox"), label, is_needed=iou_type == "bbox")
-        # Numbered anew: pycocotools takes an annotation whose id is 0 for "not matched".
+        # Annotations get new ids, because pycocotools takes id 0 for "not matched".
         row = {"id": number, "image_id": image_number, "category_id": one["category_id"]}
         row |= {"iscrowd": one.get("iscrowd") or 0, "segmentation": one.get("segmentation"), "bbox": one.get("bbox")}
         row["area"] = one["area"] if one.get("area") is not None else _area(row, sizes[image_number], label)
@@ -273,7 +279,7 @@ def _category(one: dict[str, Any], frequency_groups: Mapping[int, str] | None) -
 
 
 def _image_numbers(images: list[dict[str, Any]], where: str) -> dict[int | str, int]:
-    """Image id -> number for hotcoco: integers as they are, else their place in the sorted ids."""
+    """Map image ids to hotcoco's numbers: integers keep their value, other ids get their place in sorted order."""
     ids = [image.get("id") for image in images]
     for index, one in enumerate(ids):
         if not isinstance(one, int | str) or isinstance(one, bool):
@@ -353,7 +359,7 @@ def _normalised_results(
 
 
 def _check_segmentation(segmentation: Any, image_size_hw: tuple[Any, Any], label: str, *, is_needed: bool) -> None:
-    """What hotcoco would silently take for an empty mask. The runs of an RLE are not walked through."""
+    """Refuse what hotcoco would silently take for an empty mask. The runs of an RLE are not checked."""
     if not segmentation:
         if is_needed:
             raise InputError(f"{label}: has no segmentation, which iou_type 'segm' needs")

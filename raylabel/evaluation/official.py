@@ -141,7 +141,7 @@ def _coco_figures(checked: CheckedResults) -> dict[str, float]:
         rows = _detections(checked)
         if rows:
             results = truth.loadRes(rows)
-        else:  # `loadRes` can't read an empty list
+        else:  # because `loadRes` can't read an empty list
             results = coco.COCO()
             results.dataset = truth.dataset | {"annotations": []}
             results.createIndex()
@@ -170,12 +170,12 @@ def _lvis_figures(checked: CheckedResults) -> dict[str, float]:
     truth = Truth("annotations")
     if rows:
         results = Results(truth, "results", LVIS_MAX_DETECTIONS)
-    else:  # the constructor can't read an empty list
+    else:  # because the constructor can't read an empty list
         results = Results.__new__(Results)
         results.dataset, results.logger = dataset | {"annotations": []}, truth.logger
         results._create_index()
     evaluation = lvis.LVISEval(truth, results, checked.iou_type)
-    evaluation.params.img_count_lbl = ["r", "c", "f", ""]  # classes without a frequency form a group that is not shown
+    evaluation.params.img_count_lbl = ["r", "c", "f", ""]  # the last group is of classes without a frequency
     with numpy_float(lvis):
         evaluation.run()
     return {name: float(value) for name, value in evaluation.get_results().items()}
@@ -229,7 +229,7 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 def numpy_float(module: Any) -> Iterator[None]:
     """Let a module use `np.float` inside the block.
 
-    lvis-api 0.5.3 needs `np.float`, which NumPy removed in version 1.24. NumPy itself is not changed.
+    lvis-api 0.5.3 uses `np.float`, but NumPy 1.24 removed that name. NumPy itself is not changed.
     """
     with _replaced(module, "np", _NumpyWithFloat(module.np)):
         yield

@@ -1,4 +1,4 @@
-"""How good stored pseudo-labels are, where the pool's truth is known: calibration, precision and recall."""
+"""Quality of stored pseudo-labels if the pool's truth is known: calibration, precision and recall."""
 
 from itertools import chain
 from typing import Any
@@ -18,11 +18,11 @@ from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_ima
 
 
 def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> dict[str, Any] | None:
-    """Compare stored labels with the pool's truth; None where it is not known.
+    """Compare stored labels with the pool's truth.
 
     Returns:
-        counts; ECE, NLL and CCECE (all, per frequency group) of raw and calibrated scores; precision and recall of the
-        selected pseudo-labels at `calibration.iou_threshold`.
+        Counts. ECE, NLL and CCECE (all classes, and per frequency group) of raw and calibrated scores. Precision and
+        recall of the selected pseudo-labels at `calibration.iou_threshold`. None if the truth is not known.
     """
     if truth is None:
         return None

@@ -1,9 +1,9 @@
-"""How sure an average precision is: 95% intervals over the images that it was measured on, by the jackknife.
+"""95% intervals of average precision over the images that it was measured on, by the jackknife.
 
-A class's AP hangs on the ranking of all its detections, so it has no variance by image; but leaving out one part of the
-images after the other shows how much the images matter (delete-a-group jackknife; Kott, Journal of Official Statistics
-17, 2001). The same parts are left out for every model, so that a difference of two gets its own, paired interval. The
-randomness of training is not in it: other seeds give other models.
+A class's AP depends on the ranking of all its detections, so AP has no variance per image. The delete-a-group jackknife
+(Kott, Journal of Official Statistics 17, 2001) leaves out one part of the images after the other. The spread of the
+results shows how much AP depends on the images. Every model leaves out the same parts, so a difference of two models
+gets a paired interval. The intervals do not contain the randomness of training: other seeds give other models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from scipy.stats import t as students_t
 from raylabel.evaluation.average_precision import IouType, check_results
 
 NUM_PARTS = 20
-"""Parts of the images; the interval's Student's t has one degree of freedom less."""
+"""Number of parts of the images. Student's t of the interval has NUM_PARTS - 1 degrees of freedom."""
 
 Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
 class JackknifedFigures:
-    """Figures of one model, and what they are without one part of the images.
+    """Figures of one model on all images, and without each part of the images.
 
     Attributes:
-        figures: of all images, as `evaluate_results` gives them.
-        without: the same without each part; empty where there are fewer than 2 images.
+        figures: figures on all images, from `evaluate_results`.
+        without: figures without each part; empty if there are fewer than 2 images.
     """
 
     figures: Figures
@@ -37,7 +37,7 @@ class JackknifedFigures:
 
 @dataclass(frozen=True)
 class Interval:
-    """`value` ± `half_width`, 95%."""
+    """The 95% interval `value` ± `half_width`."""
 
     value: float
     half_width: float
@@ -55,9 +55,15 @@ def jackknife_results(
     """Evaluate results on all images, and without each of `num_parts` parts of them.
 
     Args:
-        annotations: as for `evaluate_results`, and so are `results`, `iou_type`, `frequency_groups` and the errors.
-        num_parts: at most; there are never more than images.
-        seed: of the parts. Results that are to be compared take the same.
+        annotations: see `evaluate_results`.
+        results: see `evaluate_results`.
+        iou_type: see `evaluate_results`.
+        frequency_groups: see `evaluate_results`.
+        num_parts: largest number of parts. There are never more parts than images.
+        seed: seed of the parts. Use the same seed for results that are compared.
+
+    Raises:
+        InputError: see `evaluate_results`.
     """
     checked = check_results(annotations, results, iou_type=iou_type, frequency_groups=frequency_groups)
     numbers = np.random.default_rng(seed).permutation(checked.image_numbers)
@@ -68,10 +74,10 @@ def jackknife_results(
 
 
 def precision_intervals(measured: JackknifedFigures, base: JackknifedFigures | None = None) -> dict[str, Interval]:
-    """The interval of every figure, or of its difference from another model's on the same images.
+    """Compute the interval of every figure, or of its difference from another model's figure on the same images.
 
-    Figures are left out that one of the models lacks, on all images or without some part: a group whose only image was
-    left out says nothing of its spread.
+    A figure gets no interval if one of the models lacks it, on all images or without some part. For example, a group
+    with a single image has no figure without that image, so its spread is unknown.
     """
     intervals = {}
     for name in measured.figures:

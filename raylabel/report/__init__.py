@@ -1,1 +1,1 @@
-"""Plots, the page of a run, and the page of a calibration on its own."""
+"""Plots, console text, the page of a run, and the page of one calibration."""

@@ -1,4 +1,4 @@
-"""What the calibration parts of a page show: made from the tables of a calibration, of a run or of any detector."""
+"""Content of a page's calibration parts, made from calibration tables of a run or of any detector."""
 
 import csv
 import io
@@ -27,16 +27,16 @@ def calibration_view(
     is_held_out: bool = True,
     image_kind: str = "training",
 ) -> dict[str, Any]:
-    """The diagrams and rows that `calibration_parts.html` prints.
+    """Make the diagrams and rows that `calibration_parts.html` prints.
 
     Args:
         classes: schema.CLASSES.
-        detections: schema.DETECTIONS, for their weights.
-        raw_bins: of the raw scores.
-        calibrated_bins: of calibrated scores.
+        detections: schema.DETECTIONS; gives the weights.
+        raw_bins: bins of the raw scores.
+        calibrated_bins: bins of the calibrated scores.
         summary: `CalibrationTables.summary`.
         is_held_out: whether `calibrated_bins` are cross-validated.
-        image_kind: whose images `num_train_images` counts, for headings.
+        image_kind: kind of images that `num_train_images` counts, for headings.
     """
     masks = group_masks(np.array(classes["frequency_group"].to_pylist()))
     weights = mean_weights(
@@ -109,7 +109,7 @@ def _class_diagrams(
 def class_rows(
     classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: ReliabilityBins | None
 ) -> list[dict[str, Any]]:
-    """Rows of schema.CLASSES with mean raw confidence and cross-validated bias, the rarest class first."""
+    """Return the rows of schema.CLASSES with mean raw confidence and cross-validated bias, the rarest class first."""
     num_classes = classes.num_rows
     num = raw_bins.num.sum(axis=1)
     confidences = np.divide(raw_bins.sum_confidence.sum(axis=1), num, out=np.full(len(num), np.nan), where=num > 0)
@@ -126,13 +126,14 @@ def class_rows(
 
 
 def classes_csv(classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: ReliabilityBins) -> bytes:
-    """`class_rows` as comma-separated text for spreadsheets: a heading, then a class a line, the rarest first; cells of
-    a class without a detection are empty.
+    """Format `class_rows` as comma-separated text for spreadsheets.
+
+    The text has a heading and one line per class, the rarest first. A class without detections has empty cells.
 
     Args:
         classes: schema.CLASSES.
-        raw_bins: of the raw scores.
-        held_out_bins: of cross-validated calibrated scores.
+        raw_bins: bins of the raw scores.
+        held_out_bins: bins of cross-validated calibrated scores.
     """
     rows = class_rows(classes, raw_bins, held_out_bins)
     names = [name for name in (*classes.column_names, "mean_confidence", "bias_calibrated") if name != "class_index"]

@@ -9,11 +9,11 @@ from raylabel.run.rounds import ROUND_STAGES
 from raylabel.schema import SHARD_PHASES
 
 NAMES = ("AP", "AP50", "APr", "APc", "APf")
-"""Figures that people are shown first."""
+"""Figures of the table on the console."""
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
-    """AP of every model, and calibration of the pool's labels before and after correction, as text for people."""
+    """Format AP of every model, and the calibration of the pool's labels before and after correction."""
     lines = ["validation (mask AP x 100)" + "".join(f"{name:>8}" for name in NAMES)]
     for arm, figures in metrics["validation"].items():
         cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
@@ -36,7 +36,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
 
 
 def _format_differences(differences: dict[str, Any] | None) -> list[str]:
-    """Lines for people; none for metrics of before there were intervals."""
+    """Format the differences between models. Metrics without intervals give no line."""
     if not differences or not differences["models"]:
         return []
     names = ("AP", "APr")
@@ -64,7 +64,7 @@ FIGURE_MEANINGS = {
     "AR100": "100 detections per image",
     "AR@300": "average recall, 300 detections per image",
 }
-"""What each figure of a results file is. Size suffixes of AR mean the same as those of AP."""
+"""Meaning of each figure of a results file. The suffixes s, m and l mean the same for AR."""
 
 
 def format_figures(figures: Mapping[str, float | None], *, iou_type: str = "segm") -> str:
@@ -90,7 +90,7 @@ def format_verification(verification: Mapping[str, Any] | None) -> str:
 
 
 def format_check(found: dict[str, Any]) -> str:
-    """As text for people."""
+    """Format what `check_run` found."""
     lines = []
     for name, split in found["splits"].items():
         absent = f", {split['num_classes_absent']} classes absent" if split["num_classes_absent"] else ""
@@ -107,9 +107,7 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
-    lines.append(
-        f"{'cluster':<12} CPUs and GPUs are checked where it is joined: by run and by label, before they begin"
-    )
+    lines.append(f"{'cluster':<12} run and label check CPUs and GPUs before they begin, because they join the cluster")
     lines.append(f"{'run':<12} {found['run']}, can be written")
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
     for number, stages in found["rounds"].items():
@@ -118,7 +116,7 @@ def format_check(found: dict[str, Any]) -> str:
 
 
 def format_status(status: dict[str, Any]) -> str:
-    """As text for people."""
+    """Format what `run_status` found."""
     lines = [f"run {status['run']}"]
     for one in status["stages"]:
         seconds = f"{one['seconds']:.0f} s" if one["seconds"] is not None else ""
@@ -129,7 +127,7 @@ def format_status(status: dict[str, Any]) -> str:
         lines.append(
             f"  labels: {labels['shards_done']}/{labels['shards_total']} shards, "
             f"{labels['images_done']}/{labels['images_total']} images"
-            + (f", {rate:g} images/s a worker" if rate else "")
+            + (f", {rate:g} images/s per worker" if rate else "")
             + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
         )
         if any(labels["seconds_by_phase"].values()):
@@ -145,14 +143,14 @@ def format_status(status: dict[str, Any]) -> str:
 
 
 def format_seconds_by_phase(totals: Mapping[str, float]) -> str:
-    """Shares of all seconds, as a line of text."""
+    """Format each phase's share of all seconds as one line."""
     seconds = sum(totals.values())
     shares = ", ".join(f"{phase} {value / seconds:.0%}" for phase, value in totals.items() if value)
     return f"where the time goes: {shares} of {seconds:,.0f} s of workers"
 
 
 def format_slowest_shards(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As a table of text; "–" is what the shard's worker did not say."""
+    """Format the slowest shards as a table. "–" means that the worker did not report the value."""
     columns = ("seconds", *(f"{phase}_seconds" for phase in SHARD_PHASES))
     lines = [
         f"  {'shard':>9}{'images':>8}{'images/s':>10}"
@@ -169,11 +167,11 @@ def format_slowest_shards(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 STALE_SECONDS = 60.0
-"""A driver writes every few seconds: after this long it has stopped, or can't reach its cluster."""
+"""Age of a progress file that means "no driver at work". A driver writes the file every few seconds."""
 
 
 def format_progress(progress: Mapping[str, Any]) -> str:
-    """As a line of text for people."""
+    """Format a stage's progress as one line."""
     return f"  {progress['label']}: {Figures(**progress['figures']).text()}  ({_seen(progress['age_seconds'])})"
 
 
@@ -184,9 +182,9 @@ def _seen(age_seconds: float) -> str:
 
 
 def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
-    """As lines of text for people."""
+    """Format a live calibration as lines."""
     is_matched, seen = snapshot["is_matched"], _seen(snapshot["age_seconds"])
-    about = "so far, not the result" if is_matched else "accuracy and CCECE as expected by the corrector; no truth"
+    about = "so far, not the result" if is_matched else "no truth: the corrector gives accuracy and CCECE"
     columns = [("confidence", "mean_confidence")]
     if is_matched:
         columns += [("accuracy", "accuracy"), ("CCECE", "ccece"), ("debiased", "ccece_debiased")]
@@ -209,7 +207,7 @@ def format_snapshot(stage: str, snapshot: Mapping[str, Any]) -> str:
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """The summary as text for people: counts, and each figure raw and calibrated."""
+    """Format a calibration summary: counts, and each figure raw and calibrated."""
     chosen = summary["corrector_chosen"]
     choice = summary["corrector"] if chosen == summary["corrector"] else f"{summary['corrector']} chose {chosen}"
     raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]

@@ -1,4 +1,4 @@
-"""What the report says of drift between the calibration split and the pool."""
+"""The report's section on drift between the calibration split and the pool."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,10 @@ from raylabel.run.folder import RunFolder
 
 
 def drift_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The label artifact's summary of drift, and a row for each class that drifted, the surest first; None where drift
-    was not measured."""
+    """Return the label artifact's summary of drift, and one row per drifted class, the surest first.
+
+    None means that drift was not measured.
+    """
     summary = (run.artifact("labels") or {}).get("drift")
     uri = run.path("labels", "drift.parquet")
     if summary is None or not exists(uri):

@@ -1,4 +1,4 @@
-"""Pseudo-labelled images with their masks, as small JPEGs to be embedded in the page."""
+"""Pseudo-labelled images with their masks, as small JPEGs inside the page."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ from raylabel.run.labels.kept import KeptImage, kept_images
 from raylabel.run.labels.shards import committed_shards
 
 COLOURS = ("#E69F00", "#56B4E9", "#1FBF8F", "#F0E442", "#B79CFF", "#FF7F3F", "#E58FBF", "#FFFFFF")
-"""One an instance, in turn: Okabe and Ito's palette, lighter where numbers in it would be hard to read on black."""
+"""Colours of instances, in turn.
+
+This is Okabe and Ito's palette. Some colours are lighter, because numbers in them stand on black.
+"""
 
 _MAX_SHARDS = 16
 _SIDE = 420
@@ -29,12 +32,12 @@ class GalleryImage:
     """One picture of the gallery.
 
     Attributes:
-        image_id: as in the pool.
-        jpeg: the picture with the best 12 masks and their numbers drawn in; empty where the image can't be read.
-        problem: why it can't be read, or "".
-        labels: a row for each of them: number, colour, name, group, raw_score, calibrated_score.
-        num_more: further pseudo-labels, neither drawn nor listed.
-        num_dropped: predictions that selection dropped.
+        image_id: id in the pool.
+        jpeg: the picture with its 12 best masks and their numbers; empty if the image can't be read.
+        problem: why the image can't be read, or "".
+        labels: one row per drawn mask: number, colour, name, group, raw_score, calibrated_score.
+        num_more: number of pseudo-labels that are neither drawn nor listed.
+        num_dropped: number of predictions that selection dropped.
     """
 
     image_id: str
@@ -48,10 +51,10 @@ class GalleryImage:
 def choose_images(
     run: RunFolder, config: Config, categories: Sequence[dict[str, Any]], size: int
 ) -> tuple[list[KeptImage], str]:
-    """Images for the gallery, and a sentence that says how they were chosen.
+    """Choose images for the gallery, and describe the choice in words.
 
-    Not the best ones: half are images with a pseudo-label of the rarest classes, half are drawn at random by the run's
-    seed from the others that have a pseudo-label. Of a large pool, at most 16 evenly spaced shards are looked at.
+    Half of the images have a pseudo-label of the rarest classes. The other half is drawn at random, with the run's
+    seed, from all other images with a pseudo-label. At most 16 evenly spaced shards of the pool are read.
     """
     shards = list(committed_shards(run).values())
     looked_at = [
@@ -68,7 +71,7 @@ def choose_images(
     others = [index for index in order if index not in set(of_rare_classes)][: size - len(of_rare_classes)]
     rule = (
         f"First {len(of_rare_classes)} images with pseudo-labels of the rarest classes, then {len(others)} at random "
-        f"(seed {config.seed}), from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
+        f"(seed {config.seed}). They come from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
         f"{len(shards)} shards. None was chosen by its looks."
     )
     return [labelled[index] for index in [*of_rare_classes, *others]], rule
@@ -135,7 +138,7 @@ def _overlay(pixels: NDArray[np.uint8], masks_NHW: NDArray[np.bool_]) -> bytes:
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the mask within 2 of its border."""
+    """Return the mask's pixels that are at most 2 pixels from its border."""
     inner = mask
     for _ in range(2):
         padded = np.pad(inner, 1)
@@ -144,7 +147,7 @@ def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _inner_point(mask: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """x, y of the mask's pixel that is nearest to its centroid."""
+    """Return x, y of the mask's pixel that is nearest to the centroid."""
     ys, xs = np.nonzero(mask)
     if not len(ys):
         return None

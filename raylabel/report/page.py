@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: the report of what a run's folder says, and of a calibration on its own."""
+"""Self-contained HTML pages: the report of a run, and the page of one calibration."""
 
 import base64
 import math
@@ -30,11 +30,13 @@ from raylabel.run.labels.shards import committed_shards
 
 
 def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
-    """One HTML page without outside resources, from the files of the run; sections of stages that have not run say so.
+    """Make a run's report as one HTML page without outside resources.
+
+    The page is made from the run's files. Sections of stages that have not run say so.
 
     Args:
-        run: a run folder with at least its config.yaml.
-        gallery_size: pseudo-labelled images to show.
+        run: run folder with at least a config.yaml.
+        gallery_size: number of pseudo-labelled images to show.
 
     Raises:
         InputError: the folder is not a run.
@@ -72,13 +74,13 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
 
 
 def calibration_page(tables: CalibrationTables, *, predictions: str, annotations: str, iou_threshold: float) -> str:
-    """One HTML page without outside resources of a calibration on its own, such as of any detector's results file.
+    """Make the page of one calibration, such as that of a results file, as HTML without outside resources.
 
     Args:
-        tables: of the calibration.
-        predictions: what was calibrated, as its reader knows it.
-        annotations: the truth that it was measured against.
-        iou_threshold: mask IoU from which a prediction could be correct.
+        tables: tables of the calibration.
+        predictions: name of the calibrated predictions.
+        annotations: name of the ground truth.
+        iou_threshold: smallest mask IoU of a correct prediction.
     """
     view = calibration_view(
         classes=tables.classes,
@@ -110,7 +112,7 @@ def _gallery(
 def _tiles(
     metrics: dict[str, Any] | None, calibration: dict[str, Any] | None, labels: dict[str, Any] | None
 ) -> list[dict[str, str]]:
-    """The headline figures: name, figure, and what it is to be compared with."""
+    """Make the headline figures: name, figure, and what to compare the figure with."""
     tiles = []
     arms = (metrics or {}).get("validation") or {}
     for name, about in (("AP", "mask AP"), ("APr", "mask AP, rare classes")):

@@ -1,4 +1,4 @@
-"""Plots of the report as PNG bytes. Figures are drawn without pyplot, so that no global state is left behind."""
+"""Plots of the report as PNG bytes. They are drawn without pyplot, because pyplot keeps global state."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette: told apart with any colour vision, and in grey.
+# Okabe and Ito's palette, because readers with any colour vision can tell its colours apart, also in grey.
 BEFORE = "#D55E00"
 AFTER = "#0072B2"
 INK = "#24292f"
@@ -19,12 +19,12 @@ _DPI = 144
 
 
 def bars_png(values: Mapping[str, Sequence[float | None]], labels: Sequence[str], *, x_label: str) -> bytes:
-    """Horizontal bars of two or more series over the same labels: PNG bytes.
+    """Draw horizontal bars of two or more series over the same labels, as PNG bytes.
 
     Args:
-        values: series name -> one value a label; None draws no bar.
-        labels: one a group of bars, first on top.
-        x_label: what is measured.
+        values: series name -> one value per label; None draws no bar.
+        labels: one label per group of bars, the first on top.
+        x_label: name of the measured quantity.
     """
     figure = new_figure(7.2, 0.55 + 0.27 * len(labels) * len(values))
     axes = figure.subplots()
@@ -52,13 +52,13 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 def panels_png(panels: Mapping[str, Curves], *, x_label: str) -> bytes:
-    """Lines over a common axis, such as losses over steps, in panels side by side, two in a row: PNG bytes.
+    """Draw lines over a common axis, such as losses over steps, as PNG bytes.
 
-    A name has the same colour in every panel.
+    Panels stand two in a row. A name has the same colour in every panel.
 
     Args:
-        panels: what is measured -> its curves.
-        x_label: of the common axis.
+        panels: name of the measured quantity -> its curves.
+        x_label: label of the common axis.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     colours = dict(zip(names, _colours(len(names)), strict=True))
@@ -82,7 +82,7 @@ def panels_png(panels: Mapping[str, Curves], *, x_label: str) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, outside of pyplot."""
+    """Make an empty figure of this size in inches, outside of pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -94,7 +94,7 @@ def _colours(num: int) -> list[str]:
 
 
 def plain(axes: Axes) -> None:
-    """No box around the axes, small ticks, the grid behind what is drawn."""
+    """Style axes: no box, small ticks, the grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#8c959f")
     axes.tick_params(colors=INK, labelsize=9, length=3)
@@ -102,8 +102,8 @@ def plain(axes: Axes) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as a PNG file."""
     buffer = io.BytesIO()
-    # No version or date in the file: the same bins give the same bytes.
+    # The file has no version or date, because the same bins must give the same bytes.
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()

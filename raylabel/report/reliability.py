@@ -26,8 +26,8 @@ class Panel:
     Attributes:
         title: first line.
         subtitle: second line, smaller.
-        classes: (num_classes,) mask of what it shows.
-        min_effective: as of `reliability_curve`.
+        classes: (num_classes,) mask of the shown classes.
+        min_effective: see `reliability_curve`.
     """
 
     title: str
@@ -37,11 +37,12 @@ class Panel:
 
 
 def group_panels(bins: ReliabilityBins, groups: Mapping[str, NDArray[np.bool_]]) -> list[Panel]:
-    """A panel for all classes and one for each group.
+    """Make one panel for all classes and one per group.
 
     Args:
-        bins: of raw scores.
-        groups: name -> (num_classes,) mask of classes; "r", "c", "f" are written out. "all" is put first if absent.
+        bins: bins of raw scores.
+        groups: name -> (num_classes,) mask of classes. "r", "c" and "f" are written out. "all" is added as the first
+            panel if it is absent.
     """
     masks = {"all": np.ones(bins.num_classes, dtype=bool)} | dict(groups)
     num_of = {name: bins.num[mask].sum() for name, mask in masks.items()}
@@ -63,7 +64,7 @@ def class_panels(
     num_train_images: Sequence[int],
     image_kind: str = "training",
 ) -> list[Panel]:
-    """A panel for each of some classes; `image_kind` says whose images `num_train_images` counts."""
+    """Make one panel per chosen class. `image_kind` names the images that `num_train_images` counts."""
     return [
         Panel(
             title=_short(names[index]),
@@ -77,11 +78,11 @@ def class_panels(
 
 @dataclass(frozen=True, kw_only=True)
 class ClassChoice:
-    """Classes to show, and why these.
+    """Classes to show, with the reason.
 
     Attributes:
-        heading: of their figure.
-        class_indices: in the order in which they are shown.
+        heading: heading of their figure; gives the reason.
+        class_indices: class indices in the order of the panels.
     """
 
     heading: str
@@ -89,8 +90,10 @@ class ClassChoice:
 
 
 def outside_intervals(curve: ReliabilityCurve) -> float:
-    """How far confidence lies outside of the accuracies' intervals, averaged over the detections: 0 where chance alone
-    can explain the whole curve, whatever its CCECE."""
+    """Average the distance of confidence from the accuracy's interval over the detections.
+
+    The result is 0 if chance alone can explain the whole curve, whatever its CCECE is.
+    """
     if not len(curve.num):
         return 0.0
     distance = np.maximum(np.maximum(curve.low - curve.confidence, curve.confidence - curve.high), 0)
@@ -105,9 +108,11 @@ def choose_classes(
     weights: MeanWeights | None = None,
     num: int = 8,
 ) -> list[ClassChoice]:
-    """Which classes have a diagram of their own: those with most detections, those furthest off after correction
-    (`outside_intervals`: the largest CCECEs are those of the fewest detections), and those with fewest training images;
-    all with a detection where these are not many.
+    """Choose the classes that get a diagram.
+
+    They are the classes with most detections, those furthest off after correction, and those with fewest training
+    images. "Furthest off" is by `outside_intervals`, because the classes with fewest detections have the largest
+    CCECEs. If few classes have a detection, all of these are chosen.
     """
     weight = before.num.sum(axis=1)
     detected = np.flatnonzero(weight > 0)
@@ -144,20 +149,21 @@ def reliability_figure(
     title: str = "",
     after_name: str = "calibrated",
 ) -> Figure:
-    """Reliability diagrams, four in a row.
+    """Draw reliability diagrams, four in a row.
 
-    Above, the accuracy of each confidence bin over its mean confidence with its 95 % credible interval (Jeffreys'
-    prior, effective counts); on the diagonal confidence is right, below it too high. Neighbouring bins are merged until
-    they hold FEW effective detections; a panel of fewer has one point, faint and hollow. Below, the weight of the
-    detections in each bin, on a logarithmic scale where bins differ by more than 30 times.
+    The upper part of a panel shows the accuracy of each confidence bin over its mean confidence, with its 95% credible
+    interval (Jeffreys' prior, effective counts). Confidence is right on the diagonal and too high below it.
+    Neighbouring bins are merged until they hold FEW effective detections. A panel with fewer has one faint, hollow
+    point. The lower part shows the weight of the detections in each bin. Its scale is logarithmic if bins differ by
+    more than 30 times.
 
     Args:
         before: bins of raw scores.
-        after: bins of calibrated scores, or None to draw one curve only.
-        panels: what to show.
-        weights: of the detections; None where every weight is 1.
+        after: bins of calibrated scores; None draws one curve only.
+        panels: panels to draw.
+        weights: mean weights of the detections; None means that every weight is 1.
         title: line above all panels.
-        after_name: what `after` is, in the legend.
+        after_name: name of `after` in the legend.
     """
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
@@ -192,7 +198,7 @@ def reliability_png(
     title: str = "",
     after_name: str = "calibrated",
 ) -> bytes:
-    """PNG bytes of `reliability_figure` with a panel for all classes and one for each group (`group_panels`)."""
+    """Draw `reliability_figure` with the panels of `group_panels`, as PNG bytes."""
     panels = group_panels(bins_before, groups)
     figure = reliability_figure(bins_before, bins_after, panels, weights=weights, title=title, after_name=after_name)
     return png(figure)
@@ -260,7 +266,7 @@ def _draw_curve(axes: Axes, curve: ReliabilityCurve, colour: str, marker: str, n
 
 
 def _errors(bins: Sequence[ReliabilityBins]) -> str:
-    """ECE and CCECE, raw and calibrated; of one class they are the same."""
+    """Format ECE and CCECE, raw and calibrated. For one class both are the same, so only CCECE is shown."""
     if not all(one.num.any() for one in bins):
         return ""
 
@@ -315,6 +321,6 @@ def _plural(num: int, one: str, many: str) -> str:
 
 
 def _short(name: str, length: int = 30) -> str:
-    # "$" would start a formula.
+    # "$" is escaped, because matplotlib would start a formula with it.
     text = name if len(name) <= length else f"{name[: length - 1]}…"
     return text.replace("$", r"\$")

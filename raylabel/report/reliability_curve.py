@@ -10,16 +10,16 @@ from raylabel.calibration.metrics.binned import credible_interval
 from raylabel.predictions.matching import Outcome
 
 FEW = 10.0
-"""Effective detections from which a bin's accuracy is drawn as more than a hint."""
+"""Effective detections that a bin needs before its accuracy is drawn as more than a hint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanWeights:
-    """Sum of squared weights over sum of weights, of each class's detections: 1 where every weight is 1.
+    """Sum of squared weights over sum of weights, per class. It is 1 if every weight is 1.
 
     Attributes:
-        correct: (num_classes,).
-        incorrect: (num_classes,).
+        correct: (num_classes,) over correct detections.
+        incorrect: (num_classes,) over incorrect detections.
     """
 
     correct: NDArray[np.float64]
@@ -33,7 +33,10 @@ def mean_weights(
     *,
     num_classes: int,
 ) -> MeanWeights:
-    """Of detections' classes, outcomes and weights, each (N,); 1 for a class without a detection of the outcome."""
+    """Compute mean weights from classes, outcomes and weights of detections, each of shape (N,).
+
+    A class without a detection of an outcome gets 1.
+    """
 
     def ratio(outcome: Outcome) -> NDArray[np.float64]:
         rows = outcomes == outcome
@@ -46,15 +49,17 @@ def mean_weights(
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityCurve:
-    """The points of one diagram, one for each bin, or group of neighbours, that holds a detection; all of shape (K,).
+    """The points of one diagram; all attributes have shape (K,).
+
+    A point is one bin with detections, or several neighbouring bins.
 
     Attributes:
-        first_bin, last_bin: which bins a point is of, rising.
+        first_bin, last_bin: first and last bin of a point, rising.
         confidence: mean confidence.
         accuracy: share of correct detections.
-        low, high: 95 % credible interval of the accuracy.
+        low, high: 95% credible interval of the accuracy.
         num: weight of the detections.
-        num_effective: Kish's effective number of them, which the interval is of.
+        num_effective: Kish's effective number of detections; the interval uses it.
     """
 
     first_bin: NDArray[np.int64]
@@ -68,7 +73,7 @@ class ReliabilityCurve:
 
     @property
     def is_few(self) -> NDArray[np.bool_]:
-        """(K,) whether a bin holds too little to be read on its own."""
+        """(K,) whether a point has too few effective detections to be read alone."""
         return self.num_effective < FEW
 
 
@@ -79,15 +84,16 @@ def reliability_curve(
     *,
     min_effective: float = 0,
 ) -> ReliabilityCurve:
-    """Some classes taken together.
+    """Compute the curve of some classes taken together.
 
     Args:
-        bins: of all classes.
+        bins: bins of all classes.
         classes: (num_classes,) mask.
-        weights: of the binned detections, for the effective number of each bin: a class's correct (incorrect)
-            detections are taken to be weighted alike in all bins. None where every weight is 1.
-        min_effective: neighbours are merged, from the most confident bin down, until they hold so many; what is left at
-            the low end joins the last.
+        weights: mean weights of the binned detections; they give the effective number of each bin. A class's correct
+            detections are assumed to weigh alike in all bins, and so are its incorrect ones. None means that every
+            weight is 1.
+        min_effective: neighbouring bins are merged until a point has this many effective detections. Merging starts at
+            the most confident bin. The rest at the low end joins the last point.
     """
     chosen = bins.of_classes(classes)
     squares = chosen.num
@@ -114,7 +120,7 @@ def reliability_curve(
 
 
 def _parts(num: NDArray[np.float64], squares: NDArray[np.float64], min_effective: float) -> list[tuple[int, int]]:
-    """First and last bin of each point, rising: every bin that holds something is in one."""
+    """Return first and last bin of each point, rising. Every bin with detections is in one point."""
     held = np.flatnonzero(num > 0).tolist()
     parts: list[tuple[int, int]] = []
     last = None

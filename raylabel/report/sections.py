@@ -1,4 +1,4 @@
-"""What each section of the report says, read from a run's files; None where the stage has not run."""
+"""Content of the report's sections, read from a run's files. None means that the stage has not run."""
 
 import json
 from collections import Counter
@@ -16,35 +16,38 @@ from raylabel.report.plots import panels_png
 from raylabel.run.folder import RunFolder
 
 STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
-"""Folders of the stages that the report tells of, in the order of the stages."""
+"""Folders of the stages in the report, in the order of the stages."""
 
 STUDENT_CALIBRATION = "student-calibration/calibration"
-"""Of the last student."""
+"""Folder of the last student's calibration."""
 
 ROUND_FOLDERS = ("teacher", "calibration", "labels", "student")
 """Folders of a further round."""
 
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
-    "supervised": "baseline: labelled images only, as many optimizer steps and images as the student",
+    "supervised": "baseline: labelled images only, with the student's number of optimizer steps and images",
     "student": "distilled from labelled images and pseudo-labels",
-    "student+corrector": "the student with a corrector on its scores that was fitted to it on the calibration split",
+    "student+corrector": "the student, its scores corrected by a corrector fitted to it on the calibration split",
 }
-"""Models that are compared, with what they are."""
+"""Compared models, each with a description."""
 
 _MAX_QUARANTINED = 200
 _METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "APs", "APm", "APl", "AR@300", "AR100")
 
 
 def read_categories(run: RunFolder) -> list[dict[str, Any]]:
-    """The run's classes in the order of their index: category_id, name, frequency_group, num_train_images."""
+    """Read the run's classes in index order: category_id, name, frequency_group, num_train_images."""
     uri = run.path("classes.json")
     return read_json(uri)["categories"] if exists(uri) else []
 
 
 def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """AP of every model on the validation split, as measured, with half widths of 95% intervals where they are known;
-    the best of each column is marked unless all are equal."""
+    """Make the table of AP of every model on the validation split.
+
+    Cells have half widths of 95% intervals if these are known. The best cell of a column is marked unless all are
+    equal.
+    """
     arms: dict[str, dict[str, float | None]] = (metrics or {}).get("validation") or {}
     if not arms:
         return None
@@ -66,7 +69,7 @@ def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def difference_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Each model minus one of them, with 95% intervals; those that don't contain 0 are marked."""
+    """Make the table of each model minus the base, with 95% intervals. Intervals without 0 are marked."""
     differences = (metrics or {}).get("validation_differences")
     if not differences or not differences["models"]:
         return None
@@ -81,7 +84,7 @@ def difference_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _about(arm: str) -> str:
-    """What a model is; the student of round N is called student-N."""
+    """Describe a model. The student of round N is called student-N."""
     student, plus, _ = arm.partition("+")
     if student.startswith("student-"):
         number = int(student.removeprefix("student-"))
@@ -91,13 +94,13 @@ def _about(arm: str) -> str:
 
 
 def _best(values: Sequence[float | None]) -> float | None:
-    """The highest, unless all are equal."""
+    """Return the highest value, or None if all are equal."""
     known = {value for value in values if value is not None}
     return max(known) if len(known) > 1 else None
 
 
 def calibration_section(run: RunFolder) -> dict[str, Any] | None:
-    """Diagrams and tables of the calibration split."""
+    """Make the diagrams and tables of the calibration split."""
     artifact = run.artifact("calibration")
     if artifact is None:
         return None
@@ -117,7 +120,7 @@ def calibration_section(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _fitted_bins(table: pa.Table, before: ReliabilityBins) -> ReliabilityBins:
-    """Bins of the scores of the corrector as it is applied, on the detections that it was fitted to."""
+    """Bin the applied corrector's scores of the detections that it was fitted to."""
     detections = Detections(
         num_classes=before.num_classes,
         class_indices=table["class_index"].to_numpy(),
@@ -131,7 +134,7 @@ def _fitted_bins(table: pa.Table, before: ReliabilityBins) -> ReliabilityBins:
 
 
 def quarantined(run: RunFolder) -> dict[str, Any] | None:
-    """Images that could not be labelled, counted by reason; the first 200 by name."""
+    """Count the images that could not be labelled by reason, and list the first 200."""
     uri = run.path("labels", "errors.parquet")
     if not exists(uri):
         return None
@@ -146,7 +149,7 @@ TRAINED = {
     "student": "student",
     "supervised": "student/supervised",
 }
-"""Models whose training the report shows, and where their metrics.jsonl is."""
+"""Models whose training the report shows -> folder of their metrics.jsonl."""
 
 _PANELS = {
     "loss": "loss",
@@ -159,8 +162,11 @@ _PANELS = {
 
 
 def training_curves(run: RunFolder) -> bytes | None:
-    """How the training of every model went that left a metrics.jsonl, over optimizer steps; panels without any figure
-    are left out. Rows are means over some steps already, and of long trainings a fifteenth of the rows is averaged."""
+    """Draw the training of every model that left a metrics.jsonl, over optimizer steps.
+
+    Panels without figures are left out. A row is the mean over some steps. A curve of many rows is smoothed over a
+    fifteenth of them.
+    """
     logs: dict[str, list[dict[str, float]]] = {}
     for name, folder in TRAINED.items():
         uri = run.path(folder, "metrics.jsonl")
@@ -185,7 +191,7 @@ def _curve(rows: Sequence[dict[str, float]], key: str) -> tuple[list[float], lis
 
 
 def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
-    """What every stage said of itself, or that it has not run; those of further rounds behind the others."""
+    """Return the artifact of every stage, or None if it has not run. Further rounds come last."""
     rounds = [f"round-{number}/{folder}" for number in range(2, num_rounds + 1) for folder in ROUND_FOLDERS]
     if run.artifact(STUDENT_CALIBRATION) is not None:
         rounds.append(STUDENT_CALIBRATION)
@@ -202,7 +208,7 @@ def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    """Digests cut to 12 digits, settings as compact JSON."""
+    """Cut digests to 12 digits, and format settings as compact JSON."""
     if isinstance(value, str):
         return value[:12] if len(value) == 64 else value
     return json.dumps(value)

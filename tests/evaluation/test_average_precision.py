@@ -1,4 +1,4 @@
-"""AP against COCO's published numbers, pycocotools and lvis-api; and what is refused."""
+"""AP equals COCO's published numbers, pycocotools and lvis-api; bad input is refused."""
 
 import contextlib
 import copy
@@ -87,7 +87,7 @@ def test_masks_with_boxes_of_a_real_detector_like_pycocotools(shared_data: Any, 
 
 
 def test_lvis_like_lvis_api(shared_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np, "float", float, raising=False)  # lvis-api 0.5.3 still asks for it
+    monkeypatch.setattr(np, "float", float, raising=False)  # because lvis-api 0.5.3 still uses it
     lvis = pytest.importorskip("lvis")
     path = shared_data("lvis_reference") / "lvis_val_100.json"
     truth = json.loads(path.read_text())

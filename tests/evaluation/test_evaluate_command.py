@@ -12,7 +12,7 @@ from raylabel.evaluation import evaluate_results
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """Results and annotations: one square, found."""
+    """Results and annotations of one square that the detector found."""
     square = [[2, 2, 10, 2, 10, 10, 2, 10]]
     truth = {
         "images": [{"id": 1, "height": 20, "width": 30}],

@@ -1,4 +1,4 @@
-"""Intervals of AP: as wide as AP varies from one draw of images to another, and paired where models are compared."""
+"""Intervals of AP are as wide as AP varies between draws of images, and differences of models are paired."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def square(x: float, side: float) -> dict[str, Any]:
 
 
 def simulated(seed: int, *, num_images: int = 100, num_models: int = 1) -> tuple[dict[str, Any], list[list[Any]]]:
-    """Images with 1 to 4 objects; every model finds a share of them that hangs on the image, and invents others."""
+    """Images with 1 to 4 objects. Each model finds a share of them that depends on the image, and has false alarms."""
     rng = np.random.default_rng(seed)
     annotations: list[dict[str, Any]] = []
     models: list[list[Any]] = [[] for _ in range(num_models)]

@@ -1,4 +1,4 @@
-"""`verify` of a run: evaluated again where it was not verified, under the same fingerprint."""
+"""`verify` evaluates an unverified run again, under the same fingerprint."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from raylabel.stages import evaluate
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What `verify` was when the models were evaluated; the models themselves are made up."""
+    """Values of `verify` in the calls that evaluated the made-up models."""
     calls: list[bool] = []
 
     def evaluated(config: Config, run: RunFolder, data: Any, *, verify: bool) -> Any:

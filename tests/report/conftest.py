@@ -1,4 +1,4 @@
-"""A whole run folder with few rows, made without models: what every stage would have left."""
+"""A whole run folder with few rows, made without models."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def build_run(folder: Path) -> RunFolder:
-    """A finished run; the second image of the pool can't be read any more, the last was quarantined."""
+    """Make a finished run. The pool's second image is unreadable by now; its last image was quarantined."""
     run = RunFolder(str(folder))
     data = DataConfig(labelled="l.json", images="images", calibration="c.json", validation="v.json", pool="pool")
     commit_bytes(run.path("config.yaml"), dump_config(Config(data=data, out=str(folder))).encode())
@@ -106,7 +106,7 @@ def _row(image_id: str, uri: str, instances: list[dict[str, Any]], status: str =
 
 
 def _scene(rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Three discs on grey; the first two are kept by selection, the last has a low score."""
+    """Draw three discs on grey. Selection keeps the first two; the last one has a low score."""
     pixels = np.full((SIDE, SIDE, 3), 110, np.uint8) + rng.integers(0, 30, (SIDE, SIDE, 1)).astype(np.uint8)
     ys, xs = np.mgrid[:SIDE, :SIDE]
     instances = []

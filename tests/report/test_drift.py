@@ -1,4 +1,4 @@
-"""The page tells of drift, class by class, where it was measured."""
+"""The page lists drifted classes if drift was measured."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(full_run: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 NAMES = ["<script>alert('x')</script>", "red disc", "green disc", "blue disc", "grey & brown disc"]
-"""Those of `full_run`."""
+"""Class names of `full_run`."""
 
 
 def put_drift(run: RunFolder, drifted: dict[int, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, escaped, honest about the best, and whole where stages are missing."""
+"""The page is complete, self-contained and escaped, marks the best model, and stays whole without some stages."""
 
 import base64
 import csv
@@ -27,7 +27,7 @@ VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Outline(HTMLParser):
-    """Tags that are not closed, texts, and where resources are taken from."""
+    """Unclosed tags, texts and sources of resources of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ def test_classes_as_csv() -> None:
 
 
 def test_confidence_is_the_bins_own_where_accuracy_is_an_estimate() -> None:
-    """Of federated sets the accuracy is estimated from more than the scored detections, the bias is not."""
+    """Accuracy of federated sets is estimated from more than the scored detections; bias is not."""
     tables, _ = fitted_calibration()
     column = tables.classes.schema.get_field_index("accuracy")
     estimated = tables.classes.set_column(column, "accuracy", pa.array(np.full(5, 0.9)))

@@ -1,4 +1,4 @@
-"""Reliability diagrams draw what the bins hold: points, intervals and counts are read back from the figure."""
+"""Reliability diagrams draw the content of the bins: points, intervals and counts are read back."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -40,19 +40,19 @@ def bins_of(num: list[list[float]], correct: list[list[float]], shift: float = 0
     )
 
 
-# Two classes, four bins with middles .125, .375, .625, .875.
+# Two classes, four bins with middles 0.125, 0.375, 0.625, 0.875.
 RAW = bins_of([[40, 0, 12, 100], [0, 0, 4, 0]], [[4, 0, 3, 50], [0, 0, 1, 0]])
 CALIBRATED = bins_of([[40, 12, 100, 0], [0, 4, 0, 0]], [[4, 3, 50, 0], [0, 1, 0, 0]])
 
 
 def artists(axes: Axes, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points of a curve."""
+    """Return the points of a curve."""
     [line] = [one for one in axes.lines if one.get_label() == label]
     return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
 
 
 def intervals(axes: Axes, colour: str) -> NDArray[np.float64]:
-    """x, low and high of the upright lines of a colour, by x."""
+    """Return x, low and high of a colour's upright lines, sorted by x."""
     segments = [
         segment
         for collection in axes.collections
@@ -85,8 +85,8 @@ def test_points_intervals_and_counts_are_those_of_the_bins() -> None:
     assert bars(lower, "raw") == [40, 16, 100]
     assert bars(lower, "calibrated") == [40, 16, 100]
     texts = [one.get_text() for one in upper.texts]
-    # ECE: |.125 - .1| * 40 + |.625 - .25| * 16 + |.875 - .5| * 100 = 44.5 of 156.
-    # CCECE: the mean of (1 + 4.5 + 37.5) / 152 and .375.
+    # ECE: |0.125 - 0.1| * 40 + |0.625 - 0.25| * 16 + |0.875 - 0.5| * 100 = 44.5 of 156.
+    # CCECE: the mean of (1 + 4.5 + 37.5) / 152 and 0.375.
     assert texts[0] == "2 classes, n = 156"
     assert texts[1].startswith(f"ECE .{round(1000 * 44.5 / 156)} → ")
     assert f"CCECE .{round(1000 * (43 / 152 + 0.375) / 2)} → " in texts[1]
@@ -129,7 +129,7 @@ def test_weights_widen_intervals_by_kishs_effective_number() -> None:
     rng = np.random.default_rng(0)
     num = 400
     outcomes, classes = rng.integers(0, 3, num).astype(np.int8), rng.integers(0, 2, num).astype(np.int32)
-    # Wrong detections of a class share one weight and right ones have none, as `verification_weights` gives them.
+    # `verification_weights` gives wrong detections of a class one common weight, and right ones the weight 1.
     weights = np.where(outcomes == 0, np.array([1.0, 7.5])[classes], 1.0)
     detections = Detections(
         num_classes=2,
@@ -181,7 +181,7 @@ def test_class_panels_merge_until_they_can_be_read() -> None:
     assert (panel.title, panel.subtitle) == (r"price in \$", "1 training image, n = 18")
     figure = reliability_figure(bins, None, [panel])
     x, y = artists(figure.axes[0], "raw")
-    # From the top: bins 5, 4, 3, 2 hold 12 >= FEW; 1 and 0 hold 6, and join them.
+    # From the top, bins 5, 4, 3 and 2 hold 12 >= FEW. Bins 1 and 0 hold 6 and join them.
     assert FEW == 10
     np.testing.assert_allclose(y, [9 / 18])
     assert len(x) == 1
@@ -194,7 +194,7 @@ def test_furthest_off_is_what_chance_does_not_explain() -> None:
     confidence = np.array([0.125, 0.375, 0.625, 0.875])
     correct = num * confidence
     correct[3] = 50 * confidence - 5
-    num[7], correct[7] = [0, 0, 1, 0], [0, 0, 0, 0]  # its CCECE is .625, from one detection
+    num[7], correct[7] = [0, 0, 1, 0], [0, 0, 0, 0]  # its CCECE is 0.625, from one detection
     correct[11] = 50 * np.clip(confidence - 0.4, 0, 1)
     bins = ReliabilityBins(
         num=num, sum_confidence=num * confidence, num_correct=correct, num_ignored=np.zeros_like(num)
