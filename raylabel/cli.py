@@ -244,7 +244,7 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
     _require(arguments, "predictions", "annotations")
     if arguments.out:
         raise InputError("evaluate: --out goes with a config; figures of a results file are printed")
-    iou_type = arguments.iou_type or "segm"
+    iou_type: Any = arguments.iou_type or "segm"
     checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
     figures = checked.figures()
     verification = verify_figures(checked, figures).to_json() if arguments.verify else None

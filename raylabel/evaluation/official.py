@@ -195,7 +195,7 @@ def _detections(checked: CheckedResults) -> list[dict[str, Any]]:
         segmentation = copy.get("segmentation")
         if checked.iou_type == "bbox":
             copy.pop("segmentation", None)
-        elif isinstance(segmentation, list) or isinstance(segmentation.get("counts"), list):
+        elif isinstance(segmentation, list) or isinstance((segmentation or {}).get("counts"), list):
             try:
                 copy["segmentation"] = rle_from_segmentation(segmentation, sizes_hw[one["image_id"]])
             except ValueError as error:
