@@ -133,7 +133,7 @@ def test_page_says_on_what_its_figures_were_measured(copied_run: RunFolder) -> N
 
 def test_page_says_whether_precision_was_verified(copied_run: RunFolder) -> None:
     uri = copied_run.path("evaluation", "metrics.json")
-    assert "These figures are not verified. raylabel evaluate CONFIG --verify" in Outline(build_report(copied_run)).text
+    assert "These figures are not verified. raylabel run CONFIG --verify" in Outline(build_report(copied_run)).text
     verification = {"evaluator": "lvis-api", "version": "0.5.3", "largest_difference": 1e-16, "num_figures": 52}
     verification |= {"figure": "APr", "model": "student", "agrees": True}
     for agrees, text in ((True, "verified with lvis-api 0.5.3"), (False, "NOT confirmed by lvis-api 0.5.3")):
