@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from raylabel.config import CORRECTOR_KINDS, load_config
 from raylabel.errors import InputError, StorageError, TrainingError
-from raylabel.run.folder import STAGES, RunFolder, load_run_config, run_folder
+from raylabel.run.folder import STAGES, RunFolder, report_uri, run_folder
 
 EXIT_BAD_INPUT = 2
 
@@ -158,7 +158,7 @@ def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed must be >= 0, got {arguments.seed}")
     metrics = run_demo(Path(arguments.out), arguments.seed)
-    print(f"\n{format_metrics(metrics)}\n\nreport: {Path(arguments.out) / 'report' / 'index.html'}")
+    print(f"\n{format_metrics(metrics)}\n\nreport: {report_uri(run_folder(arguments.out))}")
 
 
 def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -189,7 +189,7 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     config, run = _load(arguments, overrides)
     artifacts = run_pipeline(config, run, verify=arguments.verify)
-    print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {run.path('report', 'index.html')}")
+    print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {report_uri(run)}")
 
 
 def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -286,9 +286,7 @@ def _recalibrate(arguments: argparse.Namespace, overrides: dict[str, str]) -> No
 def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.export import export_labels
 
-    run = run_folder(arguments.run)
-    load_run_config(run)
-    summary = export_labels(run, arguments.format, arguments.out)
+    summary = export_labels(arguments.run, arguments.format, arguments.out)
     print(f"{arguments.out}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
 
 

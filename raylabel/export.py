@@ -15,17 +15,19 @@ import yaml
 
 from raylabel.config import SelectionConfig, config_dict
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, exists, join, list_files, read_json
+from raylabel.files.storage import commit_bytes, commit_json, exists, join, list_files
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
-from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.classes import load_categories
+from raylabel.run.folder import RunFolder, load_run_config, run_folder
 from raylabel.run.labels.kept import KeptImage, kept_images
 from raylabel.run.labels.shards import committed_shards
+from raylabel.run.stage import finished
 
 ExportFormat = Literal["coco", "lvis", "yolo"]
 
 
-def export_labels(run: RunFolder, format: ExportFormat, out: str) -> dict[str, int]:
+def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str) -> dict[str, int]:
     """Write the pseudo-labels that the run's selection keeps.
 
     Images without a pseudo-label are left out, because an image without kept predictions may still show objects.
@@ -40,7 +42,7 @@ def export_labels(run: RunFolder, format: ExportFormat, out: str) -> dict[str, i
       disk, `images/` holds links to the images.
 
     Args:
-        run: run with a labelled pool.
+        run: run folder with a labelled pool, a path or a URI.
         format: "coco", "lvis" or "yolo".
         out: JSON file (coco, lvis) or new folder (yolo) to write; path or URI.
 
@@ -51,16 +53,20 @@ def export_labels(run: RunFolder, format: ExportFormat, out: str) -> dict[str, i
         InputError: the run has no finished labels, the format is unknown, or the folder is not empty.
 
     Examples:
-        >>> from raylabel.run.folder import RunFolder
-        >>> counts = export_labels(RunFolder("runs/demo"), "coco", "labels.json")  # doctest: +SKIP
+        >>> import json, tempfile
+        >>> import raylabel as rl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     counts = rl.export_labels(run, "coco", f"{folder}/labels.json")
+        ...     with open(f"{folder}/labels.json") as file:
+        ...         content = json.load(file)
+        >>> counts["annotations"] == len(content["annotations"])
+        True
     """
     if format not in ("coco", "lvis", "yolo"):
         raise InputError(f"format must be coco, lvis or yolo, got {format!r}")
+    run = run_folder(run)
     config = load_run_config(run)
-    labels = run.artifact("labels")
-    if labels is None:
-        raise InputError(f"{run.path('labels', 'artifact.json')}: no such file; the pool is not labelled yet")
-    categories: list[dict[str, Any]] = read_json(run.path("classes.json"))["categories"]
+    labels, categories = finished(run, "label"), load_categories(run)
     counts: Counter[str] = Counter(images=0, annotations=0, images_left_out=0)
     images = _labelled_images(run, config.selection, categories, counts)
     if format == "yolo":

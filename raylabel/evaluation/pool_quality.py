@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
 from raylabel.calibration.metrics.binned import ccece, ece, group_masks, nll
-from raylabel.config import Config
+from raylabel.config import CalibrationConfig, SelectionConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.predictions.matching import verification_weights
 from raylabel.predictions.selection import select
@@ -17,7 +17,9 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images
 
 
-def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> dict[str, Any] | None:
+def measure_pool(
+    run: RunFolder, truth: AnnotatedSet | None, *, calibration: CalibrationConfig, selection: SelectionConfig
+) -> dict[str, Any] | None:
     """Compare stored labels with the pool's truth.
 
     Returns:
@@ -42,20 +44,20 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
                 row,
                 ImagePredictions(found.class_indices, found.raw_scores, found.masks),
                 class_weights=class_weights,
-                iou_threshold=config.calibration.iou_threshold,
+                iou_threshold=calibration.iou_threshold,
                 with_context=False,
             )
         )
         calibrated.append(image.calibrated_scores.astype(np.float64))
-        selection = select(
+        chosen = select(
             calibrated_scores=image.calibrated_scores,
             class_indices=found.class_indices,
             mask_quality=found.mask_quality,
             mask_areas=found.mask_areas,
-            config=config.selection,
+            config=selection,
             frequency_groups=classes.frequency_groups,
         )
-        kept.append(selection.keep)
+        kept.append(chosen.keep)
         num_images += 1
         num_objects += int((~truth.ground_truth(row).is_crowd).sum())
     detections = weigh_by_verification(Detections.concat(parts), truth)
@@ -72,8 +74,8 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
         "num_images": num_images,
         "num_instances": len(scored),
         "num_objects": num_objects,
-        "raw": _calibration_figures(scored, scored.raw_scores, config, classes.frequency_groups),
-        "calibrated": _calibration_figures(scored, scores, config, classes.frequency_groups),
+        "raw": _calibration_figures(scored, scored.raw_scores, calibration.num_bins, classes.frequency_groups),
+        "calibrated": _calibration_figures(scored, scores, calibration.num_bins, classes.frequency_groups),
         "selected": {
             "num": int(is_kept.sum()),
             "precision": num_correct / max(1, int(is_kept.sum())),
@@ -83,9 +85,9 @@ def measure_pool(config: Config, run: RunFolder, truth: AnnotatedSet | None) -> 
 
 
 def _calibration_figures(
-    detections: Detections, scores: NDArray[np.float64], config: Config, frequency_groups: NDArray[np.str_]
+    detections: Detections, scores: NDArray[np.float64], num_bins: int, frequency_groups: NDArray[np.str_]
 ) -> dict[str, Any]:
-    bins = ReliabilityBins.from_detections(detections, config.calibration.num_bins, scores=scores)
+    bins = ReliabilityBins.from_detections(detections, num_bins, scores=scores)
     by_group = {
         name: ccece(of_group) if (of_group := bins.of_classes(mask)).num.sum() > 0 else None
         for name, mask in group_masks(frequency_groups).items()

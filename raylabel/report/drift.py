@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from raylabel.files.storage import exists, read_table
-from raylabel.run.folder import RunFolder
+from raylabel.run.drift import load_drift
+from raylabel.run.folder import RunFolder, stage_folder
 
 
 def drift_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -12,13 +12,13 @@ def drift_section(run: RunFolder, categories: Sequence[dict[str, Any]]) -> dict[
 
     None means that drift was not measured.
     """
-    summary = (run.artifact("labels") or {}).get("drift")
-    uri = run.path("labels", "drift.parquet")
-    if summary is None or not exists(uri):
+    summary = (run.artifact(stage_folder("label")) or {}).get("drift")
+    drift = load_drift(run)
+    if summary is None or drift is None:
         return None
     rows = [
         row | {"name": category["name"], "frequency_group": category["frequency_group"]}
-        for row, category in zip(read_table(uri).to_pylist(), categories, strict=True)
+        for row, category in zip(drift.to_pylist(), categories, strict=True)
         if row["scores_drifted"] or row["rate_drifted"]
     ]
     return {"summary": summary, "rows": sorted(rows, key=_p_value)}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from raylabel.config import Config
+from raylabel.config import SelectionConfig
 from raylabel.dataset.images import ImageError, check_size, read_image
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.run.folder import RunFolder
@@ -49,7 +49,7 @@ class GalleryImage:
 
 
 def choose_images(
-    run: RunFolder, config: Config, categories: Sequence[dict[str, Any]], size: int
+    run: RunFolder, selection: SelectionConfig, categories: Sequence[dict[str, Any]], size: int, *, seed: int
 ) -> tuple[list[KeptImage], str]:
     """Choose images for the gallery, and describe the choice in words.
 
@@ -62,16 +62,14 @@ def choose_images(
     ]
     groups = np.array([one["frequency_group"] for one in categories])
     num_train = np.array([one["num_train_images"] for one in categories])
-    labelled = [
-        image for uri in looked_at for image in kept_images(uri, config.selection, groups) if len(image.structs) > 0
-    ]
-    order = np.random.default_rng(config.seed).permutation(len(labelled))
+    labelled = [image for uri in looked_at for image in kept_images(uri, selection, groups) if len(image.structs) > 0]
+    order = np.random.default_rng(seed).permutation(len(labelled))
     rarest = [min(int(num_train[one["class_index"]]) for one in image.structs) for image in labelled]
     of_rare_classes = sorted(order, key=lambda index: rarest[index])[: size // 2]
     others = [index for index in order if index not in set(of_rare_classes)][: size - len(of_rare_classes)]
     rule = (
         f"First {len(of_rare_classes)} images with pseudo-labels of the rarest classes, then {len(others)} at random "
-        f"(seed {config.seed}). They come from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
+        f"(seed {seed}). They come from the {len(labelled):,} images with a pseudo-label in {len(looked_at)} of "
         f"{len(shards)} shards. None was chosen by its looks."
     )
     return [labelled[index] for index in [*of_rare_classes, *others]], rule

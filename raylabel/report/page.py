@@ -9,24 +9,23 @@ from typing import Any, TypeGuard
 import jinja2
 
 from raylabel.calibration.tables import CalibrationTables
-from raylabel.config import Config
 from raylabel.dataset.frequency import FrequencyGroup, group_title
-from raylabel.files.storage import exists, read_bytes, read_json
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.console import format_verification
 from raylabel.report.drift import drift_section
-from raylabel.report.gallery import GalleryImage, choose_images, draw
+from raylabel.report.gallery import choose_images, draw
 from raylabel.report.sections import (
     calibration_section,
     difference_table,
     lineage,
     precision_table,
     quarantined,
-    read_categories,
     training_curves,
 )
-from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.classes import load_categories
+from raylabel.run.folder import RunFolder, config_text, load_run_config, stage_folder
 from raylabel.run.labels.shards import committed_shards
+from raylabel.run.metrics import load_metrics
 
 
 def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
@@ -42,25 +41,27 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         InputError: the folder is not a run.
     """
     config = load_run_config(run)
-    categories = read_categories(run)
-    metrics_uri = run.path("evaluation", "metrics.json")
-    metrics = read_json(metrics_uri) if exists(metrics_uri) else None
+    categories = load_categories(run)
+    metrics, labels = load_metrics(run), run.artifact(stage_folder("label"))
     calibration = calibration_section(run)
-    images, rule = _gallery(run, config, categories, gallery_size)
+    images, rule = None, ""
+    if categories and committed_shards(run):
+        chosen, rule = choose_images(run, config.selection, categories, gallery_size, seed=config.seed)
+        images = [draw(image, categories, max_pixels=config.data.max_image_pixels) for image in chosen]
     stages = lineage(run, num_rounds=config.student.rounds)
     content = {
         "run": run.uri,
         "version": version("raylabel"),
-        "config_text": read_bytes(run.path("config.yaml")).decode(),
+        "config_text": config_text(run),
         "config": config,
         "categories": categories,
-        "tiles": _tiles(metrics, calibration, run.artifact("labels")),
+        "tiles": _tiles(metrics, calibration, labels),
         "precision": precision_table(metrics),
         "differences": difference_table(metrics),
         "verification": format_verification((metrics or {}).get("verification")),
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
-        "labels": run.artifact("labels"),
+        "labels": labels,
         "drift": drift_section(run, categories),
         "gallery": images,
         "gallery_rule": rule,
@@ -98,15 +99,6 @@ def calibration_page(tables: CalibrationTables, *, predictions: str, annotations
         "version": version("raylabel"),
     }
     return _environment().get_template("calibration.html").render(content)
-
-
-def _gallery(
-    run: RunFolder, config: Config, categories: list[dict[str, Any]], size: int
-) -> tuple[list[GalleryImage] | None, str]:
-    if not categories or not committed_shards(run):
-        return None, ""
-    chosen, rule = choose_images(run, config, categories, size)
-    return [draw(image, categories, max_pixels=config.data.max_image_pixels) for image in chosen], rule
 
 
 def _tiles(

@@ -10,19 +10,18 @@ import pyarrow as pa
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
-from raylabel.files.storage import exists, read_bytes, read_json, read_table
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.plots import panels_png
-from raylabel.run.folder import RunFolder
-
-STAGE_FOLDERS = ("prototypes", "teacher", "calibration", "labels", "student", "evaluation")
-"""Folders of the stages in the report, in the order of the stages."""
-
-STUDENT_CALIBRATION = "student-calibration/calibration"
-"""Folder of the last student's calibration."""
-
-ROUND_FOLDERS = ("teacher", "calibration", "labels", "student")
-"""Folders of a further round."""
+from raylabel.run.calibration import (
+    load_bins,
+    load_classes_table,
+    load_cross_validated_bins,
+    load_detections_table,
+)
+from raylabel.run.folder import STAGES, RunFolder, stage_folder
+from raylabel.run.labels.totals import load_errors
+from raylabel.run.models import BASELINE, EMBEDDER, STUDENT, TEACHER, load_training_log
+from raylabel.run.rounds import ROUND_STAGES, round_run, student_calibration
 
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
@@ -34,12 +33,6 @@ ARMS = {
 
 _MAX_QUARANTINED = 200
 _METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf", "APs", "APm", "APl", "AR@300", "AR100")
-
-
-def read_categories(run: RunFolder) -> list[dict[str, Any]]:
-    """Read the run's classes in index order: category_id, name, frequency_group, num_train_images."""
-    uri = run.path("classes.json")
-    return read_json(uri)["categories"] if exists(uri) else []
 
 
 def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -101,21 +94,18 @@ def _best(values: Sequence[float | None]) -> float | None:
 
 def calibration_section(run: RunFolder) -> dict[str, Any] | None:
     """Make the diagrams and tables of the calibration split."""
-    artifact = run.artifact("calibration")
+    artifact = run.artifact(stage_folder("calibrate"))
     if artifact is None:
         return None
-    before = ReliabilityBins.from_table(read_table(run.path("calibration", "bins.parquet")))
-    detections = read_table(run.path("calibration", "detections.parquet"))
-    held_out_uri = run.path("calibration", "bins_cross_validated.parquet")
-    is_held_out = exists(held_out_uri)
-    after = ReliabilityBins.from_table(read_table(held_out_uri)) if is_held_out else _fitted_bins(detections, before)
+    before, held_out, detections = load_bins(run), load_cross_validated_bins(run), load_detections_table(run)
+    after = _fitted_bins(detections, before) if held_out is None else held_out
     return calibration_view(
-        classes=read_table(run.path("calibration", "classes.parquet")),
+        classes=load_classes_table(run),
         detections=detections,
         raw_bins=before,
         calibrated_bins=after,
         summary=artifact,
-        is_held_out=is_held_out,
+        is_held_out=held_out is not None,
     )
 
 
@@ -135,19 +125,19 @@ def _fitted_bins(table: pa.Table, before: ReliabilityBins) -> ReliabilityBins:
 
 def quarantined(run: RunFolder) -> dict[str, Any] | None:
     """Count the images that could not be labelled by reason, and list the first 200."""
-    uri = run.path("labels", "errors.parquet")
-    if not exists(uri):
+    errors = load_errors(run)
+    if errors is None:
         return None
-    rows = read_table(uri).to_pylist()
+    rows = errors.to_pylist()
     reasons = Counter(row["reason"] for row in rows).most_common()
     return {"num": len(rows), "reasons": reasons, "rows": rows[:_MAX_QUARANTINED]}
 
 
 TRAINED = {
-    "warm-up": "prototypes/embedder",
-    "teacher": "teacher",
-    "student": "student",
-    "supervised": "student/supervised",
+    "warm-up": EMBEDDER,
+    "teacher": TEACHER,
+    "student": STUDENT,
+    "supervised": BASELINE,
 }
 """Models whose training the report shows -> folder of their metrics.jsonl."""
 
@@ -167,11 +157,7 @@ def training_curves(run: RunFolder) -> bytes | None:
     Panels without figures are left out. A row is the mean over some steps. A curve of many rows is smoothed over a
     fifteenth of them.
     """
-    logs: dict[str, list[dict[str, float]]] = {}
-    for name, folder in TRAINED.items():
-        uri = run.path(folder, "metrics.jsonl")
-        if exists(uri):
-            logs[name] = [json.loads(line) for line in read_bytes(uri).decode().splitlines()]
+    logs = {name: rows for name, folder in TRAINED.items() if (rows := load_training_log(run, folder))}
     panels = {
         title: {name: curve for name, rows in logs.items() if (curve := _curve(rows, key)) is not None}
         for title, key in _PANELS.items()
@@ -192,13 +178,16 @@ def _curve(rows: Sequence[dict[str, float]], key: str) -> tuple[list[float], lis
 
 def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
     """Return the artifact of every stage, or None if it has not run. Further rounds come last."""
-    rounds = [f"round-{number}/{folder}" for number in range(2, num_rounds + 1) for folder in ROUND_FOLDERS]
-    if run.artifact(STUDENT_CALIBRATION) is not None:
-        rounds.append(STUDENT_CALIBRATION)
+    parts = [(run, spec.folder) for spec in STAGES if spec.name != "report"]
+    of_round = ["teacher", *ROUND_STAGES]
+    parts += [(round_run(run, number), stage_folder(name)) for number in range(2, num_rounds + 1) for name in of_round]
+    calibrated, calibration_folder = student_calibration(run), stage_folder("calibrate")
+    if calibrated.artifact(calibration_folder) is not None:
+        parts.append((calibrated, calibration_folder))
     rows = []
-    for folder in (*STAGE_FOLDERS, *rounds):
-        artifact = run.artifact(folder)
-        row: dict[str, Any] = {"folder": folder, "artifact": artifact}
+    for one, folder in parts:
+        artifact = one.artifact(folder)
+        row: dict[str, Any] = {"folder": one.title(folder), "artifact": artifact}
         if artifact is not None:
             inputs = artifact.get("inputs") or {}
             row["inputs"] = [(name, _short(value)) for name, value in inputs.items()]

@@ -10,13 +10,14 @@ from raylabel.calibration import (
     Corrector,
     Detections,
     FitContext,
+    ReliabilityBins,
     calibration_tables,
     corrector_from_json,
     fit_corrector,
 )
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.config import CalibrationConfig
-from raylabel.files.storage import commit_json, commit_table, digest, read_json, read_table
+from raylabel.files.storage import commit_json, commit_table, digest, exists, read_json, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.histograms import labelled_pool, read_pool_histogram
@@ -70,14 +71,38 @@ def corrector_uri(run: RunFolder) -> str:
 
 def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
     """Stored detections of the calibration split, and the image ids that their image indices number."""
-    return detections_from_table(read_table(run.path(FOLDER, "detections.parquet")), load_classes(run).num_classes)
+    return detections_from_table(load_detections_table(run), load_classes(run).num_classes)
 
 
 def load_accuracy(run: RunFolder) -> ClassAccuracy:
     """Stored accuracy of each class; no corrector changes it."""
-    table = read_table(run.path(FOLDER, "classes.parquet"))
+    table = load_classes_table(run)
     columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
     return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
+
+
+def load_detections_table(run: RunFolder) -> pa.Table:
+    """Read the detections of the calibration split as stored (schema.DETECTIONS)."""
+    return read_table(run.path(FOLDER, "detections.parquet"))
+
+
+def load_classes_table(run: RunFolder) -> pa.Table:
+    """Read the figures of each class (schema.CLASSES)."""
+    return read_table(run.path(FOLDER, "classes.parquet"))
+
+
+def load_bins(run: RunFolder) -> ReliabilityBins:
+    """Read the reliability bins of the raw scores."""
+    return ReliabilityBins.from_table(read_table(run.path(FOLDER, "bins.parquet")))
+
+
+def load_cross_validated_bins(run: RunFolder) -> ReliabilityBins | None:
+    """Read the reliability bins of the corrected scores, each image corrected by a fit without it.
+
+    None for a run that an early version calibrated.
+    """
+    uri = run.path(FOLDER, "bins_cross_validated.parquet")
+    return ReliabilityBins.from_table(read_table(uri)) if exists(uri) else None
 
 
 def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:

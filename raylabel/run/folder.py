@@ -143,6 +143,11 @@ def run_folder(run: RunFolder | Path | str) -> RunFolder:
     return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
 
 
+def report_uri(run: RunFolder) -> str:
+    """Return the path or URI of the report page."""
+    return run.path(stage_folder("report"), "index.html")
+
+
 def is_run(run: RunFolder) -> bool:
     """Whether the folder holds a run."""
     return exists(_config_uri(run))

@@ -1,8 +1,9 @@
 """Where the models of a run are, and which of them are there. `models.saved` and `training/` write the files."""
 
+import json
 from typing import Any
 
-from raylabel.files.storage import digest, exists, read_json, remove
+from raylabel.files.storage import digest, exists, read_bytes, read_json, remove
 from raylabel.run.folder import RunFolder, stage_folder
 
 TEACHER = stage_folder("teacher")
@@ -28,9 +29,10 @@ def pool_index_uri(run: RunFolder) -> str:
     return run.path(STUDENT, "pool_index.parquet")
 
 
-def training_log_uri(run: RunFolder, folder: str) -> str:
-    """Return the path or URI of a model's training log."""
-    return run.path(folder, "metrics.jsonl")
+def load_training_log(run: RunFolder, folder: str) -> list[dict[str, float]]:
+    """Read a model's training log, which `training.log` writes. Empty if there is none."""
+    uri = run.path(folder, "metrics.jsonl")
+    return [json.loads(line) for line in read_bytes(uri).decode().splitlines()] if exists(uri) else []
 
 
 def has_model(run: RunFolder, folder: str) -> bool:

@@ -114,16 +114,16 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     if verify:
         require_evaluators()
 
+    def measure(of_round: RunFolder) -> dict[str, Any] | None:
+        return measure_pool(of_round, data.pool_truth, calibration=config.calibration, selection=config.selection)
+
     def work() -> dict[str, Any]:
         measured, verification = _evaluate_models(config, run, data, verify=verify)
         metrics = {
             **_precision(measured),
             "verification": verification.to_json() if verification else None,
-            "pool": measure_pool(config, run, data.pool_truth),
-            "pool_of_rounds": {
-                str(number): measure_pool(config, one, data.pool_truth)
-                for number, one in further_rounds(config, run).items()
-            },
+            "pool": measure(run),
+            "pool_of_rounds": {str(number): measure(one) for number, one in further_rounds(config, run).items()},
         }
         commit_metrics(run, metrics)
         return {"num_images": len(data.validation), "metrics": metrics}

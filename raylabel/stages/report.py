@@ -7,7 +7,7 @@ from raylabel.config import Config
 from raylabel.files.storage import commit_bytes
 from raylabel.report.page import build_report
 from raylabel.run.data import RunData
-from raylabel.run.folder import STAGES, RunFolder
+from raylabel.run.folder import STAGES, RunFolder, report_uri
 from raylabel.run.rounds import further_rounds
 from raylabel.run.stage import execute_stage, finished
 
@@ -36,9 +36,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         page = build_report(run).encode()
-        commit_bytes(run.path("report", "index.html"), page)
+        commit_bytes(report_uri(run), page)
         return {"num_bytes": len(page)}
 
     artifact = execute_stage(run, "report", inputs(config, run, RunData(config)), work)
-    print(f"report: {run.path('report', 'index.html')}", flush=True)
+    print(f"report: {report_uri(run)}", flush=True)
     return artifact

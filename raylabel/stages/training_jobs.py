@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.files.storage import commit_table, exists, read_table
 from raylabel.models.build import build_segmenter
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import Segmenter
 from raylabel.models.weights.loading import weights_identity
-from raylabel.progress import Progress
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
@@ -35,7 +33,7 @@ from raylabel.training.examples import LabelledExamples
 from raylabel.training.federated import federated_classes
 from raylabel.training.job import Evaluate, TrainJob
 from raylabel.training.pool.choice import PoolChoice
-from raylabel.training.pool.index import PoolIndex, index_pool
+from raylabel.training.pool.index import PoolIndex, ensure_index
 from raylabel.training.pool.relabel import Relabeller, Relabelling
 from raylabel.training.pool.stream import PoolStream
 from raylabel.training.pool.targets import PoolTargets
@@ -227,12 +225,13 @@ def pool_targets(config: Config) -> PoolTargets:
 
 def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
     """The index of the run's labels as the student learns from them; made where it is not there yet."""
-    uri, choice, threshold = pool_index_uri(run), pool_choice(config, run), config.student.repeat_threshold
-    if not exists(uri):
-        shards = committed_shards(run)
-        with Progress(run.title("pool index"), len(shards) * (2 if threshold else 1), unit="shards") as progress:
-            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
-    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
+    return ensure_index(
+        pool_index_uri(run),
+        committed_shards(run),
+        pool_choice(config, run),
+        threshold=config.student.repeat_threshold,
+        label=run.title("pool index"),
+    )
 
 
 def pool_stream(config: Config, run: RunFolder) -> PoolStream:

@@ -25,7 +25,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return {"teacher": JackknifedFigures({"AP": 0.5}, ())}, found if verify else None
 
     monkeypatch.setattr(evaluate, "RunData", lambda config: SimpleNamespace(pool_truth=None, validation=[1, 2]))
-    monkeypatch.setattr(evaluate, "stage_inputs", lambda config, run, data: {"student": "f"})
+    monkeypatch.setattr(evaluate, "inputs", lambda config, run, data: {"student": "f"})
+    monkeypatch.setattr(evaluate, "_calibrate_student", lambda config, run: None)
     monkeypatch.setattr(evaluate, "_evaluate_models", evaluated)
     return calls
 

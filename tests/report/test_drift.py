@@ -10,7 +10,7 @@ import pytest
 from raylabel.files.storage import commit_table
 from raylabel.report.drift import drift_section
 from raylabel.report.page import build_report
-from raylabel.report.sections import read_categories
+from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder
 from raylabel.schema import DRIFT
 
@@ -45,7 +45,7 @@ def test_drifted_classes_are_listed_the_surest_first(run: RunFolder) -> None:
             3: {"rate_drifted": True, "rate_ratio": None, "rate_ratio_high": None, "rate_p_value": 1e-5},
         },
     )
-    section = drift_section(run, read_categories(run))
+    section = drift_section(run, load_categories(run))
     assert section is not None
     assert [row["name"] for row in section["rows"]] == [NAMES[2], NAMES[3], NAMES[0]]
     page = build_report(run)
@@ -62,5 +62,5 @@ def test_no_drift_is_said_so(run: RunFolder) -> None:
 
 
 def test_without_a_measurement_there_is_no_section(run: RunFolder) -> None:
-    assert drift_section(run, read_categories(run)) is None
+    assert drift_section(run, load_categories(run)) is None
     assert "<h3>Drift</h3>" not in build_report(run)

@@ -20,7 +20,8 @@ from raylabel.files.storage import commit_json, read_json, remove
 from raylabel.report.calibration_view import class_rows, classes_csv
 from raylabel.report.gallery import choose_images, draw
 from raylabel.report.page import build_report, calibration_page
-from raylabel.report.sections import difference_table, precision_table, read_categories
+from raylabel.report.sections import difference_table, precision_table
+from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -247,10 +248,10 @@ def test_differences_are_marked_where_the_interval_is_on_one_side(page: str) -> 
 
 
 def test_gallery_takes_rare_classes_first_and_draws_masks(full_run: RunFolder) -> None:
-    config, categories = load_run_config(full_run), read_categories(full_run)
-    chosen, rule = choose_images(full_run, config, categories, size=4)
+    config, categories = load_run_config(full_run), load_categories(full_run)
+    chosen, rule = choose_images(full_run, config.selection, categories, 4, seed=config.seed)
     rarest = [min(categories[one["class_index"]]["num_train_images"] for one in image.structs) for image in chosen]
-    everything, _ = choose_images(full_run, config, categories, size=100)
+    everything, _ = choose_images(full_run, config.selection, categories, 100, seed=config.seed)
     assert len(everything) == 6
     assert rarest[:2] == [2, 2]
     assert len({image.image_id for image in chosen}) == 4

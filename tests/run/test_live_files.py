@@ -52,7 +52,7 @@ def test_file_comes_and_goes(tmp_path: Path, is_matched: bool) -> None:
     assert "3/9 shards" in text
     assert text.count("\n") == 4
     assert ("so far, not the result" in text) == is_matched
-    assert ("as expected by the corrector; no truth" in text) == (not is_matched)
+    assert ("no truth: the corrector gives accuracy and CCECE" in text) == (not is_matched)
     assert "no driver is at work" in format_snapshot("label", snapshot | {"age_seconds": 7200})
     commit_bytes(run.path("labels", "live.json"), b"{")
     assert read_snapshot(run, "labels") is None

@@ -144,7 +144,7 @@ def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
 
 
 def _field(path: str) -> str:
-    """ "uri" -> "uri", "instances.list.element.raw_score" -> "raw_score"."""
+    """Return the field at a path of Parquet: `raw_score` of instances.list.element.raw_score, `uri` of uri."""
     column, *inner = path.split(".")
     return inner[2] if column == "instances" and len(inner) > 2 else column
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
-from raylabel.files.stored_file import StoredFile
 from raylabel.predictions.instances import Instances
 from raylabel.predictions.selection import select
-from raylabel.run.labels.shards import STATUS_OK, flat_instances, foreground_probs
+from raylabel.run.labels.shards import STATUS_OK, flat_instances, foreground_probs, read_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +116,15 @@ class ChosenShard:
         return factors
 
 
-def read_chosen(shard_uri: str, choice: PoolChoice, *, columns: tuple[str, ...] = ()) -> ChosenShard:
-    """Read one committed shard: the columns that the choice needs, and the given further columns.
+def read_chosen(shard_uri: str, choice: PoolChoice, *, fields: tuple[str, ...] = ()) -> ChosenShard:
+    """Read one committed shard: the fields that the choice needs, and the given further ones.
 
     Args:
         shard_uri: one of `shards.committed_shards`.
         choice: the rules of the choice.
-        columns: further columns, by their Parquet names.
+        fields: further fields. See `shards.read_fields`.
     """
-    wanted = ["status", *(f"instances.list.element.{name}" for name in choice.fields), *columns]
-    with StoredFile(shard_uri) as file:
-        table = pq.ParquetFile(file).read(wanted)
+    table = read_fields(shard_uri, {"status", *choice.fields, *fields})
     table = table.filter(pc.equal(table["status"], STATUS_OK)).combine_chunks()
     structs, lengths = flat_instances(table["instances"])
     keep = choice.keep(structs, lengths)

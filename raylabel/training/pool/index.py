@@ -12,6 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.dataset.sampling import repeat_factors_of_counts
+from raylabel.files.storage import commit_table, exists, read_table
+from raylabel.progress import Progress
 from raylabel.schema import POOL_INDEX
 from raylabel.threads import map_on_threads
 from raylabel.training.pool.choice import PoolChoice, read_chosen
@@ -45,6 +47,20 @@ class PoolIndex:
             num_images=num_images,
             num_kept=int(np.sum(table["num_kept"].to_numpy(), dtype=np.int64)),
         )
+
+
+def ensure_index(uri: str, shards: Mapping[int, str], choice: PoolChoice, *, threshold: float, label: str) -> PoolIndex:
+    """Read the index of the pool, and write it first if it is not there.
+
+    Args:
+        uri: file to read or write (schema.POOL_INDEX).
+        shards, choice, threshold: see `index_pool`.
+        label: name on the progress line.
+    """
+    if not exists(uri):
+        with Progress(label, len(shards) * (2 if threshold else 1), unit="shards") as progress:
+            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
+    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
 
 
 def index_pool(

@@ -24,8 +24,7 @@ from raylabel.training.pool.targets import PoolTargets
 WINDOWS_HELD = 2
 """Windows in memory: two, because a batch may span the end of a window."""
 
-_INSTANCE_FIELDS = tuple(field.name for field in INSTANCE if field.name != "context")
-_COLUMNS = ("image_id", "uri", "height", "width", *(f"instances.list.element.{name}" for name in _INSTANCE_FIELDS))
+_FIELDS = ("image_id", "uri", "height", "width", *(field.name for field in INSTANCE if field.name != "context"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class PoolStream:
             uris = [shard_uri(self._run, int(self._index.shard_ids[shard])) for shard in window.shards]
             shards = list(
                 map_on_threads(
-                    lambda uri: read_chosen(uri, self._choice, columns=_COLUMNS), uris, num_threads=READING_THREADS
+                    lambda uri: read_chosen(uri, self._choice, fields=_FIELDS), uris, num_threads=READING_THREADS
                 )
             )
             ends = [np.cumsum(shard.image_factors(self._index.class_factors)) for shard in shards]
