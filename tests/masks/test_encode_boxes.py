@@ -50,7 +50,7 @@ def pixel(height: int, width: int, top: int, left: int) -> tuple[list[Placed], t
 @example(pixel(5, 4, 4, 3))
 @example(pixel(1, 1, 0, 0))
 @example(([(np.ones((3, 4), bool), (0, 0)), (np.zeros((3, 4), bool), (0, 0)), (np.ones((3, 2), bool), (0, 1))], (3, 4)))
-def test_bytes_equal_those_of_the_whole_image(image: tuple[list[Placed], tuple[int, int]]) -> None:
+def test_bytes_are_those_of_the_whole_image(image: tuple[list[Placed], tuple[int, int]]) -> None:
     placed, image_size_hw = image
     boxes, corners = [box for box, _ in placed], [corner for _, corner in placed]
     assert encode_boxes(boxes, corners, image_size_hw) == encode_images(placed, image_size_hw)

@@ -29,7 +29,7 @@ discs = st.tuples(st.integers(0, SIDE), st.integers(0, SIDE), st.integers(5, 20)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(discs, min_size=1, max_size=4), st.lists(discs, max_size=1))
-def test_masks_with_parts_and_holes_rasterise_back(added: list[np.ndarray], removed: list[np.ndarray]) -> None:
+def test_rasterises_back_with_parts_and_holes(added: list[np.ndarray], removed: list[np.ndarray]) -> None:
     mask = np.logical_or.reduce(added)
     for hole in removed:
         mask = mask & ~hole
@@ -37,7 +37,7 @@ def test_masks_with_parts_and_holes_rasterise_back(added: list[np.ndarray], remo
         assert iou(rasterised(mask_polygon(mask)), mask) > 0.85
 
 
-def test_a_rectangle_keeps_its_edges_and_has_few_points() -> None:
+def test_rectangle_has_its_edges_and_few_points() -> None:
     mask = np.zeros((SIDE, SIDE), bool)
     mask[10:30, 5:45] = True
     polygon = mask_polygon(mask)
@@ -46,7 +46,7 @@ def test_a_rectangle_keeps_its_edges_and_has_few_points() -> None:
     assert len(polygon) == 8  # four corners, each cut by half a pixel
 
 
-def test_the_hole_of_a_ring_stays_empty() -> None:
+def test_ring_leaves_its_hole_out() -> None:
     ring = disc(30, 30, 25) & ~disc(30, 30, 15)
     back = rasterised(mask_polygon(ring))
     assert not back[30, 30]

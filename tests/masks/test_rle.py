@@ -54,12 +54,12 @@ def test_areas_and_boxes(masks_NHW):
 
 
 @given(stacks)
-def test_mirroring_reverses_the_columns(masks_NHW):
+def test_mirrored_masks_have_their_columns_in_the_other_order(masks_NHW):
     assert mirror_masks(encode_masks(masks_NHW)) == encode_masks(masks_NHW[:, :, ::-1])
 
 
 @given(stacks)
-def test_iou_is_symmetric_and_equals_its_definition(masks_NHW):
+def test_iou_is_symmetric_and_right(masks_NHW):
     rles = encode_masks(masks_NHW)
     iou = mask_iou(rles, rles, [False] * len(rles))
     crowd = mask_iou(rles, rles, [True] * len(rles))
@@ -113,7 +113,7 @@ def test_bad_segmentations(segmentation, message):
 
 @given(st.binary(max_size=12), st.integers(1, 9), st.integers(1, 9))
 @settings(max_examples=300)
-def test_a_damaged_rle_is_refused_or_decodes(counts, height, width):
+def test_damaged_rle_is_refused_or_decodes(counts, height, width):
     try:
         rle = rle_from_segmentation({"size": [height, width], "counts": counts}, (height, width))
     except ValueError:

@@ -53,7 +53,7 @@ def test_runs_beyond_32_bits_are_read():
         check_runs([bytes([48 + 32] * 7 + [49])], np.array([1]))
 
 
-def test_areas_of_more_than_255_masks():
+def test_more_masks_than_a_byte_counts():
     """pycocotools' `area` fails on 256 masks with NumPy 2."""
     assert mask_areas(encode_masks(np.ones((300, 2, 3), dtype=bool))).tolist() == [6] * 300
 
@@ -68,7 +68,7 @@ some_counts = st.one_of(
 @given(st.lists(some_counts, min_size=1, max_size=30), st.sampled_from([0, 1, 999, 1000, 2500]), st.integers(1, 9))
 @settings(max_examples=300)
 @example([b"", b"06"], 0, 6)
-def test_the_first_bad_rle_is_found_among_many(counts, num_good, width):
+def test_the_first_bad_one_is_found_among_many(counts, num_good, width):
     rles = [GOOD] * num_good + [Rle(size=[1, width], counts=one) for one in counts]
     bad = [place for place, rle in enumerate(rles) if not is_sound(rle)]
     found = first_bad_rle(rles)

@@ -26,7 +26,7 @@ def build(path: Path, num_classes: int, min_size: int | None = None) -> OnnxSegm
     return segmenter
 
 
-def test_a_graph_predicts_what_the_torch_model_predicts(tmp_path: Path) -> None:
+def test_a_graph_says_what_the_torch_model_says(tmp_path: Path) -> None:
     """An exported tiny Mask R-CNN gives the same boxes, soft vectors, masks and mask qualities."""
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=3)
@@ -60,7 +60,7 @@ def test_a_saved_graph_predicts_the_same(tmp_path: Path) -> None:
     assert again.predict(images, score_threshold=0.0, max_per_image=5)[0].masks == before.masks
 
 
-def test_boxes_have_the_original_image_size(tmp_path: Path) -> None:
+def test_boxes_come_back_in_the_images_own_size(tmp_path: Path) -> None:
     export_toy(tmp_path / "toy.onnx", 4)
     [found] = build(tmp_path / "toy.onnx", 4, min_size=80).predict(
         [torch.rand(3, 40, 60)], score_threshold=0.0, max_per_image=5
@@ -79,7 +79,7 @@ def test_masks_over_the_whole_image(tmp_path: Path) -> None:
     assert found.mask_areas[0] == whole[best].sum()
 
 
-def test_training_and_embedding_are_refused(tmp_path: Path) -> None:
+def test_it_is_neither_trained_nor_asked_for_embeddings(tmp_path: Path) -> None:
     export_toy(tmp_path / "toy.onnx", 4)
     segmenter = build(tmp_path / "toy.onnx", 4)
     with pytest.raises(InputError, match=r"model onnx only predicts: it can be a teacher with teacher.steps: 0"):
@@ -88,7 +88,7 @@ def test_training_and_embedding_are_refused(tmp_path: Path) -> None:
         segmenter.embed([torch.rand(3, 8, 8)], [Target.empty((8, 8), 4)])
 
 
-def test_graphs_that_break_the_contract_are_refused(tmp_path: Path) -> None:
+def test_what_is_not_by_the_contract_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "toy.onnx"
     with pytest.raises(InputError, match="no such weights file"):
         build(path, 4)

@@ -53,7 +53,7 @@ class ScriptedSegmenter(FakeSegmenter):
 IMAGES = [torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
 
-def test_agreement_is_the_best_iou_with_the_mirrored_predictions() -> None:
+def test_agreement_is_the_best_overlap_with_what_the_mirrored_image_has() -> None:
     whole, shifted, alone = rectangle(1, 7), rectangle(10, 14), rectangle(15, 19)
     # The mirrored image has the first at its place, the second two pixels off, the third not at all.
     mirrored = instances(rectangle(WIDTH - 7, WIDTH - 1), rectangle(WIDTH - 16, WIDTH - 12))
@@ -68,7 +68,7 @@ def test_agreement_is_the_best_iou_with_the_mirrored_predictions() -> None:
     assert all(torch.equal(one.flip(2), other) for one, other in zip(images, seen, strict=True))
 
 
-def test_agreement_changes_only_the_mask_quality() -> None:
+def test_all_else_is_what_the_image_itself_says() -> None:
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=3)
     images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     limits: dict[str, Any] = {"score_threshold": 0.0, "max_per_image": 5}
@@ -83,7 +83,7 @@ def test_agreement_changes_only_the_mask_quality() -> None:
             np.testing.assert_array_equal(value, getattr(with_the_same, name), err_msg=name)
 
 
-def test_no_object_and_no_mirrored_call_by_default() -> None:
+def test_nothing_found_and_one_prediction_by_default() -> None:
     nowhere = ScriptedSegmenter([instances()], [instances(rectangle(1, 7))])
     [none] = predict_images(nowhere, IMAGES[:1], **LIMITS, mask_quality="agreement")
     assert len(none) == 0

@@ -51,7 +51,7 @@ def test_damaged_saved_models_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_weights_for_other_classes_leave_the_class_layer_random(name: str, tmp_path: Path) -> None:
+def test_weights_of_other_classes_leave_the_class_layer_at_random(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     source, path = build_segmenter("tiny_maskrcnn", num_classes=4), tmp_path / name
     tensors = {**source.state_dict(), "spare.weight": torch.zeros(3)}
@@ -67,7 +67,7 @@ def test_weights_for_other_classes_leave_the_class_layer_random(name: str, tmp_p
         torch.testing.assert_close(model.state_dict()[key], source.state_dict()[key])
 
 
-def test_a_file_of_the_backbone_alone_fits(tmp_path: Path) -> None:
+def test_a_backbones_own_file_is_found_its_place(tmp_path: Path) -> None:
     source = build_segmenter("tiny_maskrcnn", num_classes=4)
     path = tmp_path / "backbone.safetensors"
     below = {key.removeprefix("backbone."): value for key, value in source.state_dict().items() if "backbone." in key}
@@ -77,7 +77,7 @@ def test_a_file_of_the_backbone_alone_fits(tmp_path: Path) -> None:
         torch.testing.assert_close(model.state_dict()[f"backbone.{key}"], value)
 
 
-def test_torchvision_files_fit_the_mobilenet(tmp_path: Path) -> None:
+def test_torchvisions_files_fit_the_mobilenet(tmp_path: Path) -> None:
     """The detector's file fits, and so does the ImageNet classifier's, whose names differ."""
     path = tmp_path / "weights.safetensors"
     detector = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
@@ -97,7 +97,7 @@ def test_torchvision_files_fit_the_mobilenet(tmp_path: Path) -> None:
     torch.testing.assert_close(model.state_dict()["backbone.body.0.0.weight"], first)
 
 
-def test_unsuitable_weights_are_refused(tmp_path: Path) -> None:
+def test_weights_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such weights file"):
         build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / "none.pth"))
     save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")

@@ -52,7 +52,7 @@ def build_small(model: str, scratch: Path = Path()) -> Segmenter:
 @pytest.mark.parametrize(
     "model", ["tiny_maskrcnn", *LARGE, "mask2former_tiny", "eomt_tiny", "onnx", "fakes:FakeSegmenter"]
 )
-def test_every_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_segmenter_keeps_the_contract(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(SUPPORT))
     sizes = ((32, 32), (32, 40)) if model in LARGE else ((64, 64), (48, 80))
     check_segmenter(build_small(model, tmp_path), image_sizes_hw=sizes)
@@ -96,7 +96,7 @@ def test_unknown_models_are_refused_with_the_valid_names() -> None:
         build_segmenter("json:Model", num_classes=3)
 
 
-def test_classes_that_are_no_segmenter_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_is_no_segmenter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class NotOne(nn.Module):
         def __init__(self, num_classes: int, min_size: int | None) -> None:
             super().__init__()

@@ -54,7 +54,7 @@ def test_known_shapes(name: str, expected: list[float]) -> None:
     np.testing.assert_allclose(column(FOUND, name), expected, rtol=1e-6)
 
 
-def test_a_comb_is_more_ragged_than_a_rectangle() -> None:
+def test_raggedness_is_high_for_a_comb() -> None:
     masks = np.zeros((2, HEIGHT, WIDTH), dtype=bool)
     masks[0, 5:15, 10:30] = True
     masks[1, ::2, 10:30] = True
@@ -62,7 +62,7 @@ def test_a_comb_is_more_ragged_than_a_rectangle() -> None:
     assert comb > 3 * smooth
 
 
-def test_features_of_the_model_are_nan_without_it() -> None:
+def test_what_only_a_model_knows_is_nan_without_it() -> None:
     for name in ("mask_quality", "background", "runner_up"):
         assert np.isnan(column(FOUND, name)).all()
     soft_vectors = np.array([[0.5, 0.1, 0.4], [0.9, 0.06, 0.04], [0.15, 0.8, 0.05], [0.1, 0.2, 0.7]])
@@ -74,7 +74,7 @@ def test_features_of_the_model_are_nan_without_it() -> None:
     assert not np.isnan(full).any()
 
 
-def test_no_detection_one_detection_and_empty_masks() -> None:
+def test_edges() -> None:
     assert image_context(np.zeros(0, int), np.zeros(0), []).shape == (0, len(CONTEXT_FEATURES))
     [alone] = image_context(np.array([3]), np.array([0.4]), box_masks((1, 1, 2, 2)))
     assert alone[CONTEXT_FEATURES.index("rank")] == 0
@@ -86,7 +86,7 @@ def test_no_detection_one_detection_and_empty_masks() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 9))
-def test_the_order_of_detections_does_not_matter(seed: int, num: int) -> None:
+def test_the_order_given_does_not_matter(seed: int, num: int) -> None:
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, (WIDTH // 2, HEIGHT // 2), (num, 2))
     masks = box_masks(*[(x, y, x + rng.integers(1, 15), y + rng.integers(1, 10)) for x, y in corners])

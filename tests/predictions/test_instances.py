@@ -24,7 +24,7 @@ def instances() -> Instances:
 
 
 @pytest.mark.parametrize("rows", [np.array([2, 0]), np.array([True, False, True])[::-1], [2, 0], slice(None, None, 2)])
-def test_every_kind_of_index_chooses_whole_rows(instances: Instances, rows: object) -> None:
+def test_every_kind_of_index_takes_whole_rows(instances: Instances, rows: object) -> None:
     chosen = instances[rows]
     expected = np.arange(3)[rows]
     np.testing.assert_array_equal(chosen.class_indices, instances.class_indices[expected])
@@ -33,7 +33,7 @@ def test_every_kind_of_index_chooses_whole_rows(instances: Instances, rows: obje
     np.testing.assert_array_equal(chosen.soft_vectors, instances.soft_vectors[expected])
 
 
-def test_empty_instances_have_the_right_shapes() -> None:
+def test_empty_has_the_shapes_of_no_object() -> None:
     nothing = Instances.empty((4, 5), 3)
     assert len(nothing) == 0
     assert nothing.soft_vectors.shape == (0, 4)

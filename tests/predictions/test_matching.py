@@ -84,14 +84,14 @@ def test_one_object_is_taken_once_by_the_highest_score() -> None:
     assert match(one * 3, [0, 0, 0], [0.2, 0.9, 0.9], truth_of(one, [0])) == [INCORRECT, CORRECT, INCORRECT]
 
 
-def test_the_second_prediction_takes_the_free_object() -> None:
+def test_second_prediction_takes_the_object_that_is_left() -> None:
     # Squares of sides 9 and 10 at one corner have IoU 0.81. Both predictions prefer the larger one.
     objects = squares((0, 0, 10), (0, 0, 9))
     predictions = squares((0, 0, 10), (0, 0, 10))
     assert match(predictions, [0, 0], [0.9, 0.8], truth_of(objects, [0, 0])) == [CORRECT, CORRECT]
 
 
-def test_an_iou_equal_to_the_threshold_matches() -> None:
+def test_the_threshold_itself_is_enough() -> None:
     # 10x10 inside 20x10: the IoU is exactly 0.5.
     tall = np.zeros((1, *SIZE), dtype=bool)
     tall[0, :, :10] = True
@@ -106,7 +106,7 @@ def test_classes_do_not_mix() -> None:
     assert match(one, [1], [0.9], truth_of(one, [0])) == [INCORRECT]
 
 
-def test_crowd_regions_take_any_number_but_objects_come_first() -> None:
+def test_crowd_regions_absorb_any_number_but_objects_come_first() -> None:
     truth = truth_of(squares((0, 0, 20), (0, 0, 6)), [0, 0], [True, False])
     predictions = squares((0, 0, 6), (8, 8, 5), (10, 10, 5))
     assert match(predictions, [0, 0, 0], [0.9, 0.8, 0.7], truth) == [CORRECT, IGNORED, IGNORED]
@@ -182,7 +182,7 @@ def test_many_images_at_once_equal_the_rule_one_by_one(seed: int, num_images: in
     assert found.tolist() == expected
 
 
-def test_segmentations_of_every_form_match() -> None:
+def test_objects_of_every_form() -> None:
     """The same 10x10 square as integer and float polygons, compressed and uncompressed RLE, one per image."""
     [square] = squares((0, 0, 10))
     runs = [run for _ in range(10) for run in (10, 10)]
@@ -239,7 +239,7 @@ def outcome_by_result(results: list[dict[str, Any]], annotated: AnnotatedSet) ->
     return dict(zip(places, outcomes.tolist(), strict=True))
 
 
-def test_outcomes_equal_cocoeval_on_a_real_detector(shared_data: Callable[[str], Path]) -> None:
+def test_equals_cocoeval_on_a_real_detector(shared_data: Callable[[str], Path]) -> None:
     folder = shared_data("external_detector")
     results = json.loads((folder / "results.json").read_text())
     ours = outcome_by_result(results, read_annotations(str(folder / "instances.json")))
@@ -263,9 +263,7 @@ def test_outcomes_equal_cocoeval_on_a_real_detector(shared_data: Callable[[str],
     assert set(ours.values()) == {0, 1, 2}
 
 
-def test_matching_a_set_equals_matching_its_images(
-    shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_equals_its_images(shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shared_data("external_detector")
     annotated = read_annotations(str(folder / "instances.json")).subset(range(40))
     results = json.loads((folder / "results.json").read_text())
@@ -285,7 +283,7 @@ def test_matching_a_set_equals_matching_its_images(
         np.testing.assert_array_equal(getattr(in_batches, field.name), values, err_msg=field.name)
 
 
-def test_outcomes_equal_lvis_eval_on_federated_truth(
+def test_equals_lvis_eval_on_federated_truth(
     shared_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shared_data("external_detector")
@@ -367,7 +365,7 @@ def test_fully_annotated_sets_have_weight_one(shared_data: Callable[[str], Path]
     assert verification_weights(annotated).tolist() == [1.0] * 80
 
 
-def test_only_mistakes_verified_by_negative_classes_are_weighted() -> None:
+def test_only_mistakes_that_negative_classes_verified_are_weighted() -> None:
     weights = detection_weights(
         np.array([INCORRECT, INCORRECT, CORRECT, IGNORED], dtype=np.int8),
         np.array([0, 1, 0, 0]),

@@ -34,7 +34,7 @@ def test_each_reason() -> None:
     assert found.dropped == {"score": 1, "mask_quality": 1, "area": 1, "max_per_image": 1}
 
 
-def test_a_value_at_its_threshold_passes() -> None:
+def test_a_value_at_its_threshold_is_kept() -> None:
     config = SelectionConfig(min_score=0.7, min_mask_quality=0.9, min_area=50)
     assert run(config, [0.7], quality=[0.9]).keep.tolist() == [True]
 
@@ -57,7 +57,7 @@ def test_no_prediction() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.floats(0, 1), st.integers(1, 10))
-def test_kept_and_dropped_add_up_to_all(seed: int, num: int, min_score: float, max_per_image: int) -> None:
+def test_kept_and_dropped_sum_to_all(seed: int, num: int, min_score: float, max_per_image: int) -> None:
     rng = np.random.default_rng(seed)
     config = SelectionConfig(min_score=min_score, min_mask_quality=0.3, min_area=20, max_per_image=max_per_image)
     scores = rng.random(num).tolist()

@@ -9,7 +9,7 @@ from raylabel.models.parts.mask_embedding import average_over_masks
 from raylabel.models.segmenter import Target
 
 
-def test_cells_count_by_their_covered_share() -> None:
+def test_cells_count_by_the_share_that_the_mask_covers() -> None:
     """The map has 1 x 2 cells over 4 x 8 pixels. The mask covers the left cell and half of the right one."""
     features = torch.tensor([[[[3.0, 0.0]], [[0.0, 6.0]]]])
     mask = torch.zeros(1, 4, 8, dtype=torch.bool)

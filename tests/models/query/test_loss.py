@@ -61,7 +61,7 @@ def test_certain_targets_give_the_loss_of_transformers(logits: tuple[torch.Tenso
     torch.testing.assert_close(ours["masks"], wanted)
 
 
-def test_soft_classes_count_by_their_shares(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_soft_class_is_matched_and_learnt_by_its_share(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     """All masks are equal, so the class cost alone decides the match. The loss is computed by hand."""
     masks = torch.zeros(1, 2, 8, 8)
     classes = torch.tensor([[[4.0, 0, 0, 0], [0, 4.0, 0, 0]]])
@@ -84,7 +84,7 @@ def test_soft_classes_count_by_their_shares(logits: tuple[torch.Tensor, torch.Te
     torch.testing.assert_close(got["classes"], CONFIG.class_weight * wanted)
 
 
-def test_doubtful_objects_give_no_gradient() -> None:
+def test_where_an_object_is_in_doubt_nothing_is_learnt() -> None:
     """Queries 0 and 1 lie on the doubtful object, 2 on the other, 3 on none. Only 2 and 3 get a class gradient."""
     first, second, _ = (square(box)[None, None] for box in BOXES)
     small = [F.interpolate(one, size=(8, 8), mode="area")[0, 0] * 20 - 10 for one in (first, first, second)]
@@ -98,7 +98,7 @@ def test_doubtful_objects_give_no_gradient() -> None:
     assert [bool(one.any()) for one in masks.grad[0]] == [False, False, True, False]
 
 
-def test_images_without_objects_teach_only_background(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_images_without_objects_teach_background_alone(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     empty = QueryTargets(
         masks=torch.zeros(0, SIDE, SIDE),
         class_probs=torch.zeros(0, NUM_CLASSES + 1),
@@ -112,7 +112,7 @@ def test_images_without_objects_teach_only_background(logits: tuple[torch.Tensor
     torch.testing.assert_close(losses["classes"], CONFIG.class_weight * wanted)
 
 
-def test_matches_equal_those_of_transformers(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_matches_are_those_of_transformers(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     loss, targets = SoftQueryLoss(CONFIG), [targets_of([0, 1, 2]), targets_of([1, 1])]
     theirs = Mask2FormerHungarianMatcher(
         cost_class=CONFIG.class_weight, cost_mask=CONFIG.mask_weight, cost_dice=CONFIG.dice_weight, num_points=256
@@ -124,7 +124,7 @@ def test_matches_equal_those_of_transformers(logits: tuple[torch.Tensor, torch.T
         assert [one.tolist() for one in ours] == [one.tolist() for one in other]
 
 
-def test_classes_outside_the_mask_get_no_gradient(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_class_that_nobody_looked_for_gets_no_gradient(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     """The class mask of one image does not affect the other."""
     masks, classes = logits[0], logits[1].requires_grad_()
     partly = replace(targets_of([0]), class_mask=torch.tensor([True, True, False, True]))
@@ -135,7 +135,7 @@ def test_classes_outside_the_mask_get_no_gradient(logits: tuple[torch.Tensor, to
     assert (classes.grad[1, :, 2] != 0).all()
 
 
-def test_mask_loss_is_linear_in_location_weights(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_mask_is_learnt_by_its_objects_weight(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     def loss(location_weights: list[float]) -> torch.Tensor:
         torch.manual_seed(2)
         one = replace(targets_of([0, 1]), location_weights=torch.tensor(location_weights))

@@ -34,7 +34,7 @@ def build(model: str, **options: Any) -> QuerySegmenter:
 
 
 @pytest.mark.parametrize(("size", "padded"), [((64, 96), (64, 96)), ((50, 70), (64, 96)), ((37, 41), (64, 96))])
-def test_upsampled_masks_equal_interpolation_of_the_whole_map(size: tuple[int, int], padded: tuple[int, int]) -> None:
+def test_masks_are_those_of_interpolating_the_whole_map(size: tuple[int, int], padded: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = F.avg_pool2d(torch.randn(1, 1, 18, 26, generator=generator), 3, stride=1)[0, 0] - 0.1
     whole = F.interpolate(logits[None, None], size=padded, mode="bilinear", align_corners=False)[0, 0]
@@ -46,7 +46,7 @@ def test_upsampled_masks_equal_interpolation_of_the_whole_map(size: tuple[int, i
     assert (wanted[outside] <= 0.5 + 1e-6).all()
 
 
-def test_only_the_part_around_a_mask_is_upsampled() -> None:
+def test_a_small_mask_makes_a_small_part_of_the_image() -> None:
     logits = np.full((32, 32), -5, np.float32)
     logits[10:12, 4] = 5
     probs, place = upsample_inside(logits, (32 / 1024, 32 / 1024), (1024, 1024))
@@ -71,7 +71,7 @@ def square_image(which: int) -> tuple[torch.Tensor, Target]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_images_are_overfitted(model: str) -> None:
+def test_two_images_are_learnt_by_heart(model: str) -> None:
     segmenter = build(model, train_num_points=256, **({"image_size": 64} if model == "eomt_tiny" else {}))
     images, targets = map(list, zip(*[square_image(which) for which in (0, 1)], strict=True))
     optimizer = torch.optim.AdamW(segmenter.parameters(), lr=1e-3)
@@ -87,7 +87,7 @@ def test_two_images_are_overfitted(model: str) -> None:
         assert 0.5 <= found.mask_quality[0] <= 1
 
 
-def test_unwanted_losses_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_not_learnt_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> Any:
         raise AssertionError("must not be run")
 
@@ -112,7 +112,7 @@ def test_a_saved_model_keeps_its_options(model: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(before.soft_vectors, after.soft_vectors)
 
 
-def test_another_backbone_of_transformers() -> None:
+def test_any_backbone_that_transformers_takes() -> None:
     backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
     segmenter = build("mask2former_tiny", backbone_config={**backbone, "layer_type": "basic"})
     image, target = square_image(0)
@@ -123,7 +123,7 @@ def test_another_backbone_of_transformers() -> None:
     assert layers["network.model.pixel_level_module.encoder.embedder.embedder.convolution.weight"] == 0
 
 
-def test_backbone_layers_are_counted_from_the_image() -> None:
+def test_layers_of_the_backbone_are_counted_from_the_image() -> None:
     layers = build("eomt_tiny").backbone_layers()
     assert {layers[f"network.layers.{number}.norm1.weight"] for number in range(6)} == set(range(1, 7))
     assert not any("query" in name or "mask_head" in name for name in layers)
@@ -140,12 +140,12 @@ def test_backbone_layers_are_counted_from_the_image() -> None:
         ({"num_labels": 7}, r"model_options.num_labels: .* no such option"),
     ],
 )
-def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build("mask2former_tiny", **options)
 
 
-def test_options_of_other_families_are_refused() -> None:
+def test_other_families_take_no_options() -> None:
     with pytest.raises(InputError, match=r"model_options.num_queries: tiny_maskrcnn takes none"):
         build_segmenter("tiny_maskrcnn", num_classes=2, options={"num_queries": 3})
     with pytest.raises(
@@ -154,7 +154,7 @@ def test_options_of_other_families_are_refused() -> None:
         build_segmenter("eomt_tiny", num_classes=2, min_size=64)
 
 
-def test_transformers_files_of_models_and_classifiers_fit(tmp_path: Path) -> None:
+def test_a_file_of_transformers_fits_whole_and_its_backbone_alone(tmp_path: Path) -> None:
     source = build("mask2former_tiny")
     theirs = source.network.state_dict()
     path = tmp_path / "model.safetensors"
@@ -176,7 +176,7 @@ def test_transformers_files_of_models_and_classifiers_fit(tmp_path: Path) -> Non
     assert attention in report.loaded
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"other.weight": torch.ones(3)}, path)
     with pytest.raises(InputError, match="no weight fits QuerySegmenter"):

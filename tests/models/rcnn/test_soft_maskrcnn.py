@@ -19,7 +19,7 @@ from raylabel.models.segmenter import Segmenter, Target
     side=st.sampled_from([14, 20, 28]),
     seed=st.integers(0, 99),
 )
-def test_pasted_masks_equal_torchvision(box: tuple[float, ...], side: int, seed: int) -> None:
+def test_pasting_gives_the_pixels_of_torchvision(box: tuple[float, ...], side: int, seed: int) -> None:
     height, width = 50, 60
     x0, x1 = sorted((min(max(box[0], 0), width), min(max(box[2], 0), width)))
     y0, y1 = sorted((min(max(box[1], 0), height), min(max(box[3], 0), height)))
@@ -58,7 +58,7 @@ def fit(segmenter: Segmenter, images: list[torch.Tensor], targets: list[Target],
     return history
 
 
-def test_two_images_are_overfitted() -> None:
+def test_two_images_are_learnt_by_heart() -> None:
     """After 60 steps both squares are found, with the right class and mask."""
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=2)
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_model_and_losses() -> None:
 
 
 @pytest.mark.parametrize("min_size", [None, 96])
-def test_predictions_have_the_original_image_size(min_size: int | None) -> None:
+def test_predictions_come_back_in_the_images_own_size(min_size: int | None) -> None:
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=2, min_size=min_size)
     images = [torch.rand(3, 40, 72), torch.rand(3, 65, 51)]
@@ -97,7 +97,7 @@ def test_predictions_have_the_original_image_size(min_size: int | None) -> None:
         assert (found.boxes_xyxy <= np.array([image.shape[2], image.shape[1]] * 2)).all()
 
 
-def test_predictions_do_not_depend_on_the_batch() -> None:
+def test_what_is_said_of_an_image_does_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=2)
     image, target = square_image(0)
@@ -127,6 +127,6 @@ def test_mixed_precision_gives_finite_losses_and_predictions() -> None:
     assert embeddings.dtype == torch.float32
 
 
-def test_the_tiny_model_has_under_a_million_parameters() -> None:
+def test_the_tiny_model_is_tiny() -> None:
     segmenter = build_segmenter("tiny_maskrcnn", num_classes=80)
     assert sum(one.numel() for _, one in segmenter.named_parameters()) < 1_000_000

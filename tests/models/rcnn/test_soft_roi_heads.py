@@ -59,7 +59,7 @@ def test_soft_cross_entropy_by_hand() -> None:
     assert soft_cross_entropy(logits[:0], targets[:0], torch.zeros(0), everything[:0]).item() == 0
 
 
-def test_masked_classes_leave_the_softmax_by_hand() -> None:
+def test_classes_that_take_no_part_are_left_out_by_hand() -> None:
     # Without the third class logits (0, ln 3) give 1/4 and 3/4. Targets (0.6, 0.2, 0.2) become (0.75, 0.25).
     logits = torch.tensor([[0.0, math.log(3), 7.0], [0.0, math.log(3), 0.0]], requires_grad=True)
     targets = torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 1.0]])
@@ -77,7 +77,7 @@ def test_masked_classes_leave_the_softmax_by_hand() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 999), scale=st.floats(0.1, 1000))
-def test_logits_of_masked_classes_get_no_gradient(seed: int, scale: float) -> None:
+def test_logits_of_classes_that_take_no_part_get_no_gradient(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.randn(6, 9, generator=generator) * scale).requires_grad_()
     targets = torch.rand(6, 9, generator=generator).softmax(dim=1)
@@ -91,7 +91,7 @@ def test_logits_of_masked_classes_get_no_gradient(seed: int, scale: float) -> No
     assert torch.isfinite(logits.grad).all()
 
 
-def test_the_class_layer_gets_no_gradient_for_masked_classes(segmenter: SoftMaskRCNN) -> None:
+def test_the_class_layer_learns_nothing_of_classes_that_an_image_was_not_searched_for(segmenter: SoftMaskRCNN) -> None:
     """Two images have different class masks. A class outside both masks has a gradient of exactly 0."""
     images = [torch.rand(3, *SIZE) for _ in range(2)]
     target = one_target([[1.0, 0, 0, 0]])
@@ -110,7 +110,7 @@ def test_the_class_layer_gets_no_gradient_for_masked_classes(segmenter: SoftMask
     assert (layer.weight.grad.abs().sum(dim=1) > 0).tolist() == [True, True, False, True]
 
 
-def test_hard_targets_give_torchvision_losses(segmenter: SoftMaskRCNN) -> None:
+def test_hard_targets_give_torchvisions_own_losses(segmenter: SoftMaskRCNN) -> None:
     """For one-hot targets the three losses equal torchvision's for the same regions."""
     heads = segmenter.roi_heads.train()
     target = one_target([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])
@@ -137,7 +137,7 @@ def test_hard_targets_give_torchvision_losses(segmenter: SoftMaskRCNN) -> None:
     torch.testing.assert_close(got["masks"], masks)
 
 
-def test_regions_get_the_soft_vector_of_their_object_or_background(segmenter: SoftMaskRCNN) -> None:
+def test_a_region_gets_the_soft_vector_of_its_object_and_background_its_own(segmenter: SoftMaskRCNN) -> None:
     target = one_target([[0.7, 0.2, 0.0, 0.1], [0.0, 0.0, 0.6, 0.4]], weights=[0.25, 0.5])
     probs, weights = segmenter.roi_heads._class_targets([target], [torch.tensor([1, 0, 0])], [torch.tensor([1, 1, 0])])
     expected = torch.stack([target["class_probs"][1], target["class_probs"][0], torch.tensor([0.0, 0, 0, 1])])
@@ -145,7 +145,7 @@ def test_regions_get_the_soft_vector_of_their_object_or_background(segmenter: So
     torch.testing.assert_close(weights, torch.tensor([0.5, 0.25, 1.0]))
 
 
-def test_heads_of_unwanted_terms_are_not_run(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_of_other_terms_are_not_run(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("must not be run")
 
@@ -164,7 +164,7 @@ def test_heads_of_unwanted_terms_are_not_run(segmenter: SoftMaskRCNN, monkeypatc
         segmenter.losses(images, [target], terms=frozenset({"masks"}))
 
 
-def test_suppression_ignores_classes(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suppression_looks_at_boxes_not_at_classes(segmenter: SoftMaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of three regions are nearly equal but differ in class. The better one and the lone one are kept."""
     heads: SoftRoIHeads = segmenter.roi_heads.eval()
     logits = torch.tensor([[0.0, 4, 0, 0], [5.0, 0, 0, 0], [0.0, 0, 3, 2]])
@@ -181,7 +181,7 @@ def test_suppression_ignores_classes(segmenter: SoftMaskRCNN, monkeypatch: pytes
     torch.testing.assert_close(certain.boxes_xyxy, boxes[[1]])
 
 
-def test_doubtful_objects_change_no_loss(segmenter: SoftMaskRCNN) -> None:
+def test_where_an_object_is_in_doubt_nothing_is_learnt(segmenter: SoftMaskRCNN) -> None:
     """The class of a doubtful object changes no loss, and its regions do not count as background."""
     heads = segmenter.roi_heads.train()
     proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [29, 30, 60, 58], [0, 40, 20, 60]])]
@@ -199,7 +199,7 @@ def test_doubtful_objects_change_no_loss(segmenter: SoftMaskRCNN) -> None:
     assert heads(features(), [proposals[0].clone()], [SIZE], [learnt], LOSS_TERMS)["boxes"] > first["boxes"]
 
 
-def test_box_and_mask_losses_are_linear_in_location_weights(segmenter: SoftMaskRCNN) -> None:
+def test_box_and_mask_losses_are_weighed_by_object(segmenter: SoftMaskRCNN) -> None:
     """Each object adds its part times its weight, and the class loss does not change."""
     heads = segmenter.roi_heads.train()
     proposals = [torch.tensor([[5.0, 5, 27, 28], [31, 31, 58, 60], [0, 40, 20, 60]])]
@@ -218,7 +218,7 @@ def test_box_and_mask_losses_are_linear_in_location_weights(segmenter: SoftMaskR
     torch.testing.assert_close(weighed["classes"], both["classes"])
 
 
-def test_anchors_over_a_doubtful_object_are_ignored(segmenter: SoftMaskRCNN) -> None:
+def test_anchors_over_a_doubtful_object_are_left_out(segmenter: SoftMaskRCNN) -> None:
     anchors = [torch.tensor([[4.0, 4, 28, 28], [30, 30, 60, 60], [36, 36, 66, 66], [0, 44, 10, 54]])]
     target = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], weights=[1.0, 0.0])
     [labels], _ = segmenter.rpn.assign_targets_to_anchors(anchors, [target])

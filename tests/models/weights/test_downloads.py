@@ -31,14 +31,14 @@ def without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_network")
-def test_a_failed_download_names_the_remedy() -> None:
+def test_without_a_network_the_remedy_is_said() -> None:
     with pytest.raises(
         InputError, match=r"can't be downloaded \(.*no route.*\)\. Download https://.*\.pth on .*, and set weights"
     ):
         build_segmenter("tiny_maskrcnn", num_classes=2, weights=NAMED)
 
 
-def test_a_failed_hub_download_has_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_hub_is_refused_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the extra transformers")
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
@@ -54,7 +54,7 @@ def test_unknown_names_are_refused() -> None:
         download_weights("torchvision", "Nothing.COCO")
 
 
-def test_torchvision_weights_fit_except_class_and_box_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_weights_fit_but_for_the_class_and_box_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A local state dict stands for torchvision's download."""
     torch.manual_seed(0)
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
@@ -69,7 +69,7 @@ def test_torchvision_weights_fit_except_class_and_box_layers(monkeypatch: pytest
     torch.testing.assert_close(model.state_dict()[name], theirs[name])
 
 
-def test_identity_is_the_name_or_the_content_of_the_file(tmp_path: Path) -> None:
+def test_names_stand_for_themselves_and_files_for_their_content(tmp_path: Path) -> None:
     assert weights_identity(NAMED) == NAMED
     path = tmp_path / "weights.pth"
     path.write_bytes(b"1")
