@@ -29,12 +29,14 @@ from raylabel.calibration import (
     Detections,
     FitContext,
     ReliabilityBins,
-    bootstrap_interval,
-    ccece,
-    ece,
     fit_corrector,
     image_folds,
     out_of_fold_scores,
+)
+from raylabel.calibration.metrics import (
+    bootstrap_interval,
+    ccece,
+    ece,
     pointwise_nll,
     pooled_average_precision,
     yield_at_precision,

@@ -33,7 +33,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from side_by_side import in_turns, isolated, print_table
 
-from raylabel.calibration import ImagePredictions, ReliabilityBins, bin_of, fit_corrector, match_set
+from raylabel.calibration import ImagePredictions, ReliabilityBins, fit_corrector, match_set
+from raylabel.calibration.bins import bin_of
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.masks.rle import Rle
 from raylabel.predictions.matching import Outcome

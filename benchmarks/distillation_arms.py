@@ -9,20 +9,10 @@ import torch
 from distillation_world import Split, World
 from numpy.typing import NDArray
 
-from raylabel.calibration import (
-    Detections,
-    FitContext,
-    ImagePredictions,
-    ReliabilityBins,
-    ccece,
-    ece,
-    fit_corrector,
-    match_set,
-    nll,
-    pooled_average_precision,
-)
+from raylabel.calibration import Detections, FitContext, ImagePredictions, ReliabilityBins, fit_corrector, match_set
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.calibration.correctors.soft import correct_soft_vectors
+from raylabel.calibration.metrics import ccece, ece, nll, pooled_average_precision
 from raylabel.config import CorrectorKind, MaskQuality, OptimizerConfig, PoolLosses, SmoothingKind, TrainingConfig
 from raylabel.dataset.sampling import RepeatFactorSampler, repeat_factors
 from raylabel.evaluation.average_precision import evaluate_results, results_of_image

@@ -21,8 +21,8 @@ from raylabel.calibration import (
     estimate_pool_accuracy,
     fit_corrector,
     measure_drift,
-    nll,
 )
+from raylabel.calibration.metrics import nll
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
 

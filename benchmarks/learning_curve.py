@@ -24,15 +24,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.calibration import (
-    CORRECTOR_KINDS,
-    Detections,
-    FitContext,
-    bootstrap_interval,
-    fit_corrector,
-    image_folds,
-    pointwise_nll,
-)
+from raylabel.calibration import CORRECTOR_KINDS, Detections, FitContext, fit_corrector, image_folds
+from raylabel.calibration.metrics import bootstrap_interval, pointwise_nll
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
 

@@ -11,9 +11,9 @@ from raylabel.calibration import (
     corrector_from_json,
     federated_accuracy,
     fit_corrector,
-    group_masks,
     read_detections,
 )
+from raylabel.calibration.metrics import group_masks
 from raylabel.calibration.results_file import read_entries, unmatched_detections
 from raylabel.calibration.tables import calibration_tables
 from raylabel.config import CORRECTOR_KINDS

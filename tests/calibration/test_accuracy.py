@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from raylabel.calibration import Detections, exact_interval, scored_accuracy
+from raylabel.calibration import Detections, scored_accuracy
+from raylabel.calibration.accuracy import exact_interval
 from raylabel.predictions.matching import Outcome
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.calibration import Detections, ReliabilityBins, bin_edges, bin_of
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.bins import bin_edges, bin_of
 from raylabel.predictions.matching import Outcome
 
 COUNTS = ("num", "sum_confidence", "num_correct", "num_ignored")

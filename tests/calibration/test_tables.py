@@ -5,14 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from raylabel.calibration import (
-    CalibrationTables,
-    Detections,
-    FitContext,
-    ReliabilityBins,
-    calibration_tables,
-    fit_corrector,
-)
+from raylabel.calibration import Detections, FitContext, ReliabilityBins, calibration_tables, fit_corrector
+from raylabel.calibration.tables import CalibrationTables
 from raylabel.schema import BINS, CLASSES, DETECTIONS
 
 CONTEXT = FitContext(num_bins=10, frequency_groups=np.array(["r", "c", "f"]))

@@ -19,7 +19,8 @@ import ray
 from prepared import prepared_run
 from stored_labels import label_table
 
-from raylabel.calibration import Detections, ReliabilityBins, ccece
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.metrics import ccece
 from raylabel.cluster import live_calibration
 from raylabel.cluster.live_calibration import NAMESPACE, CalibrationActor, LiveCalibration, actor_name
 from raylabel.cluster.map_shards import map_shards

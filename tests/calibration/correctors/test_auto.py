@@ -3,9 +3,10 @@
 import numpy as np
 from simulated_detections import calibrated, context, overconfident, simulated
 
-from raylabel.calibration import fit_corrector, nll
+from raylabel.calibration import fit_corrector
 from raylabel.calibration.correctors.auto import AutoCorrector
 from raylabel.calibration.correctors.kinds import corrector_class
+from raylabel.calibration.metrics import nll
 from raylabel.config import CORRECTOR_KINDS
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from raylabel.calibration import Detections, FitContext, corrector_from_json, fit_corrector, nll
+from raylabel.calibration import Detections, FitContext, corrector_from_json, fit_corrector
 from raylabel.calibration.correctors.class_shift import fit_class_shift
 from raylabel.calibration.correctors.contextual import ContextualCorrector
+from raylabel.calibration.metrics import nll
 from raylabel.predictions.context import CONTEXT_FEATURES
 
 NUM_CLASSES = 6

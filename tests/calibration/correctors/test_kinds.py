@@ -18,13 +18,12 @@ from raylabel.calibration import (
     Detections,
     FitContext,
     corrector_from_json,
-    ece,
     fit_corrector,
     image_folds,
-    nll,
     out_of_fold_scores,
 )
 from raylabel.calibration.bins import ReliabilityBins
+from raylabel.calibration.metrics import ece, nll
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.calibration import correct_soft_vectors
+from raylabel.calibration.correctors.soft import correct_soft_vectors
 
 
 def test_the_rest_keeps_its_proportions() -> None:

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import beta, foldnorm
 from sklearn.metrics import brier_score_loss, log_loss
 
-from raylabel.calibration import (
-    Detections,
-    ReliabilityBins,
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.metrics import (
     ace,
     brier,
     ccece,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raylabel.calibration import bootstrap_interval, brier, pooled_average_precision
+from raylabel.calibration.metrics import bootstrap_interval, brier, pooled_average_precision
 
 
 def test_mean_has_the_known_standard_error() -> None:

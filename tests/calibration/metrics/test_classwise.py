@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.calibration import Detections, ReliabilityBins, ccece, classwise_ece
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.metrics import ccece, classwise_ece
 
 
 def vectors(seed: int, num: int, num_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.calibration import (
-    Detections,
+from raylabel.calibration import Detections
+from raylabel.calibration.metrics import (
     adaptive_ccece,
     adaptive_ece,
     ccece,

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylabel.calibration import (
-    Detections,
-    ReliabilityBins,
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.metrics import (
     adaptive_ece,
     brier,
     ccece,

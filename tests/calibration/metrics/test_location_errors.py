@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylabel.calibration import Detections, ReliabilityBins, box_features, d_ece, ece
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.calibration.metrics import box_features, d_ece, ece
 
 
 def sample(seed: int, num: int, num_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

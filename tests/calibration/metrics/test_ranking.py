@@ -13,13 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from raylabel.calibration import (
-    ImagePredictions,
-    match_set,
-    pooled_average_precision,
-    precision_recall,
-    yield_at_precision,
-)
+from raylabel.calibration import ImagePredictions, match_set
+from raylabel.calibration.metrics import pooled_average_precision, precision_recall, yield_at_precision
 from raylabel.dataset.annotations import read_annotations
 
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30)
