@@ -1,4 +1,4 @@
-"""The corrector `auto`: whichever family helps out of fold, or none."""
+"""The corrector `auto`: the family that helps most out of fold, or `none`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,20 +17,20 @@ from raylabel.calibration.metrics.binned import pointwise_nll
 from raylabel.config import CORRECTOR_KINDS
 
 MIN_STANDARD_ERRORS = 2.0
-"""By how many standard errors a family must beat `none` that does not hold itself back."""
+"""Standard errors by which a family must beat `none`, unless the family holds back."""
 
 MIN_DETECTIONS = 300
-"""How many detections it takes for such a family to be chosen: of 60, isotonic regression won by up to 4.9 standard
-errors on a real detector, and harmed."""
+"""Detections needed before a family that does not hold back can be chosen. With 60 detections of a real detector,
+isotonic regression won by up to 4.9 standard errors, and did harm."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a family did out of fold.
+    """The result of a family out of fold.
 
     Attributes:
         nll: weighted mean NLL.
-        gain: NLL of `none` less this one; > 0 is better.
+        gain: NLL of `none` minus `nll`; > 0 is better than `none`.
         gain_error: standard error of `gain` over images.
     """
 
@@ -43,18 +43,18 @@ class Trial:
 class AutoCorrector:
     """The family with the lowest cross-validated NLL among those that beat `none`.
 
-    Families that hold back must beat it at all, others by more than `MIN_STANDARD_ERRORS` and on `MIN_DETECTIONS`: two
-    standard errors of a few hundred detections would keep raw scores that both families which hold back make better
-    (docs/decisions.md).
+    A family that holds back must beat `none` by any amount. Another family must beat it by more than
+    `MIN_STANDARD_ERRORS`, on at least `MIN_DETECTIONS`. Two standard errors on a few hundred detections would reject
+    both families that hold back, although both improve the scores (docs/decisions.md).
 
-    Families that are not eligible are tried for the table only: they take few samples at face value, or look at no
-    outcome. Where a class has few detections, its held-out ones are corrected by the fallback for unseen classes, so
-    the trial flatters what the fitted corrector will do: at one detection a class `ccece` won on a real detector, and
-    took its NLL from .349 to .456.
+    Families that are not eligible are tried for the table only. They take few samples at face value, or use no
+    outcome. The trial flatters them: the held-out detections of a small class get the correction for unseen classes,
+    but the fitted corrector will not use it. With one detection per class on a real detector `ccece` won its trial, and
+    raised NLL from 0.349 to 0.456.
 
     Attributes:
-        chosen: that family, fitted to all detections; `none` where no family qualifies.
-        trials: by kind; empty where there was nothing to try on.
+        chosen: the winner, fitted to all detections; `none` if no family qualifies.
+        trials: results by kind; empty without a scored detection.
     """
 
     chosen: Corrector
@@ -66,7 +66,7 @@ class AutoCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "AutoCorrector":
-        """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the chosen one to all detections."""
+        """Try every family with folds by image (`folds.NUM_FOLDS`), then fit the winner to all detections."""
         context = replace(context, pool_histogram=None)
         scored = some_images(detections.scored(), MAX_TRIAL_DETECTIONS, seed=context.seed)
         if not len(scored):
@@ -83,7 +83,7 @@ class AutoCorrector:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Those of the chosen corrector."""
+        """Context features of the chosen corrector."""
         return self.chosen.features
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
@@ -98,13 +98,13 @@ class AutoCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "AutoCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         trials = {kind: Trial(**trial) for kind, trial in content["cross_validation"].items()}
         return cls(corrector_from_json(content["chosen"]), trials)
 
 
 def chosen_kind(corrector: Corrector) -> str:
-    """Kind of the corrector that gives the scores: the one that `auto` chose, or else the corrector's own."""
+    """Return the kind that `auto` chose. For every other corrector, return its own kind."""
     return corrector.chosen.kind if isinstance(corrector, AutoCorrector) else corrector.kind
 
 
@@ -117,7 +117,10 @@ def _is_better(kind: str, trial: Trial, num_detections: int) -> bool:
 
 
 def _compare(scored: Detections, losses: NDArray[np.float64], raw_losses: NDArray[np.float64]) -> Trial:
-    """Gain as a ratio of sums over images, with the linearised standard error of a ratio; infinite for one image."""
+    """Compare losses. The gain is a ratio of sums over images, and its standard error is linearised.
+
+    With one image the standard error is the largest float.
+    """
     _, images = np.unique(scored.image_indices, return_inverse=True)
     weights = np.bincount(images, scored.weights)
     gains = np.bincount(images, scored.weights * (raw_losses - losses))

@@ -1,4 +1,4 @@
-"""What a corrector is, and what its fit may know."""
+"""The interface of a corrector, and the data that its fit may use."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -11,21 +11,27 @@ from raylabel.calibration.detections import Detections
 from raylabel.dataset.annotations import AnnotatedSet
 
 SCORE_FLOOR = 1e-6
-"""Scores are kept this far from 0 and 1 where a logit is taken."""
+"""Scores are clipped to this distance from 0 and 1 before a logit is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a fit may use besides the detections.
+    """The data that a fit may use besides the detections.
 
     Attributes:
         num_bins: confidence bins over (0, 1].
         frequency_groups: (num_classes,) "r", "c" or "f".
-        similarity: (num_classes, num_classes) in [-1, 1] (`smoothing.class_similarity`), or None where unknown.
-        seed: of the folds of cross-validation.
-        num_train_images: (num_classes,) training images with the class, or None where unknown; for `norcal`.
-        pool_histogram: the confidence histogram of the detections that will be corrected, such as a pool's, of which
-            only `num` and `sum_confidence` count, or None; for `marginal`.
+        similarity: (num_classes, num_classes) in [-1, 1] (`smoothing.class_similarity`), or None if unknown.
+        seed: seed of the folds of cross-validation.
+        num_train_images: (num_classes,) training images with the class, or None if unknown. `norcal` uses it.
+        pool_histogram: confidence histogram of the detections to correct, such as a pool's, or None. Only its `num` and
+            `sum_confidence` count. `marginal` uses it.
+
+    Examples:
+        >>> import numpy as np
+        >>> context = FitContext(frequency_groups=np.array(["r", "f"]), num_bins=10)
+        >>> context.num_bins, context.seed
+        (10, 0)
     """
 
     num_bins: int = 15
@@ -37,10 +43,10 @@ class FitContext:
 
     @staticmethod
     def of(annotated: AnnotatedSet, *, num_bins: int = 15, seed: int = 0) -> "FitContext":
-        """For detections of an annotated set that the detector was not trained on.
+        """Build the context for detections of an annotated set that the detector was not trained on.
 
-        Frequency groups are of its training set, so those that the categories declare (LVIS) count; where one of them
-        declares none, the set's own image counts stand in for them.
+        Frequency groups belong to the training set. If every category declares its group (LVIS), the declared groups
+        are used. Otherwise the groups follow from the image counts of `annotated`.
         """
         declared = [category.frequency for category in annotated.categories]
         return FitContext(
@@ -52,7 +58,14 @@ class FitContext:
 
 
 class Corrector(Protocol):
-    """Maps detections to calibrated scores of their predicted classes."""
+    """A fitted map from detections to calibrated scores of their predicted classes.
+
+    Examples:
+        >>> from raylabel.calibration import corrector_from_json
+        >>> corrector: Corrector = corrector_from_json({"kind": "temperature", "temperature": 2.0})
+        >>> corrector(Detections.of_scores([0, 0], [0.5, 0.9], num_classes=1)).round(3).tolist()
+        [0.5, 0.75]
+    """
 
     kind: ClassVar[str]
     """Name of the class in `config.CORRECTOR_KINDS`."""
@@ -69,34 +82,37 @@ class Corrector(Protocol):
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> Self:
-        """Fit to the scored detections; without any, to scores as they are."""
+        """Fit to the scored detections. Without any, the corrector leaves the raw scores unchanged."""
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
-        """Calibrated scores, (N,) in [0, 1], never NaN; continuous in the raw score, and never falling with it."""
+        """Return the calibrated scores, (N,) in [0, 1].
+
+        They are never NaN. They are continuous in the raw score and never fall when it rises.
+        """
 
     def to_json(self) -> dict[str, Any]:
-        """Kind and parameters as plain numbers, lists and strings; `from_json` reads it back."""
+        """Return kind and parameters as plain numbers, lists and strings. `from_json` reads them back."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """Read what `to_json` gave.
+        """Rebuild the corrector from the output of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: a parameter is missing or not of its form.
+            KeyError, TypeError, ValueError: a parameter is missing or malformed.
         """
 
 
 def logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log odds of scores, which are kept `SCORE_FLOOR` from 0 and 1."""
+    """Return the log odds of scores, clipped to `SCORE_FLOOR` from 0 and 1."""
     clipped = np.clip(scores, SCORE_FLOOR, 1 - SCORE_FLOOR)
     return np.log(clipped) - np.log1p(-clipped)
 
 
 def require_classes(detections: Detections, num_classes: int) -> None:
-    """Check that detections are of as many classes as the corrector was fitted on.
+    """Check that the detections have the number of classes that the corrector was fitted on.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the numbers differ.
     """
     if detections.num_classes != num_classes:
         raise ValueError(

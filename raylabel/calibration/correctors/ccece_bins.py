@@ -12,17 +12,18 @@ from raylabel.calibration.correctors.curves import Curves, curves_through, risin
 from raylabel.calibration.detections import Detections
 
 _EMPTY_WEIGHT = 1e-3
-"""Weight of a cell without a detection where curves are made rising: it yields to its neighbours."""
+"""Weight of an empty cell when curves are made monotone. It is small, so that the cell yields to its neighbours."""
 
 
 @dataclass(frozen=True)
 class CellBiasCorrector:
-    """Subtracts mean confidence - accuracy of the class and bin, linear between the bins, made rising.
+    """Subtracts mean confidence - accuracy of each class and bin, linear between the bins, made monotone.
 
-    Takes the few samples of a cell at face value, which does harm: it stands for per-class histogram binning.
+    It takes the few samples of a cell at face value, and this does harm. It stands for per-class histogram binning in
+    comparisons.
 
     Attributes:
-        curves: one row a class; the knots are the bins' mean scores over all classes.
+        curves: one row per class. The knots are the mean scores of the bins over all classes.
 
     Source: Porcher et al. 2024 (arXiv 2403.11675), per bin; histogram binning: Zadrozny and Elkan 2001.
     """
@@ -36,10 +37,10 @@ class CellBiasCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "CellBiasCorrector":
-        """Biases of the scored detections, by weight.
+        """Measure the weighted biases of the scored detections.
 
-        An empty cell has the bias of its class over all bins; the cells of a class without a detection have those of
-        all classes together; where these are empty too, the bias of all detections, and 0 where there is none.
+        An empty cell gets the bias of its class over all bins. A class without a detection gets the bias of all classes
+        in the same bin. If that bin is empty for all classes, it gets the bias of all detections, or 0 without any.
         """
         bins = ReliabilityBins.from_detections(detections, context.num_bins)
         everything = bins.pooled()
@@ -63,11 +64,11 @@ class CellBiasCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "CellBiasCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls(Curves(np.asarray(content["knots"], np.float64), np.asarray(content["values"], np.float64)))
 
 
 def _bias(num: Any, gap: Any, fallback: Any) -> NDArray[np.float64]:
-    """gap / num, and the fallback where nothing was counted."""
+    """Return gap / num, and the fallback where `num` is 0."""
     num, gap, fallback = np.broadcast_arrays(num, gap, fallback)
     return np.divide(gap, num, out=np.array(fallback, dtype=np.float64), where=num > 0)

@@ -1,4 +1,4 @@
-"""The corrector `ccece`: subtract each class's signed bias."""
+"""The corrector `ccece`: subtract the signed bias of each class."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,12 +13,13 @@ from raylabel.calibration.detections import Detections
 
 @dataclass(frozen=True)
 class ClassBiasCorrector:
-    """Subtracts the class's mean confidence - accuracy, clipped to [0, 1]; a thousandth of the score is mixed in.
+    """Subtracts mean confidence - accuracy of the class, and clips to [0, 1].
 
-    Takes few samples at face value: it stands for the paper's idea, not for the best one.
+    A thousandth of the raw score is mixed in, so that clipped scores are not tied. The corrector takes few samples at
+    face value. It stands for the idea of the paper, and is not the best corrector.
 
     Attributes:
-        bias: (num_classes,) signed bias; a class unseen in calibration has that of all detections.
+        bias: (num_classes,) signed bias. A class unseen in calibration has the bias of all detections.
 
     Source: Porcher et al. 2024 (arXiv 2403.11675).
     """
@@ -32,7 +33,7 @@ class ClassBiasCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "ClassBiasCorrector":
-        """Bias from the scored detections; 0 where there is none."""
+        """Measure the bias on the scored detections. It is 0 without any."""
         scored = detections.scored()
         gaps = scored.weights * (scored.raw_scores - scored.is_correct)
         num = np.bincount(scored.class_indices, scored.weights, scored.num_classes)
@@ -50,5 +51,5 @@ class ClassBiasCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "ClassBiasCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls(np.asarray(content["bias"], dtype=np.float64))

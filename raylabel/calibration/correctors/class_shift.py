@@ -1,4 +1,4 @@
-"""Shifts of classes in log odds, each shrunk to its frequency group's by how much the data say."""
+"""Shift of each class in log odds, shrunk to the shift of its frequency group. Fewer detections are shrunk more."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 _GROUP_DEVIATION = 0.3
-"""Standard deviation of the groups' shifts before any data: three groups are too few to fit it."""
+"""Prior standard deviation of the group shifts. It is fixed, because three groups are too few to fit it."""
 
 _MAX_DEVIATION = 2.0
 _NUM_SWEEPS = 30
@@ -21,10 +21,10 @@ class ClassShift:
         shift_class ~ N(shift_group, deviation^2),   shift_group ~ N(0, 0.3^2)
 
     Attributes:
-        of_class: (num_classes,) most likely shift; that of its group for a class without a detection.
-        error: (num_classes,) posterior standard deviation of the class's shift about its group's.
+        of_class: (num_classes,) most likely shift. A class without a detection has the shift of its group.
+        error: (num_classes,) posterior standard deviation of class shift - group shift.
         deviation: fitted standard deviation between the classes of a group.
-        num_effective: (num_classes,) number of detections behind each class.
+        num_effective: (num_classes,) effective number of detections per class.
     """
 
     of_class: NDArray[np.float64]
@@ -34,12 +34,12 @@ class ClassShift:
 
     @staticmethod
     def none(frequency_groups: NDArray[np.str_]) -> "ClassShift":
-        """No shift of any class, from no detection."""
+        """Return shifts of 0 for every class, fitted on no detection."""
         num_classes = len(frequency_groups)
         return ClassShift(np.zeros(num_classes), np.zeros(num_classes), 0.0, np.zeros(num_classes))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain numbers and lists."""
+        """Return the fields as plain numbers and lists."""
         return {
             "of_class": self.of_class.tolist(),
             "error": self.error.tolist(),
@@ -49,7 +49,7 @@ class ClassShift:
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> "ClassShift":
-        """Read what `to_json` gave."""
+        """Rebuild the shifts from the output of `to_json`."""
         of_class, error, num = (
             np.asarray(content[name], np.float64) for name in ("of_class", "error", "num_effective")
         )
@@ -64,13 +64,13 @@ def fit_class_shift(
     *,
     frequency_groups: NDArray[np.str_],
 ) -> ClassShift:
-    """Posterior mode of the shifts, with the deviation between classes by expectation-maximisation (Laplace).
+    """Find the posterior mode of the shifts. The deviation comes from expectation-maximisation (Laplace).
 
     Args:
-        log_odds: (N,) before the shift.
-        class_indices: (N,).
+        log_odds: (N,) log odds before the shift.
+        class_indices: (N,) predicted classes.
         is_correct: (N,) outcomes.
-        weights: (N,) > 0, summing to the effective number of detections.
+        weights: (N,) > 0; their sum is the effective number of detections.
         frequency_groups: (num_classes,) "r", "c" or "f".
     """
     num_classes = len(frequency_groups)
@@ -99,7 +99,7 @@ def _slopes(
     weights: NDArray[np.float64],
     shift: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First and negative second derivative of the log likelihood by each class's shift."""
+    """Return the first and the negative second derivative of the log likelihood with respect to each class's shift."""
     probability = expit(log_odds + shift[class_indices])
     gradient = np.bincount(class_indices, weights * (is_correct - probability), len(shift))
     curvature = np.bincount(class_indices, weights * probability * (1 - probability), len(shift))

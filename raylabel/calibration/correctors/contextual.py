@@ -1,4 +1,4 @@
-"""The corrector `contextual`: boosted trees on the score and the context, and a shrunk shift of each class."""
+"""The corrector `contextual`: boosted trees on score and context, plus a shrunk shift of each class."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,10 +17,10 @@ from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.threads import map_on_threads
 
 _PRIOR_MASS = 1000.0
-"""How many detections it takes until the trees have half of the say over the score's own slope."""
+"""Number of detections at which the trees replace half of the slope of the raw score."""
 
 _SHARE_COST = 2.0
-"""Log likelihood that the whole model must gain out of fold to be worth it."""
+"""Log likelihood that the full model must gain out of fold before it is used."""
 
 _NUM_KNOTS = 32
 _NUM_TREES = 30
@@ -36,34 +36,37 @@ _TREES = {
 }
 _CHUNK = 20_000
 _ROWS_FOR_THREADS = 50_000
-"""Below it one thread is as fast as all, and doesn't wait for cores that others use."""
+"""Below this number of rows one thread is as fast as all, and does not wait for busy cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContextualCorrector:
-    """Log odds from the score and what else the image says, plus a shift of the class.
+    """Log odds from the score and the context of the image, plus a shift of the class.
 
         log odds = (1 - share) * logit(score) + share * model + shift_class
         model    = (1 - w) * logit(mean accuracy) + w * logit(score) + trees(logit(score), context)
 
-    Whether a detection is right depends on more than its class and score: a second mask on the same object is wrong
-    whatever its score. The trees (LightGBM) never fall with the score. They are evaluated at fixed knots of the score
-    and interpolated between, so that the whole is continuous.
+    Correctness depends on more than class and score: a second mask on the same object is wrong at any score. The trees
+    (LightGBM) never fall when the score rises. They are evaluated at fixed knots of the score and interpolated between
+    the knots, so that the corrector is continuous.
 
-    Below the lowest score of the fit the model knows nothing, so from there down the log odds fall with logit(score)
-    itself: what a lower threshold lets through is not taken for what was seen.
+    Below the lowest score of the fit the model knows nothing. There the log odds fall with logit(score) alone, so that
+    detections under a lower threshold are not treated like those of the fit.
 
-    Few detections change little: w = 1000 / (1000 + n) keeps the score's own slope, the share of the model is the
-    likeliest one out of fold (by image), which is 0 where the trees don't help on other images, and the shifts are
-    shrunk to their frequency group's, those to 0 (`class_shift`). A class without a detection has its group's shift.
+    Few detections change little:
+
+    - w = 1000 / (1000 + n) keeps the slope of the raw score.
+    - The share is the likeliest one out of fold, by image. It is 0 if the trees do not help on other images.
+    - Class shifts are shrunk to the shift of their frequency group, and group shifts to 0 (`class_shift`). A class
+      without a detection has the shift of its group.
 
     Attributes:
-        share: of the model, in [0, 1].
-        prior: (2,) intercept and slope of the model on the score's logit, without the trees.
-        model_features: names of the context features that were known where it was fitted; the trees' columns.
-        trees: LightGBM's text form; "" without any detection.
+        share: weight of the model, in [0, 1].
+        prior: (2,) intercept and slope of the model on the logit of the score, without the trees.
+        model_features: names of the context features that were known in the fit. They are the columns of the trees.
+        trees: the trees in LightGBM's text form; "" without any detection.
         knots: (K,) rising logits, K >= 2, at which the trees are evaluated.
-        shift: of each class.
+        shift: shift of each class.
 
     Source: ours; trees: Ke et al. 2017 (LightGBM); shrinkage: Efron and Morris 1975; share: Wolpert 1992 (stacking).
     """
@@ -81,9 +84,9 @@ class ContextualCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "ContextualCorrector":
-        """Fit to the scored detections; weights are scaled to the effective number of detections (Kish).
+        """Fit to the scored detections. Weights are scaled to the effective number of detections (Kish).
 
-        Detections without context give trees on the score alone.
+        If the detections have no context, the trees use the score alone.
         """
         scored = detections.scored()
         model = cls._fit_model(scored, context)
@@ -103,7 +106,7 @@ class ContextualCorrector:
 
     @classmethod
     def _fit_model(cls, scored: Detections, context: FitContext) -> "ContextualCorrector":
-        """The model alone, with a share of 1 and no shift."""
+        """Fit the model alone, with a share of 1 and no shift."""
         features, matrix = _known_features(scored)
         nothing = ClassShift.none(context.frequency_groups)
         if not len(scored):
@@ -136,20 +139,20 @@ class ContextualCorrector:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the context features that detections must have: none where the model has no share."""
+        """Names of the context features that detections must have. None if the share of the model is 0."""
         return self.model_features if self.share > 0 else ()
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
-        """Calibrated scores, (N,).
+        """Return the calibrated scores, (N,).
 
         Raises:
-            ValueError: the detections lack a context feature that the corrector was fitted with.
+            ValueError: the detections lack a context feature of the fit.
         """
         require_classes(detections, len(self.shift.of_class))
         return expit(self.log_odds(detections))
 
     def log_odds(self, detections: Detections) -> NDArray[np.float64]:
-        """(N,) before the logistic function; parts of the detections go to a thread each."""
+        """Return the log odds, (N,). Chunks of the detections run on separate threads."""
         parts = [detections.subset(slice(start, start + _CHUNK)) for start in range(0, len(detections), _CHUNK)]
         return np.concatenate([np.zeros(0), *map_on_threads(self._log_odds_of_part, parts)])
 
@@ -166,17 +169,17 @@ class ContextualCorrector:
         if not self.features:
             return np.zeros((len(detections), 0), dtype=np.float32)
         if detections.context is None:
-            raise ValueError("the corrector looks at the detections' context, which they lack")
+            raise ValueError("the corrector needs the detections' context, which they lack")
         matrix = detections.context.take([CONTEXT_FEATURES.index(name) for name in self.features], axis=1)
         if np.isnan(matrix).any():
             missing = [name for name, column in zip(self.features, matrix.T, strict=True) if np.isnan(column).any()]
-            raise ValueError(f"the corrector looks at {', '.join(missing)}, which these detections lack")
+            raise ValueError(f"the corrector needs {', '.join(missing)}, which these detections lack")
         return matrix
 
     def _interpolated_trees(
         self, score_logits: NDArray[np.float64], matrix: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """The trees' log odds, linear in the score's logit between the knots and constant beyond them."""
+        """Return the log odds of the trees, linear in the logit between the knots and constant beyond them."""
         place = np.clip(np.searchsorted(self.knots, score_logits, side="right") - 1, 0, len(self.knots) - 2)
         low_knot, high_knot = self.knots[place], self.knots[place + 1]
         along = np.clip((score_logits - low_knot) / (high_knot - low_knot), 0.0, 1.0)
@@ -192,7 +195,7 @@ class ContextualCorrector:
 
     @cached_property
     def _booster(self) -> Any:
-        from lightgbm import Booster  # its import takes a second, which only this corrector needs
+        from lightgbm import Booster  # here, because the import takes a second and only this corrector needs it
         from lightgbm.basic import LightGBMError
 
         try:
@@ -213,14 +216,14 @@ class ContextualCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "ContextualCorrector":
-        """Read what `to_json` gave.
+        """Rebuild the corrector from the output of `to_json`.
 
         Raises:
-            ValueError: a feature is not known here, as of a file from another version.
+            ValueError: this version does not know a feature of the file.
         """
         unknown = [name for name in content["features"] if name not in CONTEXT_FEATURES]
         if unknown:
-            raise ValueError(f"unknown context feature {unknown[0]!r}; known are {', '.join(CONTEXT_FEATURES)}")
+            raise ValueError(f"unknown context feature {unknown[0]!r}; known features: {', '.join(CONTEXT_FEATURES)}")
         return cls(
             share=float(content["share"]),
             prior=np.asarray(content["prior"], dtype=np.float64),
@@ -232,12 +235,12 @@ class ContextualCorrector:
 
 
 def _effective_weights(scored: Detections) -> NDArray[np.float64]:
-    """Weights that sum to the effective number of detections."""
+    """Scale the weights so that their sum is the effective number of detections."""
     return scored.weights * (scored.weights.sum() / (scored.weights**2).sum())
 
 
 def _likeliest_share(scored: Detections, held_out_log_odds: NDArray[np.float64]) -> float:
-    """Share of the model under which the held-out outcomes are likeliest, less `_SHARE_COST` times the share."""
+    """Return the share that maximises the held-out log likelihood minus `_SHARE_COST` * share."""
     raw, signs = logits(scored.raw_scores), np.where(scored.is_correct, 1.0, -1.0)
     weights = _effective_weights(scored)
 
@@ -250,7 +253,7 @@ def _likeliest_share(scored: Detections, held_out_log_odds: NDArray[np.float64])
 
 
 def _known_features(scored: Detections) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Names and columns of the features that every detection has."""
+    """Return names and columns of the features that every detection has."""
     if scored.context is None:
         return (), np.zeros((len(scored), 0), dtype=np.float32)
     known = np.flatnonzero(~np.isnan(scored.context).any(axis=0))
@@ -265,7 +268,7 @@ def _fit_trees(
     prior: NDArray[np.float64],
     seed: int,
 ) -> str:
-    import lightgbm  # its import takes a second, which only this corrector needs
+    import lightgbm  # here, because the import takes a second and only this corrector needs it
 
     columns = np.column_stack([score_logits.astype(np.float32), matrix])
     data = lightgbm.Dataset(

@@ -1,4 +1,4 @@
-"""Continuous, rising curves through fitted points: what isotonic and hierarchical correctors apply."""
+"""Continuous, rising curves through fitted points, for the isotonic and hierarchical correctors."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 OWN_SHARE = 1e-3
-"""Share of the raw score itself in what is flat or clipped, so that scores aren't tied, which costs AP."""
+"""Share of the raw score that is mixed into flat or clipped parts, because tied scores cost AP."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Curves:
 
     Attributes:
         knots: (K,) rising positions from 0 to 1.
-        values: (R, K) one rising curve a row.
+        values: (R, K) one rising curve per row.
     """
 
     knots: NDArray[np.float64]
     values: NDArray[np.float64]
 
     def __call__(self, rows: NDArray[np.integer], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Value of curve `rows[i]` at `scores[i]`, (N,)."""
+        """Return the value of curve `rows[i]` at `scores[i]`, (N,)."""
         left = np.clip(np.searchsorted(self.knots, scores, side="right") - 1, 0, len(self.knots) - 2)
         widths = np.maximum(np.diff(self.knots), np.finfo(float).tiny)
         share = (scores - self.knots[left]) / widths[left]
@@ -32,15 +32,15 @@ class Curves:
 
 
 def curves_through(positions: NDArray[np.float64], values: NDArray[np.float64]) -> Curves:
-    """Curves through points, continued to 0 and 1.
+    """Draw curves through points and continue them to 0 and 1.
 
-    Below the first point a curve runs on the line from (1, 1), above the last one on the line from (0, 0), within
-    [0, 1]: the identity is continued to itself, and an accuracy below (above) the confidence stays below (above) it.
-    A thousandth of the score is mixed in, so that no part is flat.
+    Below the first point a curve follows the line from (1, 1). Above the last point it follows the line from (0, 0).
+    Both are clipped to [0, 1]. Thus the identity is continued as the identity, and an accuracy below (above) the
+    confidence stays below (above) it. A thousandth of the score is mixed in, so that no part is flat.
 
     Args:
-        positions: (P,) rising, in [0, 1]; none gives the identity.
-        values: (R, P) rising along each row, in [0, 1].
+        positions: (P,) rising positions in [0, 1]. P = 0 gives the identity.
+        values: (R, P) values in [0, 1], rising along each row.
     """
     if len(positions) == 0:
         return Curves(np.array([0.0, 1.0]), np.tile([0.0, 1.0], (len(values), 1)))
@@ -53,7 +53,7 @@ def curves_through(positions: NDArray[np.float64], values: NDArray[np.float64]) 
 
 
 def rising(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rising sequence nearest to each row in weighted least squares (pool adjacent violators), same shape."""
+    """Return the rising sequence nearest to each row in weighted least squares (pool adjacent violators), (R, P)."""
     falling_rows = np.flatnonzero(np.any(np.diff(values, axis=1) < 0, axis=1))
     result = values.copy()
     for row in falling_rows:

@@ -1,4 +1,4 @@
-"""Cross-validation with folds by image: detections of one image are never on both sides."""
+"""Cross-validation with folds by image. Detections of one image are never on both sides."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from raylabel.calibration.detections import Detections
 NUM_FOLDS = 5
 
 MAX_TRIAL_DETECTIONS = 100_000
-"""What is only tried, out of fold, is tried on so many detections at most: more would only sharpen a plain answer."""
+"""Largest number of detections in an out-of-fold trial. More would only sharpen a clear answer."""
 
 
 def image_folds(image_indices: NDArray[np.integer], *, seed: int, num_folds: int = NUM_FOLDS) -> NDArray[np.int64]:
-    """Fold of each detection, (N,): images are shuffled by `seed` and dealt out in turn.
+    """Return the fold of each detection, (N,). Images are shuffled by `seed` and dealt out in turn.
 
-    Fewer images than folds give as many folds as images.
+    With fewer images than folds, each image is one fold.
     """
     images, places = np.unique(image_indices, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(images))
@@ -27,12 +27,12 @@ def image_folds(image_indices: NDArray[np.integer], *, seed: int, num_folds: int
 def out_of_fold_scores(
     detections: Detections, folds: NDArray[np.int64], fit: Callable[[Detections], Corrector]
 ) -> NDArray[np.float64]:
-    """Calibrated scores, (N,), each from a corrector that was fitted without the detection's fold.
+    """Return calibrated scores, (N,), each from a corrector that was fitted without the detection's fold.
 
     Args:
-        detections: with known outcomes; ignored ones get scores too.
+        detections: detections with known outcomes. Ignored detections get scores too.
         folds: (N,) from `image_folds`.
-        fit: fits a corrector to part of the detections, which may be none.
+        fit: function that fits a corrector to a part of the detections. The part may be empty.
     """
     scores = np.empty(len(detections))
     for fold in np.unique(folds):
@@ -42,7 +42,7 @@ def out_of_fold_scores(
 
 
 def some_images(detections: Detections, num: int, *, seed: int) -> Detections:
-    """Detections of images drawn at random, `num` at most (but of one image at least); all where there are fewer."""
+    """Draw images at random, with at most `num` detections but at least one image. Return all if there are fewer."""
     if len(detections) <= num:
         return detections
     _, images = np.unique(detections.image_indices, return_inverse=True)

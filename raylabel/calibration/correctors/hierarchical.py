@@ -1,4 +1,4 @@
-"""The corrector `hierarchical`: per class and bin by empirical Bayes, so that few samples move little."""
+"""The corrector `hierarchical`: accuracy per class and bin by empirical Bayes. Few samples move little."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -20,13 +20,13 @@ _PRIOR_FLOOR = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class PriorMasses:
-    """How many detections each level's prior is worth.
+    """The number of detections that the prior of each level is worth.
 
     Attributes:
-        overall: of the raw score, as prior of all classes.
-        group: of all classes, as prior of the frequency group.
-        similar: of the frequency group, as prior of the similar classes.
-        single: of the similar classes (the group where no similarity is known), as prior of the class.
+        overall: mass of the raw score as prior of all classes.
+        group: mass of all classes as prior of the frequency group.
+        similar: mass of the frequency group as prior of the similar classes.
+        single: mass of the similar classes as prior of the class. Without a similarity it is the mass of the group.
     """
 
     overall: float
@@ -37,19 +37,19 @@ class PriorMasses:
 
 @dataclass(frozen=True)
 class HierarchicalCorrector:
-    """Accuracy per class and bin, each shrunk to its parent's, rising in the score, linear between the bins.
+    """Accuracy per class and bin, shrunk to its parent, rising in the score, linear between the bins.
 
         accuracy = (num_correct + mass * prior) / (num + mass)
 
-    at each level of: all classes, frequency group, similar classes (counts weighted by the squared similarity, where
-    it is > 0), class. The prior of all classes is the raw score. A level never counts the class that it is the prior
-    of, and the masses are those under which every class's counts are likeliest (beta-binomial). A class without a
-    detection has its parent's curve; without any detection every curve is the identity.
+    The levels are: all classes, frequency group, similar classes, class. Similar classes count by their squared
+    similarity if it is > 0. The prior of all classes is the raw score. A level never counts the class that it is the
+    prior of. The masses maximise the likelihood of the class counts (beta-binomial). A class without a detection has
+    the curve of its parent. Without any detection every curve is the identity.
 
     Attributes:
-        curves: one row a class; the knots are the bins' mean scores.
+        curves: one row per class. The knots are the mean scores of the bins.
         masses: fitted strength of each prior.
-        num_effective: (num_classes,) effective number of detections behind each class.
+        num_effective: (num_classes,) effective number of detections per class.
 
     Source: ours; beta-binomial empirical Bayes as in Efron and Morris 1975, pool adjacent violators for the rise.
     """
@@ -65,7 +65,7 @@ class HierarchicalCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "HierarchicalCorrector":
-        """Fit to the scored detections; weighted counts are scaled to their effective number (Kish) per cell."""
+        """Fit to the scored detections. The weighted count of each cell is scaled to its effective number (Kish)."""
         cells = _Cells.count(detections.scored(), context)
         masses = _likeliest_masses(cells)
         prior = cells.prior(masses)
@@ -88,14 +88,14 @@ class HierarchicalCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "HierarchicalCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         knots, values = (np.asarray(content[name], dtype=np.float64) for name in ("knots", "values"))
         return cls(Curves(knots, values), PriorMasses(**content["masses"]), np.asarray(content["num_effective"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cells:
-    """Effective counts per class and bin, (C, B), and the same of each class's relatives without itself."""
+    """Effective counts per class and bin, (C, B), of each class and of its relatives without the class."""
 
     positions: NDArray[np.float64]
     num: NDArray[np.float64]
@@ -139,7 +139,7 @@ class _Cells:
         )
 
     def prior(self, masses: PriorMasses) -> NDArray[np.float64]:
-        """Each class's prior accuracy per bin, from all but itself, (C, B)."""
+        """Return the prior accuracy per class and bin, (C, B), from all classes but the class."""
         prior = np.broadcast_to(self.positions, self.num.shape)
         levels = [(self.others, masses.overall), (self.group, masses.group)]
         if self.similar is not None:
@@ -150,9 +150,9 @@ class _Cells:
 
 
 def _likeliest_masses(cells: _Cells) -> PriorMasses:
-    """Coordinate ascent of the beta-binomial marginal likelihood over a grid; of equal ones the larger mass.
+    """Maximise the beta-binomial marginal likelihood over a grid, one mass at a time. Ties go to the larger mass.
 
-    A log-normal prior on each mass decides where detections are so few that any mass explains them.
+    A log-normal prior on each mass decides when detections are too few to tell the masses apart.
     """
     expected = PriorMasses(overall=30.0, group=100.0, similar=100.0, single=30.0)
     masses = expected

@@ -1,4 +1,4 @@
-"""The corrector `none`: raw scores as they are."""
+"""The corrector `none`: unchanged raw scores."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from raylabel.calibration.detections import Detections
 
 @dataclass(frozen=True)
 class IdentityCorrector:
-    """Leaves the raw scores."""
+    """Returns the raw scores."""
 
     kind: ClassVar[str] = "none"
     uses_pool: ClassVar[bool] = False
@@ -22,7 +22,7 @@ class IdentityCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext) -> "IdentityCorrector":
-        """Nothing to fit."""
+        """Return the corrector. It has no parameter to fit."""
         return cls()
 
     def __call__(self, detections: Detections) -> NDArray[np.float64]:
@@ -33,5 +33,5 @@ class IdentityCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "IdentityCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls()

@@ -17,11 +17,11 @@ from raylabel.calibration.detections import Detections
 class IsotonicCorrector:
     """Centred isotonic regression of the outcome on the score, all classes together.
 
-    Isotonic regression gives steps, and steps tie scores. Here each step is one point at the mean score of its
-    detections, and the curve is linear between the points.
+    Isotonic regression gives steps, and steps tie scores. Here each step becomes one point at the mean score of its
+    detections. The curve is linear between the points.
 
     Attributes:
-        curves: one row.
+        curves: one curve.
 
     Source: Zadrozny and Elkan 2002; centred: Oron and Flournoy 2017 (arXiv 1701.05964).
     """
@@ -37,7 +37,8 @@ class IsotonicCorrector:
     def fit(cls, detections: Detections, context: FitContext) -> "IsotonicCorrector":
         """Fit to the scored detections, by weight.
 
-        Values stay 1 / (n + 2) from 0 and 1 (n: effective number of detections). Without any detection: the identity.
+        Values stay 1 / (n + 2) away from 0 and 1, with n the effective number of detections. Without any detection the
+        curve is the identity.
         """
         return cls(centred_isotonic(detections.scored()))
 
@@ -49,13 +50,13 @@ class IsotonicCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "IsotonicCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         values = np.asarray(content["values"], dtype=np.float64)
         return cls(Curves(np.asarray(content["knots"], dtype=np.float64), values[None, :]))
 
 
 def centred_isotonic(scored: Detections) -> Curves:
-    """One curve through the steps of isotonic regression, as of `IsotonicCorrector`; of no detection, the identity."""
+    """Fit one curve through the steps of isotonic regression. See `IsotonicCorrector`."""
     if not len(scored):
         return curves_through(np.zeros(0), np.zeros((1, 0)))
     scores, places = np.unique(scored.raw_scores, return_inverse=True)
@@ -71,15 +72,15 @@ def centred_isotonic(scored: Detections) -> Curves:
 
 @dataclass(frozen=True)
 class ClassIsotonicCorrector:
-    """Centred isotonic regression of each class's outcomes on its scores.
+    """Centred isotonic regression of the outcome on the score, per class.
 
-    Takes few samples at face value: one wrong detection takes its class to 1/3 and below. It is what is usually done,
-    and does harm on a long tail.
+    It takes few samples at face value: one wrong detection moves its class to 1/3 and below. It is common practice, and
+    does harm on a long tail.
 
     Attributes:
-        num_classes: classes it was fitted on.
-        overall: the curve of all classes together, which a class without a detection has.
-        of_class: class index -> its curve, for classes with a detection.
+        num_classes: number of classes in the fit.
+        overall: the curve of all classes together. Classes without a detection use it.
+        of_class: class index -> curve, for classes with a detection.
 
     Source: Zadrozny and Elkan 2002, one-against-rest.
     """
@@ -97,8 +98,8 @@ class ClassIsotonicCorrector:
     def fit(cls, detections: Detections, context: FitContext) -> "ClassIsotonicCorrector":
         """Fit to the scored detections, by weight.
 
-        A class's values stay 1 / (n + 2) from 0 and 1, n its effective number of detections. Without any detection:
-        the identity.
+        Values of a class stay 1 / (n + 2) away from 0 and 1, with n its effective number of detections. Without any
+        detection every curve is the identity.
         """
         scored = detections.scored()
         curves = {int(index): centred_isotonic(scored.subset(rows)) for index, rows in _rows_by_class(scored)}
@@ -122,13 +123,13 @@ class ClassIsotonicCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "ClassIsotonicCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         curves = {int(index): _curve_from_json(curve) for index, curve in content["of_class"].items()}
         return cls(int(content["num_classes"]), _curve_from_json(content["overall"]), curves)
 
 
 def _rows_by_class(detections: Detections) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each class that occurs, with the rows of its detections."""
+    """Return each class that occurs, with the rows of its detections."""
     order = np.argsort(detections.class_indices, kind="stable")
     classes, starts = np.unique(detections.class_indices[order], return_index=True)
     return list(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else []

@@ -1,4 +1,4 @@
-"""Every corrector by its kind: fit one, read one back."""
+"""Correctors by kind: load the class, fit a corrector, read one back."""
 
 from importlib import import_module
 from typing import Any
@@ -20,12 +20,22 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
 
     Args:
         kind: a key of `CORRECTOR_KINDS`.
-        detections: with known outcomes; ignored ones don't count. None at all gives the identity.
-        context: what else a fit may use. `auto` leaves the pool's histogram out: a corrector for a pool with other
-            class priors can't be judged on the detections at hand.
+        detections: detections with known outcomes. Ignored detections do not count. Without any scored detection the
+            corrector leaves the raw scores unchanged.
+        context: further data for the fit. `auto` drops the pool's histogram, because a corrector for a pool with other
+            class priors cannot be judged on these detections.
 
     Raises:
-        ValueError: unknown kind, or detections without outcomes.
+        ValueError: the kind is unknown, or the detections have no outcomes.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> import numpy as np
+        >>> detections = Detections.of_scores([0, 0, 0, 0], [0.9, 0.9, 0.9, 0.9], num_classes=1)
+        >>> detections = replace(detections, outcomes=np.array([1, 0, 1, 0], np.int8))
+        >>> corrector = fit_corrector("ccece", detections, context=FitContext(frequency_groups=np.array(["r"])))
+        >>> corrector(detections).round(2).tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
     if kind not in CORRECTOR_KINDS:
         raise ValueError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {kind!r}")
@@ -33,10 +43,10 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
 
 
 def corrector_from_json(content: dict[str, Any]) -> Corrector:
-    """Read back what a corrector's `to_json` gave; keys that it doesn't know are left alone.
+    """Rebuild a corrector from the output of its `to_json`. Unknown keys are ignored.
 
     Raises:
-        ValueError: unknown kind, or a parameter that is missing or not of its form.
+        ValueError: the kind is unknown, or a parameter is missing or malformed.
     """
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in CORRECTOR_KINDS:

@@ -1,4 +1,4 @@
-"""The corrector `marginal`: each class's scores sum up to its number of correct detections."""
+"""The corrector `marginal`: the scores of each class sum up to its number of correct detections."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ from raylabel.calibration.detections import Detections
 from raylabel.calibration.shift.pool_accuracy import PoolAccuracy, estimate_pool_accuracy
 
 PRIOR_COUNT = 30.0
-"""How many detections a class's prior is worth. Of 0, 1, 3, 10, 30, 100 and infinitely many, 30 and 100 gave the lowest
-cross-validated log loss on a real detector, 30 that of the rare classes."""
+"""Number of detections that the prior of a class is worth. 0, 1, 3, 10, 30, 100 and infinity were tried on a real
+detector. 30 and 100 gave the lowest cross-validated log loss, and 30 the lowest for rare classes."""
 
 _SHIFT_BOUND = 30.0
 _NUM_BISECTIONS = 60
@@ -23,15 +23,15 @@ _TAIL = 1.96
 
 @dataclass(frozen=True)
 class MarginalCorrector:
-    """Multiplies the odds of each class by the one factor with which its scores sum up to its true total.
+    """Multiplies the odds of each class by one factor, chosen so that its scores sum up to the true total.
 
         calibrated = sigmoid(logit(score) + shift_c),   sum over c's detections of calibrated = number correct of c
 
-    Multiplying the score itself, true / predicted total, would leave [0, 1] or tie scores at 1; multiplying odds is
-    continuous, rises with the score, and is the correction for another class prior (Saerens et al. 2002).
+    Multiplying the score by true / predicted total would leave [0, 1] or tie scores at 1. Multiplying the odds is
+    continuous and rises with the score. It is the correction for another class prior (Saerens et al. 2002).
 
     Attributes:
-        shifts: (num_classes,) added to the logit; a class without a detection has the shift of all classes together.
+        shifts: (num_classes,) added to the logit. A class without a detection has the shift of all classes together.
 
     Source: Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori
     probabilities"; the shrunken totals are ours.
@@ -48,18 +48,18 @@ class MarginalCorrector:
     def fit(
         cls, detections: Detections, context: FitContext, *, prior_count: float = PRIOR_COUNT
     ) -> "MarginalCorrector":
-        """Match the totals of the scored detections, by weight; or, with `context.pool_histogram`, of the pool.
+        """Match the weighted totals of the scored detections, or of the pool if `context.pool_histogram` is given.
 
-        Few detections are shrunk: to the n (effective number) detections of a class, `prior_count` are added that are
-        right as often as the class's scores say once they are corrected by all classes' shift; to all classes', as
-        many that are right as often as the raw scores say. 0 takes totals at face value. Without any detection the
-        scores stay.
+        Few detections are shrunk. A class has n (effective) detections. `prior_count` detections are added to them,
+        with the accuracy that the scores give after the shift of all classes. To all classes together, `prior_count`
+        detections are added with the accuracy that the raw scores give. `prior_count` = 0 takes totals at face value.
+        Without any detection the scores stay unchanged.
 
-        The pool's true totals are estimated from its scores (`pool_accuracy.estimate_pool_accuracy`), so that
-        calibrated scores are right for the pool's class priors. An estimate is worth
-        n = accuracy * (1 - accuracy) / variance - 1 detections, the variance from its interval; `prior_count` are added
-        that are right as often as the calibration split's shift says. A class without a detection in the pool has the
-        calibration split's shift.
+        The true totals of the pool are estimated from its scores (`pool_accuracy.estimate_pool_accuracy`). Calibrated
+        scores are then right for the class priors of the pool. An estimate is worth
+        n = accuracy * (1 - accuracy) / variance - 1 detections; the variance follows from its interval. `prior_count`
+        detections are added with the accuracy that the shift of the calibration split gives. A class without a
+        detection in the pool has the shift of the calibration split.
         """
         scored = detections.scored()
         shifts = _fit_shifts(
@@ -84,7 +84,7 @@ class MarginalCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "MarginalCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls(np.asarray(content["shifts"], dtype=np.float64))
 
 
@@ -97,7 +97,10 @@ def _fit_shifts(
     squares: NDArray[np.float64],
     prior_count: float,
 ) -> NDArray[np.float64]:
-    """Shift of each class, (num_classes,); `num_correct` and `squares` are per class, all else per detection."""
+    """Fit the shift of each class, (num_classes,).
+
+    `num_correct` and `squares` have one value per class, the other arrays one per detection.
+    """
     num_classes = len(num_correct)
     if not len(classes):
         return np.zeros(num_classes)
@@ -124,7 +127,7 @@ def _fit_shifts(
 def _fit_pool_shifts(
     histogram: ReliabilityBins, pool: PoolAccuracy, shifts: NDArray[np.float64], *, prior_count: float
 ) -> NDArray[np.float64]:
-    """Shift of each class for the pool; `shifts` are those of the calibration split."""
+    """Fit the shift of each class for the pool. `shifts` are the shifts of the calibration split."""
     classes, bins = np.nonzero(histogram.num)
     weights = histogram.num[classes, bins]
     score_logits = logits(histogram.sum_confidence[classes, bins] / weights)
@@ -148,7 +151,10 @@ def _shrunken(
     prior: NDArray[np.float64],
     prior_count: float,
 ) -> NDArray[np.float64]:
-    """Accuracy with `prior_count` detections of the prior added to the effective number; 0 of nothing."""
+    """Return the accuracy after `prior_count` detections of the prior are added to the effective number.
+
+    It is 0 where `num` is 0.
+    """
     to_effective = np.divide(num, squares, out=np.zeros_like(num), where=squares > 0)
     return np.divide(
         num_correct * to_effective + prior_count * prior,
@@ -164,8 +170,7 @@ def _shifts_to(
     weights: NDArray[np.float64],
     mean: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The shift with which each group's corrected scores have the given mean, by bisection within
-    +-_SHIFT_BOUND."""
+    """Find the shift that gives the corrected scores of each group the wanted mean, by bisection in +-_SHIFT_BOUND."""
     low, high = np.full(len(mean), -_SHIFT_BOUND), np.full(len(mean), _SHIFT_BOUND)
     wanted = mean * _sums(groups, weights, len(mean))
     for _ in range(_NUM_BISECTIONS):

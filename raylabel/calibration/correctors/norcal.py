@@ -1,4 +1,4 @@
-"""The corrector `norcal`: divide by the class's frequency in training."""
+"""The corrector `norcal`: divide the odds by the class's frequency in training."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,28 +11,28 @@ from raylabel.calibration.correctors.base import FitContext, logits, require_cla
 from raylabel.calibration.detections import Detections
 
 GAMMA = 0.6
-"""Power of the class's frequency, ours to choose: the paper tunes it for each model, by AP on annotated images."""
+"""Power of the class frequency. The value is ours: the paper tunes it per model, by AP on annotated images."""
 
 
 @dataclass(frozen=True)
 class NorCalCorrector:
-    """Divides each class by its number of training images to a power, and the odds are formed anew.
+    """Divides the odds of each class by a power of its number of training images.
 
-    The paper divides the softmax of a region, background aside, and normalises:
+    The paper divides the softmax of a region, except the background, and normalises:
 
         p_c / a_c / (sum_j p_j / a_j + p_background),    a_c = n_c^gamma
 
-    Of a detection only the predicted class's score s is known, so all the rest counts as background:
+    A detection only has the score s of its predicted class, so the rest counts as background:
 
         calibrated = s / a_c / (s / a_c + 1 - s)         that is, odds / a_c
 
-    Only the order of scores matters to the paper, so its a_c may all be large. Here a_c is divided by its geometric
-    mean over the classes, so that probabilities of an average class stay.
+    Only the order of scores matters in the paper, so all a_c may be large. Here a_c is divided by its geometric mean
+    over the classes, so that the probabilities of an average class stay.
 
-    Made to help rare classes in AP, not to give probabilities: it looks at no outcome.
+    The method was made to help rare classes in AP. It does not give probabilities, because it uses no outcome.
 
     Attributes:
-        log_divisors: (num_classes,) log a_c; 0 for a class without a training image.
+        log_divisors: (num_classes,) log a_c. It is 0 for a class without a training image.
 
     Source: Pan et al. 2021 (arXiv 2107.02170); the form for a single score is ours.
     """
@@ -46,10 +46,9 @@ class NorCalCorrector:
 
     @classmethod
     def fit(cls, detections: Detections, context: FitContext, *, gamma: float = GAMMA) -> "NorCalCorrector":
-        """Take the class frequencies of `context.num_train_images`; nothing else is fitted.
+        """Take the class frequencies from `context.num_train_images`. No other data is fitted.
 
-        Where they are unknown every class counts the same, and without a scored detection nothing is known of the
-        scores at all: both leave the scores as they are.
+        If the frequencies are unknown, or no detection is scored, the scores stay unchanged.
         """
         counts = context.num_train_images
         if counts is None or not detections.is_scored.any():
@@ -67,5 +66,5 @@ class NorCalCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "NorCalCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls(np.asarray(content["log_divisors"], dtype=np.float64))

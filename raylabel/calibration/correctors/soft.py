@@ -1,4 +1,4 @@
-"""Correction of whole soft vectors."""
+"""Correction of full soft vectors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,8 @@ def correct_soft_vectors(
 ) -> NDArray[np.float32]:
     """Put calibrated scores into soft vectors.
 
-    The predicted class's entry becomes the calibrated score; the other entries, background among them, keep their
-    proportions in what remains. Where they are all 0, what remains goes to the background.
+    The entry of the predicted class becomes the calibrated score. The other entries, including the background, share
+    the remainder in their old proportions. If they are all 0, the remainder goes to the background.
 
     Args:
         soft_vectors: (N, num_classes + 1), rows sum to 1, background last.

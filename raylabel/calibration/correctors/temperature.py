@@ -16,12 +16,12 @@ _LOG_TEMPERATURE_BOUND = 5.0
 
 @dataclass(frozen=True)
 class TemperatureCorrector:
-    """Divides the score's logit by a temperature: calibrated = sigmoid(logit(score) / temperature).
+    """Divides the logit of the score by a temperature: calibrated = sigmoid(logit(score) / temperature).
 
-    One parameter, no bias term: 0.5 stays 0.5.
+    It has one parameter and no bias term, so 0.5 stays 0.5.
 
     Attributes:
-        temperature: > 0; > 1 moves scores towards 0.5.
+        temperature: > 0. A value > 1 moves scores towards 0.5.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), here on the predicted class's score alone.
     """
@@ -37,8 +37,8 @@ class TemperatureCorrector:
     def fit(cls, detections: Detections, context: FitContext) -> "TemperatureCorrector":
         """Minimise the weighted NLL of the scored detections.
 
-        A prior log(temperature) ~ N(0, 1) decides where data are few; weights are scaled to the effective number of
-        detections for it. Without any detection the temperature is 1.
+        A prior log(temperature) ~ N(0, 1) dominates when data are few. For the prior, weights are scaled to the
+        effective number of detections. Without any detection the temperature is 1.
         """
         scored = detections.scored()
         if not len(scored):
@@ -62,5 +62,5 @@ class TemperatureCorrector:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "TemperatureCorrector":
-        """Read what `to_json` gave."""
+        """Rebuild the corrector from the output of `to_json`."""
         return cls(float(content["temperature"]))
