@@ -1,4 +1,4 @@
-"""Class similarity and the soft class targets that the teacher is trained on."""
+"""Class similarity, and the soft class targets that train the teacher."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,13 @@ from raylabel.config import SmoothingKind
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeSums:
-    """Sums of unit-length instance embeddings per class; they merge by `+`, so any partition gives the same prototypes.
+    """Sums of unit-length instance embeddings per class.
+
+    Sums merge by `+`, so that any partition of the instances gives the same prototypes.
 
     Attributes:
         sums: (num_classes, D) float64.
-        counts: (num_classes,) int64 instances.
+        counts: (num_classes,) int64 numbers of instances.
     """
 
     sums: NDArray[np.float64]
@@ -22,14 +24,14 @@ class PrototypeSums:
 
     @staticmethod
     def zeros(num_classes: int, num_dimensions: int) -> "PrototypeSums":
-        """No instance: the identity of `+`."""
+        """Return the sums of no instance, the identity of `+`."""
         return PrototypeSums(sums=np.zeros((num_classes, num_dimensions)), counts=np.zeros(num_classes, dtype=np.int64))
 
     @staticmethod
     def of_instances(
         embeddings: NDArray[np.floating], class_indices: NDArray[np.integer], *, num_classes: int
     ) -> "PrototypeSums":
-        """Sum embeddings of shape (N, D), each brought to unit length (zeros stay zeros), by their (N,) classes."""
+        """Sum (N, D) embeddings by their (N,) classes. Each is scaled to unit length; zeros stay zeros."""
         sums = np.zeros((num_classes, embeddings.shape[1]))
         np.add.at(sums, class_indices, _unit_length(np.asarray(embeddings, dtype=np.float64)))
         return PrototypeSums(sums=sums, counts=np.bincount(class_indices, minlength=num_classes).astype(np.int64))
@@ -40,19 +42,19 @@ class PrototypeSums:
         return PrototypeSums(sums=self.sums + other.sums, counts=self.counts + other.counts)
 
     def prototypes(self) -> NDArray[np.float64]:
-        """Unit-length means, (num_classes, D); zeros for a class without an instance."""
+        """Return the unit-length means, (num_classes, D). A class without an instance has zeros."""
         return _unit_length(self.sums)
 
 
 def class_similarity(prototypes: NDArray[np.floating], counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Centred cosine similarity of classes, (C, C) in [-1, 1], symmetric, 1 on the diagonal.
+    """Return the centred cosine similarity of classes, (C, C) in [-1, 1], symmetric, 1 on the diagonal.
 
-    Raw cosines of embeddings bunch together, so the mean of the class prototypes is taken off first; each class counts
-    once. A class without an instance is 0 to every other.
+    Raw cosines of embeddings are all similar, so the mean of the class prototypes is subtracted first. Each class
+    counts once in the mean. A class without an instance has similarity 0 to every other class.
 
     Args:
         prototypes: (C, D) unit-length means.
-        counts: (C,) instances a class.
+        counts: (C,) instances per class.
     """
     is_seen = counts > 0
     centred = np.zeros(prototypes.shape)
@@ -65,11 +67,12 @@ def class_similarity(prototypes: NDArray[np.floating], counts: NDArray[np.intege
 
 
 def rarity(counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """How rare each class is, (C,) in [0, 1]: 0 for the most frequent class, 1 for the rarest.
+    """Return the rarity of each class, (C,) in [0, 1]: 0 for the most frequent class, 1 for the rarest.
 
         clip(log(n_max / n_c) / log(n_max / n_min), 0, 1)
 
-    over classes with an image; a class without one is 1. Where all classes have as many, all are 0.
+    n_max and n_min are over classes with an image. A class without an image has rarity 1. If all classes have the same
+    number, all have rarity 0.
 
     Args:
         counts: (C,) training images with the class.
@@ -84,12 +87,14 @@ def rarity(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def smoothing_mass(counts: NDArray[np.integer], eps_min: float, eps_max: float) -> NDArray[np.float64]:
-    """Mass that each class's target gives to other classes, (C,): from `eps_min` (most frequent) to `eps_max` (rarest).
+    """Return the mass that the target of each class gives to other classes, (C,).
+
+    It rises from `eps_min` (most frequent class) to `eps_max` (rarest class).
 
     Args:
         counts: (C,) training images with the class.
-        eps_min: in [0, 1].
-        eps_max: in [eps_min, 1].
+        eps_min: smallest mass, in [0, 1].
+        eps_max: largest mass, in [eps_min, 1].
     """
     return eps_min + (eps_max - eps_min) * rarity(counts)
 
@@ -103,23 +108,25 @@ def soft_targets(
     tau: float,
     similarity: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
-    """Class targets of each true class, (C, C + 1) float32; rows sum to 1 and the background, last, has none.
+    """Return the class target of each true class, (C, C + 1) float32.
+
+    Rows sum to 1. The background, last, has no mass.
 
         (1 - eps_c) * onehot_c + eps_c * q_c
 
-    with q_c zero at c itself and, over the other classes, even (`uniform`) or softmax(S_ck / tau) (`similarity`).
-    `none`, and a single class, give one-hot rows.
+    q_c is 0 at c. Over the other classes it is even (`uniform`) or softmax(S_ck / tau) (`similarity`). `none` gives
+    one-hot rows, and so does a single class.
 
     Args:
-        kind: where the smoothed mass goes.
+        kind: how the smoothed mass is spread.
         counts: (C,) training images with the class.
         eps_min: mass of the most frequent class.
         eps_max: mass of the rarest class.
         tau: temperature of the softmax, > 0.
-        similarity: (C, C) of `class_similarity`; needed for `similarity` only.
+        similarity: (C, C) from `class_similarity`. Only the kind `similarity` needs it.
 
     Raises:
-        ValueError: kind is unknown, or `similarity` without a similarity.
+        ValueError: the kind is unknown, or the kind is `similarity` and no similarity is given.
 
     Source: Porcher et al. 2024 (arXiv 2403.11675); rarity and softmax are ours, see docs/method.md.
     """

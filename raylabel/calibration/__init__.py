@@ -1,4 +1,4 @@
-"""Calibration of any detector's scores: match, bin, measure, correct. NumPy, SciPy and, in one file, LightGBM."""
+"""Calibration of any detector's scores: match, bin, measure, correct. Knows no run and no model, and loads no torch."""
 
 from raylabel.calibration.accuracy import ClassAccuracy, scored_accuracy
 from raylabel.calibration.bins import ReliabilityBins

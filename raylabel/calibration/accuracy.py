@@ -1,4 +1,4 @@
-"""Accuracy of each class with an interval that knows how few images the detections come from."""
+"""Accuracy of each class, with an interval that depends on the number of images."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from scipy.special import betaincinv, stdtrit
 from raylabel.calibration.detections import Detections
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""Coverage of the intervals."""
 _SMALL = 1e-6
 
 
@@ -18,9 +18,9 @@ class ClassAccuracy:
     """Share of each class's detections that are correct, all fields (num_classes,) float64.
 
     Attributes:
-        accuracy: estimate; NaN for a class of which no detection is scored.
-        low, high: ends of the 95% interval of the accuracy on images of the same kind; NaN where `accuracy` is.
-        num_effective: number of independent detections that would leave as wide an interval; 0 where there is none.
+        accuracy: estimate. NaN for a class without a scored detection.
+        low, high: ends of the 95% interval of the accuracy on images of the same kind. NaN if `accuracy` is NaN.
+        num_effective: number of independent detections that would give the same interval width. 0 without any.
     """
 
     accuracy: NDArray[np.float64]
@@ -30,9 +30,9 @@ class ClassAccuracy:
 
 
 def scored_accuracy(detections: Detections) -> ClassAccuracy:
-    """Weighted accuracy of the scored detections, with intervals as of `clustered_accuracy`.
+    """Return the weighted accuracy of the scored detections. See `clustered_accuracy` for the intervals.
 
-    Where detections of a federated set are weighted, `verification.federated_accuracy` knows more.
+    For weighted detections of a federated set, `verification.federated_accuracy` uses more information.
     """
     scored = detections.scored()
     keys = scored.image_indices * scored.num_classes + scored.class_indices
@@ -53,22 +53,23 @@ def clustered_accuracy(
     num_scored: NDArray[np.float64],
     variance: NDArray[np.float64] | float = 0.0,
 ) -> ClassAccuracy:
-    """Accuracy from counts per image and class; detections of one image are right or wrong together.
+    """Compute accuracy from counts per image and class. Detections of one image depend on each other.
 
-    The variance of the ratio A = sum k_i / sum d_i over a class's M images is linearised,
+    The variance of the ratio A = sum k_i / sum d_i over the M images of a class is linearised,
 
         V = M / (M - 1) * sum_i (k_i - A d_i)^2 / (sum_i d_i)^2
 
-    plus `variance`. The interval is the exact binomial one of A (1 - A) / V detections, times (t_D / t_M)^2 for what
-    V itself is uncertain by (Student's t at D - 1 and M - 1 degrees of freedom). Where V is 0, as where all or none are
-    right, the number of images stands for that of detections (Kish's, as images have unequal numbers).
+    and `variance` / (sum_i d_i)^2 is added to V. The interval is the exact binomial interval of A (1 - A) / V
+    detections. That number is multiplied by (t_D / t_M)^2, because V is itself uncertain (Student's t at D - 1 and
+    M - 1 degrees of freedom). If V is 0, as when all or none are right, the effective number of images is used instead
+    (Kish's, because images have unequal numbers of detections).
 
     Args:
-        class_indices: (P,) class of each pair of an image and a class.
-        num: (P,) its (weighted) detections d, > 0.
-        num_correct: (P,) how many of them are right, k; may be expectations.
-        num_scored: (num_classes,) scored detections D: no class counts as more than these.
-        variance: (num_classes,) variance of sum k beyond that between images, where k are expectations.
+        class_indices: (P,) class of each (image, class) pair.
+        num: (P,) weighted detections d of the pair, > 0.
+        num_correct: (P,) correct detections k of the pair. They may be expectations.
+        num_scored: (num_classes,) scored detections D. The effective number of a class is at most D.
+        variance: (num_classes,) variance of sum k beyond that between images, if k are expectations.
 
     Source: Korn and Graubard 1998 (interval); Cochran 1977, section 6 (ratio).
     """
@@ -100,22 +101,22 @@ def clustered_accuracy(
 def exact_interval(
     accuracy: NDArray[np.float64], num: NDArray[np.float64], *, level: float = LEVEL
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Central interval of a share that covers the true one with at least probability `level`, whatever it is.
+    """Compute the central interval that covers any true share with probability >= `level`.
 
     Args:
-        accuracy: observed shares; NaN gives NaN.
-        num: effective numbers of trials, which need not be whole.
-        level: in (0, 1).
+        accuracy: observed shares. NaN gives NaN.
+        num: effective numbers of trials. They need not be whole.
+        level: coverage in (0, 1).
 
     Returns:
-        Lower and upper ends; an end within a millionth of 0 or 1 is 0 or 1.
+        Lower and upper ends. An end within a millionth of 0 or 1 becomes 0 or 1.
 
     Source: Clopper and Pearson 1934.
     """
     tail = (1 - level) / 2
     num_correct = accuracy * num
     num_wrong = num - num_correct
-    # The inverse needs positive parameters; towards 0 its value goes to the end of the range.
+    # At least _SMALL, because the inverse needs positive parameters. Towards 0 its value goes to the end of the range.
     low = betaincinv(np.maximum(num_correct, _SMALL), num_wrong + 1, tail)
     high = betaincinv(num_correct + 1, np.maximum(num_wrong, _SMALL), 1 - tail)
     return np.where(low < _SMALL, 0.0, low), np.where(high > 1 - _SMALL, 1.0, high)

@@ -11,29 +11,30 @@ from raylabel.predictions.matching import Outcome
 from raylabel.schema import BINS
 
 _QUANTUM = 2.0**-28
-"""Bins count in multiples of it: sums below 2**25 of them are exact in float64, so that their order does not matter."""
+"""Bins count in multiples of this quantum. Sums below 2**25 are then exact in float64 in any order."""
 
 _UNSURE = np.float32(2.0**-20)
-"""Far above the rounding errors of a score, an edge and their product in single precision."""
+"""A tolerance far above the single-precision rounding errors of a score, an edge and their product."""
 
 _NUM_AT_A_TIME = 2**16
-"""Detections whose temporary arrays stay in the cache."""
+"""Number of detections per step. Their temporary arrays stay in the cache."""
 
 
 def bin_edges(num_bins: int) -> NDArray[np.float32]:
-    """The `num_bins + 1` edges of bins of equal width over (0, 1], in single precision as scores are stored."""
+    """Return the `num_bins + 1` edges of bins of equal width over (0, 1], in single precision like stored scores."""
     return (np.arange(num_bins + 1) / num_bins).astype(np.float32)
 
 
 def bin_of(scores: NDArray[np.floating], num_bins: int) -> NDArray[np.int64]:
-    """Bin of each score, 0 to `num_bins - 1`. A score on an edge belongs to the bin below it, 0 to the first bin.
+    """Return the bin of each score, 0 to `num_bins - 1`.
 
-    Scores are compared in single precision: a table that was stored and read again gives the same bins.
+    A score on an edge belongs to the bin below the edge. A score of 0 belongs to the first bin. Scores are compared in
+    single precision, so that a stored table gives the same bins when it is read back.
     """
     singles = np.asarray(scores).astype(np.float32)
     scaled = singles * np.float32(num_bins)
     places = np.ceil(scaled).astype(np.int64) - 1
-    # Away from the edges a product tells the bin; next to one, where it may be rounded, the edges themselves do.
+    # The edges decide close to an edge, because rounding may move the product across it.
     unsure = np.flatnonzero(np.abs(scaled - np.rint(scaled)) <= _UNSURE * num_bins)
     places[unsure] = np.searchsorted(bin_edges(num_bins), singles[unsure], side="left") - 1
     return np.clip(places, 0, num_bins - 1)
@@ -43,15 +44,25 @@ def bin_of(scores: NDArray[np.floating], num_bins: int) -> NDArray[np.int64]:
 class ReliabilityBins:
     """Weighted counts per class and bin, each of shape (num_classes, num_bins), float64.
 
-    They merge by `+`; any partition of the detections, merged in any order, gives the same bins to the last bit. For
-    that each weight and each weighted score is rounded to a multiple of 2**-28 (4e-9): sums of those are exact in
-    float64 below 2**25, 34 million detections of weight 1 in one bin of one class. Beyond, last bits may differ.
+    Bins merge by `+`. Any partition of the detections, merged in any order, gives the same bins to the last bit. For
+    this, each weight and each weighted score is rounded to a multiple of 2**-28 (4e-9). Their sums are exact in float64
+    below 2**25: 34 million detections of weight 1 in one bin of one class. Above that, last bits may differ.
 
     Attributes:
         num: weight of the scored (correct or incorrect) detections.
-        sum_confidence: their weighted scores, summed.
-        num_correct: weight of the correct ones.
-        num_ignored: weight of the ignored detections, which are in no other count.
+        sum_confidence: sum of weight * score of the scored detections.
+        num_correct: weight of the correct detections.
+        num_ignored: weight of the ignored detections. No other count includes them.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> detections = Detections.of_scores([0, 0, 1], [0.25, 0.75, 0.75], num_classes=2)
+        >>> detections = replace(detections, outcomes=np.array([0, 1, 1], np.int8))
+        >>> bins = ReliabilityBins.from_detections(detections, num_bins=2)
+        >>> bins.num.tolist(), bins.num_correct.tolist()
+        ([[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]])
+        >>> (bins + bins).pooled().accuracy().tolist()
+        [[0.0, 1.0]]
     """
 
     num: NDArray[np.float64]
@@ -69,7 +80,7 @@ class ReliabilityBins:
 
     @staticmethod
     def zeros(num_classes: int, num_bins: int) -> "ReliabilityBins":
-        """Bins of no detection: the identity of `+`."""
+        """Return bins without a detection, the identity of `+`."""
         shape = (num_classes, num_bins)
         return ReliabilityBins(
             num=np.zeros(shape),
@@ -85,9 +96,9 @@ class ReliabilityBins:
         """Count detections.
 
         Args:
-            detections: with known outcomes.
-            num_bins: bins over (0, 1].
-            scores: (N,) confidences to bin by, such as calibrated ones; the raw scores where None.
+            detections: detections with known outcomes.
+            num_bins: number of bins over (0, 1].
+            scores: (N,) confidences to bin by, such as calibrated scores. None: the raw scores.
 
         Raises:
             ValueError: the outcomes are unknown.
@@ -125,7 +136,7 @@ class ReliabilityBins:
         )
 
     def of_classes(self, classes: NDArray[np.bool_]) -> "ReliabilityBins":
-        """The bins of some classes, by a mask of shape (num_classes,) or their indices."""
+        """Return the bins of the chosen classes: a mask of shape (num_classes,) or class indices."""
         return ReliabilityBins(
             num=self.num[classes],
             sum_confidence=self.sum_confidence[classes],
@@ -134,7 +145,7 @@ class ReliabilityBins:
         )
 
     def pooled(self) -> "ReliabilityBins":
-        """All classes taken as one: shape (1, num_bins)."""
+        """Sum over classes, shape (1, num_bins)."""
         return ReliabilityBins(
             num=self.num.sum(axis=0, keepdims=True),
             sum_confidence=self.sum_confidence.sum(axis=0, keepdims=True),
@@ -143,16 +154,18 @@ class ReliabilityBins:
         )
 
     def confidence(self) -> NDArray[np.float64]:
-        """Mean confidence per class and bin; NaN for an empty bin."""
+        """Return the mean confidence per class and bin. An empty bin gives NaN."""
         return _ratio(self.sum_confidence, self.num)
 
     def accuracy(self) -> NDArray[np.float64]:
-        """Share of correct detections per class and bin; NaN for an empty bin."""
+        """Return the share of correct detections per class and bin. An empty bin gives NaN."""
         return _ratio(self.num_correct, self.num)
 
     def to_table(self) -> pa.Table:
-        """As a table of `schema.BINS`, a row for each bin that is not empty, by class and bin. The metadata keeps the
-        shape."""
+        """Return a table of `schema.BINS` with one row per filled bin, sorted by class and bin.
+
+        The table's metadata keeps the shape.
+        """
         classes, bins = np.nonzero((self.num > 0) | (self.num_ignored > 0))
         columns = {
             "class_index": classes.astype(np.int32),
@@ -167,7 +180,7 @@ class ReliabilityBins:
 
     @staticmethod
     def from_table(table: pa.Table) -> "ReliabilityBins":
-        """Read what `to_table` wrote."""
+        """Rebuild the bins from the output of `to_table`."""
         metadata = table.schema.metadata or {}
         bins = ReliabilityBins.zeros(int(metadata[b"num_classes"]), int(metadata[b"num_bins"]))
         cells = table["class_index"].to_numpy(), table["bin"].to_numpy()

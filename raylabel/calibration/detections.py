@@ -1,4 +1,4 @@
-"""Detections: scores and outcomes of many images' predictions, the input of every bin, metric and corrector."""
+"""Detections: scores and outcomes of the predictions of many images. Every bin, metric and corrector takes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,7 +14,7 @@ from raylabel.predictions.context import CONTEXT_FEATURES, image_context
 from raylabel.predictions.matching import ImageToMatch, Outcome, detection_weights, match_images
 
 _SLACK = 1e-6
-"""Scores may miss [0, 1] by this much, as single precision does."""
+"""Scores may exceed [0, 1] by this amount, because single precision rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,25 @@ class Detections:
         num_classes: foreground classes.
         class_indices: (N,) int32, 0-based predicted classes.
         raw_scores: (N,) float64 in [0, 1].
-        image_indices: (N,) int64: which detections share an image; any numbering.
-        outcomes: (N,) int8 numbers of `Outcome`, or None where the truth is unknown.
-        weights: (N,) float64 > 0: how many detections each one stands for (`verification.weigh_by_verification`).
-        context: (N, len(CONTEXT_FEATURES)) float32, what else the image says of each (`context.image_context`), NaN
-            where a feature is unknown; None where nothing is known.
-        mask_areas: (N,) int32 pixels; None where unknown.
+        image_indices: (N,) int64. Detections with the same number share an image. Any numbering is valid.
+        outcomes: (N,) int8 numbers of `Outcome`, or None if the truth is unknown.
+        weights: (N,) float64 > 0, the number of detections that each row stands for
+            (`verification.weigh_by_verification`).
+        context: (N, len(CONTEXT_FEATURES)) float32 features from the image (`context.image_context`). NaN is an unknown
+            feature. None: no feature is known.
+        mask_areas: (N,) int32 pixels, or None if unknown.
 
     Raises:
-        ValueError: a score or a weight outside of its range, or NaN.
+        ValueError: a score or a weight is out of range or NaN.
+
+    Examples:
+        >>> detections = Detections.of_scores([0, 1, 1], [0.9, 0.4, 0.6], num_classes=2)
+        >>> len(detections), detections.subset(detections.raw_scores >= 0.5).class_indices.tolist()
+        (3, [0, 1])
+        >>> from dataclasses import replace
+        >>> matched = replace(detections, outcomes=np.array([1, 2, 0], np.int8))
+        >>> matched.is_correct.tolist(), len(matched.scored())
+        ([True, False, False], 2)
     """
 
     num_classes: int
@@ -53,7 +63,7 @@ class Detections:
                 shape = (num, len(CONTEXT_FEATURES)) if field.name == "context" else (num,)
                 assert value.shape == shape, f"{field.name} must have shape {shape}, got {value.shape}"
         assert num == 0 or (self.class_indices.min() >= 0 and self.class_indices.max() < self.num_classes)
-        # Written so that a NaN fails too.
+        # `not (a and b)`, because NaN must fail too.
         if num and not (self.raw_scores.min() >= -_SLACK and self.raw_scores.max() <= 1 + _SLACK):
             raise ValueError(f"raw_scores must be in [0, 1], got {self.raw_scores.min()} to {self.raw_scores.max()}")
         if num and not (self.weights.min() > 0 and np.isfinite(self.weights.max())):
@@ -66,7 +76,7 @@ class Detections:
     def of_scores(
         class_indices: Any, raw_scores: Any, *, num_classes: int, context: NDArray[np.float32] | None = None
     ) -> "Detections":
-        """Detections to apply a corrector to: class and score, and context where known. They count as one image."""
+        """Build detections without truth, to apply a corrector to. All count as one image."""
         num = len(class_indices)
         return Detections(
             num_classes=num_classes,
@@ -80,7 +90,7 @@ class Detections:
 
     @staticmethod
     def empty(num_classes: int) -> "Detections":
-        """No detection, of known outcome, context and area."""
+        """Return 0 detections with known outcomes, context and areas."""
         nothing = Detections.of_scores([], [], num_classes=num_classes)
         return replace(
             nothing,
@@ -91,11 +101,10 @@ class Detections:
 
     @staticmethod
     def concat(parts: Sequence["Detections"]) -> "Detections":
-        """One after the other; all of the same classes, and each field known of all or of none that
-        have a detection.
+        """Join parts in order.
 
         Raises:
-            ValueError: no part, parts of different numbers of classes, or a field that only some parts have.
+            ValueError: there is no part, the numbers of classes differ, or only some of the filled parts know a field.
         """
         if len({part.num_classes for part in parts}) != 1:
             raise ValueError(f"parts must agree in num_classes, got {[part.num_classes for part in parts]}")
@@ -106,16 +115,16 @@ class Detections:
         )
 
     def subset(self, rows: NDArray[Any] | slice) -> "Detections":
-        """The chosen rows: an index array, a boolean mask or a slice."""
+        """Return the chosen rows. `rows` is an index array, a boolean mask or a slice."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         return replace(self, **{name: values[rows] for name, values in arrays.items() if values is not None})
 
     @property
     def known_outcomes(self) -> NDArray[np.int8]:
-        """`outcomes`, of detections that were matched.
+        """`outcomes` of matched detections.
 
         Raises:
-            ValueError: they were not.
+            ValueError: the detections were not matched.
         """
         if self.outcomes is None:
             raise ValueError("detections must be matched to the truth first: their outcomes are unknown")
@@ -123,7 +132,7 @@ class Detections:
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
-        """(N,) whether the detection counts: it is correct or incorrect, not ignored."""
+        """(N,) whether the detection is correct or incorrect, that is, not ignored."""
         return self.known_outcomes != Outcome.IGNORED
 
     @property
@@ -132,7 +141,7 @@ class Detections:
         return self.known_outcomes == Outcome.CORRECT
 
     def scored(self) -> "Detections":
-        """Without those that are ignored."""
+        """Return the detections that are not ignored."""
         return self.subset(self.is_scored)
 
 
@@ -142,12 +151,12 @@ _ARRAYS = tuple(field.name for field in fields(Detections) if field.name != "num
 def _joined(values: Sequence[NDArray[Any] | None], name: str) -> Any:
     known = [value for value in values if value is not None]
     if known and len(known) < len(values):
-        raise ValueError(f"{name} must be known of all parts or of none")
+        raise ValueError(f"{name} must be known in all parts or in none")
     return np.concatenate(known) if known else None
 
 
 class ImagePredictions(NamedTuple):
-    """One image's predictions: (N,) classes, (N,) scores, N masks, and their context where it is known already."""
+    """The predictions of one image: (N,) classes, (N,) scores, N masks, and their context if it is already known."""
 
     class_indices: NDArray[np.integer]
     scores: NDArray[np.floating]
@@ -164,15 +173,16 @@ def match_image(
     iou_threshold: float = 0.5,
     with_context: bool = True,
 ) -> Detections:
-    """Match and weigh the predictions of one image of a set; `image_indices` are `row`.
+    """Match and weigh the predictions of one image of a set. Every `image_indices` is `row`.
 
     Args:
-        annotated: the set of the true objects.
-        row: the image's place in `annotated.images`.
-        predictions: of that image, in any order.
-        class_weights: `verification_weights(annotated)`; `weigh_by_verification` improves on them once all is matched.
-        iou_threshold: mask IoU from which a prediction can be correct.
-        with_context: whether to give the detections' context, computed from their masks where `predictions` lack it.
+        annotated: the set with the true objects.
+        row: index of the image in `annotated.images`.
+        predictions: predictions of the image, in any order.
+        class_weights: `verification_weights(annotated)`. `weigh_by_verification` gives better weights after all images
+            are matched.
+        iou_threshold: smallest mask IoU at which a prediction can be correct.
+        with_context: whether the detections get a context. It is computed from the masks if `predictions` lack it.
     """
     return match_rows(
         annotated,
@@ -191,7 +201,10 @@ def match_rows(
     iou_threshold: float = 0.5,
     with_context: bool = True,
 ) -> Detections:
-    """`match_image` of several images at once, keyed by their places in `annotated.images`, one after the other."""
+    """Match several images at once, in order. `predictions` has indices of `annotated.images` as keys.
+
+    See `match_image`.
+    """
     images = [
         ImageToMatch(
             image_size_hw=annotated.images[row].image_size_hw,

@@ -1,4 +1,4 @@
-"""Matching a whole annotated set at once."""
+"""Matching of a whole annotated set."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,8 +10,8 @@ from raylabel.predictions.matching import verification_weights
 from raylabel.threads import map_on_threads
 
 _MASKS_AT_A_TIME = 1000
-"""Enough for all CPUs to have work in a batch, few enough for one to be prepared while another is worked on, and for
-the objects that hotcoco answers with not to set off a collection of Python's whole memory."""
+"""Masks per batch. This many keep all CPUs busy. More would delay the preparation of the next batch, and the objects
+that hotcoco returns would start a collection of Python's whole memory."""
 
 
 def match_set(
@@ -21,13 +21,13 @@ def match_set(
     iou_threshold: float = 0.5,
     with_context: bool = True,
 ) -> Detections:
-    """Match and weigh the predictions of a whole set; `image_indices` are rows of the set, in ascending order.
+    """Match and weigh the predictions of a whole set. `image_indices` are rows of the set, in ascending order.
 
     Args:
-        annotated: the set of the true objects.
-        predictions: keyed by the images' places in `annotated.images`; an image that is left out has none.
-        iou_threshold: mask IoU from which a prediction can be correct.
-        with_context: as of `match_image`.
+        annotated: the set with the true objects.
+        predictions: index in `annotated.images` -> predictions. A missing image has no prediction.
+        iou_threshold: smallest mask IoU at which a prediction can be correct.
+        with_context: see `match_image`.
     """
     match = partial(
         match_rows,
@@ -41,7 +41,7 @@ def match_set(
 
 
 def _batches(predictions: Mapping[int, ImagePredictions]) -> list[dict[int, ImagePredictions]]:
-    """Images by row, in batches of `_MASKS_AT_A_TIME` masks or a little more."""
+    """Split the images, sorted by row, into batches of about `_MASKS_AT_A_TIME` masks."""
     batches, num_masks = list[dict[int, ImagePredictions]](), _MASKS_AT_A_TIME
     for row in sorted(predictions):
         if num_masks >= _MASKS_AT_A_TIME:

@@ -1,4 +1,4 @@
-"""Any detector's COCO or LVIS results file as detections: no image and no model is needed."""
+"""Detections from the COCO or LVIS results file of any detector. No image and no model is needed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,12 @@ from raylabel.predictions.context import CONTEXT_FEATURES, image_context
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:
-    """Read a results file and match it, in the file's order; `image_indices` are places in `annotated.images`.
+    """Read a results file and match it. The detections keep the order of the file.
+
+    `image_indices` index `annotated.images`.
 
     Raises:
-        InputError: the file is missing or malformed; the message names the entry.
+        InputError: the file is missing or malformed. The message names the entry.
     """
     entries = read_entries(predictions)
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
@@ -42,16 +44,16 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
 def unmatched_detections(
     path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int], *, with_context: bool = True
 ) -> Detections:
-    """Detections of a results file whose truth is not at hand, in the file's order.
+    """Build detections without truth from the entries of a results file, in the order of the file.
 
     Args:
-        path: of the file, for messages.
-        entries: what `read_entries` gave.
+        path: path of the file, for messages.
+        entries: output of `read_entries`.
         class_index_of: category id -> class index.
-        with_context: whether to read the masks (RLE) and give the detections' context; an RLE's size is the image's.
+        with_context: whether to read the masks (RLE) and compute the context. The size of an RLE is the image size.
 
     Raises:
-        InputError: an entry is malformed or of an unknown category.
+        InputError: an entry is malformed, or its category is unknown.
     """
     classes, scores = _classes_and_scores(path, entries, class_index_of)
     if not with_context:
@@ -70,10 +72,10 @@ def unmatched_detections(
 
 
 def read_entries(path: str) -> list[dict[str, Any]]:
-    """The entries of a results file, each an object; nothing else of them is checked.
+    """Read the entries of a results file. Each must be an object; its fields are not checked.
 
     Raises:
-        InputError: the file is missing, no list, or empty.
+        InputError: the file is missing, is not a list, or is empty.
     """
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -113,7 +115,7 @@ def _classes_and_scores(
 
 
 def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:
-    """Image -> places of its entries, in order."""
+    """Map each image to the positions of its entries, in order."""
     places: dict[Any, list[int]] = {}
     for place, image in enumerate(image_of):
         places.setdefault(image, []).append(place)

@@ -1,4 +1,4 @@
-"""The stored tables and the figures of a calibration, shared by the pipeline and by other detectors' results."""
+"""The stored tables and the figures of a calibration. Runs and results files of other detectors share them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +23,17 @@ from raylabel.schema import CLASSES, DETECTIONS, context_to_arrow, nullable
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationTables:
-    """What a calibration leaves behind.
+    """The tables and figures of a calibration.
 
     Attributes:
-        detections: schema.DETECTIONS; `calibrated_score` is by the corrector fitted on all, these detections included.
-        bins: schema.BINS, of the raw scores.
-        classes: schema.CLASSES; `ccece_calibrated` is cross-validated.
-        summary: plain numbers; what is judged after correction is cross-validated by image, and its key says so.
-            None stands for a figure that no detection gives.
-        raw_bins: the bins of the raw scores.
-        cross_validated_bins: the bins of calibrated scores, each by a corrector fitted without the image's fold.
+        detections: schema.DETECTIONS. `calibrated_score` comes from the corrector that was fitted on all detections.
+        bins: schema.BINS of the raw scores.
+        classes: schema.CLASSES. `ccece_calibrated` is cross-validated.
+        summary: plain numbers. Figures after correction are cross-validated by image, and their keys say so. None: no
+            detection gives the figure.
+        raw_bins: bins of the raw scores.
+        cross_validated_bins: bins of calibrated scores. Each score comes from a corrector fitted without the image's
+            fold.
     """
 
     detections: pa.Table
@@ -57,17 +58,17 @@ def calibration_tables(
     """Build tables and figures.
 
     Args:
-        detections: matched; `image_indices` number `image_ids`.
-        corrector: fitted to `detections`; its kind is fitted again without each fold for the cross-validated figures.
-        context: what the corrector was fitted with.
-        image_ids: id by image index.
-        class_names: (num_classes,).
-        category_ids: (num_classes,).
+        detections: matched detections. `image_indices` index `image_ids`.
+        corrector: corrector fitted to `detections`. Its kind is fitted once per fold for the cross-validated figures.
+        context: context of the corrector's fit.
+        image_ids: image index -> id.
+        class_names: (num_classes,) names.
+        category_ids: (num_classes,) ids in the annotations.
         num_train_images: (num_classes,) images of the training set with the class.
-        accuracy: `federated_accuracy` of the detections; where None, that of the scored ones.
+        accuracy: `federated_accuracy` of the detections. None: `scored_accuracy`.
     """
     folds = image_folds(detections.image_indices, seed=context.seed)
-    # What is held out is not of the pool, so a corrector for the pool can't be judged on it: its family is.
+    # Without the pool's histogram, because held-out detections are not from the pool. They judge the family only.
     fit = partial(fit_corrector, corrector.kind, context=replace(context, pool_histogram=None))
     held_out_scores = out_of_fold_scores(detections, folds, fit)
     raw_bins = ReliabilityBins.from_detections(detections, context.num_bins)
@@ -159,7 +160,7 @@ def _summary(
 def _figures(
     detections: Detections, context: FitContext, bins: ReliabilityBins, scores: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Figures over all classes, and CCECE per frequency group as well; None where there is no detection."""
+    """Compute the figures over all classes, and CCECE per frequency group. Without a detection a figure is None."""
     rows = detections.is_scored
     is_correct, weights = detections.is_correct[rows], detections.weights[rows]
     by_group = {name: bins.of_classes(mask) for name, mask in group_masks(context.frequency_groups).items()}

@@ -1,4 +1,4 @@
-"""Accuracy and weights on federated truth, where most pairs of an image and a class were never looked at."""
+"""Accuracy and weights on federated truth, in which most (image, class) pairs were never checked."""
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -14,22 +14,22 @@ from raylabel.predictions.matching import Outcome
 
 _NUM_SCORE_LEVELS = 6
 _SHARE_MASS = 10.0
-"""How many images with a class the other classes' share of unknown ones is worth."""
+"""Number of images with a class that the share of unknown images of the other classes is worth."""
 _CORRECT_MASS = 2.0
-"""How many detections the other classes' share of correct ones is worth, at a level of the score."""
+"""Number of detections that the correct share of the other classes is worth, per level of the score."""
 _FIRST_SHARE = 0.3
-"""Where the iteration starts; where scores tell anything, it does not matter (docs/decisions.md)."""
+"""Start of the iteration. It does not matter if the scores are informative (docs/decisions.md)."""
 _MASS_GRID = np.logspace(-1, 3, 9)
 _MAX_ITERATIONS, _TOLERANCE = 300, 1e-4
 
 
 class Status(IntEnum):
-    """What the annotations say of a class in an image."""
+    """Status of a class in an image, by the annotations."""
 
     UNKNOWN = 0
-    """Nobody looked."""
+    """Nobody looked for the class."""
     ABSENT = 1
-    """Someone looked and found none (`neg_category_ids`)."""
+    """Somebody looked and found none (`neg_category_ids`)."""
     PRESENT = 2
     """Every object is annotated."""
     NOT_EXHAUSTIVE = 3
@@ -37,23 +37,24 @@ class Status(IntEnum):
 
 
 def weigh_by_verification(detections: Detections, annotated: AnnotatedSet) -> Detections:
-    """The same detections with weights under which the scored ones stand for all, the ignored ones included.
+    """Set weights, so that the scored detections stand for all detections, including the ignored ones.
 
-    A federated set says which detections are right where the class is annotated, and which are wrong where someone
-    looked for it; of the others only the number is known. Per class, the weights make
+    A federated set tells which detections are right in images annotated with the class, and which are wrong in images
+    checked for the class. For the other images only the number of detections is known. Per class, the sums of weights
+    are:
 
-        the correct ones       as many as are expected to be correct among all (see `federated_accuracy`),
-        the incorrect ones     as many as the rest: those in images with the class by the number of such images per
-                               annotated one, those in images verified to be without it by whatever is left.
+        correct detections      the number expected to be correct among all detections (see `federated_accuracy`)
+        incorrect detections    the rest. In images with the class, each weighs the number of images with the class per
+                                annotated one. In images verified to be without the class, they weigh the remainder.
 
-    These are Horvitz-Thompson's weights, (images without the class) / (images verified to be without it), once the
-    unknown images are shared out, scaled to the number of detections, which is known. Where no incorrect detection
-    was verified in an image without the class, the incorrect ones in images with it stand for all. Every weight is at
-    least 1, and of ignored detections and fully annotated sets 1.
+    These are Horvitz-Thompson weights, (images without the class) / (images verified to be without it), after the
+    unknown images are divided between both. They are scaled to the known number of detections. If no incorrect
+    detection lies in an image verified to be without the class, those in images with the class stand for all. Every
+    weight is at least 1. Ignored detections and fully annotated sets have weights of 1.
 
     Args:
-        detections: matched to `annotated`; `image_indices` are its rows, and all its images were predicted.
-        annotated: the set.
+        detections: detections matched to `annotated`. `image_indices` are its rows; all its images were predicted.
+        annotated: the annotated set.
 
     Source: Horvitz and Thompson 1952; Deville and Särndal 1992 (calibration to known totals); its use here is ours.
     """
@@ -84,28 +85,28 @@ def weigh_by_verification(detections: Detections, annotated: AnnotatedSet) -> De
 
 
 def federated_accuracy(detections: Detections, annotated: AnnotatedSet) -> ClassAccuracy:
-    """Accuracy of all detections of a class, in images where nobody looked for it too.
+    """Estimate the accuracy of all detections of each class, including those in images that nobody checked.
 
-    How many detections there are is known; how many are correct is known in annotated images, is none in images
-    verified to be without the class, and is expected in the others: in an image that nobody looked at,
+    The number of detections is known. The number of correct ones is known in annotated images, and 0 in images verified
+    to be without the class. In an unknown image it is the expectation
 
-        P(the image has the class | the class's best score in it) * detections * share of correct ones at that score
+        P(the image has the class | best score of the class in it) * detections * correct share at that score
 
-    and where only some objects are annotated, detections times that share, at least those that are matched. The
-    probability is a mixture's: unknown images are like those with the class or like those without it, in proportions
-    that their best scores tell (expectation maximisation; distributions over levels of the score, and the share of
-    images with a class that nobody annotated, are shrunk towards those of all classes).
+    If only some objects are annotated, it is detections * correct share, but at least the number of matched ones. The
+    probability comes from a mixture: an unknown image is like an image with the class or like one without it. The best
+    scores give the proportions (expectation maximisation). Two quantities are shrunk to those of all classes: the
+    distributions over score levels, and the share of images with a class that nobody annotated.
 
-    It is right where unknown images with a class look like the annotated ones, and rests on the other classes' share
-    where a class's best scores do not tell images with it from those without. A class that is annotated in no image is
-    taken to be in none.
+    The estimate is right if unknown images with a class look like the annotated ones. If the best scores of a class do
+    not separate images with and without it, the estimate rests on the share of the other classes. A class that is
+    annotated in no image counts as absent from all.
 
-    The interval is by `clustered_accuracy` with the expectations' variance added; no class counts as more than its
-    scored detections. On fully annotated sets this is `scored_accuracy`.
+    `clustered_accuracy` gives the interval, with the variance of the expectations added. The effective number of a
+    class is at most its number of scored detections. On fully annotated sets the result is `scored_accuracy`.
 
     Args:
-        detections: as of `weigh_by_verification`; weights don't matter.
-        annotated: the set.
+        detections: see `weigh_by_verification`. Weights are not used.
+        annotated: the annotated set.
 
     Source: ours; Saerens, Latinne and Decaestecker 2002 for class shares by expectation maximisation.
     """
@@ -124,12 +125,13 @@ def federated_accuracy(detections: Detections, annotated: AnnotatedSet) -> Class
 
 @dataclass(frozen=True, kw_only=True)
 class _Pairs:
-    """Pairs of an image and a class with a detection, (P,) each; crowd regions' detections are left out.
+    """(image, class) pairs with a detection, (P,) each, without detections on crowd regions.
 
     Attributes:
-        rows, places: detections that count, and the pair of each.
-        classes, status, level: of each pair; `level` is that of the best score, 1 for the lowest, as 0 is no detection.
-        num, num_found: detections, and those matched to an object.
+        rows, places: rows of the detections that count, and the pair of each.
+        classes, status, level: class, status and score level of each pair. `level` is the level of the best score, from
+            1; level 0 means no detection.
+        num, num_found: number of detections, and number of those matched to an object.
         images: (number of Status, num_classes, levels) images by status, class and level.
     """
 
@@ -182,12 +184,12 @@ class _Pairs:
         )
 
     def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum over each class's pairs."""
+        """Sum values over the pairs of each class."""
         return np.bincount(self.classes, values, self.num_classes).astype(np.float64)
 
 
 def _keys_by_status(annotated: AnnotatedSet) -> dict[Status, NDArray[np.int64]]:
-    """Sorted numbers row * num_classes + class of the pairs of each status but UNKNOWN; none is in two of them."""
+    """Return the sorted keys row * num_classes + class of each status but UNKNOWN. No key has two statuses."""
     num_classes = annotated.num_classes
     present, absent, not_exhaustive = set[int](), set[int](), set[int]()
     for row, image in enumerate(annotated.images):
@@ -205,12 +207,12 @@ def _keys_by_status(annotated: AnnotatedSet) -> dict[Status, NDArray[np.int64]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Truth:
-    """What is expected of a set.
+    """Expectations about a set.
 
     Attributes:
-        num_correct: (P,) correct detections of each pair.
-        variance: (num_classes,) variance of their sum, given the scores.
-        images_per_annotated: (num_classes,) images with the class per annotated one, >= 1.
+        num_correct: (P,) expected number of correct detections of each pair.
+        variance: (num_classes,) variance of the sum of correct detections, given the scores.
+        images_per_annotated: (num_classes,) images with the class per image annotated with it, >= 1.
     """
 
     num_correct: NDArray[np.float64]
@@ -242,7 +244,7 @@ def _expected_truth(pairs: _Pairs) -> _Truth:
 
 
 def _share_correct(pairs: _Pairs) -> NDArray[np.float64]:
-    """(num_classes, levels) share of the detections in images with the class that are correct, by the image's level."""
+    """Return the correct share of detections in images with the class, by the image's level, (num_classes, levels)."""
     is_present = pairs.status == Status.PRESENT
     num, num_correct = np.zeros((2, *pairs.images.shape[1:]))
     cells = pairs.classes[is_present], pairs.level[is_present]
@@ -255,14 +257,15 @@ def _share_correct(pairs: _Pairs) -> NDArray[np.float64]:
 def _chances_of_presence(
     present: NDArray[np.float64], absent: NDArray[np.float64], unknown: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Chance that an unknown image has the class, by level; and how sure it is.
+    """Estimate the chance that an unknown image has the class, by level, and its uncertainty.
 
     Args:
         present, absent, unknown: (num_classes, levels) numbers of images.
 
     Returns:
-        (num_classes, levels) chances, and (num_classes,) variance of the log odds of the share of the images with the
-        class that is unknown: one over what the unknown images' scores, and the other classes, tell of it (Fisher).
+        (num_classes, levels) chances, and a (num_classes,) variance. Of the images with the class some share is
+        unknown; the variance is that of the log odds of this share. It is 1 / the Fisher information that the scores
+        of the unknown images and the other classes give.
     """
     num_present, num_unknown = present.sum(axis=1), unknown.sum(axis=1)
     share = np.full(len(num_present), _FIRST_SHARE)
@@ -273,7 +276,7 @@ def _chances_of_presence(
             if_present = _level_shares(present + chances * unknown)
             if_absent = _level_shares(absent + (1 - chances) * unknown)
         found = (chances * unknown).sum(axis=1)
-        # Half an image of ten in all: without any unknown image the share is near 0.
+        # Plus 0.5 of 10.5 images, because without any unknown image the share must stay just above 0.
         overall = (found.sum() + 0.5) / (found.sum() + num_present.sum() + 10.5)
         share = (found + _SHARE_MASS * overall) / (found + num_present + _SHARE_MASS)
         prior = _prior(num_present, num_unknown, share)
@@ -288,14 +291,18 @@ def _chances_of_presence(
 def _prior(
     num_present: NDArray[np.float64], num_unknown: NDArray[np.float64], share: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(num_classes, 1) share of the unknown images that have the class, from that of those with the class."""
+    """Convert the unknown share of images with the class to the share with the class of unknown images.
+
+    The result has shape (num_classes, 1).
+    """
     return np.clip(_ratio(num_present * share / (1 - share), num_unknown), 0.0, 0.98)[:, None]
 
 
 def _level_shares(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(num_classes, levels) shares of images by level; first whether anything was detected, then the score's level.
+    """Return the shares of images by level, (num_classes, levels): first detected or not, then the level of the score.
 
-    Each is shrunk to that of all classes, as much as makes the classes' counts likeliest (Dirichlet-multinomial).
+    Both are shrunk to the shares of all classes. The strength maximises the likelihood of the class counts
+    (Dirichlet-multinomial).
     """
     is_detected = np.stack([images[:, 0], images[:, 1:].sum(axis=1)], axis=1)
     detected = _shrunk_shares(is_detected)
@@ -316,5 +323,5 @@ def _shrunk_shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotient, 0 where the denominator is."""
+    """Return the quotient, and 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)

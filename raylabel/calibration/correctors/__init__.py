@@ -1,1 +1,1 @@
-"""Maps from (class, raw score) to a calibrated score: the base kinds, and one file per family."""
+"""Maps from (class, raw score) to a calibrated score. One file per family; the table of kinds is in `config`."""
