@@ -1,7 +1,7 @@
-"""How far confidences are from accuracies: CCECE, bias, ECE, MCE and their kin, proper scores, intervals.
+"""Distance of confidence from accuracy: CCECE, bias, ECE, MCE and related figures, proper scores, intervals.
 
-Figures over bins take `ReliabilityBins` of equal width, or `equal_mass_bins`. Weights count everywhere: a detection of
-weight 3 stands for three.
+Figures over bins take `ReliabilityBins` of equal width, or `equal_mass_bins`. All figures are weighted: a detection of
+weight 3 counts as three detections.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,16 @@ from raylabel.calibration.metrics.rows import checked_rows
 from raylabel.dataset.frequency import FrequencyGroup
 
 PROBABILITY_FLOOR = 1e-6
-"""Probabilities are kept this far from 0 and 1 in the log likelihood, so that one certain mistake costs 13.8."""
+"""Probabilities are clipped to this distance from 0 and 1 in the log likelihood. A certain mistake then costs 13.8."""
 
 _ANY = float(np.finfo(float).tiny)
-"""A count that any detection reaches."""
+"""A count that every detection reaches."""
 
 
 def class_bias(bins: ReliabilityBins) -> NDArray[np.float64]:
-    """Signed bias of each class, (num_classes,) in [-1, 1]: > 0 is overconfident, NaN for a class without a detection.
+    """Return the signed bias of each class, (num_classes,) in [-1, 1]. A value > 0 is overconfident.
+
+    A class without a detection has NaN.
 
         bias_c = sum_b num_cb / num_c * (confidence_cb - accuracy_cb) = mean confidence - accuracy
 
@@ -35,7 +37,7 @@ def class_bias(bins: ReliabilityBins) -> NDArray[np.float64]:
 
 
 def class_ccece(bins: ReliabilityBins) -> NDArray[np.float64]:
-    """Expected calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+    """Return the expected calibration error of each class, (num_classes,) in [0, 1]. NaN without a detection.
 
         CCECE_c = sum_b num_cb / num_c * |confidence_cb - accuracy_cb|
 
@@ -47,17 +49,17 @@ def class_ccece(bins: ReliabilityBins) -> NDArray[np.float64]:
 
 
 def class_ccece_debiased(bins: ReliabilityBins) -> NDArray[np.float64]:
-    """`class_ccece` less what chance alone adds to it, (num_classes,) in [0, 1]; NaN for a class without a detection.
+    """Return `class_ccece` minus the part that chance adds, (num_classes,) in [0, 1]. NaN without a detection.
 
-    Binned absolute errors of few samples are too high: a perfectly calibrated class of one detection has an error of
-    min(p, 1 - p) at least. As an estimate of that excess, each bin's gap d is taken for the truth and the absolute
-    value of d plus Gaussian noise of the accuracy's standard error s is averaged over the noise (a folded normal):
+    Binned absolute errors of few samples are too high. A perfectly calibrated class with one detection has an error of
+    at least min(p, 1 - p). The excess is estimated per bin: the gap d is taken as the truth, and Gaussian noise with
+    the standard error s of the accuracy is added. The mean absolute value follows a folded normal distribution:
 
         debiased_c = max(0, sum_b num_cb / num_c * (2 |d_cb| - E|d_cb + s_cb z|)),   z ~ N(0, 1)
         s_cb^2 = p (1 - p) / num_cb,   p = (num_correct_cb + 1/2) / (num_cb + 1)
 
-    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155), who draw the noise where this integrates it in closed form;
-    p is Jeffreys-smoothed, so that a bin of all (or none) correct has an error too, which is ours.
+    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155). They draw the noise; here it is integrated in closed form. The
+    Jeffreys smoothing of p is ours: a bin with all or none correct has an error too.
     """
     num = np.maximum(bins.num, 1e-300)
     smoothed = (bins.num_correct + 0.5) / (bins.num + 1)
@@ -72,17 +74,27 @@ def class_ccece_debiased(bins: ReliabilityBins) -> NDArray[np.float64]:
 
 
 def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False) -> float:
-    """Class-conditional expected calibration error, in [0, 1].
+    """Return the class-conditional expected calibration error, in [0, 1].
 
-    Every class weighs the same, so that rare classes are not hidden by frequent ones.
+    Every class weighs the same, so that frequent classes do not hide rare ones.
 
     Args:
         bins: counts of shape (num_classes, num_bins).
         min_count: classes with fewer (weighted) detections are left out.
-        debiased: take `class_ccece_debiased` per class.
+        debiased: use `class_ccece_debiased` per class.
 
     Raises:
         ValueError: no class reaches `min_count`.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> detections = Detections.of_scores([0, 0, 0, 1], [0.75, 0.75, 0.75, 0.5], num_classes=2)
+        >>> detections = replace(detections, outcomes=np.array([1, 1, 1, 0], np.int8))
+        >>> bins = ReliabilityBins.from_detections(detections, num_bins=10)
+        >>> class_ccece(bins).tolist()
+        [0.25, 0.5]
+        >>> ccece(bins)
+        0.375
 
     Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/method.md.
     """
@@ -91,32 +103,32 @@ def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False
 
 
 def mean_bias(bins: ReliabilityBins, *, min_count: float = 1) -> float:
-    """Mean of `class_bias` over the classes with at least `min_count` (weighted) detections, in [-1, 1].
+    """Return the mean of `class_bias` over classes with at least `min_count` (weighted) detections, in [-1, 1].
 
         mean_c (mean confidence of c - accuracy of c)
 
     Raises:
         ValueError: no class reaches `min_count`.
 
-    Source: as `class_bias`; the mean over classes is ours.
+    Source: see `class_bias`. The mean over classes is ours.
     """
     return float(class_bias(bins)[_counted(bins, min_count)].mean())
 
 
 def ece(bins: ReliabilityBins, *, debiased: bool = False) -> float:
-    """Expected calibration error over all detections, whatever their class, in [0, 1].
+    """Return the expected calibration error over the detections of all classes, in [0, 1].
 
         ECE = sum_b num_b / num * |confidence_b - accuracy_b|
 
-    Equal to torchmetrics' `binary_calibration_error`, netcal's `ECE` and hotcoco's `calibration_error`, but for scores
-    on a bin's edge, which here belong to the bin below and there to the bin above.
+    It equals torchmetrics' `binary_calibration_error`, netcal's `ECE` and hotcoco's `calibration_error`, except for
+    scores on an edge. Such a score belongs to the bin below here, and to the bin above there.
 
     Args:
-        bins: of any number of classes, pooled here.
-        debiased: less what chance alone adds, as in `class_ccece_debiased`.
+        bins: bins of any number of classes. They are pooled.
+        debiased: subtract the part that chance adds, see `class_ccece_debiased`.
 
     Raises:
-        ValueError: no detection.
+        ValueError: there is no detection.
 
     Source: Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017 (arXiv 1706.04599).
     """
@@ -124,12 +136,12 @@ def ece(bins: ReliabilityBins, *, debiased: bool = False) -> float:
 
 
 def class_mce(bins: ReliabilityBins, *, min_count: float = 0) -> NDArray[np.float64]:
-    """Maximum calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without such a bin.
+    """Return the maximum calibration error of each class, (num_classes,) in [0, 1]. NaN if no bin counts.
 
         MCE_c = max_b |confidence_cb - accuracy_cb|
 
-    One detection decides it: a bin that holds a single wrong detection of .99 gives .99. `min_count` leaves out bins of
-    less weight.
+    One detection can decide it: a bin with a single wrong detection at 0.99 gives 0.99. Bins of less weight than
+    `min_count` are left out.
 
     Source: Naeini, Cooper and Hauskrecht 2015.
     """
@@ -139,18 +151,18 @@ def class_mce(bins: ReliabilityBins, *, min_count: float = 0) -> NDArray[np.floa
 
 
 def mce(bins: ReliabilityBins, *, min_count: float = 0) -> float:
-    """Maximum calibration error over the bins of all detections, whatever their class, in [0, 1].
+    """Return the maximum calibration error over the bins of all classes together, in [0, 1].
 
         MCE = max_b |confidence_b - accuracy_b|
 
-    Equal to torchmetrics' `norm="max"` and netcal's `MCE`, but for scores on a bin's edge (`ece`).
+    It equals torchmetrics' `norm="max"` and netcal's `MCE`, except for scores on an edge (see `ece`).
 
     Args:
-        bins: of any number of classes, pooled here.
+        bins: bins of any number of classes. They are pooled.
         min_count: bins of less weight are left out.
 
     Raises:
-        ValueError: no bin holds a detection, or `min_count`.
+        ValueError: no bin holds a detection, or none reaches `min_count`.
 
     Source: Naeini, Cooper and Hauskrecht 2015.
     """
@@ -158,11 +170,11 @@ def mce(bins: ReliabilityBins, *, min_count: float = 0) -> float:
 
 
 def class_ace(bins: ReliabilityBins) -> NDArray[np.float64]:
-    """Average calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+    """Return the average calibration error of each class, (num_classes,) in [0, 1]. NaN without a detection.
 
         ACE_c = mean over bins that hold a detection of |confidence_cb - accuracy_cb|
 
-    Every bin weighs the same, however few detections it holds. Over `equal_mass_bins` it's `class_ccece` up to ties.
+    Every filled bin weighs the same. Over `equal_mass_bins` it equals `class_ccece` up to ties.
 
     Source: Neumann, Zisserman and Vedaldi 2018.
     """
@@ -172,15 +184,15 @@ def class_ace(bins: ReliabilityBins) -> NDArray[np.float64]:
 
 
 def ace(bins: ReliabilityBins) -> float:
-    """Average calibration error over the bins of all detections, whatever their class, in [0, 1].
+    """Return the average calibration error over the bins of all classes together, in [0, 1].
 
         ACE = mean over bins that hold a detection of |confidence_b - accuracy_b|
 
-    Equal to netcal's `ACE`, but for scores on a bin's edge (`ece`). The "adaptive calibration error" of Nixon et al.,
-    of the same letters, has bins of equal mass: `adaptive_ece`, and `classwise_ece(equal_mass=True)` for vectors.
+    It equals netcal's `ACE`, except for scores on an edge (see `ece`). The "adaptive calibration error" of Nixon et al.
+    has the same letters, but bins of equal mass. See `adaptive_ece`, and `classwise_ece(equal_mass=True)` for vectors.
 
     Raises:
-        ValueError: no detection.
+        ValueError: there is no detection.
 
     Source: Neumann, Zisserman and Vedaldi 2018.
     """
@@ -188,16 +200,16 @@ def ace(bins: ReliabilityBins) -> float:
 
 
 def class_rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> NDArray[np.float64]:
-    """Root mean square calibration error of each class, (num_classes,) in [0, 1]; NaN for a class without a detection.
+    """Return the root mean square calibration error of each class, (num_classes,) in [0, 1]. NaN without a detection.
 
         RMSCE_c = sqrt(sum_b num_cb / num_c * (confidence_cb - accuracy_cb)^2)
 
     Args:
         bins: counts of shape (num_classes, num_bins).
-        debiased: from each square, the variance of the bin's accuracy, accuracy (1 - accuracy) / (num_cb - 1), is taken
-            off; bins of less than two detections give 0, and so does a negative sum.
+        debiased: subtract from each square the variance of the bin's accuracy, accuracy (1 - accuracy) / (num_cb - 1).
+            Bins with less than two detections give 0, and so does a negative sum.
 
-    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155); bins of less than two as in their code.
+    Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155). Bins with less than two detections follow their code.
     """
     total = bins.num.sum(axis=1)
     squares = np.nan_to_num(_gaps(bins)) ** 2
@@ -211,15 +223,15 @@ def class_rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> NDArray[np.
 
 
 def rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> float:
-    """Root mean square calibration error over all detections, whatever their class, in [0, 1].
+    """Return the root mean square calibration error over the detections of all classes, in [0, 1].
 
         RMSCE = sqrt(sum_b num_b / num * (confidence_b - accuracy_b)^2)
 
-    Equal to torchmetrics' `norm="l2"`, but for scores on a bin's edge (`ece`). The debiased one is unbiased before its
-    root, which no absolute error can be: see `class_rmsce`.
+    It equals torchmetrics' `norm="l2"`, except for scores on an edge (see `ece`). The debiased square is unbiased; no
+    absolute error can be. See `class_rmsce`.
 
     Raises:
-        ValueError: no detection.
+        ValueError: there is no detection.
 
     Source: Kumar, Liang and Ma 2019 (arXiv 1909.10155).
     """
@@ -229,21 +241,21 @@ def rmsce(bins: ReliabilityBins, *, debiased: bool = False) -> float:
 def nll(
     probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Weighted mean negative log likelihood of the outcomes, >= 0, natural logarithm.
+    """Return the weighted mean negative log likelihood of the outcomes, >= 0, natural logarithm.
 
         -sum_i w_i (y_i log p_i + (1 - y_i) log(1 - p_i)) / sum_i w_i,   p clipped to [PROBABILITY_FLOOR, 1 - floor]
 
     Raises:
-        ValueError: no detection, shapes that don't fit, or a probability outside [0, 1].
+        ValueError: there is no detection, shapes do not match, or a probability is outside [0, 1].
 
-    Source: Good 1952; equal to scikit-learn's `log_loss` but for the clipping.
+    Source: Good 1952. It equals scikit-learn's `log_loss` except for the clipping.
     """
     scores, outcomes, rows = checked_rows(probabilities, is_correct, weights)
     return _mean(pointwise_nll(scores, outcomes), rows)
 
 
 def pointwise_nll(probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Each detection's part of `nll`, (N,), unweighted."""
+    """Return the unweighted part of each detection in `nll`, (N,)."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     return -np.log(np.where(is_correct, clipped, 1 - clipped))
 
@@ -251,21 +263,21 @@ def pointwise_nll(probabilities: NDArray[np.floating], is_correct: NDArray[np.bo
 def brier(
     probabilities: NDArray[np.floating], is_correct: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Weighted mean squared difference of probability and outcome, in [0, 1].
+    """Return the weighted mean squared difference of probability and outcome, in [0, 1].
 
         sum_i w_i (p_i - y_i)^2 / sum_i w_i
 
     Raises:
-        ValueError: no detection, shapes that don't fit, or a probability outside [0, 1].
+        ValueError: there is no detection, shapes do not match, or a probability is outside [0, 1].
 
-    Source: Brier 1950; equal to scikit-learn's `brier_score_loss`.
+    Source: Brier 1950. It equals scikit-learn's `brier_score_loss`.
     """
     scores, outcomes, rows = checked_rows(probabilities, is_correct, weights)
     return _mean((scores - outcomes) ** 2, rows)
 
 
 def effective_count(detections: Detections) -> NDArray[np.float64]:
-    """Effective number of scored detections of each class, (num_classes,): (sum w)^2 / sum w^2; 0 without any.
+    """Return the effective number of scored detections per class, (num_classes,): (sum w)^2 / sum w^2; 0 without any.
 
     Source: Kish 1965.
     """
@@ -278,15 +290,15 @@ def effective_count(detections: Detections) -> NDArray[np.float64]:
 def credible_interval(
     accuracy: NDArray[np.float64], num: NDArray[np.float64], *, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Central credible interval of an accuracy under Jeffreys' prior Beta(1/2, 1/2).
+    """Compute the central credible interval of an accuracy under Jeffreys' prior Beta(1/2, 1/2).
 
     Args:
-        accuracy: observed shares of correct detections; NaN gives NaN.
+        accuracy: observed shares of correct detections. NaN gives NaN.
         num: effective numbers of detections.
         level: posterior probability of the interval.
 
     Returns:
-        Lower and upper ends; the end is 0 where nothing, and 1 where everything, was correct.
+        Lower and upper ends. The lower end is 0 if none was correct; the upper end is 1 if all were.
 
     Source: Brown, Cai and DasGupta 2001.
     """
@@ -299,7 +311,7 @@ def credible_interval(
 
 
 def group_masks(frequency_groups: NDArray[np.str_]) -> Mapping[str, NDArray[np.bool_]]:
-    """Masks over classes, (num_classes,): "all" and each of "r", "c", "f" that has a class."""
+    """Return masks over classes, (num_classes,): "all", and each of "r", "c", "f" that has a class."""
     groups = {"all": np.ones(len(frequency_groups), dtype=bool)}
     groups |= {group.value: frequency_groups == group for group in FrequencyGroup}
     return {name: mask for name, mask in groups.items() if mask.any()}
@@ -318,7 +330,7 @@ def _too_few(what: str, min_count: float) -> str:
 
 
 def _gaps(bins: ReliabilityBins) -> NDArray[np.float64]:
-    """|confidence - accuracy| per class and bin; NaN for an empty bin."""
+    """Return |confidence - accuracy| per class and bin. An empty bin gives NaN."""
     return np.abs(bins.confidence() - bins.accuracy())
 
 

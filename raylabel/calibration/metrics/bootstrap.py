@@ -1,4 +1,4 @@
-"""Intervals of any figure by resampling images."""
+"""Intervals of any figure, by resampling of images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class BootstrapInterval(NamedTuple):
     """A percentile interval.
 
     Attributes:
-        low: its lower end.
-        high: its upper end.
-        num: draws that gave a figure.
+        low: lower end.
+        high: upper end.
+        num: number of draws that gave a figure.
     """
 
     low: float
@@ -29,31 +29,31 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> BootstrapInterval:
-    """Percentile interval of a figure when the images are drawn again, with replacement.
+    """Compute the percentile interval of a figure over draws of the images, with replacement.
 
-    Detections of one image go together: they share the scene, so rows drawn alone would give intervals that are too
-    narrow. A draw is a weight for each row, the times that its image was drawn; no row is copied. For example:
+    Detections of one image are drawn together, because they share the scene. Rows drawn alone would give intervals that
+    are too narrow. A draw is one weight per row: how often its image was drawn. No row is copied. For example:
 
         bootstrap_interval(lambda times: nll(scores, is_correct, weights * times), image_indices)
 
-    A figure of detections and objects takes rows of both, and so the images without a detection too:
+    A figure of detections and objects takes the rows of both. It then covers images without a detection too:
 
         rows = np.concatenate([image_indices, object_image_indices])
         bootstrap_interval(lambda times: pooled_average_precision(
             scores, is_correct, times[n:].sum(), weights=weights * times[:n]), rows)
 
     Args:
-        figure: takes weights of shape (N,), whole numbers >= 0 as float64; returns the figure, or None where the draw
-            has none to give (a group that was not drawn): such draws are left out.
-        image_indices: (N,) which rows share an image; any numbering.
-        num: draws.
+        figure: function of weights of shape (N,), whole numbers >= 0 as float64. It returns the figure, or None if the
+            draw gives none (a group was not drawn). Draws with None are left out.
+        image_indices: (N,) image of each row. Any numbering is valid.
+        num: number of draws.
         level: share of draws inside the interval.
-        seed: of the draws; the same seed draws the same images for every figure.
+        seed: seed of the draws. The same seed draws the same images for every figure.
 
     Raises:
-        ValueError: no row, `num` < 1, a level outside (0, 1), or no draw gives a figure.
+        ValueError: there is no row, `num` < 1, the level is outside (0, 1), or no draw gives a figure.
 
-    Source: Efron 1979; whole clusters are resampled as in Field and Welsh 2007.
+    Source: Efron 1979. Whole clusters are resampled as in Field and Welsh 2007.
     """
     if len(image_indices) == 0:
         raise ValueError("no row to resample")

@@ -1,4 +1,4 @@
-"""Class-wise calibration error of whole probability vectors."""
+"""Class-wise calibration error of full probability vectors."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,30 +16,30 @@ def classwise_ece(
     weights: ArrayLike | None = None,
     equal_mass: bool = False,
 ) -> NDArray[np.float64]:
-    """Calibration error of each entry of soft vectors, (C,) in [0, 1]; its mean is the class-wise ECE.
+    """Return the calibration error of each entry of soft vectors, (C,) in [0, 1]. Its mean is the class-wise ECE.
 
         error_k = sum_b num_kb / num * |mean of p_k in bin b - share with label k in bin b|
         class-wise ECE = sum_k error_k / C
 
-    Every row counts for every class, by that class's probability. CCECE is another figure: it looks at each detection
-    once, under the class that was predicted and by its score, and asks whether the detection is right. Where a class
-    is rare nearly all of its p_k are near 0, rightly, so class-wise ECE is small whatever becomes of the class's own
-    detections (it falls as 1 / C); CCECE is not diluted so.
+    Every row counts for every class, by the probability of that class. CCECE differs: it counts each detection once,
+    under its predicted class and score, and compares with whether the detection is right. For a rare class nearly all
+    p_k are near 0, and rightly so. Class-wise ECE is then small for any detections of the class (it falls as 1 / C).
+    CCECE is not diluted in this way.
 
-    torchmetrics' and netcal's errors of vectors are neither: they bin the highest probability only (`ece`).
+    The vector errors of torchmetrics and netcal are neither figure: they bin the highest probability only (see `ece`).
 
     Args:
-        probabilities: (N, C), rows that sum to 1 (unchecked, so that vectors without background may be given).
-        labels: (N,) in 0 to C - 1, the true class; background is a class with an index of its own.
-        num_bins: bins of each class.
-        weights: (N,) >= 0; ones where None.
-        equal_mass: bins that hold the same weight, in place of the same width: Nixon's ACE.
+        probabilities: (N, C) rows that sum to 1. The sum is not checked, so that vectors without background are valid.
+        labels: (N,) true class in 0 to C - 1. The background is a class with its own index.
+        num_bins: number of bins per class.
+        weights: (N,) >= 0. None: ones.
+        equal_mass: use bins of equal weight instead of equal width (Nixon's ACE).
 
     Raises:
-        ValueError: no row, shapes that don't fit, a probability outside [0, 1], a label outside the classes.
+        ValueError: there is no row, shapes do not match, a probability is outside [0, 1], or a label is no class.
 
-    Source: Kull et al. 2019 (arXiv 1910.12656), "classwise-ECE"; Nixon et al. 2019 (arXiv 1904.01685), the same as
-    "static calibration error" (SCE), and "adaptive calibration error" (ACE).
+    Source: Kull et al. 2019 (arXiv 1910.12656), "classwise-ECE". Nixon et al. 2019 (arXiv 1904.01685) call it "static
+    calibration error" (SCE), and with bins of equal mass "adaptive calibration error" (ACE).
     """
     vectors = np.asarray(probabilities)
     if vectors.ndim != 2:
@@ -47,7 +47,7 @@ def classwise_ece(
     num, num_classes = vectors.shape
     targets = np.asarray(labels)
     if targets.shape != (num,):
-        raise ValueError(f"labels must have shape {(num,)}, one for each row of probabilities, got {targets.shape}")
+        raise ValueError(f"labels must have shape {(num,)}, one per row of probabilities, got {targets.shape}")
     if not np.issubdtype(targets.dtype, np.integer):
         raise ValueError(f"labels must be whole numbers, got {targets.dtype}")
     rows = checked_weights(weights, num)

@@ -1,4 +1,4 @@
-"""Adaptive bins: as many detections in each bin, wherever the scores are."""
+"""Adaptive bins: the same number of detections in each bin."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,17 @@ def equal_mass_bin_of(
     weights: NDArray[np.float64] | None = None,
     groups: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int64]:
-    """Bin of each score, 0 to `num_bins - 1`, so that every bin holds the same weight up to ties.
+    """Return the bin of each score, 0 to `num_bins - 1`. Every bin holds the same weight up to ties.
 
-    A score's place among all, from 0 to 1, is the weight below it plus half the weight equal to it; a bin takes the
-    places of one `num_bins`-th. So equal scores share a bin, a weight of three is as three rows of the same score, and
-    N different scores give bins whose counts differ by one at most. Scores are compared in single precision, as they
-    are stored.
+    The rank of a score, from 0 to 1, is the weight below it plus half the weight equal to it. Each bin takes a
+    `num_bins`-th of the ranks. Equal scores thus share a bin, and a weight of 3 counts as three rows of the same score.
+    N different scores give bins whose counts differ by at most one. Scores are compared in single precision, as stored.
 
     Args:
-        scores: (N,).
-        num_bins: >= 1.
-        weights: (N,) >= 0; ones where None.
-        groups: (N,) >= 0: each group has bins of its own.
+        scores: (N,) scores.
+        num_bins: number of bins, >= 1.
+        weights: (N,) >= 0. None: ones.
+        groups: (N,) >= 0. Each group gets separate bins.
 
     Raises:
         ValueError: `num_bins` < 1.
@@ -61,17 +60,17 @@ def equal_mass_bin_of(
 def equal_mass_bins(
     detections: Detections, num_bins: int, scores: NDArray[np.floating] | None = None, *, per_class: bool = True
 ) -> ReliabilityBins:
-    """Count detections in bins of equal mass, over which every figure of `metrics.binned` can be taken.
+    """Count detections in bins of equal mass. Every figure of `metrics.binned` can use these bins.
 
-    The bins are those of these detections: unlike `ReliabilityBins.from_detections`, counts of several sets can't be
-    added, and classes with bins of their own can't be pooled.
+    The bins depend on the detections. So, unlike `ReliabilityBins.from_detections`, counts of several sets cannot be
+    added, and bins per class cannot be pooled.
 
     Args:
-        detections: with known outcomes; ignored ones count nowhere, `num_ignored` is 0.
-        num_bins: bins, of each class or of all.
-        scores: (N,) confidences to bin by, such as calibrated ones; the raw scores where None.
-        per_class: bins of its own for each class, counts of shape (num_classes, num_bins); else of all detections
-            whatever their class, (1, num_bins).
+        detections: detections with known outcomes. Ignored detections are not counted; `num_ignored` is 0.
+        num_bins: number of bins, per class or for all.
+        scores: (N,) confidences to bin by, such as calibrated scores. None: the raw scores.
+        per_class: True: separate bins per class, shape (num_classes, num_bins). False: bins of all detections, shape
+            (1, num_bins).
 
     Raises:
         ValueError: the outcomes are unknown, or `num_bins` < 1.
@@ -101,13 +100,13 @@ def equal_mass_bins(
 def adaptive_ece(
     detections: Detections, num_bins: int, scores: NDArray[np.floating] | None = None, *, debiased: bool = False
 ) -> float:
-    """`ece` over bins of equal mass, in [0, 1].
+    """Return `ece` over bins of equal mass, in [0, 1].
 
-    With N / num_bins detections in every bin it is netcal's `ECE` and `ACE` with `equal_intervals=False`, and Nixon's
-    ACE of one class.
+    If every bin holds N / num_bins detections, it equals netcal's `ECE` and `ACE` with `equal_intervals=False`, and
+    Nixon's ACE of one class.
 
     Raises:
-        ValueError: no detection.
+        ValueError: there is no detection.
 
     Source: Nixon et al. 2019 (arXiv 1904.01685).
     """
@@ -117,9 +116,9 @@ def adaptive_ece(
 def class_adaptive_ccece(
     detections: Detections, num_bins: int, scores: NDArray[np.floating] | None = None
 ) -> NDArray[np.float64]:
-    """`class_ccece` over bins of equal mass within each class, (num_classes,); NaN for a class without a detection.
+    """Return `class_ccece` over bins of equal mass per class, (num_classes,). NaN without a detection.
 
-    A class of fewer detections than bins has one detection a bin, and the figure is then the mean of |score - outcome|.
+    A class with fewer detections than bins has one detection per bin. Its figure is the mean of |score - outcome|.
 
     Source: Nixon et al. 2019 (arXiv 1904.01685), on the predicted class alone.
     """
@@ -134,7 +133,7 @@ def adaptive_ccece(
     min_count: float = 1,
     debiased: bool = False,
 ) -> float:
-    """`ccece` over bins of equal mass within each class, in [0, 1].
+    """Return `ccece` over bins of equal mass per class, in [0, 1].
 
     Raises:
         ValueError: no class reaches `min_count`.
@@ -145,10 +144,10 @@ def adaptive_ccece(
 
 
 def _small(groups: NDArray[np.integer]) -> NDArray[np.integer]:
-    """In 16 bits where they fit: NumPy then sorts by radix, in linear time."""
+    """Return the groups in 16 bits if they fit, because NumPy then uses a radix sort, in linear time."""
     return groups.astype(np.uint16) if groups.max() < 2**16 else groups
 
 
 def _changes(values: NDArray) -> NDArray[np.bool_]:
-    """Whether each value differs from the one before; the first doesn't."""
+    """Return whether each value differs from the one before. The first is False."""
     return np.concatenate([[False], values[1:] != values[:-1]])

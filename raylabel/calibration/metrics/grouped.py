@@ -1,4 +1,4 @@
-"""Every figure for each group of detections: by class frequency, by size or by class."""
+"""All figures per group of detections: by class frequency, by size or by class."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -30,14 +30,14 @@ GroupBy = Literal["frequency", "size", "class"]
 Figures = dict[str, float | int | None]
 
 SIZE_EDGES = {"small": 0.0, "medium": 32.0**2, "large": 96.0**2}
-"""Mask areas in pixels from which a detection has that size, as COCO divides them."""
+"""Size -> smallest mask area in pixels, as in COCO."""
 
 
 def size_groups(mask_areas: ArrayLike) -> NDArray[np.str_]:
-    """COCO's sizes of mask areas in pixels, (N,): small < 32^2 <= medium < 96^2 <= large.
+    """Return COCO's size of each mask area in pixels, (N,): small < 32^2 <= medium < 96^2 <= large.
 
     Raises:
-        ValueError: a negative area, or one that is not finite.
+        ValueError: an area is negative or not finite.
     """
     return np.array(list(SIZE_EDGES))[_size_indices(mask_areas)]
 
@@ -56,35 +56,36 @@ def figures_by_group(
     min_count: float = 1,
     precision: float = 0.8,
 ) -> dict[str, Figures]:
-    """All figures of each group, as plain numbers; None, never NaN, for a figure that the group does not give.
+    """Compute all figures of each group as plain numbers. An unavailable figure is None, never NaN.
 
-    Counts of a group: `num_detections` that are judged, `num_effective` (Kish's, of their weights), `num_correct`,
-    `num_ignored` (in no other count), `num_images` and `num_classes` of the judged, `num_objects`.
+    Counts of a group: `num_detections`, `num_images` and `num_classes` of the scored detections, `num_effective`
+    (Kish's, of their weights), `num_correct`, `num_ignored` (in no other count), `num_objects`.
 
-    Figures: `mean_score`, `accuracy`, `bias` (their difference), `ece`, `ece_debiased`, `adaptive_ece`, `ace`, `mce`,
-    `rmsce`, `rmsce_debiased` (all classes of the group pooled), `ccece`, `ccece_debiased`, `mean_class_bias` (each
-    class counts the same), `nll`, `brier`, `d_ece`, `ap_pool`, `yield_recall` and `yield_threshold`.
+    Figures with the classes of the group pooled: `mean_score`, `accuracy`, `bias` (their difference), `ece`,
+    `ece_debiased`, `adaptive_ece`, `ace`, `mce`, `rmsce`, `rmsce_debiased`, `nll`, `brier`, `d_ece`, `ap_pool`,
+    `yield_recall` and `yield_threshold`. Figures in which each class counts the same: `ccece`, `ccece_debiased` and
+    `mean_class_bias`.
 
     Args:
-        detections: with known outcomes.
-        group_by: "frequency": "r", "c" and "f", those that have a class; "size": "small", "medium" and "large" by
-            `size_groups`; "class": each class. The first two begin with "all".
-        scores: (N,) confidences to judge, such as calibrated ones; the raw scores where None.
-        num_bins: bins of the scores.
-        frequency_groups: (num_classes,) "r", "c" or "f"; needed to group by frequency.
-        mask_areas: (N,) of the detections in pixels, to group by size; the detections' own where None.
-        class_names: (num_classes,) different names of the groups; the class indices where None.
-        object_classes: (M,) class of each true object (not crowd), needed for `ap_pool` and `yield_*`. These stay None
-            within a size: a detection and its object can differ in size, so recall is not defined by the detections'.
-        features: (N, K) in [0, 1] of the detections, needed for `d_ece`.
+        detections: detections with known outcomes.
+        group_by: "frequency": those of "r", "c" and "f" that have a class. "size": "small", "medium" and "large", see
+            `size_groups`. "class": each class. The first two start with the group "all".
+        scores: (N,) confidences to judge, such as calibrated scores. None: the raw scores.
+        num_bins: number of bins of the scores.
+        frequency_groups: (num_classes,) "r", "c" or "f". Needed to group by frequency.
+        mask_areas: (N,) areas in pixels, to group by size. None: `detections.mask_areas`.
+        class_names: (num_classes,) unique names of the groups. None: the class indices.
+        object_classes: (M,) class of each true object (not crowd). Needed for `ap_pool` and `yield_*`. These are None
+            for a size, because a detection and its object can differ in size, so that recall is undefined.
+        features: (N, K) features in [0, 1]. Needed for `d_ece`.
         min_count: classes with fewer (weighted) detections are left out of the means over classes.
-        precision: of the yield.
+        precision: precision of the yield.
 
     Returns:
-        Figures by group. A group of objects that has no detection has an `ap_pool` and `yield_recall` of 0.
+        Figures by group. A group with objects but no detection has an `ap_pool` and a `yield_recall` of 0.
 
     Raises:
-        ValueError: what the grouping needs is not given, shapes that don't fit, unknown outcomes.
+        ValueError: an argument that the grouping needs is missing, shapes do not match, or outcomes are unknown.
     """
     confidences = detections.raw_scores if scores is None else np.asarray(scores, dtype=np.float64)
     check_length(confidences, "scores", len(detections))
@@ -130,7 +131,7 @@ def _groups(
     mask_areas: ArrayLike | None,
     class_names: Sequence[str] | None,
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64] | None]:
-    """Names of the groups, the group of each detection, and that of each class unless groups divide classes."""
+    """Return the group names, the group of each detection, and the group of each class (None if grouped by size)."""
     num_classes = detections.num_classes
     if group_by == "size":
         mask_areas = detections.mask_areas if mask_areas is None else mask_areas
@@ -166,7 +167,7 @@ def _size_indices(mask_areas: ArrayLike) -> NDArray[np.int64]:
 
 
 def _rows_of_groups(group_of_row: NDArray[np.int64], num_groups: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each group with its rows in their order, by one sort whatever the number of groups."""
+    """Yield each group with its rows in order. One sort serves all groups."""
     keys = group_of_row.astype(np.uint16) if num_groups < 2**16 else group_of_row
     order = np.argsort(keys, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(group_of_row, minlength=num_groups))])

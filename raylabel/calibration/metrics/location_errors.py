@@ -1,4 +1,4 @@
-"""Calibration over position and size as well as confidence."""
+"""Calibration over confidence, position and size."""
 
 from collections.abc import Sequence
 
@@ -18,24 +18,24 @@ def d_ece(
     weights: ArrayLike | None = None,
     min_count: float = 1,
 ) -> float:
-    """Detection expected calibration error, in [0, 1]: bins over confidence, position and size together.
+    """Return the detection expected calibration error, in [0, 1], over bins of confidence, position and size together.
 
         D-ECE = sum over cells of num_cell / num * |confidence_cell - accuracy_cell|
 
-    A cell is a bin of the score and of each feature. With K dimensions there are num_bins ** K cells: few detections in
-    each raise the figure by chance, more than in `ece`; `min_count` leaves such cells out of the sum, not out of `num`.
-    Equal to netcal's `ECE(detection=True)` but for values on an edge, which here belong to the bin below.
+    A cell is a bin of the score and of each feature. K dimensions give num_bins ** K cells. Cells with few detections
+    raise the figure by chance, more than in `ece`. `min_count` leaves such cells out of the sum, but not out of `num`.
+    The figure equals netcal's `ECE(detection=True)`, except for values on an edge: here they belong to the bin below.
 
     Args:
         scores: (N,) probabilities of detections that are not ignored.
-        is_correct: (N,) their outcomes.
-        features: (N, K) in [0, 1], such as `box_features`; K = 0 gives `ece`.
-        num_bins: bins of equal width of every dimension, or of each: 1 + K numbers, the scores' first.
-        weights: (N,) >= 0; ones where None.
-        min_count: cells of less weight are left out; Küppers et al. take 8.
+        is_correct: (N,) outcomes.
+        features: (N, K) in [0, 1], such as `box_features`. K = 0 gives `ece`.
+        num_bins: bins of equal width: one number for every dimension, or 1 + K numbers, the scores first.
+        weights: (N,) >= 0. None: ones.
+        min_count: cells of less weight are left out. Küppers et al. use 8.
 
     Raises:
-        ValueError: no detection, shapes that don't fit, values outside [0, 1].
+        ValueError: there is no detection, shapes do not match, or a value is outside [0, 1].
 
     Source: Küppers et al. 2020 (arXiv 2004.13546).
     """
@@ -68,14 +68,14 @@ def d_ece(
 
 
 def box_features(boxes_xyxy: ArrayLike, image_sizes_hw: ArrayLike) -> NDArray[np.float64]:
-    """Position and size of boxes relative to their images, (N, 4) in [0, 1]: centre x, centre y, width, height.
+    """Return boxes relative to their images, (N, 4) in [0, 1]: centre x, centre y, width, height.
 
     Args:
-        boxes_xyxy: (N, 4) in pixels; what lies outside the image is cut off.
+        boxes_xyxy: (N, 4) in pixels. Parts outside the image are cut off.
         image_sizes_hw: (N, 2) or (2,) height and width of the images in pixels.
 
     Raises:
-        ValueError: other shapes, values that are not finite, or an image without area.
+        ValueError: a shape is wrong, a value is not finite, or an image has no area.
 
     Source: the features of Küppers et al. 2020 (arXiv 2004.13546).
     """

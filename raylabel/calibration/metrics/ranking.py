@@ -1,4 +1,4 @@
-"""What a ranking of all classes' detections is worth: pooled AP, and the yield of labels at a wanted precision."""
+"""Quality of one ranking of all classes: pooled AP, and the yield of labels at a wanted precision."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 from raylabel.calibration.metrics.rows import checked_rows
 
 _ROUNDING = 1e-9
-"""Relative error that sums of weights may have."""
+"""Allowed relative error of sums of weights."""
 
 
 class PrecisionRecall(NamedTuple):
-    """A precision-recall curve, a point for each different score, from the highest down.
+    """A precision-recall curve with one point per different score, from the highest down.
 
     Attributes:
-        precision: (K,) share of the detections of at least that score that are right; 0 where they have no weight.
-        recall: (K,) share of all true objects among them, never falling.
+        precision: (K,) correct share of the detections with at least that score. 0 if they have no weight.
+        recall: (K,) share of all true objects that these detections find. It never falls.
         thresholds: (K,) the scores.
     """
 
@@ -28,17 +28,17 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     scores: ArrayLike, is_correct: ArrayLike, num_objects: float, weights: ArrayLike | None = None
 ) -> PrecisionRecall:
-    """Precision and recall of the detections from each score up; equal scores are taken together.
+    """Compute precision and recall of the detections from each score up. Equal scores count together.
 
     Args:
-        scores: (N,) of detections that are not ignored, of every class; only their order matters. Scores that
-            fall already are not sorted again.
+        scores: (N,) scores of detections of every class that are not ignored. Only their order matters. Scores in
+            falling order are not sorted again.
         is_correct: (N,) outcomes.
-        num_objects: true objects (not crowd) that could be found, those that no detection found included.
-        weights: (N,) >= 0; ones where None.
+        num_objects: number of true objects (not crowd), including those that no detection found.
+        weights: (N,) >= 0. None: ones.
 
     Raises:
-        ValueError: shapes that don't fit, no object, or more correct detections than objects.
+        ValueError: shapes do not match, there is no object, or more detections are correct than there are objects.
     """
     ranks, outcomes, rows = checked_rows(scores, is_correct, weights, are_probabilities=False)
     if not num_objects > 0:
@@ -64,32 +64,32 @@ def pooled_average_precision(
     weights: ArrayLike | None = None,
     interpolated: bool = True,
 ) -> float:
-    """AP^pool at the matching's IoU threshold, in [0, 1]: the average precision of one ranking of all classes.
+    """Return AP^pool at the IoU threshold of the matching, in [0, 1]: the AP of one ranking of all classes.
 
-    Matching is by class; then all detections are one list, so that a class whose scores are too high costs the others.
-    (Mean AP takes each class's ranking apart: no monotone correction of a class can change it.)
+    Matching is by class. Then all detections form one list, so that a class with too high scores harms the others.
+    Mean AP ranks each class separately, so no monotone correction of a class can change it.
 
-        interpolated:      mean over r = 0, .01, ..., 1 of max precision at recall >= r, 0 where r is not reached
+        interpolated:      mean over r = 0, 0.01, ..., 1 of max precision at recall >= r, 0 if r is not reached
         not interpolated:  sum_k (recall_k - recall_{k-1}) * precision_k
 
-    The first is COCO's, the second scikit-learn's `average_precision_score` times the share of objects found. Equal
-    scores are taken together, where COCO takes them in the order given. Average over several IoU thresholds' outcomes
-    for the figure of Dave et al.
+    The first is COCO's. The second is scikit-learn's `average_precision_score` times the share of objects found. Equal
+    scores count together; COCO takes them in the given order. For the figure of Dave et al., average over the outcomes
+    at several IoU thresholds.
 
     Args:
-        scores: (N,) of detections that are not ignored, of every class; only their order matters.
+        scores: (N,) scores of detections of every class that are not ignored. Only their order matters.
         is_correct: (N,) outcomes.
-        num_objects: true objects (not crowd) of every class.
-        weights: (N,) >= 0; ones where None.
-        interpolated: as COCO does.
+        num_objects: number of true objects (not crowd) of every class.
+        weights: (N,) >= 0. None: ones.
+        interpolated: interpolate like COCO.
 
     Returns:
-        0 without any detection: nothing is found.
+        The figure. It is 0 without any detection.
 
     Raises:
-        ValueError: shapes that don't fit, no object, or more correct detections than objects.
+        ValueError: shapes do not match, there is no object, or more detections are correct than there are objects.
 
-    Source: Dave et al. 2021 (arXiv 2102.01066); interpolation as in pycocotools.
+    Source: Dave et al. 2021 (arXiv 2102.01066). The interpolation follows pycocotools.
     """
     precision, recall, _ = precision_recall(scores, is_correct, num_objects, weights)
     if not len(precision):
@@ -104,10 +104,10 @@ class YieldAtPrecision(NamedTuple):
     """The detections that can be kept as labels at a wanted precision.
 
     Attributes:
-        recall: share of all true objects among them, in [0, 1]; 0 where nothing can be kept.
-        threshold: keep detections of at least this score; None where nothing can be kept.
-        precision: share of them that is right, at least the wanted one; None where nothing can be kept.
-        num: their weight.
+        recall: share of all true objects that the kept detections find, in [0, 1]. 0 if none can be kept.
+        threshold: smallest score to keep. None if none can be kept.
+        precision: correct share of the kept detections, at least the wanted one. None if none can be kept.
+        num: weight of the kept detections.
     """
 
     recall: float
@@ -124,26 +124,27 @@ def yield_at_precision(
     precision: float = 0.8,
     weights: ArrayLike | None = None,
 ) -> YieldAtPrecision:
-    """The largest share of all true objects that one threshold finds while `precision` of what it keeps is right.
+    """Find the threshold that finds most true objects while at least `precision` of the kept detections is right.
 
         max over t of (correct detections with score >= t) / num_objects,
         where (correct with score >= t) / (all with score >= t) >= precision
 
-    Detections of all classes share the threshold, and equal scores are kept or dropped together, as a threshold does. A
-    detector of few different scores (of 8 bits, say) thus gets less than if equal ones were cut in the order of its
-    file, and gains from a corrector that tells them apart. Of thresholds with the same recall the highest is taken.
+    Detections of all classes share the threshold. Equal scores are kept or dropped together. A detector with few
+    different scores (8 bits, say) thus gets less than if equal scores were cut in the order of its file. It gains from
+    a corrector that separates equal scores. Among thresholds with the same recall the highest is taken.
 
     Args:
-        scores: (N,) of detections that are not ignored, of every class; only their order matters.
+        scores: (N,) scores of detections of every class that are not ignored. Only their order matters.
         is_correct: (N,) outcomes.
-        num_objects: true objects (not crowd) of every class.
-        precision: wanted, in (0, 1].
-        weights: (N,) >= 0; ones where None.
+        num_objects: number of true objects (not crowd) of every class.
+        precision: wanted precision, in (0, 1].
+        weights: (N,) >= 0. None: ones.
 
     Raises:
-        ValueError: shapes that don't fit, no object, more correct detections than objects, or such a precision.
+        ValueError: shapes do not match, there is no object, more detections are correct than there are objects, or the
+            precision is outside (0, 1].
 
-    Source: ours; "recall at fixed precision" is usual in retrieval, on pseudo-labels it is the labels gained.
+    Source: ours. "Recall at fixed precision" is common in retrieval; on pseudo-labels it is the number of labels won.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision must be in (0, 1], got {precision:g}")

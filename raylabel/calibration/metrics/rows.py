@@ -1,20 +1,20 @@
-"""Checks of the arrays that a metric is given, one row a detection."""
+"""Checks of the input arrays of a metric, with one row per detection."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _SLACK = 1e-6
-"""Probabilities may miss [0, 1] by this much, as single precision does."""
+"""Probabilities may exceed [0, 1] by this amount, because single precision rounds."""
 
 
 def checked_rows(
     scores: ArrayLike, is_correct: ArrayLike, weights: ArrayLike | None, *, are_probabilities: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Scores, outcomes and weights as arrays of shape (N,), weights of 1 where None.
+    """Return scores, outcomes and weights as arrays of shape (N,). Weights of None become 1.
 
     Raises:
-        ValueError: another shape; NaN or infinity; a probability outside [0, 1]; an outcome that is neither right (1,
-            True) nor wrong (0, False), such as the number of an ignored detection; a negative weight.
+        ValueError: a shape is wrong, a value is NaN or infinite, a probability is outside [0, 1], a weight is negative,
+            or an outcome is neither right (1, True) nor wrong (0, False), such as that of an ignored detection.
     """
     checked = np.asarray(scores, dtype=np.float64)
     if checked.ndim != 1:
@@ -32,10 +32,10 @@ def checked_rows(
 
 
 def checked_weights(weights: ArrayLike | None, num: int) -> NDArray[np.float64]:
-    """Weights of shape (num,), ones where None.
+    """Return weights of shape (num,). None becomes ones.
 
     Raises:
-        ValueError: another shape, a negative weight or one that is not finite.
+        ValueError: the shape is wrong, or a weight is negative or not finite.
     """
     if weights is None:
         return np.ones(num)
@@ -50,7 +50,7 @@ def checked_weights(weights: ArrayLike | None, num: int) -> NDArray[np.float64]:
 def check_length(values: NDArray, name: str, num: int) -> None:
     """Raise a ValueError unless `values` has shape (num,)."""
     if values.shape != (num,):
-        raise ValueError(f"{name} must have shape {(num,)}, a value for each score, got {values.shape}")
+        raise ValueError(f"{name} must have shape {(num,)}, one value per score, got {values.shape}")
 
 
 def check_finite(values: NDArray[np.floating], name: str) -> None:
