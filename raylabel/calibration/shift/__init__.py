@@ -1,1 +1,1 @@
-"""What changes between the calibration split and the pool."""
+"""Differences between the calibration split and the pool."""

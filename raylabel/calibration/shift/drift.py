@@ -1,4 +1,4 @@
-"""Drift: whether a pool's detections are distributed as those of the calibration split, class by class."""
+"""Drift: comparison of a pool's detections with those of the calibration split, class by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from raylabel.calibration.shift.pool_accuracy import PoolAccuracy
 from raylabel.schema import DRIFT, nullable
 
 FALSE_ALARM_RATE = 0.05
-"""Chance that a report names any class although nothing has changed."""
+"""Chance that a report names any class if nothing has changed."""
 
 MIN_PSI = 0.1
-"""A population stability index below it counts as no change, however many detections prove it; the usual rule."""
+"""Smallest population stability index that counts as a change, for any number of detections. It is the usual rule."""
 
 MIN_RATE_RATIO = 1.25
-"""A class that is up to so many times as frequent, or as rare, counts as unchanged."""
+"""Smallest rate ratio (or its inverse) that counts as a change."""
 
 _MAX_BINS = 10
 _IMAGES_PER_BIN = 5
@@ -29,21 +29,22 @@ _IMAGES_PER_BIN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReport:
-    """Comparison of a pool with the calibration split; each figure is (num_classes,), NaN where it can't be had.
+    """Comparison of a pool with the calibration split. Each figure is (num_classes,); NaN if it is unavailable.
 
     Attributes:
         calibration: counts of the calibration split.
         pool: counts of the pool.
-        psi: population stability index of the score histograms, over bins that hold an equal share of both together.
-        psi_null: what it stays below in 95 % of cases where nothing has changed (for this class alone).
-        psi_p_value: chance of such an index where nothing has changed.
-        rate_ratio: detections an image in the pool by those in the calibration split; infinite where the split has
-            none.
-        rate_ratio_low: lower end of its 95 % interval.
-        rate_ratio_high: upper end.
-        rate_p_value: chance of such a ratio, or one further from 1, where nothing has changed.
-        scores_drifted: (num_classes,) bool, the index is proved and at least `MIN_PSI`.
-        rate_drifted: (num_classes,) bool, the ratio is proved and at least `MIN_RATE_RATIO`, or its inverse.
+        psi: population stability index of the score histograms. Each bin holds an equal share of both sets together.
+        psi_null: 95% point of `psi` if nothing has changed (for this class alone).
+        psi_p_value: chance of such a `psi` if nothing has changed.
+        rate_ratio: detections per image in the pool / detections per image in the calibration split. Infinite if the
+            split has none.
+        rate_ratio_low: lower end of the 95% interval of `rate_ratio`.
+        rate_ratio_high: upper end of the interval.
+        rate_p_value: chance of such a ratio, or one further from 1, if nothing has changed.
+        scores_drifted: (num_classes,) bool. `psi` is significant and at least `MIN_PSI`.
+        rate_drifted: (num_classes,) bool. `rate_ratio` is significant, and it or its inverse is at least
+            `MIN_RATE_RATIO`.
     """
 
     calibration: ImageCounts
@@ -60,7 +61,7 @@ class DriftReport:
 
     @property
     def drifted_classes(self) -> NDArray[np.int64]:
-        """Classes that are to be named, the surest first."""
+        """Indices of the classes that drifted, smallest p value first."""
         p_values = np.fmin(
             np.where(self.scores_drifted, self.psi_p_value, np.nan),
             np.where(self.rate_drifted, self.rate_p_value, np.nan),
@@ -69,7 +70,7 @@ class DriftReport:
         return found[np.argsort(p_values[found], kind="stable")]
 
     def describe(self, class_index: int) -> str:
-        """What has changed in a class that drifted, in a few words."""
+        """Describe the change of a drifted class in a few words."""
         words = []
         if self.rate_drifted[class_index]:
             ratio = self.rate_ratio[class_index]
@@ -80,7 +81,7 @@ class DriftReport:
         return ", ".join(words)
 
     def to_table(self, accuracy: PoolAccuracy) -> pa.Table:
-        """As a table of `schema.DRIFT`, a row a class, with what the pool's accuracy is estimated to be."""
+        """Return a table of `schema.DRIFT` with one row per class. It includes the estimated accuracy in the pool."""
         num_pool = self.pool.num_detections
         return pa.table(
             {
@@ -106,7 +107,7 @@ class DriftReport:
         )
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Plain numbers for an artifact; the names of all classes that drifted, the surest first."""
+        """Return plain numbers for an artifact, and the names of all drifted classes, smallest p value first."""
         return {
             "num_classes": len(self.psi),
             "num_tests": int((~np.isnan(self.psi_p_value)).sum() + (~np.isnan(self.rate_p_value)).sum()),
@@ -119,7 +120,7 @@ class DriftReport:
         }
 
     def warning(self, class_names: Sequence[str], *, max_named: int = 5) -> str | None:
-        """One line that names the classes, or None where nothing drifted."""
+        """Return one line that names the drifted classes, or None if no class drifted."""
         classes = self.drifted_classes
         if not len(classes):
             return None
@@ -131,29 +132,29 @@ class DriftReport:
 
 
 def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
-    """Compare each class's scores and frequency in a pool with those of the calibration split.
+    """Compare the scores and the frequency of each class in a pool with those of the calibration split.
 
-    Two tests a class, both of which let detections of one image depend on each other in any way: images are taken to be
-    drawn independently, detections are not.
+    There are two tests per class. Both assume that images are drawn independently. Detections of one image may depend
+    on each other in any way.
 
-    - Scores: the histograms over bins of equal shares of both sets together, as many as leave 5 images with the class a
-      bin on both sides, 2 to 10. Pearson's statistic of the two histograms is referred to the distribution
-      that the scatter between images gives it (Rao and Scott's second order: scaled chi-square whose scale and degrees
-      of freedom match the first two moments; F for the number of images). The index itself has the same
-      distribution, but for terms of higher order, so `psi_null` is its 95 % point.
-    - Frequency: of all detections of the class, how many are in the pool; binomial where detections are independent
-      (Przyborowski and Wilenski 1940), with counts divided by the variance of the images' counts by their mean where
-      that is above 1.
+    - Scores: two histograms are compared. Each bin holds an equal share of both sets together. There are 2 to 10 bins,
+      so that both sides have 5 images with the class per bin. Pearson's statistic is compared with the distribution
+      that the scatter between images gives (second order of Rao and Scott). That is a scaled chi-square whose scale and
+      degrees of freedom match the first two moments, and F for the number of images. The index has the same
+      distribution up to terms of higher order, so `psi_null` is its 95% point.
+    - Frequency: the share of the class's detections that lies in the pool. It is binomial if detections are independent
+      (Przyborowski and Wilenski 1940). Counts are divided by variance / mean of the counts per image, if that ratio is
+      above 1.
 
     Holm's method bounds the chance of a false alarm in the whole report by `FALSE_ALARM_RATE`, over all classes and
     both tests.
 
     Args:
-        calibration: all detections of the split, those included that matching ignores: in the pool nothing is ignored.
-        pool: all detections of the pool, over bins of the same number.
+        calibration: all detections of the split, including ignored ones, because nothing is ignored in the pool.
+        pool: all detections of the pool, over the same number of bins.
 
     Raises:
-        ValueError: the two are of different classes or bins.
+        ValueError: the numbers of classes or bins differ.
 
     Source: population stability index: Yurdakul 2018, "Statistical properties of population stability index"; Rao and
     Scott 1981; Thomas and Rao 1987; Holm 1979.
@@ -186,7 +187,7 @@ def measure_drift(calibration: ImageCounts, pool: ImageCounts) -> DriftReport:
 
 
 def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> tuple[float, float, float]:
-    """Index, its 95 % point and p value of one class; NaN with too few images."""
+    """Return the index, its 95% point and its p value for one class. They are NaN with too few images."""
     num_images = int(calibration.num_images_with[index]), int(pool.num_images_with[index])
     groups = equal_shares(calibration.num[index] + pool.num[index], min(_MAX_BINS, min(num_images) // _IMAGES_PER_BIN))
     num_groups = int(groups.max()) + 1
@@ -202,7 +203,7 @@ def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> 
     variance_of_one = 1 / totals[0] + 1 / totals[1]
     difference = counts[0] / totals[0] - counts[1] / totals[1]
     statistic = float((difference**2 / shares).sum() / variance_of_one)
-    # The statistic is a sum of chi-squares times the eigenvalues of this matrix; of independent detections they are 1.
+    # The statistic is a sum of chi-squares times this matrix's eigenvalues. They are 1 for independent detections.
     effects = scatter / sum(totals) / np.sqrt(np.outer(shares, shares))
     first, second = float(np.trace(effects)), float((effects**2).sum())
     freedom = first**2 / second
@@ -215,7 +216,7 @@ def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> 
 
 
 def _compare_rates(calibration: ImageCounts, pool: ImageCounts) -> tuple[NDArray[np.float64], ...]:
-    """Rate ratio, its interval and p value of each class; NaN for a class without a detection in either."""
+    """Return rate ratio, interval and p value of each class. They are NaN for a class without any detection."""
     num_images = calibration.num_images + pool.num_images
     nothing = np.full(calibration.num_classes, np.nan)
     if not calibration.num_images or not pool.num_images:
@@ -242,12 +243,12 @@ def _compare_rates(calibration: ImageCounts, pool: ImageCounts) -> tuple[NDArray
 
 
 def _binomial_tail(successes: NDArray[np.float64], failures: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Chance of at least so many successes among all; both may be fractions of counts."""
+    """Return the chance of at least `successes` among all trials. Both counts may be fractions."""
     return np.where(successes > 0, betainc(np.maximum(successes, 1e-300), failures + 1, share), 1.0)
 
 
 def _holm(p_values: NDArray[np.float64], level: float) -> NDArray[np.bool_]:
-    """Which hypotheses fall, with the chance of any wrong one at most `level`; NaN is no hypothesis.
+    """Return which hypotheses are rejected. The chance of any false rejection is at most `level`. NaN: no hypothesis.
 
     Source: Holm 1979.
     """

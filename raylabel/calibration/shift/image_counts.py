@@ -1,4 +1,4 @@
-"""Counts of detections by class and confidence bin that remember which of them share an image."""
+"""Counts of detections by class and confidence bin that keep the dependence within an image."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from raylabel.calibration.detections import Detections
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCounts:
-    """Sums over images of n_c, the counts by bin of the image's detections of class c, and of the products n_c n_c^T.
+    """Sums over images of n_c and of the products n_c n_c^T, with n_c the counts by bin of an image's class c.
 
-    They merge by `+`. The products are what the scatter between images is computed from, for these bins and for any
-    that are made by joining them: detections of one image are not independent.
+    Counts merge by `+`. The products give the scatter between images, for these bins and for joined bins. The scatter
+    matters because detections of one image are not independent.
 
     Attributes:
-        num_images: images, those without a detection included.
+        num_images: number of images, including those without a detection.
         num: (num_classes, num_bins) detections.
         products: (num_classes, num_bins, num_bins) sums over images of the products of two bins' counts.
         num_images_with: (num_classes,) images with a detection of the class.
@@ -30,15 +30,15 @@ class ImageCounts:
 
     @staticmethod
     def from_detections(detections: Detections, *, num_images: int, num_bins: int) -> "ImageCounts":
-        """Count every detection as one, whatever its outcome and weight.
+        """Count every detection as one, for any outcome and weight.
 
         Args:
-            detections: `image_indices` say which of them share an image.
-            num_images: images that were looked at, those without a detection included.
-            num_bins: bins of equal width over (0, 1].
+            detections: detections. Those with the same `image_indices` share an image.
+            num_images: number of images, including those without a detection.
+            num_bins: number of bins of equal width over (0, 1].
 
         Raises:
-            ValueError: the detections are of more images than that.
+            ValueError: the detections come from more than `num_images` images.
         """
         images, image_of = np.unique(detections.image_indices, return_inverse=True)
         if len(images) > num_images:
@@ -51,7 +51,7 @@ class ImageCounts:
         pairs, cell_bins = np.divmod(cells, num_bins)
         pair_starts = np.flatnonzero(np.diff(pairs, prepend=-1))
         pair_lengths = np.diff(np.append(pair_starts, len(cells)))
-        # Every cell of an (image, class) pair meets every cell of the same pair.
+        # All pairs of cells within an (image, class) pair, because the products sum over them.
         partners = np.repeat(pair_lengths, pair_lengths)
         left = np.repeat(np.arange(len(cells)), partners)
         right = np.arange(len(left)) + np.repeat(
@@ -69,11 +69,11 @@ class ImageCounts:
 
     @staticmethod
     def zeros(num_classes: int, num_bins: int) -> "ImageCounts":
-        """Counts of no image: the identity of `+`."""
+        """Return the counts of no image, the identity of `+`."""
         return ImageCounts.from_detections(Detections.empty(num_classes), num_images=0, num_bins=num_bins)
 
     def __add__(self, other: "ImageCounts") -> "ImageCounts":
-        """Of both sets of images, which must have none in common."""
+        """Add the counts of two sets of images. The sets must be disjoint."""
         return ImageCounts(
             num_images=self.num_images + other.num_images,
             num=self.num + other.num,
@@ -95,20 +95,20 @@ class ImageCounts:
         return self.num.sum(axis=1)
 
     def joined(self, class_index: int, groups: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """One class's counts (K,) and products (K, K) after joining bins; `groups` (num_bins,) are 0 to K - 1."""
+        """Return counts (K,) and products (K, K) of a class after joining bins. `groups` (num_bins,) are 0 to K - 1."""
         to_group = np.eye(int(groups.max()) + 1)[groups]
         return self.num[class_index] @ to_group, to_group.T @ self.products[class_index] @ to_group
 
 
 def residual_products(num: NDArray[np.float64], products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much images scatter about the common shape: (..., K, K), sum over images of r r^T, r = n_i - |n_i| p.
+    """Return the scatter of images about the common shape, (..., K, K): sum over images of r r^T, r = n_i - |n_i| p.
 
-    p = num / sum(num) are the shares of the bins, n_i the counts of image i and |n_i| their sum. Where detections are
-    independent it is sum(num) * (diag(p) - p p^T); K rows and columns sum up to 0.
+    p = num / sum(num) are the shares of the bins, n_i the counts of image i, and |n_i| their sum. For independent
+    detections the result is sum(num) * (diag(p) - p p^T). All rows and columns sum up to 0.
 
     Args:
         num: (..., K) counts.
-        products: (..., K, K) of the same.
+        products: (..., K, K) products of the same counts.
     """
     shares = num / np.maximum(num.sum(axis=-1, keepdims=True), 1e-300)
     row_sums = products.sum(axis=-1)
@@ -118,10 +118,11 @@ def residual_products(num: NDArray[np.float64], products: NDArray[np.float64]) -
 
 
 def design_effect(counts: ImageCounts) -> float:
-    """How many times the scatter of score histograms between images is that of independent detections, >= 1.
+    """Return the scatter of score histograms between images, relative to independent detections, >= 1.
 
-    One figure over all classes: sum of their residual variances by the sum of what independence makes of them, each
-    class that occurs in two images or more with n / (n - 1) for its n images. 1 where there is no such class.
+    It is one figure over all classes: the sum of the residual variances divided by the sum expected under independence.
+    Only classes that occur in at least two images count, with a factor n / (n - 1) for n images. Without such a class
+    the figure is 1.
 
     Source: Kish 1965; Rao and Scott 1981.
     """
@@ -136,7 +137,7 @@ def design_effect(counts: ImageCounts) -> float:
 
 
 def equal_shares(counts: NDArray[np.float64], num_groups: int) -> NDArray[np.int64]:
-    """Group of each bin, (num_bins,), rising from 0: neighbours are joined until each group has its share at least."""
+    """Return the group of each bin, (num_bins,), rising from 0. Neighbours are joined until a group has its share."""
     groups = np.zeros(len(counts), dtype=np.int64)
     if num_groups < 2:
         return groups

@@ -1,4 +1,4 @@
-"""How many of a pool's detections are right, class by class, from their scores alone."""
+"""Accuracy of a pool's detections per class, estimated from their scores alone."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from raylabel.calibration.detections import Detections
 from raylabel.calibration.shift.image_counts import ImageCounts, design_effect, equal_shares
 
 PRIOR_COUNT = 2.0
-"""How many detections the calibration split's accuracy is worth as prior of the pool's."""
+"""Number of detections that the accuracy in the calibration split is worth as prior of that in the pool."""
 
 _MASS_GRID = np.logspace(0, 4, 17)
 _NUM_DRAWS = 100
@@ -26,12 +26,12 @@ _TOLERANCE = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class PoolAccuracy:
-    """Accuracy of each class's detections in a pool, (num_classes,); NaN for a class without a detection there.
+    """Accuracy of each class's detections in a pool, (num_classes,). NaN for a class without a detection in the pool.
 
     Attributes:
         accuracy: estimated share of correct detections.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        low: lower end of the 95% interval.
+        high: upper end of the 95% interval.
     """
 
     accuracy: NDArray[np.float64]
@@ -40,30 +40,31 @@ class PoolAccuracy:
 
 
 def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBins, *, seed: int = 0) -> PoolAccuracy:
-    """Class priors of a pool by expectation maximisation.
+    """Estimate the accuracy of each class in a pool by expectation maximisation (EM).
 
-    For each class, the pool's histogram h over (joined) confidence bins b is a mixture of the scores of right and of
-    wrong detections, whose shapes f1 and f0 are known from calibration (a prior shift changes their shares, not them):
+    For each class, the pool's histogram h over (joined) confidence bins b is a mixture of right and wrong detections.
+    Calibration gives the shapes f1 and f0 of their scores. A prior shift changes the shares, not the shapes:
 
         h_b ~ accuracy * f1_b + (1 - accuracy) * f0_b
 
     EM finds the likeliest accuracy, with `PRIOR_COUNT` detections of the calibration split's accuracy added. The shapes
-    of a class are shrunk to those of all classes by as much as the classes' likeness says (Dirichlet-multinomial);
-    a class unseen in calibration has the shapes and the prior of all.
+    of a class are shrunk to those of all classes. More similar classes are shrunk more (Dirichlet-multinomial). A class
+    unseen in calibration has the shapes and the prior of all classes.
 
-    The interval holds the uncertainty of the shapes and of the pool's histogram: shapes are drawn by the Bayesian
-    bootstrap over images (a weight of Exp(1) for each image, plus gammas for what the class has from the others), and
-    for each draw there is a posterior over a grid of accuracies. Detections of one image are alike, which drawing
-    images honours; the pool's counts are divided by the design effect of the calibration split.
+    The interval covers the uncertainty of the shapes and of the pool's histogram. Shapes are drawn by the Bayesian
+    bootstrap over images: a weight of Exp(1) per image, plus gammas for the part that comes from the other classes.
+    Each draw gives a posterior over a grid of accuracies. Drawing images respects the dependence within an image. The
+    pool's counts are divided by the design effect of the calibration split.
 
-    It holds under a prior shift. Where the pool's images look otherwise, shapes change too, and it does not.
+    The estimate is valid under a prior shift. If the pool's images look different, the shapes change too, and it is not
+    valid.
 
     Args:
-        detections: of the calibration split, with known outcomes; ignored ones don't count.
-        pool_histogram: of the pool's raw scores; only `num` counts.
-        seed: of the draws.
+        detections: detections of the calibration split with known outcomes. Ignored detections do not count.
+        pool_histogram: histogram of the pool's raw scores. Only `num` counts.
+        seed: seed of the draws.
 
-    Source: Saerens, Latinne and Decaestecker 2002, on binned scores; Rubin 1981 for the bootstrap; shrinkage and
+    Source: Saerens, Latinne and Decaestecker 2002, on binned scores; Rubin 1981 for the bootstrap. Shrinkage and
     interval are ours.
     """
     num_bins, rng = pool_histogram.num_bins, np.random.default_rng(seed)
@@ -113,10 +114,10 @@ def estimate_pool_accuracy(detections: Detections, pool_histogram: ReliabilityBi
 
 
 def _join_bins(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Group of each bin, (num_bins,): equal shares of right and of wrong ones taken together, each side counting half.
+    """Return the group of each bin, (num_bins,). Groups have equal shares, and right and wrong ones count half each.
 
-    As many as give a group `_PER_GROUP` right and wrong detections: shapes over more bins than that have holes, and a
-    hole proves too much.
+    The number of groups gives each about `_PER_GROUP` right and wrong detections. Shapes over more groups have holes,
+    and a hole is too strong evidence.
     """
     num_groups = int(np.clip(min(right.sum(), wrong.sum()) / _PER_GROUP, 2, _MAX_GROUPS))
     return equal_shares(right / max(right.sum(), 1.0) + wrong / max(wrong.sum(), 1.0), num_groups)
@@ -127,12 +128,12 @@ def _normalised(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _overall(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shape of all classes together, (num_bins,), with one detection spread over all bins."""
+    """Return the shape of all classes together, (num_bins,), with one detection spread over all bins."""
     return (counts.sum(axis=0) + 1 / counts.shape[1]) / (counts.sum() + 1)
 
 
 def _likeliest_mass(counts: NDArray[np.float64]) -> float:
-    """How many detections the shape of all classes is worth as prior of a class's, by marginal likelihood."""
+    """Return the number of detections that the overall shape is worth as prior of a class, by marginal likelihood."""
     overall, filled = _overall(counts), counts[counts.sum(axis=1) > 0]
 
     def log_likelihood(mass: float) -> float:
@@ -143,13 +144,16 @@ def _likeliest_mass(counts: NDArray[np.float64]) -> float:
 
 
 def _effective_share(scored: Detections) -> float:
-    """Kish's effective number by the sum of weights, over all classes."""
+    """Return Kish's effective number divided by the sum of weights, over all classes."""
     squares = float((scored.weights**2).sum())
     return float(scored.weights.sum()) / squares if squares > 0 else 1.0
 
 
 def _prior(num_correct: NDArray[np.float64], num_wrong: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each class's accuracy in calibration, with `PRIOR_COUNT` detections of the overall one; 1/2 of nothing."""
+    """Return each class's accuracy in calibration, with `PRIOR_COUNT` detections of the overall accuracy added.
+
+    Without any detection it is 1/2.
+    """
     overall = (num_correct.sum() + 0.5) / (num_correct.sum() + num_wrong.sum() + 1)
     return (num_correct + PRIOR_COUNT * overall) / (num_correct + num_wrong + PRIOR_COUNT)
 
@@ -157,7 +161,7 @@ def _prior(num_correct: NDArray[np.float64], num_wrong: NDArray[np.float64]) -> 
 def _expectation_maximisation(
     counts: NDArray[np.float64], right: NDArray[np.float64], wrong: NDArray[np.float64], prior: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Likeliest accuracy of each class, (num_classes,)."""
+    """Find the likeliest accuracy of each class, (num_classes,)."""
     accuracy = prior
     for _ in range(_MAX_STEPS):
         from_right = accuracy[:, None] * right
@@ -172,7 +176,7 @@ def _expectation_maximisation(
 def _posterior(
     counts: NDArray[np.float64], right: NDArray[np.float64], wrong: NDArray[np.float64], prior: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Posterior of each class's accuracy over a grid, (num_classes, _NUM_ACCURACIES), rows sum up to 1."""
+    """Return the posterior of each class's accuracy over a grid, (num_classes, _NUM_ACCURACIES). Rows sum up to 1."""
     grid = (np.arange(_NUM_ACCURACIES) + 0.5) / _NUM_ACCURACIES
     log_posterior = PRIOR_COUNT * (prior[:, None] * np.log(grid) + (1 - prior[:, None]) * np.log1p(-grid))
     classes, bins = np.nonzero(counts)
