@@ -37,7 +37,7 @@ def test_sums_of_other_shapes_are_refused() -> None:
 
 
 def test_centring_spreads_similarities_that_bunch() -> None:
-    # Around a common direction: two look-alikes and their opposite.
+    # Two similar classes and their opposite, around a common direction.
     offsets = np.array([[0.1, 0.01], [0.1, -0.01], [-0.1, 0.0]])
     prototypes = np.column_stack([np.ones(3), offsets])
     prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
@@ -61,7 +61,7 @@ def test_similarity_is_a_symmetric_cosine_that_goes_with_its_classes(seed: int, 
     order = rng.permutation(num)
     shuffled = class_similarity(sums.prototypes()[order], sums.counts[order])
     np.testing.assert_allclose(shuffled, similarity[np.ix_(order, order)], atol=1e-9)
-    # Centred: with every class seen alike, no class is near to all others.
+    # After centring, no class is similar to all others.
     seen = sums.counts > 0
     if seen.sum() > 1:
         assert (similarity[np.ix_(seen, seen)].sum(axis=1) < seen.sum()).any()
@@ -82,7 +82,7 @@ def test_unseen_classes_are_neutral() -> None:
 
 
 def test_rarity_by_its_formula() -> None:
-    # log(100/100), log(100/10) / log(100/1), log(100/1) / log(100/1); no image: as rare as can be.
+    # log(100/100), log(100/10) / log(100/1), log(100/1) / log(100/1); a class without an image has rarity 1.
     np.testing.assert_allclose(rarity(np.array([100, 10, 1, 0])), [0.0, 0.5, 1.0, 1.0])
     assert rarity(np.array([7, 7])).tolist() == [0.0, 0.0]
     np.testing.assert_allclose(smoothing_mass(np.array([100, 10, 1]), 0.02, 0.2), [0.02, 0.11, 0.2])

@@ -1,4 +1,4 @@
-"""Accuracy per class: exact intervals, and what clustering by image costs."""
+"""Accuracy per class: exact intervals, and the cost of clustering by image."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_nothing_known_is_the_whole_range() -> None:
 
 
 def test_independent_detections_count_in_full() -> None:
-    # One an image, 30 of 40 correct: V = 40/39 * (30 * .25^2 + 10 * .75^2) / 40^2 = .75 * .25 / 39.
+    # One per image, 30 of 40 correct: V = 40/39 * (30 * 0.25^2 + 10 * 0.75^2) / 40^2 = 0.75 * 0.25 / 39.
     found = scored_accuracy(detections_of(list(range(40)), [True] * 30 + [False] * 10))
     assert found.accuracy[0] == 0.75
     assert found.num_effective[0] == pytest.approx(39)
@@ -50,12 +50,12 @@ def test_independent_detections_count_in_full() -> None:
 def test_detections_of_an_image_that_go_together_count_as_one() -> None:
     images = np.repeat(np.arange(40), 5).tolist()
     together = scored_accuracy(detections_of(images, np.repeat([True] * 30 + [False] * 10, 5).tolist()))
-    # (t of 199 degrees / t of 39 degrees)^2 = .9505
+    # (t of 199 degrees / t of 39 degrees)^2 = 0.9505
     assert together.num_effective[0] == pytest.approx(39 * 0.9505, rel=1e-3)
     alike = np.tile([True, True, True, True, False], 40)
     alike[4], alike[5] = True, False
     apart = scored_accuracy(detections_of(images, alike.tolist()))
-    assert apart.num_effective[0] == 200, "never more than there are"
+    assert apart.num_effective[0] == 200, "never more than the number of detections"
 
 
 def test_where_all_are_right_images_count() -> None:
@@ -66,7 +66,7 @@ def test_where_all_are_right_images_count() -> None:
 
 
 def test_weights_move_the_accuracy_and_cost_effective_detections() -> None:
-    # 10 of weight 1 and 10 of weight 9, half of each correct but one: 4 of the heavy ones.
+    # 10 of weight 1 with 5 correct, and 10 of weight 9 with 4 correct.
     outcomes = [True] * 5 + [False] * 5 + [True] * 4 + [False] * 6
     weighted = scored_accuracy(detections_of(list(range(20)), outcomes, [1.0] * 10 + [9.0] * 10))
     assert weighted.accuracy[0] == pytest.approx(41 / 100)
@@ -85,7 +85,7 @@ def test_ignored_detections_do_not_count() -> None:
 
 
 def test_intervals_cover_the_truth_of_clustered_detections() -> None:
-    """Up to six detections an image, correct together in part: 95% intervals cover, binomial ones do not."""
+    """With up to six dependent detections per image, the 95% intervals cover and binomial intervals do not."""
     rng = np.random.default_rng(0)
     num_covered, num_naive, num_draws = 0, 0, 600
     for _ in range(num_draws):
@@ -98,4 +98,4 @@ def test_intervals_cover_the_truth_of_clustered_detections() -> None:
         low, high = exact_interval(accuracy.accuracy[:1], np.array([float(len(images))]))
         num_naive += low[0] <= 0.4 <= high[0]
     assert num_covered / num_draws > 0.93
-    assert num_naive / num_draws < 0.85, "as if all detections were independent"
+    assert num_naive / num_draws < 0.85, "intervals for independent detections"

@@ -1,4 +1,4 @@
-"""Bins merge to the same result whatever the partition."""
+"""Bins merge to the same result for every partition."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Detections refuse what no corrector or bin could make sense of."""
+"""Detections refuse scores and weights that no corrector or bin can use."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ def test_scores_outside_of_their_range_are_refused(score: float) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
 def test_weights_that_stand_for_nothing_are_refused(weight: float) -> None:
-    """A class whose weights are all 0 would have no mean, and its corrected scores be NaN."""
+    """If all weights of a class were 0, it would have no mean, and its corrected scores would be NaN."""
     with pytest.raises(ValueError, match="weights must be > 0 and finite, got"):
         replace(ONES, weights=np.array([1.0, weight, 1.0]))
 

@@ -1,4 +1,4 @@
-"""The stored tables agree with the detections, and an unseen class is a normal case."""
+"""The stored tables agree with the detections and handle an unseen class."""
 
 import json
 
@@ -13,7 +13,7 @@ CONTEXT = FitContext(num_bins=10, frequency_groups=np.array(["r", "c", "f"]))
 
 
 def made(num: int) -> Detections:
-    """Class 0 is never detected."""
+    """Generate detections without any of class 0."""
     rng = np.random.default_rng(0)
     return Detections(
         num_classes=3,

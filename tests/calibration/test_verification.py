@@ -1,4 +1,4 @@
-"""Federated truth on simulated detections, whose full truth is known: bias, coverage, weights."""
+"""Bias, coverage and weights under federated truth. The detections are simulated, so the full truth is known."""
 
 from dataclasses import replace
 
@@ -19,14 +19,14 @@ from raylabel.dataset.synthetic.federated import federate
 from raylabel.predictions.matching import Outcome
 
 NUM_CLASSES = 10
-# Images in a hundred that have the class: frequent ones to rare ones.
+# Percent of images with the class, from frequent to rare.
 SHARES = np.array([0.5, 0.35, 0.25, 0.18, 0.12, 0.1, 0.08, 0.05, 0.04, 0.03])
 
 
 def annotated_set(
     present: list[set[int]], negative: list[set[int]], not_exhaustive: list[set[int]], *, is_federated: bool = True
 ) -> AnnotatedSet:
-    """Only which classes are annotated where; no masks."""
+    """Build a set that says which classes are annotated in which image, without masks."""
     return AnnotatedSet(
         images=tuple(
             ImageRecord(
@@ -49,10 +49,11 @@ def annotated_set(
 def simulate(
     seed: int, *, unknown_share: float, num_images: int = 120
 ) -> tuple[Detections, AnnotatedSet, NDArray[np.float64]]:
-    """Detections matched to a federated set, the set, and each class's accuracy on the full truth.
+    """Return detections matched to a federated set, the set, and each class's accuracy on the full truth.
 
-    A detector finds 60% of the objects, and false ones: a third of one in an image for the most frequent class, fewer
-    for others, three times as many beside objects of the next class. Its scores tell right from wrong in part.
+    The detector finds 60% of the objects. The most frequent class has 1/3 false detection per image; the others have
+    fewer. Beside objects of the next class false detections are three times as frequent. Scores separate right from
+    wrong only in part.
     """
     rng = np.random.default_rng(seed)
     objects = [
@@ -120,9 +121,9 @@ def test_estimates_are_nearly_unbiased_and_intervals_cover(unknown_share: float)
         naive_coverage.append(covered(naive, truth)[:5].mean())
     assert abs(np.mean(errors)) < 0.02
     assert np.mean(coverage) > 0.97
-    assert np.mean(np.array(coverage) >= 0.9) > 0.95, "at least nine of ten classes, in nearly every draw"
-    assert np.mean(naive_errors) > 0.1, "without weights accuracy reads too high"
-    assert np.mean(naive_coverage) < 0.9, "so much that frequent classes' intervals miss the truth"
+    assert np.mean(np.array(coverage) >= 0.9) > 0.95, "nearly every draw covers at least 9 of 10 classes"
+    assert np.mean(naive_errors) > 0.1, "without weights the accuracy is too high"
+    assert np.mean(naive_coverage) < 0.9, "intervals of frequent classes then miss the truth"
 
 
 def test_weights_give_the_estimated_accuracy_and_number() -> None:
@@ -173,7 +174,7 @@ def test_a_federated_set_in_which_every_pair_was_looked_at_has_weight_one() -> N
 
 
 def made(*rows: tuple[int, int, float, Outcome]) -> Detections:
-    """Detections from (image, class, score, outcome)."""
+    """Build detections from rows of (image, class, score, outcome)."""
     images, classes, scores, outcomes = zip(*rows, strict=True)
     return Detections(
         num_classes=NUM_CLASSES,
@@ -186,7 +187,7 @@ def made(*rows: tuple[int, int, float, Outcome]) -> Detections:
 
 
 def test_verified_mistakes_stand_for_those_that_nobody_looked_at() -> None:
-    """Ten images: class 0 is in two and verified absent in two. One detection an image, right where the object is."""
+    """Of ten images, two have class 0 and two are verified to be without it. Each image has one detection."""
     present, negative = [{0}, {0}, *[set[int]()] * 8], [set[int](), set(), {0}, {0}, *[set[int]()] * 6]
     annotated = annotated_set(present, negative, [set()] * 10)
     rows = [(row, 0, 0.9 if row < 2 else 0.1, Outcome.CORRECT if row < 2 else Outcome.INCORRECT) for row in range(4)]
@@ -207,7 +208,7 @@ def test_a_class_that_nobody_looked_for_has_no_figure() -> None:
 
 
 def test_crowd_regions_stay_ignored() -> None:
-    """Ignored though the class is annotated: it covers a crowd region, and is neither right nor wrong."""
+    """A detection on a crowd region is neither right nor wrong, even if its class is annotated."""
     annotated = annotated_set([{0}, {0}], [set(), set()], [set(), set()])
     detections = made((0, 0, 0.9, Outcome.CORRECT), (0, 0, 0.4, Outcome.IGNORED), (1, 0, 0.8, Outcome.INCORRECT))
     assert federated_accuracy(detections, annotated).accuracy[0] == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""A corrector is added with one file and one line of `CORRECTOR_KINDS`, and then works everywhere."""
+"""One file and one line of `CORRECTOR_KINDS` add a corrector to every public function."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "support" / "toy_correctors"
 
 @pytest.fixture(autouse=True)
 def scaled_is_added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The file lies in `calibration/correctors`, and the table has its line."""
+    """Put the file into `calibration/correctors`, and the line into the table."""
     monkeypatch.setattr(correctors_folder, "__path__", [*correctors_folder.__path__, str(FOLDER)])
     monkeypatch.setitem(CORRECTOR_KINDS, "scaled", "scaled:ScaledCorrector")
     yield

@@ -1,4 +1,4 @@
-"""`auto`: what is calibrated stays, and little data chooses only what holds itself back."""
+"""`auto` keeps calibrated scores, and with few data it chooses only families that hold back."""
 
 import numpy as np
 from simulated_detections import calibrated, context, overconfident, simulated
@@ -11,7 +11,7 @@ from raylabel.config import CORRECTOR_KINDS
 
 
 def test_auto_leaves_what_is_calibrated() -> None:
-    """Noise alone must not win; over seeds, a correction may be chosen now and then, but must not cost anything."""
+    """Noise must rarely win. A correction may be chosen for a few seeds, but must not harm."""
     chosen = [fit_corrector("auto", simulated(seed, 600, calibrated), context=context()) for seed in range(12)]
     kinds = [corrector.chosen.kind for corrector in chosen if isinstance(corrector, AutoCorrector)]
     assert kinds.count("none") >= 9
@@ -31,7 +31,7 @@ def test_auto_says_what_it_tried() -> None:
 
 
 def test_auto_chooses_only_what_holds_itself_back_where_detections_are_few() -> None:
-    """Hardly any detection is right: any family would gain; of 200 only the careful ones may be chosen."""
+    """Hardly any detection is right, so every family gains. With 200 only families that hold back may be chosen."""
     few = simulated(0, 200, lambda classes, scores: np.full(len(scores), 0.02))
     chosen = fit_corrector("auto", few, context=context())
     assert isinstance(chosen, AutoCorrector)

@@ -1,4 +1,4 @@
-"""The corrector contextual, and the shrunk shifts of classes within it."""
+"""The corrector `contextual`, and its shrunk class shifts."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ DUPLICATE = CONTEXT_FEATURES.index("iou_higher_same")
 
 
 def simulated(seed: int, num: int) -> Detections:
-    """Right as often as the score says, but for duplicates (a third), which are hardly ever; class 5 never occurs."""
+    """Generate calibrated detections, of which a third are duplicates, nearly always wrong. Class 5 never occurs."""
     rng = np.random.default_rng(seed)
     scores, is_duplicate = rng.beta(1, 1.5, num), rng.random(num) < 1 / 3
     context = np.full((num, len(CONTEXT_FEATURES)), np.nan, np.float32)
@@ -43,7 +43,7 @@ assert isinstance(FITTED, ContextualCorrector)
 
 
 def with_scores(row: int, scores: np.ndarray) -> Detections:
-    """One detection with each of some scores."""
+    """Repeat one detection with each of the given scores."""
     rows = simulated(1, 50).subset(np.full(len(scores), row))
     return replace(rows, raw_scores=scores)
 
@@ -69,7 +69,7 @@ def test_continuous_and_rising_in_the_score_with_any_context(row: int) -> None:
 
 
 def test_below_the_scores_of_the_fit_log_odds_fall_as_the_scores_do() -> None:
-    """A lower threshold lets through what the fit never saw: its slope, a seventh of the score's, would flatter it."""
+    """A lower threshold admits detections that the fit never saw. The fit's flat slope would score them too high."""
     detections = simulated(0, 6000)
     corrector = fit_corrector("contextual", detections.subset(detections.raw_scores >= 0.4), context=CONTEXT)
     lowest = detections.raw_scores[detections.raw_scores >= 0.4].min()
@@ -110,7 +110,7 @@ def test_a_feature_unknown_at_the_fit_is_not_asked_for_later() -> None:
 
 @pytest.mark.parametrize("num", [0, 1, 5, 60])
 def test_few_detections_do_little(num: int) -> None:
-    """From 60 detections its NLL on calibrated scores is hardly worse than theirs."""
+    """On calibrated scores a fit to at most 60 detections hardly raises NLL."""
     rng = np.random.default_rng(num)
     few = simulated(3, 200).subset(slice(0, num))
     few = replace(few, outcomes=(rng.random(num) < few.raw_scores).astype(np.int8))
@@ -121,7 +121,7 @@ def test_few_detections_do_little(num: int) -> None:
 
 
 def test_weights_count_as_repetitions_do_but_for_their_effective_number() -> None:
-    """All weights 7: the same corrector, as nothing is told apart."""
+    """Equal weights of 7 give the same corrector as weights of 1."""
     detections = simulated(0, 1500)
     heavy = replace(detections, weights=np.full(1500, 7.0))
     np.testing.assert_allclose(
@@ -132,7 +132,7 @@ def test_weights_count_as_repetitions_do_but_for_their_effective_number() -> Non
 
 
 def shifted(seed: int, counts: list[int], shifts: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log odds, classes and outcomes, where each class's true log odds are shifted."""
+    """Generate log odds, classes and outcomes with shifted true log odds per class."""
     rng = np.random.default_rng(seed)
     classes = np.repeat(np.arange(len(counts)), counts)
     log_odds = rng.normal(0, 1.5, len(classes))
@@ -145,7 +145,7 @@ def test_a_class_of_many_detections_gets_its_shift_and_one_of_few_its_groups() -
     found = fit_class_shift(log_odds, classes, is_correct, np.ones(len(classes)), frequency_groups=GROUPS)
     np.testing.assert_allclose(found.of_class[2:4], shifts[2:4], atol=0.1)
     assert abs(found.of_class[0]) < 0.6, "one detection moves little"
-    assert abs(found.of_class[1]) < 0.3, "none: its group's"
+    assert abs(found.of_class[1]) < 0.3, "a class without a detection has the shift of its group"
     assert found.error[0] > 5 * found.error[2]
     np.testing.assert_array_equal(found.num_effective, counts)
 

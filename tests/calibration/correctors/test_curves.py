@@ -1,4 +1,4 @@
-"""Curves that rise: continued to the corners, pooled, centred on steps."""
+"""Rising curves: continuation to the corners, pooling, centring on steps."""
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from raylabel.calibration.correctors.isotonic import IsotonicCorrector
 def test_curves_are_continued_on_lines_through_the_corners() -> None:
     curves = curves_through(np.array([0.5, 0.9]), np.array([[0.2, 0.45], [0.8, 0.99]]))
     rows, scores = np.array([0, 0, 1, 1]), np.array([0.0, 1.0, 0.0, 1.0])
-    # Row 0: below by the line from (1, 1): 1 - .8 / .5 < 0, so 0; above .45 / .9. Row 1: 1 - .2 / .5; .99 / .9 > 1.
+    # Row 0: below, the line from (1, 1) gives 1 - 0.8 / 0.5 < 0, so 0; above, 0.45 / 0.9.
+    # Row 1: below, 1 - 0.2 / 0.5; above, 0.99 / 0.9 > 1, so 1.
     np.testing.assert_allclose(curves(rows, scores), [0.0, 0.5, 0.6, 1.0], atol=1e-3)
 
 
@@ -31,6 +32,6 @@ def test_centring_on_steps_by_hand() -> None:
         weights=np.ones(4),
     )
     curves = IsotonicCorrector.fit(detections, FitContext(num_bins=5, frequency_groups=np.array(["r"]))).curves
-    # Steps: 0 at .2; 1/2 at the mean of .4 and .6; 1 at .8; kept 1/6 from 0 and 1.
+    # Steps: 0 at 0.2; 1/2 at the mean of 0.4 and 0.6; 1 at 0.8; kept 1/6 from 0 and 1.
     np.testing.assert_allclose(curves.knots, [0, 0.2, 0.5, 0.8, 1])
     np.testing.assert_allclose(curves.values[0], [0, 1 / 6, 0.5, 5 / 6, 1], atol=1.1e-3)

@@ -1,4 +1,4 @@
-"""Each family of correctors against its formula, by hand."""
+"""Each family of correctors against its formula by hand."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def test_ccece_subtracts_the_class_bias() -> None:
         weights=np.array([1.0, 3.0, 1.0]),
     )
     corrector = ClassBiasCorrector.fit(detections, context())
-    # Class 0: (.8 - 1 + 3 * .6) / 4; class 1: .5 - 1; the others: all together, (1.6 - .5) / 5.
+    # Class 0: (0.8 - 1 + 3 * 0.6) / 4; class 1: 0.5 - 1; the others: all together, (1.6 - 0.5) / 5.
     np.testing.assert_allclose(corrector.bias, [0.4, -0.5, 0.22, 0.22, 0.22, 0.22])
     scores = np.array([0.9, 0.1, 0.7])
     expected = 0.999 * np.array([0.5, 0, 1]) + 0.001 * scores
@@ -44,8 +44,8 @@ def test_ccece_bins_by_hand() -> None:
         weights=np.array([1.0, 1.0, 1.0, 3.0]),
     )
     curves = CellBiasCorrector.fit(detections, FitContext(num_bins=2, frequency_groups=np.array(["r", "r"]))).curves
-    # Bin means over all: (.2 + 3 * .3) / 4 = .275 and .7. Class 0: bias .2 and .7 - 1/2; class 1: .3 - 1 in the first
-    # bin, and its own -.7 again in the second, where it has nothing.
+    # Bin means over all: (0.2 + 3 * 0.3) / 4 = 0.275 and 0.7. Class 0: bias 0.2 and 0.7 - 1/2.
+    # Class 1: 0.3 - 1 in the first bin. Its second bin is empty and gets the class's -0.7.
     np.testing.assert_allclose(curves.knots[1:-1], [0.275, 0.7])
     np.testing.assert_allclose(curves.values[0, 1:-1], [0.075, 0.5], atol=1e-3)
     np.testing.assert_allclose(curves.values[1, 1:-1], [0.975, 1.0], atol=1e-3)
@@ -85,13 +85,13 @@ def test_marginal_meets_the_totals() -> None:
     found = np.bincount(detections.class_indices, detections.weights * corrector(detections))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     unseen = replace(detections, class_indices=np.full(800, 5, dtype=np.int32))
-    assert unseen.weights @ corrector(unseen) == pytest.approx(expected.sum()), "of all classes together"
+    assert unseen.weights @ corrector(unseen) == pytest.approx(expected.sum()), "the shift of all classes together"
     odds = logit(corrector(on_grid(4))[100:900]) - logit(GRID[100:900])
     np.testing.assert_allclose(odds, corrector.shifts[4], atol=1e-9)
 
 
 def test_marginal_shrinks_few_detections() -> None:
-    """30 wrong ones of score .8 and 30 of the prior, which says about .8: .4."""
+    """30 wrong ones of score 0.8 and 30 of the prior, which says about 0.8: 0.4."""
     detections = simulated(0, 5000, calibrated)
     few = Detections(
         num_classes=NUM_CLASSES,

@@ -19,7 +19,7 @@ def test_hierarchical_shrinks_few_samples_to_the_parent() -> None:
     assert before == pytest.approx(0.9, abs=0.05)
     assert before - 0.15 < after < before, "it moves, but little"
     naive = fit_corrector("ccece", both, context=context())
-    assert naive(one)[0] == pytest.approx(0.0009), "what the per-class bias makes of it"
+    assert naive(one)[0] == pytest.approx(0.0009), "the per-class bias moves it nearly to 0"
 
 
 def test_hierarchical_gives_an_unseen_class_its_group() -> None:

@@ -1,4 +1,4 @@
-"""What every corrector promises, whatever its kind."""
+"""Promises that every corrector keeps."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from raylabel.dataset.annotations import read_annotations
 
 @st.composite
 def any_detections(draw: st.DrawFn) -> Detections:
-    """Few or many, of few classes, tied and extreme scores, any outcomes and weights."""
+    """Draw 0 to 40 detections of few classes, with tied and extreme scores, and any outcomes and weights."""
     num = draw(st.integers(0, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes = rng.choice(draw(st.lists(st.integers(0, NUM_CLASSES - 1), min_size=1, max_size=4)), num)
@@ -66,9 +66,9 @@ def test_what_every_corrector_promises(kind: str, detections: Detections, with_s
 
 
 def largest_jump(corrector: Corrector, class_index: int) -> float:
-    """What is left of the steepest rise on the grid when its interval is halved, towards the steeper half, to nothing.
+    """Return the rest of the steepest rise on the grid after its interval is halved towards the steeper half 43 times.
 
-    A continuous corrector may be steep, so that no bound holds for the grid's own steps; only a jump stays.
+    A continuous corrector may be steep, so no bound holds for steps of the grid. Only a jump stays after halving.
     """
     values = corrector(on_grid(class_index))
     place = int(np.argmax(np.diff(values)))
@@ -100,7 +100,7 @@ def test_a_jump_is_found() -> None:
 @settings(max_examples=25, deadline=None)
 @given(detections=any_detections())
 def test_an_unseen_class_has_the_correction_of_all_together(kind: str, detections: Detections) -> None:
-    """That is: of the same detections, were they all of one class."""
+    """The correction equals a fit to the same detections as if they had one class."""
     corrector = fit_corrector(kind, detections, context=context())
     as_one = replace(detections, class_indices=np.zeros(len(detections), dtype=np.int32))
     expected = fit_corrector(kind, as_one, context=context())(on_grid(0))
@@ -167,7 +167,7 @@ def test_bad_json_and_unknown_kinds_are_refused() -> None:
 
 
 def test_figures_on_a_real_detector(shared_data: Callable[[str], Path]) -> None:
-    """Cross-validated NLL where score >= .05: the design page's figures, all / classes in at most 5 images."""
+    """Compare cross-validated NLL at scores >= 0.05 with docs/design.md: all classes, and classes in <= 5 images."""
     folder = shared_data("external_detector")
     annotated = read_annotations(str(folder / "instances.json"))
     detections = read_detections(str(folder / "results.json"), annotated)

@@ -1,4 +1,4 @@
-"""Figures over bins and proper scores against hand-made numbers, other libraries, plain references and simulation."""
+"""Figures over bins and proper scores: by hand, against other libraries, plain references and simulation."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def made(classes: list[int], scores: list[float], correct: list[int], weights: l
 
 
 def simulated(seed: int, num: int, num_classes: int = 3) -> Detections:
-    """Perfectly calibrated."""
+    """Generate perfectly calibrated detections."""
     rng = np.random.default_rng(seed)
     scores = rng.random(num)
     return Detections(
@@ -58,9 +58,9 @@ def simulated(seed: int, num: int, num_classes: int = 3) -> Detections:
 
 
 def test_bias_and_ccece_by_hand() -> None:
-    # Class 0, two bins: .4 and .2 of which one is correct (mean .3, accuracy .5), and .9 that is wrong.
-    # bias = (.4 + .2 + .9 - 1) / 3 = 1/6; CCECE = (|.6 - 1| + |.9 - 0|) / 3 = 1.3 / 3.
-    # Class 1: one of .8, correct: bias -.2, CCECE .2. Class 2: none.
+    # Class 0, two bins: 0.4 and 0.2 of which one is correct (mean 0.3, accuracy 0.5), and 0.9 that is wrong.
+    # bias = (0.4 + 0.2 + 0.9 - 1) / 3 = 1/6; CCECE = (|0.6 - 1| + |0.9 - 0|) / 3 = 1.3 / 3.
+    # Class 1: one of 0.8, correct: bias -0.2, CCECE 0.2. Class 2: none.
     bins = ReliabilityBins.from_detections(made([0, 0, 0, 1], [0.4, 0.2, 0.9, 0.8], [1, 0, 0, 1]), 2)
     np.testing.assert_allclose(class_bias(bins), [1 / 6, -0.2, np.nan])
     np.testing.assert_allclose(class_ccece(bins), [1.3 / 3, 0.2, np.nan])
@@ -69,7 +69,7 @@ def test_bias_and_ccece_by_hand() -> None:
     assert mean_bias(bins) == pytest.approx((1 / 6 - 0.2) / 2)
     with pytest.raises(ValueError, match="no class has at least 4 detections"):
         ccece(bins, min_count=4)
-    # All classes as one: bin 1 as before, bin 2 holds .9 wrong and .8 right: |1.7 - 1|.
+    # All classes as one: bin 1 as before, bin 2 holds 0.9 wrong and 0.8 right: |1.7 - 1|.
     assert ece(bins) == pytest.approx((0.4 + 0.7) / 4)
 
 
@@ -103,15 +103,15 @@ def test_all_ignored_is_no_detection() -> None:
 
 
 def test_mce_ace_and_rmsce_by_hand() -> None:
-    # Bins of width 1/2. Class 0: .4 and .2 of which one is right, gap |.3 - .5| = .2; .9 wrong, gap .9.
-    # Class 1: .8 right, gap .2, of weight 2. Class 2: none.
+    # Bins of width 1/2. Class 0: 0.4 and 0.2 of which one is right, gap |0.3 - 0.5| = 0.2; 0.9 wrong, gap 0.9.
+    # Class 1: 0.8 right, gap 0.2, of weight 2. Class 2: none.
     bins = ReliabilityBins.from_detections(made([0, 0, 0, 1], [0.4, 0.2, 0.9, 0.8], [1, 0, 0, 1], [1, 1, 1, 2]), 2)
     np.testing.assert_allclose(class_mce(bins), [0.9, 0.2, np.nan])
     np.testing.assert_allclose(class_mce(bins, min_count=2), [0.2, 0.2, np.nan])
     np.testing.assert_allclose(class_mce(bins, min_count=3), [np.nan] * 3)
     np.testing.assert_allclose(class_ace(bins), [(0.2 + 0.9) / 2, 0.2, np.nan])
     np.testing.assert_allclose(class_rmsce(bins), [np.sqrt((2 * 0.2**2 + 0.9**2) / 3), 0.2, np.nan])
-    # Pooled: the lower bin as before; the upper has weight 3, confidence 2.5 / 3, accuracy 2 / 3, so gap .5 / 3.
+    # Pooled: the lower bin as before; the upper has weight 3, confidence 2.5 / 3, accuracy 2 / 3, so gap 0.5 / 3.
     assert mce(bins) == pytest.approx(0.2)
     assert mce(bins, min_count=3) == pytest.approx(0.5 / 3)
     assert ace(bins) == pytest.approx((0.2 + 0.5 / 3) / 2)
@@ -119,16 +119,16 @@ def test_mce_ace_and_rmsce_by_hand() -> None:
 
 
 def test_debiased_rmsce_by_hand() -> None:
-    # Four of .9, two right: square .4^2 less .5 * .5 / 3; one alone in its bin says nothing: 4/5 of that.
+    # Four of 0.9, two right: square 0.4^2 less 0.5 * 0.5 / 3; one alone in its bin says nothing: 4/5 of that.
     bins = ReliabilityBins.from_detections(made([0] * 5, [0.9, 0.9, 0.9, 0.9, 0.1], [1, 1, 0, 0, 1]), 2)
     assert rmsce(bins, debiased=True) == pytest.approx(np.sqrt(0.8 * (0.16 - 0.25 / 3)))
-    # Two of .5, one right: 0 less .25 / 1 is negative, so 0.
+    # Two of 0.5, one right: 0 less 0.25 / 1 is negative, so 0.
     bins = ReliabilityBins.from_detections(made([0, 0], [0.5, 0.5], [1, 0]), 2)
     assert rmsce(bins, debiased=True) == 0.0
 
 
 def test_debiased_square_is_unbiased() -> None:
-    """Scores of .5, .6 with accuracies .5, .8: the true square is .2^2 / 2; 30 samples of each, many times."""
+    """Scores 0.5, 0.6 with accuracies 0.5, 0.8 have a true square of 0.2^2 / 2. Each draw has 30 samples of each."""
     rng = np.random.default_rng(0)
     scores = np.repeat([0.5, 0.6], 30)
     squares = []
@@ -164,7 +164,7 @@ FIGURES = (ece, mce, ace, rmsce)
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 20))
 def test_order_of_the_errors(seed: int, num: int, num_bins: int) -> None:
-    """|bias| <= ECE <= RMSCE <= MCE <= 1, ACE <= MCE, and debiasing never adds; ignored detections change nothing."""
+    """|bias| <= ECE <= RMSCE <= MCE <= 1 and ACE <= MCE. Debiasing never adds. Ignored detections change nothing."""
     detections = simulated(seed, num)
     rng = np.random.default_rng(seed)
     detections = made(
@@ -261,7 +261,7 @@ def test_ece_and_mce_equal_hotcoco() -> None:
 
 
 def test_an_edge_is_where_we_differ() -> None:
-    """.5 with two bins: ours puts it with .4, theirs with .9."""
+    """With two bins, our 0.5 shares a bin with 0.4, and theirs with 0.9."""
     detections = made([0, 0, 0], [0.4, 0.5, 0.9], [0, 1, 1])
     assert ece(ReliabilityBins.from_detections(detections, 2)) == pytest.approx((abs(0.9 - 1) + 0.1) / 3)
     theirs, _ = hotcoco_metrics.calibration_error(detections.raw_scores, detections.is_correct, n_bins=2)
@@ -269,7 +269,7 @@ def test_an_edge_is_where_we_differ() -> None:
 
 
 def test_debiasing_takes_off_what_chance_adds() -> None:
-    """Perfectly calibrated, so the truth is 0 (up to curvature within a bin)."""
+    """For perfectly calibrated detections the truth is 0, up to curvature within a bin."""
     trials = [ReliabilityBins.from_detections(simulated(seed, 120), 10) for seed in range(40)]
     plain, debiased = (np.mean([ccece(bins, debiased=flag) for bins in trials]) for flag in (False, True))
     assert plain > 0.15
@@ -277,7 +277,7 @@ def test_debiasing_takes_off_what_chance_adds() -> None:
 
 
 def test_debiased_ece_by_hand() -> None:
-    # Four of .9, two right, one of each class and two of class 2: gap .4; p = 2.5 / 5, so its error is .5 / sqrt(4).
+    # Four of 0.9, two right, one of each class and two of class 2: gap 0.4; p = 2.5 / 5, so its error is 0.5 / sqrt(4).
     bins = ReliabilityBins.from_detections(made([0, 1, 2, 2], [0.9] * 4, [1, 1, 0, 0]), 2)
     noisy_gap = foldnorm.mean(0.4 / 0.25, scale=0.25)
     assert noisy_gap > 0.4

@@ -7,7 +7,7 @@ from raylabel.calibration.metrics import bootstrap_interval, brier, pooled_avera
 
 
 def test_mean_has_the_known_standard_error() -> None:
-    """One row an image: the interval of a mean is mean +- 1.96 standard errors."""
+    """With one row per image, the interval of a mean is mean +- 1.96 standard errors."""
     values = np.random.default_rng(0).random(400)
     interval = bootstrap_interval(lambda times: float(times @ values / times.sum()), np.arange(400), num=2000)
     error = values.std() / np.sqrt(400)
@@ -17,7 +17,7 @@ def test_mean_has_the_known_standard_error() -> None:
 
 
 def test_rows_of_an_image_are_drawn_together() -> None:
-    """Ten equal rows in each of 40 images: as wide as for the 40 images, not for 400 rows."""
+    """Ten equal rows in each of 40 images give the interval width of 40 rows, not of 400."""
     values = np.random.default_rng(1).random(40)
 
     def mean_of(rows: np.ndarray) -> object:
@@ -42,7 +42,7 @@ def test_level_and_seed() -> None:
 
 
 def test_covers_the_truth() -> None:
-    """Images of common difficulty: a 90% interval holds the true mean in about 90% of the samples."""
+    """Rows of an image share a difficulty. A 90% interval holds the true mean in about 90% of the samples."""
     rng = np.random.default_rng(0)
     image_indices = np.repeat(np.arange(50), 4)
     hits = 0
@@ -60,7 +60,7 @@ def test_covers_the_truth() -> None:
 
 
 def test_objects_are_drawn_with_their_images() -> None:
-    """Image 0 has a right detection, image 1 a missed object: AP is 1, 1/2 or 0 as they are drawn."""
+    """Image 0 has a right detection and image 1 a missed object, so the AP of a draw is 1, 1/2 or 0."""
     scores, correct = np.array([0.9]), np.array([True])
     seen = set()
 
@@ -77,7 +77,7 @@ def test_objects_are_drawn_with_their_images() -> None:
 def test_draws_without_a_figure_are_left_out() -> None:
     interval = bootstrap_interval(lambda times: 0.25 if times[0] else None, np.arange(3), num=300)
     assert (interval.low, interval.high) == (0.25, 0.25)
-    # Image 0 is missed by a draw of three with probability (2/3)^3 = .296.
+    # Image 0 is missed by a draw of three with probability (2/3)^3 = 0.296.
     assert 0.6 < interval.num / 300 < 0.8
     with pytest.raises(ValueError, match="none of the 5 draws gives a figure"):
         bootstrap_interval(lambda times: float("nan"), np.arange(3), num=5)

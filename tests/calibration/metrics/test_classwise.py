@@ -1,4 +1,4 @@
-"""Class-wise errors of soft vectors: by hand, against other libraries' binary errors of each column."""
+"""Class-wise errors of soft vectors: by hand, and against the binary errors of other libraries per column."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ def vectors(seed: int, num: int, num_classes: int = 4) -> tuple[np.ndarray, np.n
 
 
 def test_by_hand() -> None:
-    # Two bins. Class 0: {.2 no, .4 yes} |.6 - 1|, {.9 yes} |.9 - 1|: .5 / 3.
-    # Class 1: {.1 no, .5 no} .6, {.7 yes} .3: .9 / 3. Class 2 is always .1, never true: .3 / 3, less .1 + .1.
+    # Two bins. Class 0: {0.2 no, 0.4 yes} |0.6 - 1|, {0.9 yes} |0.9 - 1|: 0.5 / 3.
+    # Class 1: {0.1 no, 0.5 no} 0.6, {0.7 yes} 0.3: 0.9 / 3. Class 2 is always 0.1, never true: 0.3 / 3, less 0.1 + 0.1.
     probabilities = np.array([[0.2, 0.7, 0.1], [0.4, 0.5, 0.1], [0.9, 0.1, 0.0]])
     errors = classwise_ece(probabilities, np.array([1, 0, 0]), num_bins=2)
     np.testing.assert_allclose(errors, [0.5 / 3, 0.9 / 3, 0.2 / 3])
-    # Equal mass: class 0 has places 1/6, 1/2, 5/6, so bins {.2 no} and {.4 yes, .9 yes}: .2 + .7.
+    # Equal mass: class 0 has places 1/6, 1/2, 5/6, so bins {0.2 no} and {0.4 yes, 0.9 yes}: 0.2 + 0.7.
     errors = classwise_ece(probabilities, np.array([1, 0, 0]), num_bins=2, equal_mass=True)
     assert errors[0] == pytest.approx((0.2 + 0.7) / 3)
 
@@ -50,7 +50,7 @@ def test_equals_torchmetrics_column_by_column() -> None:
 
 
 def test_it_is_not_ccece() -> None:
-    """A class that is wrong wherever it is predicted: CCECE says so, class-wise ECE is diluted by all other rows."""
+    """CCECE shows that one class is always wrong. Class-wise ECE is diluted by all other rows."""
     num = 1000
     probabilities = np.tile([0.98, 0.02], (num, 1))
     labels = np.zeros(num, dtype=int)
@@ -68,7 +68,7 @@ def test_it_is_not_ccece() -> None:
     assert ccece(ReliabilityBins.from_detections(detections, 15).of_classes(np.array([False, True]))) == pytest.approx(
         0.9
     )
-    # Its column: 10 rows of .9, all wrong (9), and 990 of .02 of which 20 are right (|19.8 - 20|).
+    # Its column: 10 rows of 0.9, all wrong (9), and 990 of 0.02 of which 20 are right (|19.8 - 20|).
     assert classwise_ece(probabilities, labels)[1] == pytest.approx((9 + 0.2) / 1000)
 
 

@@ -1,4 +1,4 @@
-"""Bins of equal mass: by hand, against netcal, and what they promise for ties, weights and order."""
+"""Bins of equal mass: by hand, against netcal, and with ties, weights and any order."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def made(
 
 
 def test_by_hand() -> None:
-    # Places (i + 1/2) / 6 times 3 bins: .25, .75, 1.25, 1.75, 2.25, 2.75.
+    # Places (i + 1/2) / 6 times 3 bins: 0.25, 0.75, 1.25, 1.75, 2.25, 2.75.
     assert equal_mass_bin_of(np.array([0.9, 0.01, 0.02, 0.5, 0.03, 0.04]), 3).tolist() == [2, 0, 0, 2, 1, 1]
-    # The three of .2 are one place: (1 + 3/2) / 4 = .625 of 2 bins is bin 1; .1 is at 1/8.
+    # The three of 0.2 are one place: (1 + 3/2) / 4 = 0.625 of 2 bins is bin 1; 0.1 is at 1/8.
     assert equal_mass_bin_of(np.array([0.2, 0.1, 0.2, 0.2]), 2).tolist() == [1, 0, 1, 1]
     # Weights 5, 1, 1, 1: places 2.5/8, 5.5/8, 6.5/8, 7.5/8.
     weights = np.array([5.0, 1, 1, 1])
     assert equal_mass_bin_of(np.array([0.1, 0.2, 0.3, 0.4]), 2, weights).tolist() == [0, 1, 1, 1]
-    # Groups apart: each of two scores, one in each bin.
+    # Separate groups of two scores each: one score per bin.
     groups = np.array([1, 0, 1, 0])
     assert equal_mass_bin_of(np.array([0.8, 0.1, 0.9, 0.2]), 2, groups=groups).tolist() == [0, 0, 1, 1]
     assert equal_mass_bin_of(np.zeros(0), 3).tolist() == []
@@ -49,7 +49,7 @@ def test_by_hand() -> None:
 
 
 def test_adaptive_ece_by_hand() -> None:
-    # Bins {.1 wrong, .2 right} and {.3 wrong, .9 right}: (|.3 - 1| + |1.2 - 1|) / 4.
+    # Bins {0.1 wrong, 0.2 right} and {0.3 wrong, 0.9 right}: (|0.3 - 1| + |1.2 - 1|) / 4.
     detections = Detections(
         num_classes=2,
         class_indices=np.array([0, 1, 0, 1], dtype=np.int32),
@@ -59,7 +59,7 @@ def test_adaptive_ece_by_hand() -> None:
         weights=np.ones(4),
     )
     assert adaptive_ece(detections, 2) == pytest.approx((0.7 + 0.2) / 4)
-    # Each class alone has one detection a bin: class 0 (.1 + .3) / 2, class 1 (.8 + .1) / 2.
+    # Each class has one detection per bin: class 0 (0.1 + 0.3) / 2, class 1 (0.8 + 0.1) / 2.
     np.testing.assert_allclose(class_adaptive_ccece(detections, 2), [0.2, 0.45])
     assert adaptive_ccece(detections, 2) == pytest.approx(0.325)
     with pytest.raises(ValueError, match="no class has at least 3"):
@@ -115,7 +115,7 @@ def test_given_scores_take_the_place_of_raw_ones() -> None:
 
 @pytest.mark.parametrize(("num", "num_bins"), [(300, 15), (40, 20)])
 def test_equals_netcal(num: int, num_bins: int) -> None:
-    """Where the bins share the detections out evenly, netcal's quantiles fall between the same scores."""
+    """If the bins divide the detections evenly, netcal's quantiles fall between the same scores."""
     netcal = pytest.importorskip("netcal.metrics")
     detections = made(1, num)
     truth = detections.is_correct.astype(int)

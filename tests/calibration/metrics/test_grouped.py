@@ -31,7 +31,7 @@ COUNTS = ("num_detections", "num_correct", "num_ignored")
 
 
 def made(seed: int, num: int, *, classes: int = 4) -> Detections:
-    """Of 5 classes, of which `classes` occur, with ignored ones and weights."""
+    """Generate weighted detections of the first `classes` of 5 classes, some of them ignored."""
     rng = np.random.default_rng(seed)
     scores = rng.random(num)
     outcomes = np.where(rng.random(num) < 0.15, 2, rng.random(num) < scores).astype(np.int8)
@@ -54,7 +54,8 @@ def test_sizes_are_cocos() -> None:
 
 
 def test_by_hand() -> None:
-    # Class 0 (rare): .9 right in image 0, .6 wrong of weight 2 in image 1, one ignored. Class 1 (frequent): .4 wrong.
+    # Class 0 (rare): 0.9 right in image 0, 0.6 wrong of weight 2 in image 1, one ignored.
+    # Class 1 (frequent): 0.4 wrong.
     detections = Detections(
         num_classes=2,
         class_indices=np.array([0, 0, 0, 1], dtype=np.int32),
@@ -70,7 +71,7 @@ def test_by_hand() -> None:
         num_bins=2,
         object_classes=[0, 0, 1],
     )
-    assert list(table) == ["all", "r", "f"], "no class is common"
+    assert list(table) == ["all", "r", "f"], "there is no common class"
     expected = {
         "num_detections": 2,
         "num_effective": 3**2 / (1 + 4),
@@ -161,7 +162,7 @@ def test_every_group_has_the_figures_of_its_detections() -> None:
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(0, 25), st.integers(1, 4))
 def test_no_nan_and_counts_add_up(seed: int, num: int, classes: int) -> None:
-    """For few or no detections too, all ignored or not; and it is JSON."""
+    """Few, no and only ignored detections give JSON without NaN."""
     detections = made(seed, num, classes=classes)
     areas = np.random.default_rng(seed).random(num) * 2e4
     for grouping in (

@@ -16,11 +16,11 @@ def sample(seed: int, num: int, num_features: int) -> tuple[np.ndarray, np.ndarr
 
 
 def test_by_hand() -> None:
-    # One bin of confidence, two of the feature: left .6 and .8, one right |1.4 - 1|; right .5 wrong.
+    # One bin of confidence, two of the feature: left 0.6 and 0.8, one right |1.4 - 1|; right 0.5 wrong.
     scores, correct = np.array([0.6, 0.8, 0.5]), np.array([True, False, False])
     features = np.array([[0.1], [0.5], [0.9]])
     assert d_ece(scores, correct, features, num_bins=(1, 2)) == pytest.approx((0.4 + 0.5) / 3)
-    # The right cell weighs 3: (.4 + 1.5) / 5. Below 3 detections a cell is left out of the sum alone: 1.5 / 5.
+    # The right cell weighs 3: (0.4 + 1.5) / 5. A cell below 3 detections is left out of the sum only: 1.5 / 5.
     weights = np.array([1.0, 1.0, 3.0])
     assert d_ece(scores, correct, features, num_bins=(1, 2), weights=weights) == pytest.approx(1.9 / 5)
     assert d_ece(scores, correct, features, num_bins=(1, 2), weights=weights, min_count=3) == pytest.approx(1.5 / 5)
@@ -42,7 +42,7 @@ def test_equals_netcal(num: int, num_features: int, num_bins: int | tuple[int, .
 
 @given(st.integers(0, 10_000), st.integers(1, 80), st.integers(0, 3))
 def test_finer_cells_never_lower_it(seed: int, num: int, num_features: int) -> None:
-    """ECE is D-ECE without features; halving cells can only split gaps that cancelled."""
+    """D-ECE without features is ECE. Halving a cell can only split gaps that cancelled."""
     scores, correct, features = sample(seed, num, num_features)
     detections = Detections(
         num_classes=1,
@@ -54,13 +54,13 @@ def test_finer_cells_never_lower_it(seed: int, num: int, num_features: int) -> N
     )
     plain = ece(ReliabilityBins.from_detections(detections, 4))
     coarse, fine = (d_ece(scores, correct, features, num_bins=bins) for bins in (4, 8))
-    rounding = 2**-28  # of the sums that bins hold
+    rounding = 2**-28  # quantum of the sums in bins
     assert d_ece(scores, correct, np.zeros((num, 0)), num_bins=4) == pytest.approx(plain, abs=rounding)
     assert plain <= coarse + rounding <= fine + 2 * rounding <= 1 + 3 * rounding
 
 
 def test_more_cells_than_memory_holds() -> None:
-    """400^5 cells, one detection in each: the mean of |score - outcome|."""
+    """With 400^5 cells and one detection per cell, D-ECE is the mean of |score - outcome|."""
     scores, correct, features = sample(0, 200, 4)
     assert d_ece(scores, correct, features, num_bins=400) == pytest.approx(np.abs(scores - correct).mean())
 
@@ -81,7 +81,7 @@ def test_wrong_arrays_are_refused() -> None:
 
 def test_box_features_are_relative_to_the_image() -> None:
     boxes = np.array([[10.0, 20, 30, 60], [-10, 0, 300, 50]])
-    # In an image 100 high and 200 wide; the second box is cut to (0, 0, 200, 50).
+    # The image is 100 high and 200 wide. The second box is cut to (0, 0, 200, 50).
     expected = [[0.1, 0.4, 0.1, 0.4], [0.5, 0.25, 1.0, 0.5]]
     np.testing.assert_allclose(box_features(boxes, (100, 200)), expected)
     sizes = np.array([[100, 200], [50, 400]])

@@ -27,7 +27,7 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3])
     np.testing.assert_allclose(curve.recall, [1 / 4, 1 / 4, 1 / 2])
     assert curve.thresholds.tolist() == [0.9, 0.6, 0.3]
-    # 26 of the 101 recalls are <= .25 and 25 more <= .5.
+    # 26 of the 101 recalls are <= 0.25 and 25 more <= 0.5.
     assert pooled_average_precision(scores, correct, 4) == pytest.approx((26 * 1 + 25 * 2 / 3) / 101)
     assert pooled_average_precision(scores, correct, 4, interpolated=False) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
 
@@ -44,11 +44,11 @@ def test_yield_by_hand() -> None:
     assert yield_at_precision(scores, correct, 10, weights=heavy).recall == pytest.approx(0.1)
     light = np.array([1, 0.5, 1, 1, 1, 0.5])
     found = yield_at_precision(scores, correct, 10, weights=light)
-    assert found == pytest.approx((0.4, 0.5, 4 / 4.5, 4.5)), "of equal recalls the one with the fewest wrong"
+    assert found == pytest.approx((0.4, 0.5, 4 / 4.5, 4.5)), "of equal recalls, the fewest wrong"
 
 
 def test_equal_scores_are_kept_together() -> None:
-    # At .9 two of three are right: no threshold keeps only the two.
+    # At 0.9 two of three are right: no threshold keeps only the two.
     scores, correct = np.array([0.9, 0.9, 0.9, 0.5]), np.array([True, True, False, False])
     found = yield_at_precision(scores, correct, 2)
     assert found == (0.0, None, None, 0.0)
@@ -86,7 +86,7 @@ def test_such_a_precision_is_refused() -> None:
 
 @given(ROWS, st.integers(1, 5))
 def test_uninterpolated_equals_scikit_learn(rows: list[tuple[int, bool, int]], num_missed: int) -> None:
-    """With ties and weights; theirs takes the found objects for all."""
+    """The figures agree with ties and weights. Scikit-learn counts only the found objects."""
     places, correct, weights = (np.array(column) for column in zip(*rows, strict=True))
     num_found = float((weights * correct).sum())
     if num_found == 0:
@@ -130,7 +130,7 @@ def test_yield_equals_trying_every_threshold(
 
 @given(ROWS, st.integers(1, 5), st.randoms())
 def test_only_the_ranking_matters(rows: list[tuple[int, bool, int]], num_missed: int, random: Any) -> None:
-    """Neither a rising map of the scores nor the rows' order; weights are repeats."""
+    """A rising map of the scores and the order of rows change nothing. Weights count as repeated rows."""
     random.shuffle(rows)
     places, correct, weights = (np.array(column) for column in zip(*rows, strict=True))
     num_objects = float((weights * correct).sum()) + num_missed
@@ -143,7 +143,10 @@ def test_only_the_ranking_matters(rows: list[tuple[int, bool, int]], num_missed:
 
 
 def test_overconfidence_of_one_class_costs_the_pool() -> None:
-    """What mean AP can't see: each class ranks perfectly, but the second's wrong ones lie above the first's right."""
+    """Each class ranks perfectly, but wrong ones of the second lie above right ones of the first.
+
+    Mean AP does not see it.
+    """
     scores = np.array([0.6, 0.5, 0.2, 0.95, 0.9, 0.8])
     correct = np.array([True, True, False, True, False, False])
     assert pooled_average_precision(scores[:3], correct[:3], 2) == pytest.approx(1)
@@ -154,11 +157,11 @@ def test_overconfidence_of_one_class_costs_the_pool() -> None:
 
 
 def test_equals_hotcocos_evaluator_on_a_real_detector(shared_data: Callable[[str], Path]) -> None:
-    """Each (image, class) is made an image of its own and all classes one: COCO's AP is then AP^pool."""
+    """If each (image, class) pair becomes an image and all classes become one, COCO's AP is AP^pool."""
     folder = shared_data("external_detector")
     content = json.loads((folder / "instances.json").read_text())
     results = json.loads((folder / "results.json").read_text())
-    # Different scores in the same order: among equal ones COCO's figure depends on the order of the file.
+    # Make scores different in the same order, because COCO's figure depends on the file's order of equal scores.
     ranks = np.empty(len(results))
     ranks[np.argsort([one["score"] for one in results], kind="stable")] = np.arange(1, len(results) + 1) / len(results)
     annotated = read_annotations(str(folder / "instances.json"))

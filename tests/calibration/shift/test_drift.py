@@ -1,4 +1,4 @@
-"""The warning fires when it should, names what moved, and only then."""
+"""The drift warning fires only after a change, and names the changed classes."""
 
 from dataclasses import replace
 
@@ -16,13 +16,13 @@ NAMES = [f"class {index}" for index in range(NUM_CLASSES)]
 
 
 def is_far(num_replications: int, num_alarms: int) -> bool:
-    """Whether so many alarms are more than 5 % of replications beyond chance (at one in a thousand)."""
+    """Return whether the alarms exceed 5% of the replications by more than chance (p < 0.001)."""
     return bool(binomtest(num_alarms, num_replications, 0.05, alternative="greater").pvalue < 1e-3)
 
 
 @pytest.mark.parametrize(("num_calibration", "num_pool"), [(100, 600), (300, 300), (30, 400)])
 def test_false_alarms_are_at_most_5_percent(num_calibration: int, num_pool: int) -> None:
-    """The same world on both sides: objects of an image share class, difficulty and number, so that they clump."""
+    """Both sides come from one world. Objects of an image share class, difficulty and number, so they cluster."""
     rng = np.random.default_rng(0)
     num_replications = num_alarms = num_material = num_tests = num_below = 0
     for _ in range(200):
@@ -34,14 +34,14 @@ def test_false_alarms_are_at_most_5_percent(num_calibration: int, num_pool: int)
         num_material += len(report.drifted_classes) > 0
         num_tests += int((~np.isnan(p_values)).sum())
         num_below += int((p_values < 0.05).sum())
-    assert not is_far(num_replications, num_alarms), "even without the demand that a change be large"
+    assert not is_far(num_replications, num_alarms), "even without the required size of a change"
     assert num_material <= num_alarms
     assert num_below / num_tests < 0.06
-    assert num_below / num_tests > 0.02, "the tests are not idle"
+    assert num_below / num_tests > 0.02, "the tests have power"
 
 
 def test_tests_that_take_detections_for_independent_raise_false_alarms() -> None:
-    """What the clumps do to plain multinomial bands on the same worlds."""
+    """On the same worlds, plain multinomial bands fail because of the clusters."""
     rng = np.random.default_rng(0)
     num_alarms = 0
     for _ in range(100):
@@ -75,8 +75,8 @@ def test_another_class_mix_is_found_and_named(here: np.ndarray, there: np.ndarra
         went_up = there[moved] > here[moved]
         assert (np.sign(report.rate_ratio[moved] - 1) == np.where(went_up, 1, -1)).mean() > 0.9
     assert num_fired == 20
-    assert named[0] == 20, "the head, 6 times as frequent in one as in the other"
-    assert named[-6:].sum() > 3 * named[4:10].sum(), "the tail moved, the middle hardly did"
+    assert named[0] == 20, "the head is 6 times as frequent in one set"
+    assert named[-6:].sum() > 3 * named[4:10].sum(), "the tail changed, the middle hardly did"
 
 
 def test_the_same_mix_with_other_scores_is_found() -> None:
@@ -88,11 +88,11 @@ def test_the_same_mix_with_other_scores_is_found() -> None:
         assert report.scores_drifted[0]
         num_named += report.scores_drifted[:4].sum()
         assert "scores 0." in report.describe(0)
-    assert num_named > 30, "of the four most frequent, in ten replications"
+    assert num_named > 30, "of 40: the four most frequent classes in ten replications"
 
 
 def test_a_small_change_that_is_proved_is_not_named() -> None:
-    """Two huge sets of which one has each class 1.1 times as often."""
+    """In one of two huge sets each class is 1.1 times as frequent."""
     rng = np.random.default_rng(0)
 
     def spread(num_images: int, rate: float) -> ImageCounts:
@@ -112,7 +112,7 @@ def test_a_small_change_that_is_proved_is_not_named() -> None:
 
 
 def test_independent_detections_give_the_textbook_tests() -> None:
-    """One detection an image: Pearson's chi-square, and the binomial test of a share."""
+    """With one detection per image, the tests are Pearson's chi-square and the binomial test of a share."""
     rng = np.random.default_rng(1)
 
     def one_each(num: int, power: float) -> ImageCounts:
@@ -170,7 +170,7 @@ def test_the_table_follows_its_schema() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # .01 <= .05 / 4, .014 <= .05 / 3, .03 > .05 / 2: the third stands, and the fourth with it.
+    # 0.01 <= 0.05 / 4, 0.014 <= 0.05 / 3, 0.03 > 0.05 / 2: the third is not rejected, so the fourth is not either.
     p_values = np.array([[0.03, 0.01, np.nan], [0.04, 0.014, np.nan]])
     assert _holm(p_values, 0.05).tolist() == [[False, True, False], [False, True, False]]
     assert _holm(np.array([np.nan]), 0.05).tolist() == [False]

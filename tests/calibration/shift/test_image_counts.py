@@ -1,4 +1,4 @@
-"""Counts that remember images: by hand, by brute force, and as sums that merge."""
+"""Counts by image: by hand, by brute force, and as sums that merge."""
 
 from dataclasses import replace
 
@@ -94,5 +94,5 @@ def test_too_few_images_are_refused() -> None:
 
 def test_equal_shares_join_neighbours() -> None:
     assert equal_shares(np.array([3.0, 3, 0, 1, 5]), 3).tolist() == [0, 0, 1, 1, 1]
-    assert equal_shares(np.array([0.0, 9, 0, 2, 1]), 2).tolist() == [0, 0, 0, 0, 0], "what is left is no group"
+    assert equal_shares(np.array([0.0, 9, 0, 2, 1]), 2).tolist() == [0, 0, 0, 0, 0], "a small remainder forms no group"
     assert equal_shares(np.zeros(3), 1).tolist() == [0, 0, 0]

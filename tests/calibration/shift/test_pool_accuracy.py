@@ -1,4 +1,4 @@
-"""Accuracy of a pool from its scores alone: near the hidden truth, with intervals that hold it."""
+"""The accuracy estimated from a pool's scores alone is near the hidden truth, and its intervals cover it."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ CONTEXT = FitContext(num_bins=15, frequency_groups=np.full(NUM_CLASSES, "f"))
 
 
 def accuracy_of(detections: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """Number and share of correct ones of each class."""
+    """Return the number of detections and the correct share per class."""
     num = np.bincount(detections.class_indices, minlength=NUM_CLASSES)
     correct = np.bincount(detections.class_indices, detections.is_correct, NUM_CLASSES)
     return num, correct / np.maximum(num, 1)
@@ -29,7 +29,7 @@ def test_estimates_are_near_the_truth_and_intervals_hold_it(
 ) -> None:
     rng = np.random.default_rng(0)
     is_held, errors, errors_of_calibration = [], [], []
-    for _ in range(60 if num_images < 100 else 10):  # errors of a small split are common to all classes
+    for _ in range(60 if num_images < 100 else 10):  # more, because a small split errs alike in all classes
         calibration, pool = detect(rng, num_images, here), detect(rng, 1500, there)
         found = estimate_pool_accuracy(calibration, histogram(pool))
         num, truth = accuracy_of(pool)
@@ -57,8 +57,8 @@ def test_intervals_narrow_with_more_images_on_either_side() -> None:
 
 
 def test_expectation_maximisation_by_hand() -> None:
-    # Right ones are in the second bin only, wrong ones in either: of 10 and 30, all 10 and 10 of the 30 are wrong,
-    # which is an accuracy of 1/2. The prior, worth 2, agrees.
+    # Right ones lie in the second bin only, wrong ones in both. The bins hold 10 and 30. All 10 and 10 of the 30 are
+    # wrong, so the accuracy is 1/2. The prior, worth 2, agrees.
     right, wrong = np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]])
     found = _expectation_maximisation(np.array([[10.0, 30.0]]), right, wrong, np.array([0.5]))
     np.testing.assert_allclose(found, [0.5], atol=1e-5)
@@ -72,7 +72,7 @@ def test_unseen_classes_and_no_detection() -> None:
     found = estimate_pool_accuracy(known, histogram(there))
     assert np.isnan(found.accuracy).nonzero()[0].tolist() == [5]
     assert np.isnan(found.low).nonzero()[0].tolist() == [5]
-    assert found.low[3] <= accuracy_of(pool)[1][3] <= found.high[3], "by the shapes of all classes"
+    assert found.low[3] <= accuracy_of(pool)[1][3] <= found.high[3], "estimated with the shapes of all classes"
     nothing = estimate_pool_accuracy(Detections.empty(NUM_CLASSES), histogram(pool))
     assert (nothing.high - nothing.low)[:3].min() > 0.8, "nothing is known"
     assert np.isfinite(nothing.accuracy).all()
@@ -133,7 +133,7 @@ def test_marginal_for_the_pool_and_its_gaps() -> None:
     plain = fit_corrector("marginal", calibration, context=CONTEXT)
     for_pool = fit_corrector("marginal", calibration, context=replace(CONTEXT, pool_histogram=there))
     same = plain(pool) == for_pool(pool)
-    assert same[pool.class_indices == 5].all(), "a class that the pool does not have keeps its correction"
+    assert same[pool.class_indices == 5].all(), "a class absent from the pool keeps its correction"
     assert not same[pool.class_indices == 0].any()
     empty = fit_corrector("marginal", Detections.empty(NUM_CLASSES), context=replace(CONTEXT, pool_histogram=there))
     np.testing.assert_allclose(empty(pool), pool.raw_scores, atol=2e-6)
