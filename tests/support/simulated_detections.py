@@ -1,4 +1,4 @@
-"""Detections whose truth is known: scores, and how likely each is right, are given."""
+"""Simulated detections with known scores and known chances of being right."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def context(*, with_similarity: bool = False, num_bins: int = 10) -> FitContext:
 def simulated(
     seed: int, num: int, accuracy: Callable[[np.ndarray, np.ndarray], np.ndarray], *, num_images: int = 50
 ) -> Detections:
-    """Detections that are correct with a given probability of (class, score); class 5 never occurs."""
+    """Generate detections that are correct with probability `accuracy(classes, scores)`. Class 5 never occurs."""
     rng = np.random.default_rng(seed)
     classes = rng.choice(5, num, p=[0.02, 0.04, 0.1, 0.24, 0.6]).astype(np.int32)
     scores = rng.beta(0.7, 1.5, num)

@@ -13,8 +13,8 @@ def checked_rows(
     """Return scores, outcomes and weights as arrays of shape (N,). Weights of None become 1.
 
     Raises:
-        ValueError: a shape is wrong, a value is NaN or infinite, a probability is outside [0, 1], a weight is negative,
-            or an outcome is neither right (1, True) nor wrong (0, False), such as that of an ignored detection.
+        ValueError: a shape is wrong, a value is NaN or infinite, a probability is outside [0, 1], or a weight is
+            negative. Or an outcome is neither 1 nor 0 (True nor False), such as that of an ignored detection.
     """
     checked = np.asarray(scores, dtype=np.float64)
     if checked.ndim != 1:

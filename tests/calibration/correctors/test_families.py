@@ -91,7 +91,7 @@ def test_marginal_meets_the_totals() -> None:
 
 
 def test_marginal_shrinks_few_detections() -> None:
-    """30 wrong ones of score 0.8 and 30 of the prior, which says about 0.8: 0.4."""
+    """30 wrong detections of score 0.8, and 30 of the prior at about 0.8, give 0.4."""
     detections = simulated(0, 5000, calibrated)
     few = Detections(
         num_classes=NUM_CLASSES,
@@ -119,7 +119,7 @@ def test_isotonic_agrees_with_scikit_learn_at_its_knots() -> None:
     detections = Detections(**(vars(detections) | {"weights": weights, "raw_scores": detections.raw_scores.round(2)}))
     corrector = IsotonicCorrector.fit(detections, context())
     theirs = IsotonicRegression().fit(detections.raw_scores, detections.is_correct, sample_weight=weights)
-    # The mean of the scores of one step lies in the step, where both have its height but for the mixed-in slope.
+    # The mean score of a step lies in the step. There both have its height, except for the mixed-in slope.
     knots, values = corrector.curves.knots[1:-1], corrector.curves.values[0, 1:-1]
     steps = np.unique(theirs.predict(detections.raw_scores))
     assert len(knots) == len(steps)

@@ -1,4 +1,4 @@
-"""Folds by image, and scores from correctors that have not seen them."""
+"""Folds by image, and scores from correctors that have not seen the fold."""
 
 import numpy as np
 from simulated_detections import calibrated, context, simulated

@@ -1,4 +1,4 @@
-"""The hierarchical corrector: few samples stay with their parent, many are believed."""
+"""The corrector `hierarchical`: few samples follow their parent, many follow the data."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from raylabel.calibration.correctors.hierarchical import HierarchicalCorrector
 
 
 def test_hierarchical_shrinks_few_samples_to_the_parent() -> None:
-    """One wrong detection of class 5 at a score where the others are right."""
+    """Add one wrong detection of class 5 at a score at which the others are right."""
     detections = simulated(0, 4000, calibrated)
     one = Detections.of_scores([5], [0.9], num_classes=NUM_CLASSES)
     one = Detections(**(vars(one) | {"outcomes": np.zeros(1, dtype=np.int8), "image_indices": np.array([99])}))
@@ -17,13 +17,13 @@ def test_hierarchical_shrinks_few_samples_to_the_parent() -> None:
     without, with_one = (fit_corrector("hierarchical", part, context=context()) for part in (detections, both))
     before, after = float(without(one)[0]), float(with_one(one)[0])
     assert before == pytest.approx(0.9, abs=0.05)
-    assert before - 0.15 < after < before, "it moves, but little"
+    assert before - 0.15 < after < before, "one detection moves it a little"
     naive = fit_corrector("ccece", both, context=context())
     assert naive(one)[0] == pytest.approx(0.0009), "the per-class bias moves it nearly to 0"
 
 
 def test_hierarchical_gives_an_unseen_class_its_group() -> None:
-    """Group f (classes 3 to 5) is right half as often as it says, the others are calibrated; class 5 is never seen."""
+    """In group f (classes 3 to 5) accuracy is half the score; the others are calibrated. Class 5 is never seen."""
     detections = simulated(0, 20_000, lambda classes, scores: np.where(classes >= 3, scores / 2, scores))
     groups = FitContext(num_bins=10, frequency_groups=np.array(["r", "r", "c", "f", "f", "f"]))
     corrector = fit_corrector("hierarchical", detections, context=groups)
@@ -34,7 +34,7 @@ def test_hierarchical_gives_an_unseen_class_its_group() -> None:
 
 
 def test_hierarchical_borrows_from_similar_classes() -> None:
-    """Class 0 is rare; class 4, of another group, is its look-alike and is wrong more often than the rest."""
+    """Class 0 is rare. Class 4 of another group is similar to it, and is wrong more often than the rest."""
     detections = simulated(0, 20_000, lambda classes, scores: np.where(np.isin(classes, [0, 4]), scores / 3, scores))
     similarity = np.eye(NUM_CLASSES)
     similarity[0, 4] = similarity[4, 0] = similarity[2, 3] = similarity[3, 2] = 0.95
@@ -56,7 +56,7 @@ def test_hierarchical_believes_many_samples() -> None:
 
 
 def test_saturated_scores_are_corrected_too() -> None:
-    """A detector that always says 1.0 and is right half of the time."""
+    """The detector always says 1.0 and is right half of the time."""
     rng = np.random.default_rng(0)
     detections = Detections(
         num_classes=NUM_CLASSES,

@@ -1,4 +1,4 @@
-"""Correction of whole soft vectors."""
+"""Correction of full soft vectors."""
 
 import numpy as np
 from hypothesis import given
