@@ -127,7 +127,7 @@ def biased_corrector(num_classes: int) -> Corrector:
 def test_teacher_fits(config: Config, run: RunFolder) -> None:
     check_teacher_fits(run, RunData(config), load_corrector(run))
     check_teacher_fits(run, RunData(config), biased_corrector(6))
-    with pytest.raises(InputError, match=r"corrector.json: .* fitted on 5 classes, .* of 6; run calibrate again"):
+    with pytest.raises(InputError, match=r"corrector.json: .* fitted on 5 classes, .* have 6; run calibrate again"):
         check_teacher_fits(run, RunData(config), biased_corrector(5))
     description = read_json(run.path("teacher", "model.json"))
     commit_json(run.path("teacher", "model.json"), description | {"num_classes": 4})

@@ -116,5 +116,5 @@ def require_classes(detections: Detections, num_classes: int) -> None:
     """
     if detections.num_classes != num_classes:
         raise ValueError(
-            f"the corrector was fitted on {num_classes} classes, the detections are of {detections.num_classes}"
+            f"the corrector was fitted on {num_classes} classes, the detections have {detections.num_classes}"
         )

@@ -162,7 +162,7 @@ def test_bad_json_and_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="'temperature' lacks"):
         corrector_from_json({"kind": "temperature"})
     corrector = fit_corrector("hierarchical", Detections.empty(NUM_CLASSES), context=context())
-    with pytest.raises(ValueError, match="fitted on 6 classes, the detections are of 7"):
+    with pytest.raises(ValueError, match="fitted on 6 classes, the detections have 7"):
         corrector(Detections.of_scores([6], [0.5], num_classes=7))
 
 
