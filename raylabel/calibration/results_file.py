@@ -21,8 +21,35 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
 
     `image_indices` index `annotated.images`.
 
+    Args:
+        predictions: COCO/LVIS results JSON, path or URI.
+        annotated: the truth of the same images.
+        iou_threshold: smallest mask IoU of a correct detection, in [0, 1].
+
     Raises:
         InputError: the file is missing or malformed. The message names the entry.
+
+    Examples:
+        >>> import json, pathlib, tempfile
+        >>> import numpy as np
+        >>> import raylabel as rl
+        >>> square = np.zeros((8, 8), bool)
+        >>> square[2:6, 2:6] = True
+        >>> [mask] = rl.encode_masks(square[None])
+        >>> mask["counts"] = mask["counts"].decode()
+        >>> truth = {"image_id": 1, "category_id": 7, "segmentation": mask, "bbox": [2, 2, 4, 4], "area": 16}
+        >>> content = {
+        ...     "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
+        ...     "annotations": [{"id": 1, "iscrowd": 0} | truth],
+        ...     "categories": [{"id": 7, "name": "cat"}],
+        ... }
+        >>> results = [{"image_id": 1, "category_id": 7, "segmentation": mask, "score": 0.9}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     annotations, predictions = pathlib.Path(folder, "a.json"), pathlib.Path(folder, "p.json")
+        ...     written = annotations.write_text(json.dumps(content)), predictions.write_text(json.dumps(results))
+        ...     detections = rl.read_detections(str(predictions), rl.read_annotations(str(annotations)))
+        >>> detections.raw_scores.tolist(), detections.outcomes.tolist()
+        ([0.9], [1])
     """
     entries = read_entries(predictions)
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}

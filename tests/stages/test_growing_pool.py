@@ -88,7 +88,7 @@ def test_distill_and_evaluate_depend_on_what_the_pool_held(
     run = prepare(growing, tmp_path / "run")
     fingerprints: dict[str, list[str]] = {"distill": [], "evaluate": []}
 
-    def remember(run: RunFolder, stage: str, inputs: Any, work: Any) -> dict[str, Any]:
+    def remember(run: RunFolder, stage: str, inputs: Any, work: Any, **_: Any) -> dict[str, Any]:
         fingerprints[stage].append(str(inputs))
         return {}
 

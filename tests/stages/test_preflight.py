@@ -179,7 +179,7 @@ def test_check_says_what_it_looked_at_and_what_it_cannot(config: Config, tmp_pat
     lines = format_check(found).splitlines()
     assert any(line.startswith("disk         labels take about 509 kB (15.9 kB an image), ") for line in lines)
     assert f"run          {tmp_path / 'new'}, can be written" in lines
-    assert any(line.startswith("cluster ") and "checked where it is joined" in line for line in lines)
+    assert any(line.startswith("cluster ") and "because they join the cluster" in line for line in lines)
     with pytest.raises(InputError, match="can't be written"):
         check_run(config, RunFolder("/proc/run"))
 

@@ -167,7 +167,7 @@ def test_bad_json_and_unknown_kinds_are_refused() -> None:
 
 
 def test_figures_on_a_real_detector(shared_data: Callable[[str], Path]) -> None:
-    """Compare cross-validated NLL at scores >= 0.05 with docs/design.md: all classes, and classes in <= 5 images."""
+    """Compare cross-validated NLL at scores >= 0.05 with docs/method.md: all classes, and classes in <= 5 images."""
     folder = shared_data("external_detector")
     annotated = read_annotations(str(folder / "instances.json"))
     detections = read_detections(str(folder / "results.json"), annotated)
