@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raylabel.external import calibrate_results, correct_results
-from raylabel.masks.rle import encode_masks
+import raylabel as rl
 
 SIDE = 32
 
@@ -29,7 +28,7 @@ def make_files(folder: Path, *, num_images: int = 60, seed: int = 0) -> tuple[Pa
         for corner in (0, 8, 16, 24):
             masks = np.zeros((1, SIDE, SIDE), dtype=bool)
             masks[0, corner : corner + 6, corner : corner + 6] = True
-            [rle] = encode_masks(masks)
+            [rle] = rl.encode_masks(masks)
             one = {
                 "image_id": image_id,
                 "category_id": int(rng.integers(1, 3)),
@@ -49,12 +48,12 @@ def make_files(folder: Path, *, num_images: int = 60, seed: int = 0) -> tuple[Pa
 
 def calibrate(predictions: str, annotations: str, out: str) -> None:
     """Fit a corrector, write the corrected results, and print CCECE before and after."""
-    summary = calibrate_results(predictions, annotations, out)
+    summary = rl.calibrate_results(predictions, annotations, out)
     before, after = summary["raw"], summary["calibrated_cross_validated"]
     print(f"{summary['num_detections']} detections, corrector: {summary['corrector_chosen']}")
     print(f"CCECE before: {before['ccece']['all']:.3f}")
     print(f"CCECE after:  {after['ccece']['all']:.3f} (cross-validated by image)")
-    correct_results(str(Path(out) / "corrector.json"), predictions, str(Path(out) / "corrected.json"))
+    rl.correct_results(str(Path(out) / "corrector.json"), predictions, str(Path(out) / "corrected.json"))
 
 
 def main() -> None:

@@ -13,10 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raylabel.masks.rle import encode_masks, mask_boxes
-from raylabel.models.contract import check_segmenter
-from raylabel.models.segmenter import LOSS_TERMS, Target
-from raylabel.predictions.instances import Instances
+import raylabel as rl
 
 NUM_CLASSES = 3
 
@@ -32,7 +29,7 @@ class PixelTeacher(nn.Module):
         self.features = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU())
         self.logits = nn.Conv2d(16, num_classes + 1, 1)  # background last
 
-    def losses(self, images: list[Tensor], targets: Sequence[Target], *, terms=LOSS_TERMS) -> dict[str, Tensor]:
+    def losses(self, images: list[Tensor], targets: Sequence[rl.Target], *, terms=rl.LOSS_TERMS) -> dict[str, Tensor]:
         losses = []
         for image, target in zip(images, targets, strict=True):
             masks, known = target.masks_NHW.float(), target.class_mask
@@ -42,19 +39,19 @@ class PixelTeacher(nn.Module):
         return {term: torch.stack(losses).mean() * (term == "classes") for term in terms}
 
     @torch.no_grad()
-    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
+    def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[rl.Instances]:
         return [self._find(image, score_threshold)[:max_per_image] for image in images]
 
-    def _find(self, image: Tensor, score_threshold: float) -> Instances:
+    def _find(self, image: Tensor, score_threshold: float) -> rl.Instances:
         probs = self.logits(self.features(image)).softmax(dim=0).cpu()
         masks = F.one_hot(probs.argmax(dim=0), len(probs)).permute(2, 0, 1)[:-1]
         vectors = F.normalize(torch.einsum("nhw,chw->nc", masks.float(), probs), p=1, dim=1)
         scores, rows = vectors.diagonal().sort(descending=True)
         rows = rows[scores >= max(score_threshold, 1e-6)]  # a class without pixels has the score 0
-        rles = encode_masks(masks[rows].numpy())
-        return Instances(
+        rles = rl.encode_masks(masks[rows].numpy())
+        return rl.Instances(
             image_size_hw=tuple(image.shape[1:]),
-            boxes_xyxy=mask_boxes(rles),
+            boxes_xyxy=rl.mask_boxes(rles),
             masks=tuple(rles),
             class_indices=rows.int().numpy(),
             raw_scores=vectors[rows, rows].numpy(),
@@ -63,13 +60,13 @@ class PixelTeacher(nn.Module):
         )
 
     @torch.no_grad()
-    def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> Tensor:
+    def embed(self, images: list[Tensor], targets: Sequence[rl.Target], *, layer: str | None = None) -> Tensor:
         masks = [target.masks_NHW.float() for target in targets]
         sums = [torch.einsum("nhw,chw->nc", *pair) for pair in zip(masks, map(self.features, images), strict=True)]
         return F.normalize(torch.cat(sums), dim=1)
 
 
-def coloured_squares(num_images: int) -> tuple[list[Tensor], list[Target]]:
+def coloured_squares(num_images: int) -> tuple[list[Tensor], list[rl.Target]]:
     """Draw one square per image; its class is its colour."""
     images, targets = [], []
     for number in range(num_images):
@@ -80,7 +77,7 @@ def coloured_squares(num_images: int) -> tuple[list[Tensor], list[Target]]:
         box = torch.tensor([[start, start, start + 20, start + 20]]).float()
         probs = F.one_hot(torch.tensor([index]), NUM_CLASSES + 1).float()
         images.append(image)
-        targets.append(Target(boxes_xyxy=box, masks_NHW=mask, class_probs=probs, weights=torch.ones(1)))
+        targets.append(rl.Target(boxes_xyxy=box, masks_NHW=mask, class_probs=probs, weights=torch.ones(1)))
     return images, targets
 
 
@@ -88,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(1)  # because these images are too small to share among threads
     torch.manual_seed(0)
     teacher = PixelTeacher(num_classes=NUM_CLASSES)
-    check_segmenter(teacher)
+    rl.check_segmenter(teacher)
     print("PixelTeacher keeps every promise of a segmenter.")
     images, targets = coloured_squares(6)
     optimizer = torch.optim.Adam(teacher.parameters(), lr=0.03)

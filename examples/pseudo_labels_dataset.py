@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import raylabel as rl
 from raylabel.dataset.images import read_image
 from raylabel.masks.rle import Rle, decode_masks
-from raylabel.run.classes import load_classes
-from raylabel.run.folder import RunFolder, load_run_config
-from raylabel.run.labels.kept import kept_images
-from raylabel.run.labels.shards import committed_shards
 
 
 class PseudoLabels(Dataset[tuple[Tensor, dict[str, Tensor]]]):
@@ -29,16 +26,9 @@ class PseudoLabels(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """
 
     def __init__(self, run_uri: str) -> None:
-        run = RunFolder(run_uri)
-        config = load_run_config(run)
-        groups = load_classes(run).frequency_groups
-        self._max_pixels = config.data.max_image_pixels
-        self._images = [
-            image
-            for shard_uri in committed_shards(run).values()
-            for image in kept_images(shard_uri, config.selection, groups)
-            if image.structs
-        ]
+        run = rl.Run(run_uri)
+        self._max_pixels = run.config.data.max_image_pixels
+        self._images = [image for batch in run.pseudo_labels() for image in batch.to_pylist()]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -50,13 +40,14 @@ class PseudoLabels(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         for the background. `masks` are (N, H, W) bool. `scores` (N,) are calibrated.
         """
         image = self._images[index]
-        pixels_HWC = read_image(image.uri, max_pixels=self._max_pixels, as_displayed=True)
-        rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in image.structs]
+        objects, size_hw = image["instances"], (image["height"], image["width"])
+        pixels_HWC = read_image(image["uri"], max_pixels=self._max_pixels, as_displayed=True)
+        rles = [Rle(size=list(size_hw), counts=one["mask_counts"]) for one in objects]
         target = {
-            "boxes": torch.tensor([one["box_xyxy"] for one in image.structs], dtype=torch.float32),
-            "labels": torch.tensor([one["class_index"] + 1 for one in image.structs]),
-            "masks": torch.from_numpy(decode_masks(rles, image.image_size_hw)),
-            "scores": torch.tensor([one["calibrated_score"] for one in image.structs]),
+            "boxes": torch.tensor([one["box_xyxy"] for one in objects], dtype=torch.float32),
+            "labels": torch.tensor([one["class_index"] + 1 for one in objects]),
+            "masks": torch.from_numpy(decode_masks(rles, size_hw)),
+            "scores": torch.tensor([one["calibrated_score"] for one in objects]),
         }
         return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255, target
 

@@ -10,16 +10,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.data.expressions import col
 
-from raylabel.config import SelectionConfig
-from raylabel.run.classes import load_classes
-from raylabel.run.folder import RunFolder, load_run_config
-from raylabel.run.labels.kept import kept_images
-from raylabel.run.labels.shards import committed_shards
+import raylabel as rl
 
 
 def pseudo_labels(run_uri: str) -> ray.data.Dataset:
@@ -28,29 +22,22 @@ def pseudo_labels(run_uri: str) -> ray.data.Dataset:
     Args:
         run_uri: folder or URI of a labelled run, readable from every node.
     """
-    run = RunFolder(run_uri)
-    classes, shards = load_classes(run), list(committed_shards(run).values())
-    read = partial(
-        _rows_of_shard,
-        selection=load_run_config(run).selection,
-        groups=classes.frequency_groups,
-        names=classes.names,
-    )
-    return ray.data.from_items([{"shard": uri} for uri in shards]).flat_map(read)
+    run = rl.Run(run_uri)
+    read = partial(_rows_of_shard, run_uri=run.uri, names=run.classes.names)
+    return ray.data.from_items([{"shard": uri} for uri in run.shards]).flat_map(read)
 
 
-def _rows_of_shard(
-    row: dict[str, Any], selection: SelectionConfig, groups: NDArray[np.str_], names: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    for image in kept_images(row["shard"], selection, groups):
-        for one in image.structs:
-            yield {
-                "image_id": image.image_id,
-                "uri": image.uri,
-                "class_name": names[one["class_index"]],
-                "score": one["calibrated_score"],
-                "box_xyxy": one["box_xyxy"],
-            }
+def _rows_of_shard(row: dict[str, Any], run_uri: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for batch in rl.Run(run_uri).pseudo_labels([row["shard"]]):
+        for image in batch.to_pylist():
+            for one in image["instances"]:
+                yield {
+                    "image_id": image["image_id"],
+                    "uri": image["uri"],
+                    "class_name": names[one["class_index"]],
+                    "score": one["calibrated_score"],
+                    "box_xyxy": one["box_xyxy"],
+                }
 
 
 def main(arguments: list[str] | None = None) -> None:

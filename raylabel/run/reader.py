@@ -1,6 +1,6 @@
 """`Run`: read a run from Python, without its models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,15 +109,23 @@ class Run:
             batches of schema.LABELS: one row per pool image, with all of its predictions in `instances`. Quarantined
             images have a `status` other than "ok" and no instances.
         """
-        for uri in committed_shards(self._folder).values():
+        for uri in self.shards:
             yield from label_batches(uri)
 
-    def pseudo_labels(self) -> Iterator[pa.RecordBatch]:
+    @property
+    def shards(self) -> list[str]:
+        """The committed label shards: paths or URIs of Parquet files, in order. Work can be split by them."""
+        return list(committed_shards(self._folder).values())
+
+    def pseudo_labels(self, shards: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Stream the pseudo-labels: the predictions that the selection of the run's config keeps.
+
+        Args:
+            shards: some of `shards`. Without it, all of them.
 
         Yields:
             batches of schema.LABELS: one row per pool image that has a pseudo-label, with those alone in `instances`.
         """
         groups = self.classes.frequency_groups
-        for uri in committed_shards(self._folder).values():
+        for uri in self.shards if shards is None else shards:
             yield from kept_batches(uri, self.config.selection, groups)
