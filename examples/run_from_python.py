@@ -3,7 +3,7 @@
     raylabel generate --out runs/generated
     python examples/run_from_python.py configs/demo.yaml --out runs/from-python
 
-The same call goes on after an interruption, and skips what is finished.
+After an interruption the same call resumes. It skips what is finished.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from raylabel.models.parts.duplicates import distinct_boxes, distinct_masks
 PROBS = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.9, 0.0, 0.1]])
 
 
-def test_the_better_of_two_overlapping_masks_is_kept_whatever_its_class() -> None:
+def test_of_overlapping_masks_the_better_one_is_left_whatever_its_class() -> None:
     masks = torch.full((4, 8, 8), -1.0)
     masks[0, :4, :4] = 1
     masks[1, :4, :3] = 1  # IoU 0.75 with the first
