@@ -2,7 +2,7 @@
 
     import raylabel as rl
 
-The names below are the public face. Each is loaded when it is first used, so that the import is quick and loads neither
+The names below are the public face. Each name is loaded at its first use, so the import is quick and loads neither
 torch nor Ray.
 """
 

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 2 bad input (one line naming what and where), 1 anything else."""
+"""The command line. Exit codes: 0 done, 2 bad input (one line that names what and where), 1 anything else."""
 
 import argparse
 import json
@@ -16,15 +16,15 @@ EXIT_BAD_INPUT = 2
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other bad input."""
+    """A parser that reports errors in one line, like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog.removeprefix('raylabel ')}: {message}; see {self.prog} --help")
+        raise InputError(f"{self.prog.removeprefix('raylabel ')}: {message}. See {self.prog} --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    # Users' own `module:Class` models are found where the command is called, as with `python -m`.
+    """Run a command, and return the exit code."""
+    # The current folder is on the path, so that users' `module:Class` models are found as with `python -m`.
     sys.path.insert(0, os.getcwd())
     try:
         arguments, overrides = _parse(list(sys.argv[1:] if argv is None else argv))
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raylabel: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("raylabel: stopped; what was committed stays, the same command goes on from there", file=sys.stderr)
+        print("raylabel: stopped; committed work stays. Run the same command again to continue.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1
@@ -47,12 +47,12 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = _build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and not getattr(arguments, "config", None):
-        raise InputError(f"{argv[0]}: unknown argument {rest[0]}; see raylabel {argv[0]} --help")
+        raise InputError(f"{argv[0]}: unknown argument {rest[0]}. See raylabel {argv[0]} --help.")
     return arguments, _overrides(rest)
 
 
 def _overrides(rest: list[str]) -> dict[str, str]:
-    """`--a.b VALUE` and `--a.b=VALUE` -> {"a.b": "VALUE"}."""
+    """Parse `--a.b VALUE` and `--a.b=VALUE` to {"a.b": "VALUE"}."""
     found, words = {}, iter(rest)
     for word in words:
         if not word.startswith("--"):
@@ -84,8 +84,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
     generated = add("generate", "write the generated long-tail set", _generate)
     generated.add_argument("--out", required=True, help="folder to write")
-    generated.add_argument("--images", type=int, default=1200, help="in all splits (default: %(default)s)")
-    generated.add_argument("--classes", type=int, default=24, help="(default: %(default)s)")
+    generated.add_argument("--images", type=int, default=1200, help="images in all splits (default: %(default)s)")
+    generated.add_argument("--classes", type=int, default=24, help="number of classes (default: %(default)s)")
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
     _add_config(add("check", "validate config and data, say what would run, spend nothing", _check))
@@ -101,15 +101,15 @@ def _build_parser() -> argparse.ArgumentParser:
         if reads_results:
             command.add_argument("--json", action="store_true", help="print one JSON object")
             command.add_argument("--predictions", help="COCO/LVIS results JSON of any detector")
-            command.add_argument("--annotations", help="its ground truth")
+            command.add_argument("--annotations", help="ground truth of --predictions, COCO/LVIS JSON")
         if stage == "calibrate":
-            command.add_argument("--corrector", help="kind, with --predictions (default: auto)")
+            command.add_argument("--corrector", help="kind of corrector, with --predictions (default: auto)")
         if stage == "evaluate":
             command.add_argument("--iou-type", choices=("segm", "bbox"), help="with --predictions (default: segm)")
             _add_verify(command)
 
     correct = add("correct", "apply a fitted corrector to a results file", _correct)
-    correct.add_argument("--corrector", required=True, help="corrector.json of calibrate")
+    correct.add_argument("--corrector", required=True, help="corrector.json that calibrate wrote")
     correct.add_argument("--predictions", required=True, help="COCO/LVIS results JSON")
     correct.add_argument("--out", required=True, help="results JSON to write")
 
@@ -148,7 +148,7 @@ def _load(arguments: argparse.Namespace, overrides: dict[str, str]) -> tuple[Any
     return config, run_folder(arguments.out or config.out)
 
 
-# Commands import what they need themselves: torch and Ray take seconds that `--help` and bad input needn't wait for.
+# Each command imports its own modules, because torch and Ray take seconds that `--help` and bad input don't need.
 
 
 def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -218,7 +218,7 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _quietly(work: Callable[[], Any]) -> Any:
-    """Standard output belongs to the JSON object."""
+    """Run `work` with its output on stderr, because standard output belongs to the JSON object."""
     import contextlib
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -243,7 +243,7 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
 
     _require(arguments, "predictions", "annotations")
     if arguments.out:
-        raise InputError("evaluate: --out goes with a config; figures of a results file are printed")
+        raise InputError("evaluate: --out goes with a config only. The figures of a results file are printed.")
     iou_type: Any = arguments.iou_type or "segm"
     checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
     figures = checked.figures()
@@ -256,7 +256,7 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
 
 
 def _require(arguments: argparse.Namespace, *names: str) -> None:
-    """Refuse a results file's command that lacks an option."""
+    """Refuse a command on a results file that lacks a required option."""
     missing = [f"--{name}" for name in names if not getattr(arguments, name)]
     if missing:
         *others, last = (f"--{name}" for name in names)

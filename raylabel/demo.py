@@ -1,4 +1,4 @@
-"""The demo: the main job from end to end on the generated long-tail set, in few steps."""
+"""The demo: all stages on the generated long-tail set, in few steps."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ NUM_IMAGES = 1200
 
 
 def demo_config(data_folder: Path, seed: int) -> Config:
-    """Few steps on a generated set, to be quick; configs/demo.yaml says the same for `raylabel run`."""
+    """Return the demo's config: few steps on a generated set. configs/demo.yaml is the same for `raylabel run`."""
     data = DataConfig(
         labelled=str(data_folder / "labelled.json"),
         images=str(data_folder / "images"),

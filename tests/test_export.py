@@ -201,7 +201,7 @@ def test_what_is_not_there(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format must be coco, lvis or yolo, got 'voc'"):
         export_labels(run, "voc", str(tmp_path / "x"))
     Path(run.path("labels", "artifact.json")).unlink()
-    with pytest.raises(InputError, match="no such file; run label first"):
+    with pytest.raises(InputError, match=r"no such file\. Run label first"):
         export_labels(run, "coco", str(tmp_path / "x.json"))
     with pytest.raises(InputError, match="not a run folder"):
         export_labels(RunFolder(str(tmp_path / "nothing")), "coco", str(tmp_path / "x.json"))

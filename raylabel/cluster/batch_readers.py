@@ -1,4 +1,4 @@
-"""A training's batches, read and decoded by Ray Data elsewhere than in the worker that learns from them."""
+"""A training's batches, read and decoded by Ray Data outside of the training workers."""
 
 import pickle
 from collections.abc import Callable, Iterable
@@ -17,20 +17,21 @@ from raylabel.training.batches import Batch
 from raylabel.training.job import TrainJob
 
 JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
-"""Builds a segmenter and its job inside a worker; it is sent there, so it must be light: a partial of a function."""
+"""Builds a segmenter and its job inside a worker. It is sent there, so it must be light: a partial of a function."""
 
 MAX_READERS = 8
-"""Actors that read for one worker of a training; Ray Data starts them as they are needed and as there are CPUs."""
+"""Most readers per training worker. Ray Data starts readers as needed, as far as there are CPUs."""
 
 
 class TaskBatches:
-    """The batches of a BatchSource, in order, ahead of whoever takes them: as far as Ray Data's share of the object
-    store goes. Each step's batch is a block of its own, and the order is that of the steps.
+    """The batches of a BatchSource in the order of the steps, read ahead by Ray Data.
+
+    Ray Data reads ahead as far as its share of the object store allows. Each step's batch is one block.
 
     Args:
-        build: the training's job; readers build it once each.
-        num_parts: as of BatchSource.
-        places: step and part of all that will be asked for, in order.
+        build: builds the training's job. Each reader calls it once.
+        num_parts: see BatchSource.
+        places: (step, part) of every batch that will be asked for, in order.
     """
 
     def __init__(self, build: JobBuilder, num_parts: int, places: Iterable[tuple[int, int]]) -> None:
@@ -54,13 +55,13 @@ class TaskBatches:
         raise_errors(table)
         place = table["place"][0].as_py()
         assert place == [step, part], f"batches come in order: {place}, not {[step, part]}"
-        # Of our own reader, through the object store alone, where Ray itself pickles what is not Arrow.
+        # Unpickling is safe, because the bytes come from raylabel's own reader through the object store alone.
         batch: Batch = pickle.loads(table["batch"][0].as_buffer())
         return batch
 
 
 class _ReadBatch:
-    """Reads batches inside of a reader."""
+    """The reader's worker that reads batches."""
 
     def __init__(self, *, build: JobBuilder, num_parts: int) -> None:
         _, job = build()

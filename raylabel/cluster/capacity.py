@@ -1,6 +1,6 @@
-"""Capacity of the cluster: whether the workers of a stage fit, how many there are, and what each one gets.
+"""Capacity of the cluster: whether a stage's workers fit, how many workers there are, and what each worker gets.
 
-Workers are counted before they are requested, because Ray waits without a word for resources that it does not have.
+Workers are counted before they are requested, because Ray waits silently for resources that it does not have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from raylabel.config import LabelConfig, TrainingConfig
 from raylabel.errors import InputError
 
 ROUNDING = 1e-6
-"""Three CPUs hold thirty workers of .1."""
+"""Tolerance of divisions, so that three CPUs hold thirty workers of 0.1 CPUs."""
 
 
 READER_CPUS = 0.5
-"""Of a process that reads images for a training's worker: it waits for the store half of its time, or more."""
+"""CPUs per reader of a training worker. A reader waits for the store half of its time or more."""
 
 
 _MANY = 1_000_000
-"""Workers that need nothing."""
+"""Number of workers that fit if a worker needs no resource."""
 
 
 def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
-    """One whole CPU of a machine must stay free beside an actor pool, or Ray Data waits in silence.
+    """Check that an actor pool fits and leaves one whole CPU free on some machine, else Ray Data waits silently.
 
     Raises:
-        InputError: the cluster is too small; the message names the setting, both figures and what would fit.
+        InputError: the cluster is too small. The message names the setting, both figures and what would fit.
     """
     nodes = live_nodes()
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
@@ -35,43 +35,44 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
     fitting = _most_workers(num_cpus, nodes)
     if num_workers > fitting:
         raise InputError(
-            f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}; {_remedy(fitting)}"
+            f"{asked} {num_cpus:g} CPUs must leave one CPU free, the cluster has {cpus:g}. {_remedy(fitting)}"
         )
     if num_workers * num_gpus > gpus:
         raise InputError(
-            f"{asked} {num_gpus:g} GPUs asked for, the cluster has {gpus:g}; {_remedy(int(gpus // num_gpus))}"
+            f"{asked} {num_gpus:g} GPUs do not fit, the cluster has {gpus:g}. {_remedy(int(gpus // num_gpus))}"
         )
     slots = num_slots({"CPU": num_cpus, "GPU": num_gpus})
     if slots < num_workers:
         raise InputError(
-            f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs asked for, each on one machine; the {len(nodes)} "
-            f"machines of the cluster hold {slots}; {_remedy(slots)}"
+            f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs do not fit, each on one machine: the {len(nodes)} "
+            f"machines of the cluster hold {slots}. {_remedy(slots)}"
         )
 
 
 def _most_workers(num_cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many workers leave a whole CPU free on some machine, however Ray places them."""
+    """Return the largest number of workers that leaves a whole CPU free on some machine, however Ray places them."""
     if num_cpus == 0:
         return _MANY
     cpus = [node.get("CPU", 0.0) for node in nodes]
     most = int(max(0.0, sum(cpus) - 1) / num_cpus + ROUNDING)
     held = [int(one / num_cpus + ROUNDING) for one in cpus]
-    # With so many a machine of one CPU or more has less than one left; of other machines Ray Data has no use anyway.
+    # `filling[i]` is the smallest number of workers that leaves machine i with less than one free CPU. Machines with
+    # less than one CPU cannot run Ray Data's tasks and do not count.
     filling = [
         int((one - 1) / num_cpus + ROUNDING) + 1 if one >= 1 else room for one, room in zip(cpus, held, strict=True)
     ]
     if any(enough > room for enough, room in zip(filling, held, strict=True)):
-        return most  # there is a machine that they can't fill
+        return most  # because workers can't fill every machine
     return min(most, sum(filling) - 1)
 
 
 def live_nodes() -> list[dict[str, float]]:
-    """What each machine of the cluster has: resource -> amount."""
+    """Return the resources of each machine of the cluster: resource -> amount."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def num_slots(each: Mapping[str, float]) -> int:
-    """How many workers the cluster's machines hold that need so much each; no worker can be on two machines."""
+    """Count the workers with the resources `each` that the cluster's machines hold. A worker needs one machine."""
     wanted = {name: amount for name, amount in each.items() if amount > 0}
     if not wanted:
         return _MANY
@@ -79,22 +80,27 @@ def num_slots(each: Mapping[str, float]) -> int:
 
 
 def _remedy(fitting: int) -> str:
-    return f"set label.num_workers to {fitting} or add machines" if fitting else "ask for less a worker or add machines"
+    return (
+        f"Set label.num_workers to {fitting}, or add machines."
+        if fitting
+        else "Lower label.num_cpus or label.num_gpus, or add machines."
+    )
 
 
 def decodes_by_tasks(settings: TrainingConfig) -> bool:
-    """Whether a training's images are read by Ray Data beside its workers."""
+    """Whether Ray Data reads a training's images outside of the training workers."""
     return settings.decoding == "tasks" or (settings.decoding == "auto" and settings.gpus_per_worker > 0)
 
 
 def check_workers_fit(name: str, settings: TrainingConfig) -> None:
-    """A training's workers must be within the cluster, or as few of them as `min_workers` admits.
+    """Check that a training's workers fit the cluster. With `min_workers`, that many must fit.
 
     Args:
-        name: of the training, for the message.
+        name: name of the training, for the message.
+        settings: the training's settings.
 
     Raises:
-        InputError: they are not.
+        InputError: the workers do not fit.
     """
     resources = ray.cluster_resources()
     setting = "num_workers" if settings.min_workers is None else "min_workers"
@@ -103,25 +109,25 @@ def check_workers_fit(name: str, settings: TrainingConfig) -> None:
         there = resources.get(kind, 0.0)
         if num_workers * each > there:
             raise InputError(
-                f"{name}: {num_workers} workers x {each:g} {kind}s asked for, the cluster has {there:g}; set "
-                f"{setting} or {kind.lower()}s_per_worker lower, or add machines"
+                f"{name}: {num_workers} workers x {each:g} {kind}s do not fit, the cluster has {there:g}. Lower "
+                f"{setting} or {kind.lower()}s_per_worker, or add machines."
             )
     there, beside = resources.get("CPU", 0.0), settings.cpus_per_worker + READER_CPUS
     if decodes_by_tasks(settings) and num_workers * beside > there:
         raise InputError(
-            f"{name}: {num_workers} workers x {settings.cpus_per_worker:g} CPUs, with {READER_CPUS:g} for a reader of "
-            f"images beside each, asked for, the cluster has {there:g}; set cpus_per_worker lower, or decoding: threads"
+            f"{name}: {num_workers} workers x {settings.cpus_per_worker:g} CPUs, and {READER_CPUS:g} CPUs per worker "
+            f"for a reader, do not fit, the cluster has {there:g}. Lower cpus_per_worker, or set decoding: threads."
         )
 
 
 def resolve_workers(label: LabelConfig, *, num_shards: int) -> LabelConfig:
-    """The settings with numbers in place of `num_workers: auto`, which the cluster has room for.
+    """Replace `num_workers: auto` by a number that fits the cluster.
 
-    `auto` is as many workers as the machines have GPUs for, else one for each `num_cpus` CPUs of a machine; the latter
-    share all CPUs but one a machine. No more workers than shards.
+    With GPUs, `auto` is as many workers as the machines have GPUs for. Without GPUs, it is one worker per `num_cpus`
+    CPUs of a machine, and the workers share all CPUs but one per machine. There are no more workers than shards.
 
     Raises:
-        InputError: the cluster is too small, or has no GPU where one is asked for.
+        InputError: the cluster is too small, or has too few GPUs.
     """
     num_workers, num_cpus = _share(label) if label.num_workers == "auto" else (label.num_workers, label.num_cpus)
     num_workers = min(num_workers, num_shards)
@@ -130,18 +136,18 @@ def resolve_workers(label: LabelConfig, *, num_shards: int) -> LabelConfig:
 
 
 def _share(label: LabelConfig) -> tuple[int, float]:
-    """Workers of `auto`, and the CPUs of each."""
+    """Return the number of workers for `auto`, and the CPUs per worker."""
     if label.num_gpus > 0:
         return max(1, num_slots({"GPU": label.num_gpus})), label.num_cpus
     num_workers = max(1, num_slots({"CPU": label.num_cpus or 1}))
     cpus = [node["CPU"] for node in live_nodes() if node.get("CPU", 0.0) >= 1]
     if sum(cpus) <= len(cpus):
-        return max(1, num_workers - 1), label.num_cpus  # machines of one CPU: one of them stays free
-    # Rounded down to what Ray counts in.
+        return max(1, num_workers - 1), label.num_cpus  # because one of the one-CPU machines must stay free
+    # Rounded down, because Ray counts in steps of 0.0001.
     share = int((sum(cpus) - len(cpus)) / num_workers * 10_000) / 10_000
     return num_workers, min(label.num_cpus or share, share)
 
 
 def torch_threads(label: LabelConfig) -> int:
-    """Threads of a worker's model: as many as it was meant to have CPUs."""
+    """Return the number of threads of a worker's model: its configured CPUs, at least 1."""
     return max(1, round(label.num_cpus))

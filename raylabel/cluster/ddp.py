@@ -1,4 +1,4 @@
-"""Distributed training: training jobs as a Ray Train run that goes on from its checkpoints, whatever dies."""
+"""Distributed training: training jobs as a Ray Train run that resumes from its checkpoints, whatever dies."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.models import CHECKPOINTS, remove_checkpoints
 
 RAY_FOLDER = "ray"
-"""What Ray Train keeps for itself, beside the checkpoints."""
+"""Folder of Ray Train's own files, beside the checkpoints."""
 
 __all__ = ["Training", "train_on_ray"]
 
@@ -27,13 +27,13 @@ def train_on_ray(
 ) -> None:
     """Train models one after the other with DDP, and save the moving average of their weights in the run.
 
-    They share one Ray Train run, since starting its processes costs as much as many steps. Models that are saved are
-    not trained again, and an interrupted training goes on from its last checkpoint.
+    They share one Ray Train run, because starting its processes costs as much as many steps. Saved models are not
+    trained again. An interrupted training resumes from its last checkpoint.
 
     Args:
-        trainings: what to train.
+        trainings: the models to train.
         run: the run folder.
-        folder: of the stage in the run.
+        folder: folder of the stage in the run.
         settings: workers and their resources.
         label: name on the progress line.
 
@@ -60,7 +60,7 @@ def train_on_ray(
             run_config=RunConfig(
                 name=RAY_FOLDER,
                 storage_path=_train_storage(run.path(folder, CHECKPOINTS)),
-                # Workers may die for days: what is counted is attempts that come no further (FailureRecord.begin).
+                # Unlimited, because workers may die for days. FailureRecord.begin limits attempts without progress.
                 failure_config=FailureConfig(max_failures=-1),
             ),
         )

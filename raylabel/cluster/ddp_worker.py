@@ -1,4 +1,4 @@
-"""What every worker of a training does: build, restore, train, save."""
+"""The work of every training worker: build, restore, train, save."""
 
 import time
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class Training:
     """One model to train.
 
     Attributes:
-        build: makes the segmenter and the job in each worker.
-        folder: where in the run the model and metrics.jsonl go.
-        num_steps: steps that the job has, for the progress line.
-        identity: JSON-able; a saved model or checkpoint of another identity is not taken for this one.
-        description: goes into model.json.
+        build: builds the segmenter and the job in each worker.
+        folder: folder in the run for the model and metrics.jsonl.
+        num_steps: number of the job's steps, for the progress line.
+        identity: JSON-able value. A saved model or checkpoint with another identity is not used.
+        description: content of model.json.
     """
 
     build: JobBuilder
@@ -47,24 +47,24 @@ class Training:
     description: dict[str, Any]
 
     def is_saved(self, run: RunFolder) -> bool:
-        """Whether the model is in the run."""
+        """Whether the trained model is saved in the run."""
         return is_saved_as(run, self.folder, self.identity)
 
     def checkpoints(self, run: RunFolder, settings: TrainingConfig) -> Checkpoints:
-        """Its checkpoints in the run."""
+        """Return the training's checkpoints in the run."""
         uri = run.path(self.folder, CHECKPOINTS)
         return Checkpoints(uri, identity=digest(self.identity), keep=settings.keep_checkpoints)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """What the workers of a Ray Train run are to do.
+    """The work of the workers of a Ray Train run.
 
     Attributes:
-        label: name of the whole, for messages.
-        trainings: one after the other; those that are saved are left out.
+        label: name of the trainings, for messages.
+        trainings: trained one after the other. Saved models are left out.
         run: the run folder.
-        settings: of the trainings.
+        settings: settings of the trainings.
         counter: a progress_counter.LiveCounter.
         failures: a failure_record.FailureRecord.
     """
@@ -78,7 +78,7 @@ class WorkerPlan:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Runs in every DDP worker; Ray starts all of them again when one has failed.
+    """Train the planned models inside a DDP worker. Ray restarts all workers when one fails.
 
     An error that another attempt does not mend goes to the failure record. The restarted workers see it and end at
     once, and the driver raises it.
@@ -88,7 +88,7 @@ def train_worker(config: dict[str, Any]) -> None:
     try:
         if not broadcast_from_rank_zero(_may_begin(plan)):
             return
-        # Decided by one rank before any saves anything, so that all ranks decide the same.
+        # One rank decides before any rank saves a model, because all ranks must decide the same.
         missing = broadcast_from_rank_zero([one.folder for one in plan.trainings if not one.is_saved(plan.run)])
         for training in plan.trainings:
             if training.folder in missing:
@@ -103,7 +103,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 def _may_begin(plan: WorkerPlan) -> bool:
     if ray.train.get_context().get_world_rank() != 0:
-        return True  # the first rank's answer counts
+        return True  # because only the first rank's answer counts
     missing = [training for training in plan.trainings if not training.is_saved(plan.run)]
     place = "the end"
     if missing:
@@ -160,12 +160,12 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
 
 
 def _restored(checkpoints: Checkpoints, rank: int) -> Snapshot | None:
-    """The state to go on from, the same on every rank."""
+    """Load the state to resume from, the same on every rank."""
     latest = checkpoints.load_latest() if rank == 0 else None
     step = broadcast_from_rank_zero(latest.step if latest else None)
     if rank == 0 or step is None:
         return latest
     snapshot = checkpoints.load(step)
     if snapshot is None:
-        raise RuntimeError(f"the checkpoint of step {step} is gone")  # beginning again finds another
+        raise RuntimeError(f"the checkpoint of step {step} is gone")  # a restart finds another checkpoint
     return snapshot

@@ -1,7 +1,7 @@
-"""Decoding ahead of the model: images in order, by threads of the worker or by Ray tasks anywhere on the cluster.
+"""Decoding ahead of the model, by threads of the worker or by Ray tasks anywhere on the cluster.
 
-What is in flight is bounded by number and by pixels. The order is that of the images whatever is ready first, so that
-batches, and with them the last bits of predictions, do not depend on timing.
+Images in flight are bounded by number and by pixels. Decoders yield images in their order, not in the order of
+completion. Batches, and with them the last bits of predictions, therefore do not depend on timing.
 """
 
 from collections import deque
@@ -20,16 +20,16 @@ from raylabel.dataset.images import ImageError, check_size, read_annotated_image
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
-"""(H, W, 3) RGB, or why there is none."""
+"""(H, W, 3) RGB, or the error if there is no image."""
 
 
 class ImageSource(NamedTuple):
-    """Where an image is, and which way up it is to be read.
+    """The place of an image, and the orientation to read it in.
 
     Attributes:
-        uri: as of `ImageReader`.
-        annotated_size_hw: height and width that its annotations have; None of the pool's, which are turned as viewers
-            show them.
+        uri: see `ImageReader`.
+        annotated_size_hw: height and width in the annotations. None for pool images: they are turned as viewers show
+            them.
     """
 
     uri: str
@@ -37,31 +37,34 @@ class ImageSource(NamedTuple):
 
 
 _PIXELS_AHEAD = 1 << 25
-"""Most pixels that a worker has in flight, 100 MB."""
+"""Largest number of pixels that a worker has in flight, 100 MB."""
 
 _THREADS = 4
 _PIXELS_A_TASK = 1 << 22
 _IMAGES_A_TASK = 8
 _TASK_CPUS = 0.5
-"""A task waits for the store half of its time, or more."""
+"""CPUs per task. A task waits for the store half of its time or more."""
 _STORE_SHARE = 0.5
-"""Of a node's object store, for what all workers on it have in flight; half as much again may wait for a batch."""
+"""Share of a node's object store for the images that all its workers have in flight.
+
+Half as much again may wait for a batch.
+"""
 
 
 class Decoder(Protocol):
-    """Reads and decodes images ahead of whoever takes them.
+    """A reader and decoder of images, ahead of the caller.
 
     Attributes:
-        lookahead: what may be in flight.
+        lookahead: how many images may be in flight.
     """
 
     lookahead: "Lookahead"
 
     def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
-        """Position and image of each source, in order.
+        """Yield the position and image of each source, in order.
 
         Raises:
-            StorageError: the disk or the network failed, which says nothing of an image.
+            StorageError: the disk or the network failed. The image may be fine.
         """
         ...
 
@@ -69,13 +72,13 @@ class Decoder(Protocol):
 def build_decoder(label: LabelConfig, *, max_pixels: int) -> Decoder:
     """Build the decoder that `label.decoding` names.
 
-    Decoding by tasks needs `label.num_workers` as a number, and a Ray worker around it.
+    Decoding by tasks needs a number in `label.num_workers`, and must run inside a Ray worker.
 
     Args:
         label: how images are decoded, and for how many workers.
         max_pixels: larger images are refused. See `read_image`.
     """
-    # A batch for the model, one that is gathered meanwhile, and what keeps the decoders busy until it is asked for.
+    # Three batches: one for the model, one that is gathered meanwhile, and one that keeps the decoders busy.
     images_ahead = 3 * label.batch_size
     by_tasks = label.decoding == "tasks" or (label.decoding == "auto" and label.num_gpus > 0)
     if not by_tasks:
@@ -87,11 +90,11 @@ def build_decoder(label: LabelConfig, *, max_pixels: int) -> Decoder:
 
 @dataclass
 class Lookahead:
-    """How many images may be in flight: the largest that was seen so far says how large the next ones may be.
+    """The number of images that may be in flight. The next images count as large as the largest image so far.
 
     Attributes:
-        max_images, max_pixels: the bounds; one image may always be in flight.
-        largest: pixels of the largest image so far, 0 where none was seen.
+        max_images, max_pixels: the bounds. One image may always be in flight.
+        largest: pixels of the largest image so far, 0 before the first image.
     """
 
     max_images: int
@@ -99,29 +102,29 @@ class Lookahead:
     largest: int = 0
 
     def saw(self, image: Decoded) -> None:
-        """An image was decoded."""
+        """Record the size of a decoded image."""
         if not isinstance(image, ImageError):
             self.largest = max(self.largest, image.shape[0] * image.shape[1])
 
     @property
     def num_images(self) -> int:
-        """How many may be in flight."""
-        # The first image tells more; until then two are enough to begin with.
+        """Number of images that may be in flight."""
+        # Two before the first image, because its size is not known yet.
         return max(1, min(self.max_images, self.max_pixels // self.largest if self.largest else 2))
 
     @property
     def num_images_a_task(self) -> int:
-        """How many to decode together: a handful where they are small, since each task costs a millisecond."""
+        """Number of images per task: several if they are small, because each task costs a millisecond."""
         fitting = min(_IMAGES_A_TASK, _PIXELS_A_TASK // self.largest) if self.largest else 1
         return max(1, min(fitting, self.num_images // 2))
 
 
 class ThreadDecoder:
-    """Threads of this process; Pillow's decoders leave Python to the others meanwhile.
+    """A decoder with threads of this process. They run in parallel because Pillow's decoders release Python's lock.
 
     Args:
-        max_pixels: as of `read_image`.
-        lookahead: what may be in flight.
+        max_pixels: see `read_image`.
+        lookahead: how many images may be in flight.
     """
 
     def __init__(self, max_pixels: int, lookahead: Lookahead) -> None:
@@ -139,20 +142,20 @@ class ThreadDecoder:
                 image = ahead.popleft().result()
                 self.lookahead.saw(image)
                 yield position, image
-                del image  # its memory is the taker's alone while the next is waited for
+                del image  # so that the caller alone holds its memory while the next image is decoded
         finally:
             for future in ahead:
                 future.cancel()
 
 
 class TaskDecoder:
-    """Ray tasks of a few images each, on any CPU of the cluster: a stage of its own beside the accelerators.
+    """A decoder with Ray tasks of a few images each, on any CPU of the cluster, beside the accelerators.
 
-    A task whose process dies is tried again by Ray; if it dies for good its images are taken one by one, and the one
-    that still dies is given up.
+    Ray retries a task whose process dies. If all retries die, the task's images are decoded one by one. An image whose
+    own task still dies is given up.
 
     Args:
-        max_pixels, lookahead: as of ThreadDecoder.
+        max_pixels, lookahead: same as for ThreadDecoder.
     """
 
     def __init__(self, max_pixels: int, lookahead: Lookahead) -> None:
@@ -168,7 +171,7 @@ class TaskDecoder:
                 submitted, num_ahead = submitted + len(part), num_ahead + len(part)
             part, references = ahead.popleft()
             images = deque(self._results(part, references))
-            del references  # what is taken is then freed in the object store image by image
+            del references  # so that the object store frees the images one by one
             num_ahead -= len(part)
             while images:
                 self.lookahead.saw(images[0])
@@ -195,7 +198,7 @@ def _decode_task(sources: list[ImageSource], max_pixels: int) -> Any:
 
 
 def read_source(source: ImageSource, max_pixels: int) -> Decoded:
-    """One image as the model sees it, or why it can't be used."""
+    """Read one image as the model sees it, or return the error why it can't be used."""
     uri, size_hw = source
     try:
         if size_hw is None:
@@ -208,7 +211,7 @@ def read_source(source: ImageSource, max_pixels: int) -> Decoded:
 
 
 def _store_bytes_a_worker(num_workers: int) -> float:
-    """Object store of the node that has least of it, shared among the workers on a node."""
+    """Return the object store bytes per worker on the node with the smallest object store."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     store_bytes = min(resources["object_store_memory"] for resources in nodes)
     return store_bytes / -(-num_workers // len(nodes))

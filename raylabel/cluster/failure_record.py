@@ -8,14 +8,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raylabel.errors import TrainingError
 
 ATTEMPTS = 4
-"""How often the workers of a training may start without getting further than before."""
+"""Number of times that the workers of a training may start at the same place."""
 
 DIED = "a worker died"
 
 
 @ray.remote(num_cpus=0)
 class FailureRecord:
-    """Keeps, outside of the workers, how often they started, how far they got, and what ended them."""
+    """The record, kept outside of the workers: how often they started, how far they got, and what ended them."""
 
     def __init__(self) -> None:
         self._refusal: Exception | None = None
@@ -42,8 +42,10 @@ class FailureRecord:
         return self._refusal is None
 
     def note_failure(self, message: str) -> None:
-        """Record why this attempt failed. Only the first report counts: the other ranks then fail because a peer is
-        gone."""
+        """Record why this attempt failed.
+
+        Only the first report counts: the other ranks then fail because a peer is gone.
+        """
         if self._failure == DIED:
             self._failure = " ".join(message.split())[:500]
 

@@ -1,8 +1,9 @@
-"""The calibration actor: gathers each shard's sparse confidence histogram once, whatever is retried or killed.
+"""The calibration actor: it sums each shard's sparse confidence histogram once, whatever is retried or killed.
 
-It is a live view only. Workers send it what they counted, the driver puts right what it misses (`LiveCalibration`), and
-`raylabel status` reads the snapshot that the driver leaves in the run folder. Tables and artifacts are always computed
-from the shards themselves. `live_figures` turns the bins so far into figures of the raw scores.
+The actor is a live view only. Workers send it their counts, and the driver sends the shards that it misses
+(`LiveCalibration`). `raylabel status` reads the snapshot that the driver writes into the run folder. Tables and
+artifacts are always computed from the shards themselves. `live_figures` turns the bins so far into figures of the raw
+scores.
 """
 
 import time
@@ -29,21 +30,21 @@ from raylabel.threads import every
 def live_figures(
     bins: ReliabilityBins, frequency_groups: NDArray[np.str_], *, is_matched: bool
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the raw scores so far, for all classes and each frequency group.
+    """Compute figures of the raw scores so far, for all classes and each frequency group.
 
-    Of federated annotations they are provisional: the weights are those of images matched one by one, on which
-    `weigh_by_verification` improves once all are there.
+    For federated annotations the figures are provisional: images are matched and weighted one by one.
+    `weigh_by_verification` improves the weights once all images are matched.
 
     Args:
-        bins: of the shards that were counted. Where the truth is unknown, `num_correct` holds the sum of the calibrated
-            scores: the number that is right if the corrector is.
+        bins: bins of the counted shards. If the truth is unknown, `num_correct` holds the sum of the calibrated scores:
+            the expected number of correct predictions if the corrector is right.
         frequency_groups: (num_classes,) "r", "c" or "f".
         is_matched: whether `num_correct` counts matches with the truth.
 
     Returns:
-        "all", "r", "c", "f" (those with a class) -> number of classes with predictions, weight of the predictions, mean
-        confidence, and `accuracy`, `ccece`, `ccece_debiased`, or without truth `expected_accuracy` and
-        `expected_ccece`. None stands for a figure that no prediction gives.
+        A dict of figures for "all" and for each of "r", "c", "f" that has a class. The figures are the number of
+        classes with predictions, the weight of the predictions, the mean confidence, and `accuracy`, `ccece` and
+        `ccece_debiased`. Without truth: `expected_accuracy` and `expected_ccece`. A figure without predictions is None.
     """
     return {
         name: _group_figures(bins.of_classes(mask), is_matched=is_matched)
@@ -70,7 +71,7 @@ NAMESPACE = "raylabel"
 
 
 SNAPSHOT_SECONDS = 5.0
-"""Between two snapshots; on an object store each is one small PUT."""
+"""Seconds between two snapshots. On an object store each snapshot is one small PUT."""
 
 
 _RECOUNT_SECONDS = 2.0
@@ -82,13 +83,13 @@ _ANSWER_SECONDS = 10.0
 _COUNTS = ("num", "sum_confidence", "num_correct", "num_ignored")
 
 
-# A call that a death interrupted is made again: every one of them may run twice without harm.
+# Ray repeats a call that a death interrupted. Every call may run twice without harm.
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class CalibrationActor:
-    """Sum of the bins of all shards that were reported, each counted once by its id.
+    """The sum of the bins of all reported shards. Each shard counts once, by its id.
 
-    It holds one dense set of bins and one byte a shard, whatever is reported: for 1,203 classes, 50 bins and a million
-    shards that is 2 MB and 1 MB. Started again after a death it is empty, with the same arguments.
+    The actor holds one dense set of bins and one byte per shard. For 1,203 classes, 50 bins and a million shards that
+    is 2 MB and 1 MB. After a death it restarts empty, with the same arguments.
     """
 
     def __init__(self, num_classes: int, num_bins: int, num_shards: int) -> None:
@@ -96,7 +97,7 @@ class CalibrationActor:
         self._is_counted = np.zeros(num_shards, dtype=bool)
 
     def add(self, shard_id: int, bins: pa.Table) -> bool:
-        """Count a shard's bins (schema.BINS, empty ones left out); False where the shard was counted before."""
+        """Add a shard's bins (schema.BINS without empty bins). Return False if the shard was counted before."""
         if self._is_counted[shard_id]:
             return False
         cells = bins["class_index"].to_numpy(), bins["bin"].to_numpy()
@@ -106,18 +107,18 @@ class CalibrationActor:
         return True
 
     def view(self) -> tuple[NDArray[np.uint8], pa.Table]:
-        """Which shards are counted, as `np.packbits` of (num_shards,), and the bins so far."""
+        """Return which shards are counted, as `np.packbits` of (num_shards,), and the bins so far."""
         return np.packbits(self._is_counted), self._total.to_table()
 
 
 class LiveCalibration:
-    """The driver's side of the actor: knows which shards are finished, and sends those that the actor misses.
+    """The driver's side of the actor. It knows which shards are finished, and sends those that the actor misses.
 
-    The actor misses shards that were made before it started, that it held when it died, or whose message was lost with
-    their worker. Since it counts each once, sending again is always safe.
+    The actor misses shards that were finished before it started, that it held when it died, or whose message was lost
+    with their worker. Sending again is always safe, because the actor counts each shard once.
 
     Attributes:
-        actor: for workers, to `add` their shards to.
+        actor: the actor, to which workers `add` their shards.
     """
 
     def __init__(
@@ -141,14 +142,14 @@ class LiveCalibration:
         self._recount = recount
 
     def finished(self, shard_ids: int | Iterable[int]) -> None:
-        """These shards are done: from now on `recount` can tell their bins."""
+        """Mark these shards as finished. From now on `recount` can compute their bins."""
         self._is_finished[shard_ids if isinstance(shard_ids, int) else list(shard_ids)] = True
 
     def refresh(self) -> None:
-        """Send what the actor misses, for a limited time, and write the snapshot.
+        """Send the shards that the actor misses, for a limited time, and write the snapshot.
 
         Raises:
-            RayError, TimeoutError: the actor doesn't answer now.
+            RayError, TimeoutError: the actor doesn't answer in time.
             OSError: a file can't be read or written.
         """
         is_counted, bins = self._view()
@@ -186,18 +187,18 @@ def live_calibration(
     is_matched: bool,
     recount: Callable[[int], pa.Table],
 ) -> Iterator[LiveCalibration]:
-    """Keep a live view of the raw scores while shards are made.
+    """Keep a live view of the raw scores inside the block, while shards are made.
 
-    Nothing that happens to the view reaches the work itself. The file of the view is removed in the end, and stays if
-    the work is interrupted: `status` tells its age.
+    A failure of the view never reaches the work itself. The file of the view is removed at the end. It stays if the
+    work is interrupted, and `status` tells its age.
 
     Args:
         label: part of the actor's name.
         run: the run, with its classes.json.
         folder: folder in the run that gets the file of the view.
         num_bins: confidence bins over (0, 1].
-        num_shards: shard ids are below it.
-        is_matched: whether `num_correct` of the bins counts matches, or sums what the corrector expects.
+        num_shards: number of shards. Shard ids are smaller.
+        is_matched: whether `num_correct` of the bins counts matches with the truth. Else it sums calibrated scores.
         recount: returns the bins (schema.BINS) of a finished shard, from its stored rows. Called in another thread.
     """
     live = LiveCalibration(
@@ -211,7 +212,7 @@ def live_calibration(
     )
 
     def refresh() -> None:
-        # The actor is being restarted, or the store is out of reach: the next look shows more.
+        # Errors are ignored, because the actor may be restarting or the store unreachable. The next refresh sends more.
         with suppress(RayError, TimeoutError, OSError, StorageError):
             live.refresh()
 
@@ -225,5 +226,5 @@ def live_calibration(
 
 
 def actor_name(label: str) -> str:
-    """Return how the names of the actors of this label in `NAMESPACE` begin. Each driver has its own actor."""
+    """Return the prefix of the names of this label's actors in `NAMESPACE`. Each driver has its own actor."""
     return f"raylabel-{label}"

@@ -1,4 +1,4 @@
-"""A worker class over shards, in an actor pool of Ray Data; errors of one line come back as they are."""
+"""Run a worker class over shards, in an actor pool of Ray Data. One-line errors come back unchanged."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from raylabel.errors import InputError, StorageError
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
-    """Rows of an annotated split, cut into shards."""
+    """Cut rows of an annotated split into shards."""
     return [
         {"shard_id": start // shard_size, "rows": list(rows[start : start + shard_size])}
         for start in range(0, len(rows), shard_size)
@@ -27,21 +27,21 @@ def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
 def map_shards(
     worker: type, *, config: Config, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
 ) -> Iterator[pa.Table]:
-    """Run an actor class over shards; a shard is one row, and the actor does the whole shard's work.
+    """Run a worker class over shards, in actors. A shard is one row, and one actor does the whole shard's work.
 
     Args:
         worker: a class whose instances take one shard, as a dict, and return an Arrow table.
-        config: its `label` says how many actors, and what each reserves. They get it as the argument `config`, a plain
-            dict in which these numbers are known.
+        config: its `label` section sets the number of actors and the resources of each. Workers get it as the argument
+            `config`, a plain dict in which `auto` is replaced by numbers.
         worker_args: the other keyword arguments of the worker's constructor.
         shards: JSON-able descriptions.
 
     Yields:
-        the tables, in the order in which they are finished.
+        The tables, in the order in which they are finished.
 
     Raises:
         InputError: the cluster is too small, or a worker met bad input.
-        StorageError: a disk or store failed a worker for longer than trying again lasted.
+        StorageError: a disk or store failed a worker, and all retries failed.
     """
     if not shards:
         return
@@ -63,7 +63,7 @@ def map_shards(
 
 
 def raise_errors(table: pa.Table) -> None:
-    """Raise what a ShardActor met, if this is what its table says."""
+    """Raise the error that a ShardActor returned as a table, if the table holds one."""
     if _ERROR in table.column_names:
         raise _ERRORS[table[_ERROR][0].as_py()](table["message"][0].as_py())
 
@@ -73,14 +73,14 @@ _ERRORS = {one.__name__: one for one in (InputError, StorageError)}
 
 
 class ShardActor:
-    """Adapts a worker to Ray Data's batches of one row.
+    """An adapter of a worker to Ray Data's batches of one row.
 
-    Errors of one line go to the driver as data: of an exception Ray keeps only the text. The worker is built at its
-    first shard, so that what it refuses goes the same way.
+    One-line errors go to the driver as data, because Ray keeps only the text of an exception. The worker is built at
+    its first shard, so that errors of its constructor go the same way.
     """
 
     def __init__(self, worker: type, arguments: dict[str, Any], num_threads: int) -> None:
-        import torch  # not at the top: the driver would wait seconds for it, and needs it for nothing
+        import torch  # here, because the driver needs no torch and would wait seconds for it
 
         torch.set_num_threads(num_threads)
         self._build = partial(worker, **arguments)

@@ -1,4 +1,4 @@
-"""Check every machine of a cluster before work begins: does it see the run folder, can it use its GPUs."""
+"""Check every machine of a cluster before work begins: whether it sees the run folder and can use its GPUs."""
 
 import socket
 import uuid
@@ -13,18 +13,18 @@ from raylabel.files.storage import commit_bytes, exists, join, remove
 from raylabel.run.folder import RunFolder
 
 NODE_SECONDS = 60.0
-"""A node that has not answered by then has nothing free."""
+"""Seconds after which a node that has not answered counts as busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _NodeReport:
-    """What a worker found on its node.
+    """The facts that a worker found on its node.
 
     Attributes:
-        host: its name.
-        sees_run: whether the driver's file is there.
+        host: name of the node.
+        sees_run: whether the node sees the driver's file.
         num_cuda_devices: GPUs that torch can use.
-        torch_cuda: CUDA version of torch's build, None of one for CPUs.
+        torch_cuda: CUDA version of torch's build, None for a build without CUDA.
     """
 
     host: str
@@ -35,7 +35,7 @@ class _NodeReport:
 
 @ray.remote(num_cpus=0)
 def _look_around(probe_uri: str) -> _NodeReport:
-    import torch  # takes seconds to load, which a driver without GPUs needn't wait
+    import torch  # here, because torch takes seconds to load and the driver needs none
 
     return _NodeReport(
         host=socket.gethostname(),
@@ -46,12 +46,12 @@ def _look_around(probe_uri: str) -> _NodeReport:
 
 
 def check_nodes(run: RunFolder, *, uses_gpus: bool) -> None:
-    """Every node that works must see the run folder, and torch on it the GPUs that Ray counts there.
+    """Check that every node with CPUs sees the run folder, and that its torch sees the GPUs that Ray counts there.
 
-    A cluster of one node without GPUs has nothing to be asked.
+    A cluster of one node without GPUs is not checked.
 
     Raises:
-        InputError: a node does not; the message names it.
+        InputError: a node fails the check. The message names the node.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     gpus = {node["NodeID"]: node["Resources"].get("GPU", 0.0) if uses_gpus else 0.0 for node in nodes}
@@ -63,7 +63,7 @@ def check_nodes(run: RunFolder, *, uses_gpus: bool) -> None:
         asked = [
             _look_around.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                # Ray hides all GPUs from a task that asks for none.
+                # A small share of a GPU, because Ray hides all GPUs from a task that asks for none.
                 num_gpus=0.01 if gpus[node["NodeID"]] else 0,
             ).remote(probe_uri)
             for node in nodes
@@ -74,7 +74,7 @@ def check_nodes(run: RunFolder, *, uses_gpus: bool) -> None:
             except GetTimeoutError:
                 raise InputError(
                     f"{node['NodeManagerHostname']}: no answer within {NODE_SECONDS:g} s (Ray counts "
-                    f"{gpus[node['NodeID']]:g} GPUs there); end what else runs on it, or try again"
+                    f"{gpus[node['NodeID']]:g} GPUs there). End other work on this machine, or try again."
                 ) from None
             _check_report(report, run, num_gpus=gpus[node["NodeID"]])
     finally:
@@ -84,12 +84,12 @@ def check_nodes(run: RunFolder, *, uses_gpus: bool) -> None:
 def _check_report(report: _NodeReport, run: RunFolder, *, num_gpus: float) -> None:
     if not report.sees_run:
         raise InputError(
-            f"{report.host}: does not see the run folder {run.uri}; give --out as a URI, or on a disk that every node "
-            "mounts"
+            f"{report.host}: does not see the run folder {run.uri}. Give --out as a URI, or on a disk that every "
+            "machine mounts."
         )
     if num_gpus and not report.num_cuda_devices:
         build = f"torch is built for CUDA {report.torch_cuda}" if report.torch_cuda else "torch is built for CPUs"
         raise InputError(
-            f"{report.host}: Ray counts {num_gpus:g} GPUs there, torch sees none ({build}); repair the driver or "
-            "install torch for CUDA, or set label.num_gpus and gpus_per_worker to 0"
+            f"{report.host}: Ray counts {num_gpus:g} GPUs there, torch sees none ({build}). Repair the driver, "
+            "install torch for CUDA, or set label.num_gpus and gpus_per_worker to 0."
         )

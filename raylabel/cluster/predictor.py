@@ -1,4 +1,4 @@
-"""A saved segmenter that predicts images inside an actor, and the seconds that it spends per phase."""
+"""A saved segmenter that predicts images inside an actor, and its seconds per phase."""
 
 import socket
 import time
@@ -22,14 +22,14 @@ from raylabel.threads import one_ahead
 
 
 class PhaseSeconds:
-    """Adds up wall-clock seconds of named phases, which must not overlap."""
+    """Wall-clock seconds per named phase. Phases must not overlap."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what happens inside as `name`."""
+        """Add the seconds inside the block to the phase `name`."""
         start = time.monotonic()
         try:
             yield
@@ -37,11 +37,11 @@ class PhaseSeconds:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
 
     def __getitem__(self, name: str) -> float:
-        """Seconds of a phase so far, 0 where it never was."""
+        """Return the seconds of a phase so far, 0 if it never ran."""
         return self._seconds.get(name, 0.0)
 
     def clear(self) -> None:
-        """Begin again."""
+        """Set all seconds to 0."""
         self._seconds.clear()
 
 
@@ -50,12 +50,12 @@ class Predictor:
 
     Args:
         model_uri: folder of the saved model.
-        label: device, batches, decoding, and limits of what is predicted.
+        label: device, batches, decoding, and limits of the predictions.
         max_pixels: larger images are refused. See `read_image`.
-        score_threshold: in place of `label.score_threshold`.
+        score_threshold: replaces `label.score_threshold` if given.
 
     Attributes:
-        seconds: phases `read`, the wait for decoded images, and `predict`.
+        seconds: seconds of the phases `read` (the wait for decoded images) and `predict`.
 
     Raises:
         InputError: the worker should have a GPU, but has none.
@@ -78,11 +78,11 @@ class Predictor:
 
     @property
     def num_classes(self) -> int:
-        """Classes without background."""
+        """Number of classes without background."""
         return self.segmenter.num_classes
 
     def __call__(self, sources: Sequence[ImageSource]) -> Iterator[Instances | ImageError]:
-        """What the model says of each image, or why it can't be used; in order."""
+        """Yield the model's predictions of each image, or the error why the image can't be used, in order."""
         max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
         batches = one_ahead(batches_by_size(self._decoder(sources), max_images=self._batch_size, max_pixels=max_pixels))
         found: dict[int, Instances | ImageError] = {}
@@ -102,12 +102,12 @@ class Predictor:
                 position += 1
 
     def _predict(self, images: list[NDArray[np.uint8]]) -> list[Instances]:
-        """Of one batch; its list is emptied, so that the decoded images are gone while the model is at work."""
+        """Predict one batch. The list is emptied, so that the decoded images free their memory during prediction."""
         is_cuda = self.device.type == "cuda"
         batch_NHW3 = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
         np.stack(images, out=batch_NHW3.numpy())
         images.clear()
-        # Bytes go to the device, from pinned memory without waiting; numbers four times as large are made there.
+        # Bytes go to the device, because floats are four times as large. Pinned memory avoids a wait.
         on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
             return predict_images(self.segmenter, list(on_device), **self._how)
@@ -116,7 +116,7 @@ class Predictor:
 def _device(label: LabelConfig) -> torch.device:
     if label.num_gpus > 0 and not torch.cuda.is_available():
         raise InputError(
-            f"label.num_gpus: {label.num_gpus:g} GPUs a worker asked for, but torch {torch.__version__} sees no CUDA "
-            f"device on {socket.gethostname()}; set it to 0, or install a torch and a driver that fit the GPUs"
+            f"label.num_gpus: torch {torch.__version__} must see a CUDA device on {socket.gethostname()} for "
+            f"{label.num_gpus:g} GPUs per worker, got none. Set it to 0, or install a torch and a driver for the GPUs."
         )
     return torch.device("cuda" if label.num_gpus > 0 else "cpu")

@@ -1,4 +1,4 @@
-"""Notice that a machine is about to be taken away."""
+"""Preemption notices: the cluster is about to take a machine away."""
 
 import time
 
@@ -6,17 +6,17 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 CHECK_SECONDS = 5.0
-"""About so often workers ask; Ray looks for machines that drain as often."""
+"""Seconds between two questions of the workers, roughly. Ray looks for draining machines equally often."""
 
 MAX_STEPS = 100
-"""Between two questions."""
+"""Largest number of steps between two questions."""
 
 
 class PreemptionNotice:
-    """Whether a checkpoint should be written now, as a machine with workers on it has been told to drain.
+    """A check whether to write a checkpoint now, because a machine with workers has been told to drain.
 
-    Every rank asks after every step, and all get the same answer. Only some steps really ask, as all ranks have to wait
-    for each other: the first rank says, by how long its steps take, which is the next.
+    Every rank calls the check after every step, and all ranks get the same answer. Only some steps really ask Ray,
+    because all ranks then wait for each other. The first rank chooses the next such step by the duration of its steps.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PreemptionNotice:
         self._known_nodes: set[str] = set()
 
     def __call__(self, step: int) -> bool:
-        """After so many steps; true once for each machine."""
+        """Return whether to write a checkpoint after `step` steps. It is true once per machine."""
         if step < self._next_step:
             return False
         self._next_step = broadcast_from_rank_zero(step + self._steps_until_next(step))
@@ -38,7 +38,7 @@ class PreemptionNotice:
 
     def _steps_until_next(self, step: int) -> int:
         now = time.monotonic()
-        steps = 1  # the first steps are slow
+        steps = 1  # because the first steps are slow and tell nothing
         if self._asked_step is not None and step > self._asked_step:
             seconds_a_step = (now - self._asked_at) / (step - self._asked_step)
             steps = min(MAX_STEPS, max(1, int(CHECK_SECONDS / max(seconds_a_step, 1e-6))))

@@ -19,22 +19,22 @@ from raylabel.run.live_files import commit_progress, remove_progress
 from raylabel.threads import every
 
 FIGURES_SECONDS = 5.0
-"""Between two times that a driver leaves its figures in the run; on an object store each is one small PUT."""
+"""Seconds between two writes of the driver's figures into the run. On an object store each is one small PUT."""
 
 
 POLL_SECONDS = 0.5
 """Seconds between two looks at the counter."""
 
 KEYS_HELD = 4096
-"""Keys that a counter remembers: more than there are workers, by far."""
+"""Number of keys that a counter remembers, far more than there are workers."""
 
 
 @ray.remote(num_cpus=0)
 class LiveCounter:
-    """Takes counts from workers anywhere on the cluster for the driver's progress line.
+    """The counter that workers anywhere on the cluster report to, for the driver's progress line.
 
-    A key (a shard, a model) counts as it was reported last: what is made again doesn't count twice. Only the keys that
-    were heard of last are remembered, so memory doesn't grow with the pool.
+    The last report of a key (a shard, a model) counts, so a repeated shard doesn't count twice. Only the latest keys
+    are remembered, so memory doesn't grow with the pool.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class LiveCounter:
     def report(
         self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
     ) -> None:
-        """`key` has so much done in all, with so many instances and quarantined images where the stage counts them."""
+        """Record the counts of a key: `done` units in total, and instances and quarantined images if counted."""
         before = self._by_key.pop(key, Counts(done=0))
         self._by_key[key] = Counts(done=done, num_instances=instances, num_quarantined=quarantined)
         self._total = Counts(
@@ -57,12 +57,12 @@ class LiveCounter:
             self._by_key.popitem(last=False)
 
     def total(self) -> Counts:
-        """Sum over keys, with the last note."""
+        """Return the sum over keys, with the last note."""
         return self._total
 
 
 def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:
-    """A sum with `new` in place of `old`; None as long as nothing was counted."""
+    """Return a sum with `new` in place of `old`, None if nothing was counted yet."""
     return total if new is None else (total or 0) + new - (old or 0)
 
 
@@ -81,13 +81,13 @@ def live_progress(
     """Follow a LiveCounter on the progress line, and yield the actor for workers to report to.
 
     The driver writes the figures into the run for `raylabel status` every few seconds. They are removed when the work
-    is done, and stay if it is interrupted: their age tells.
+    is done. They stay if the work is interrupted, and `status` tells their age.
 
     Args:
         label, total, unit: see Progress. A nested run's place is put before the label.
         run, folder: the run, and the folder in it that gets the figures.
-        done, quarantined: work that was finished before. Workers report only their own.
-        show_left: told at each look how many units are left, for instance to set a gauge.
+        done, quarantined: units and quarantined images of earlier work. Workers report only their own work.
+        show_left: called at each look with the number of units left, for instance to set a gauge.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # of ray.remote
@@ -104,7 +104,7 @@ def live_progress(
 
         def follow() -> None:
             nonlocal last_written
-            # A busy driver or a store out of reach: the next look shows more.
+            # Errors are ignored, because the driver may be busy or the store unreachable. The next look shows more.
             with suppress(RayError, TimeoutError, OSError, StorageError):
                 poll()
                 if time.monotonic() - last_written >= FIGURES_SECONDS:

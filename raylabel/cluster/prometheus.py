@@ -1,7 +1,7 @@
-"""Ray metrics of the label stage, for Prometheus: Ray exports each as `ray_` and its name, on every node.
+"""Ray metrics of the label stage, for Prometheus. Ray exports each under `ray_` plus its name, on every node.
 
-`k8s/grafana-dashboard.json` shows them. They are for watching only: a worker's counters go with it, and a shard that is
-made again counts again. Totals come from committed shards.
+`k8s/grafana-dashboard.json` shows the metrics. They are for watching only: a worker's counters end with the worker, and
+a repeated shard counts again. Totals come from committed shards.
 """
 
 import posixpath
@@ -25,12 +25,12 @@ SECONDS_BOUNDARIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 
 
 
 def run_tag(run: RunFolder) -> str:
-    """What the tag `run` says: the last part of the run's path."""
+    """Return the value of the tag `run`: the last part of the run's path."""
     return posixpath.basename(run.uri.split("?", 1)[0].rstrip("/"))
 
 
 class ShardMetrics:
-    """A worker's counts of what it labelled, by shard."""
+    """A worker's counts of the shards that it labelled."""
 
     def __init__(self, run: RunFolder) -> None:
         tags = {"run": run_tag(run)}
@@ -46,11 +46,11 @@ class ShardMetrics:
             "num_quarantined": counter(QUARANTINED_IMAGES, "Images that could not be labelled."),
         }
         self._shards = counter(SHARDS, "Finished shards.")
-        # Ray reports a histogram's sum from the middles of its bins; shares of time need the seconds themselves.
-        self._phase_seconds = counter(PHASE_SECONDS, "Workers' seconds, by what they went into.", "phase")
+        # A counter beside the histogram, because Ray computes a histogram's sum from the middles of its bins.
+        self._phase_seconds = counter(PHASE_SECONDS, "Workers' seconds per phase.", "phase")
         self._seconds = Histogram(
             SHARD_SECONDS,
-            description="Seconds a shard, by what they went into.",
+            description="Seconds per shard and phase.",
             boundaries=SECONDS_BOUNDARIES,
             tag_keys=("run", "phase"),
         )
@@ -64,7 +64,7 @@ class ShardMetrics:
         """
         self._shards.inc(1)
         for name, counter in self._counters.items():
-            # Ray refuses to count nothing.
+            # Zeros are left out, because Ray refuses to count nothing.
             if shard[name] > 0:
                 counter.inc(shard[name])
         for phase in SHARD_PHASES:
@@ -75,12 +75,12 @@ class ShardMetrics:
 
 
 class ImagesLeft:
-    """The driver's gauge of images to do."""
+    """The driver's gauge of pending images."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._gauge = Gauge(IMAGES_LEFT, description="Images of the pool that are to be labelled.", tag_keys=("run",))
+        self._gauge = Gauge(IMAGES_LEFT, description="Pending images of the pool.", tag_keys=("run",))
         self._gauge.set_default_tags({"run": run_tag(run)})
 
     def show(self, num_images: int) -> None:
-        """So many are left."""
+        """Set the gauge to this number of images."""
         self._gauge.set(num_images)

@@ -1,4 +1,4 @@
-"""The Ray session of a driver: connect, and follow what workers do."""
+"""The Ray session of a driver."""
 
 import logging
 import os
@@ -12,13 +12,16 @@ from ray.data import DataContext
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one; once a process."""
+    """Connect to the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one.
+
+    Later calls in the same process keep the connection.
+    """
     if not ray.is_initialized():
-        # Ray's C++ core reports a known remark on every actor pool as an error; real failures come as exceptions.
+        # Ray's C++ core logs a harmless remark on every actor pool as an error. Real failures come as exceptions.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
-            # A machine of one CPU still needs one for the pool and one for everything else.
+            # At least two, because the pool needs one CPU and everything else another.
             options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
         with _silent_stderr():
             ray.init(**options)
@@ -32,7 +35,10 @@ def connect() -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's C++ core writes to file descriptor 2 past Python; what goes wrong in `ray.init` is raised."""
+    """Silence file descriptor 2 inside the block, because Ray's C++ core writes to it directly.
+
+    Failures of `ray.init` are raised as exceptions.
+    """
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

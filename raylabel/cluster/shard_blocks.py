@@ -1,7 +1,7 @@
-"""Shards as blocks of a Ray data set, one a block, so that any actor can take it.
+"""Shards as blocks of a Ray data set, one shard per block, so that any actor can take it.
 
-Thousands of blocks that are made beforehand take seconds and the driver's memory, so they are cut from a few, and only
-as they are needed. This module imports little: the process that cuts loads no more than it.
+Blocks are cut from a few large ones when they are needed, because thousands of prepared blocks take seconds and the
+driver's memory. This module imports little, because the cutting process loads nothing else.
 """
 
 import json
@@ -15,14 +15,14 @@ _SHARDS_A_BLOCK = 256
 
 
 def shard_blocks(shards: Sequence[Mapping[str, Any]]) -> ray.data.Dataset:
-    """A data set of one column, `shard`, that holds JSON; a block a row."""
+    """Build a data set with one column, `shard`, that holds JSON. Each block has one row."""
     blocks: list[Any] = [
         ray.put(pa.table({"shard": [json.dumps(shard) for shard in shards[start : start + _SHARDS_A_BLOCK]]}))
         for start in range(0, len(shards), _SHARDS_A_BLOCK)
     ]
     whole = ray.data.from_arrow_refs(blocks)
-    whole.context.target_max_block_size = 1  # so that Ray doesn't put the pieces together again
-    # No CPU: actors may hold all that a machine has, and Ray would wait in silence.
+    whole.context.target_max_block_size = 1  # so that Ray doesn't merge the pieces again
+    # No CPU, because actors may hold all CPUs of a machine, and Ray would then wait silently. `repartition` needs one.
     return whole.map_batches(_cut, batch_size=None, batch_format="pyarrow", num_cpus=0)
 
 

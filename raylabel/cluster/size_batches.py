@@ -1,4 +1,4 @@
-"""Batches of images of equal size from a stream of images of any size."""
+"""Batches of images of equal size, from a stream of images of any size."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,27 +9,27 @@ from raylabel.cluster.decoding import Decoded
 from raylabel.dataset.images import ImageError
 
 SizedBatch = list[NDArray[np.uint8]] | ImageError
-"""Images of equal shape, or why there is none."""
+"""Images of equal shape, or the error if there is no image."""
 
 _BATCHES_WAITING = 4
-"""So many batches' worth of images may wait for others of their size."""
+"""Number of batches' worth of images that may wait for others of their size."""
 
 
 def batches_by_size(
     images: Iterable[tuple[int, Decoded]], *, max_images: int, max_pixels: int
 ) -> Iterator[tuple[list[int], SizedBatch]]:
-    """Images of equal shape together; what is no image comes by itself.
+    """Group images of equal shape into batches. An error is yielded alone.
 
-    Where too many wait for others of their size, those that have waited longest go. What is in a batch depends on the
-    order and sizes of the images alone.
+    If too many images wait for others of their size, the shape that has waited longest is yielded. Batches depend only
+    on the order and sizes of the images.
 
     Args:
         images: positions and images.
-        max_images: of a batch; four times as many may wait.
-        max_pixels: of all images that wait, and so of a batch; but never less than one image.
+        max_images: largest number of images per batch. Four times as many may wait.
+        max_pixels: largest number of pixels of all waiting images, and so of a batch. One image may always wait.
 
     Yields:
-        positions and images of a batch, in the order in which they came; or one position, and why there is no image.
+        Positions and images of a batch, in their order; or one position and its error.
     """
     waiting = _Waiting()
     for position, image in images:
@@ -40,7 +40,7 @@ def batches_by_size(
         while waiting.num_images and waiting.num_pixels + shape[0] * shape[1] > max_pixels:
             yield waiting.pop_oldest()
         num_of_shape = waiting.add(position, image)
-        del image  # or the last batch would stay in memory while the next image is waited for
+        del image  # otherwise the last batch stays in memory while the next image is decoded
         if num_of_shape == max_images:
             yield waiting.pop(shape)
         elif waiting.num_images == _BATCHES_WAITING * max_images:
@@ -50,14 +50,14 @@ def batches_by_size(
 
 
 class _Waiting:
-    """Images by shape; shapes in the order of their first image."""
+    """The waiting images by shape. Shapes are in the order of their first image."""
 
     def __init__(self) -> None:
         self._by_shape: dict[tuple[int, ...], tuple[list[int], list[NDArray[np.uint8]]]] = {}
         self.num_images = self.num_pixels = 0
 
     def add(self, position: int, image: NDArray[np.uint8]) -> int:
-        """How many of its shape wait now."""
+        """Add an image, and return how many images of its shape wait now."""
         positions, images = self._by_shape.setdefault(image.shape, ([], []))
         positions.append(position)
         images.append(image)

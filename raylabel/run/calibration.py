@@ -1,4 +1,4 @@
-"""The calibration of a run as it is stored: its detections, and the corrector, which is fitted without a model."""
+"""A run's stored calibration: its detections and the corrector. Fitting the corrector needs no model."""
 
 from typing import Any
 
@@ -29,10 +29,10 @@ FOLDER = stage_folder("calibrate")
 
 
 def refit(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> dict[str, Any]:
-    """Fit the configured corrector on the stored detections; only the tables, the corrector and the artifact change.
+    """Fit the configured corrector on the stored detections. Only the tables, the corrector and the artifact change.
 
     Raises:
-        InputError: nothing was calibrated yet.
+        InputError: the run is not calibrated yet.
     """
     artifact = finished(run, "calibrate")
     detections, image_ids = load_detections(run)
@@ -43,7 +43,7 @@ def refit(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> dict[str
 
 
 def fit_to_pool(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> None:
-    """Fit a corrector that uses the pool's scores anew, unless it was fitted to the pool that is labelled now."""
+    """Refit a corrector that uses the pool's scores, unless it was fitted to the pool that is labelled now."""
     if corrector_class(settings.corrector).uses_pool:
         pool = labelled_pool(run)
         if pool is not None and finished(run, "calibrate").get("pool") != pool:
@@ -51,15 +51,15 @@ def fit_to_pool(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> No
 
 
 def fit_settings(settings: CalibrationConfig, *, seed: int) -> dict[str, Any]:
-    """What a fit depends on besides the detections, as the artifact keeps it."""
+    """Return the settings that a fit depends on besides the detections. The artifact stores them."""
     return {"corrector": settings.corrector, "num_bins": settings.num_bins, "seed": seed}
 
 
 def load_corrector(run: RunFolder) -> Corrector:
-    """The corrector that calibrate or recalibrate fitted.
+    """Load the corrector that calibrate or recalibrate fitted.
 
     Raises:
-        InputError: there is none yet.
+        InputError: the run has no corrector yet.
     """
     return corrector_from_json(read_json(corrector_uri(run)))
 
@@ -70,12 +70,12 @@ def corrector_uri(run: RunFolder) -> str:
 
 
 def load_detections(run: RunFolder) -> tuple[Detections, list[str]]:
-    """Stored detections of the calibration split, and the image ids that their image indices number."""
+    """Load the stored detections of the calibration split, and the image id of each image index."""
     return detections_from_table(load_detections_table(run), load_classes(run).num_classes)
 
 
 def load_accuracy(run: RunFolder) -> ClassAccuracy:
-    """Stored accuracy of each class; no corrector changes it."""
+    """Load the stored accuracy of each class. It does not depend on the corrector."""
     table = load_classes_table(run)
     columns = [table[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "num_effective")]
     return ClassAccuracy(accuracy=columns[0], low=columns[1], high=columns[2], num_effective=columns[3])
@@ -106,7 +106,7 @@ def load_cross_validated_bins(run: RunFolder) -> ReliabilityBins | None:
 
 
 def detections_from_table(table: pa.Table, num_classes: int) -> tuple[Detections, list[str]]:
-    """Read rows of schema.DETECTIONS."""
+    """Convert rows of schema.DETECTIONS to detections, and return the image id of each image index."""
     image_ids, image_indices = np.unique(np.array(table["image_id"].to_pylist(), dtype=str), return_inverse=True)
     detections = Detections(
         num_classes=num_classes,
@@ -130,7 +130,7 @@ def fit_and_commit(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Fit the configured corrector and write its tables; returns what the artifact says."""
+    """Fit the configured corrector, write its tables, and return the artifact's entries."""
     classes = load_classes(run)
     pool = labelled_pool(run) if corrector_class(settings.corrector).uses_pool else None
     context = FitContext(
@@ -152,8 +152,8 @@ def fit_and_commit(
         num_train_images=classes.num_train_images,
         accuracy=accuracy,
     )
-    # First, so that an interruption among the tables can be seen by it. It names categories, as results files do, for
-    # `raylabel correct`.
+    # The corrector is written first, because `later` then sees an interruption between the tables. It names category
+    # ids, because `raylabel correct` reads results files.
     commit_json(corrector_uri(run), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()})
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)

@@ -13,11 +13,11 @@ from raylabel.run.folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class RunClasses:
-    """The classes of a run in the order of their index, as RUN/classes.json keeps them.
+    """The classes of a run in the order of their index. RUN/classes.json stores them.
 
     Attributes:
-        category_ids: (num_classes,) int64, the data set's own.
-        names: their names.
+        category_ids: (num_classes,) int64, the category ids of the data set.
+        names: the class names.
         frequency_groups: (num_classes,) "r", "c" or "f", by training images.
         num_train_images: (num_classes,) int64.
         is_federated: whether the labelled set is annotated as LVIS is.
@@ -31,12 +31,15 @@ class RunClasses:
 
     @property
     def num_classes(self) -> int:
-        """Classes without background."""
+        """Number of classes without background."""
         return len(self.names)
 
 
 def commit_classes(run: RunFolder, data: RunData) -> None:
-    """Write RUN/classes.json: the classes in the order of their index, for `export`, the report and users' tools."""
+    """Write RUN/classes.json: the classes in the order of their index.
+
+    `export`, the report and users' tools read it.
+    """
     labelled = data.labelled
     counts = labelled.class_image_counts()
     categories: list[dict[str, Any]] = [
@@ -54,7 +57,7 @@ def commit_classes(run: RunFolder, data: RunData) -> None:
 def load_categories(run: RunFolder) -> list[dict[str, Any]]:
     """Read the classes in the order of their index: category_id, name, frequency_group, num_train_images.
 
-    A run without classes.json has none.
+    The list is empty for a run without classes.json.
     """
     uri = classes_uri(run)
     return read_json(uri)["categories"] if exists(uri) else []

@@ -1,4 +1,4 @@
-"""The data of a run: its splits and its pool, as the config names them."""
+"""The data of a run: the splits and the pool that the config names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from raylabel.files.storage import digest, file_digest
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of one run; parts are read when they are first asked for.
+    """The data of one run. Each part is read at its first use.
 
     Attributes:
         config: the run's config.
@@ -40,12 +40,12 @@ class RunData:
         parts = split_by_hash(annotated, fractions, self.config.seed, unused=self._unused)
         for name, part in parts.items():
             if not part.images:
-                raise InputError(f"data.{name}: no image of {data.labelled} fell into it; give a larger fraction")
+                raise InputError(f"data.{name}: no image of {data.labelled} fell into it. Give a larger fraction.")
         return parts
 
     @property
     def _unused(self) -> tuple[str, ...]:
-        """Folds calibrate on images that are learnt from, so none is kept aside for it."""
+        """Splits that get no images. Folds calibrate on training images and need no calibration split."""
         return ("calibration",) if self.config.calibration.folds else ()
 
     def _part(self, name: str) -> AnnotatedSet:
@@ -63,16 +63,16 @@ class RunData:
 
     @cached_property
     def calibration(self) -> AnnotatedSet:
-        """The held-out split on which correctness is measured."""
+        """The held-out split. Correctness is measured on it."""
         return self._part("calibration")
 
     @cached_property
     def validation(self) -> AnnotatedSet:
-        """The split that is evaluated at the end."""
+        """The split on which the stage evaluate measures AP."""
         return self._part("validation")
 
     def list_pool(self) -> Iterator[PoolImage]:
-        """The unlabelled images as they are now, in any order."""
+        """List the unlabelled images that the pool has now, in any order."""
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
             return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
@@ -80,13 +80,13 @@ class RunData:
 
     @property
     def pool_source(self) -> str:
-        """Where the pool is; what is in it may grow."""
+        """The place of the pool. It stays the same when the pool grows."""
         source = self.config.data.pool
         return source.rstrip("/") if isinstance(source, str) else f"{self.labelled_digest}, {source.fraction:g} of it"
 
     @cached_property
     def pool_truth(self) -> AnnotatedSet | None:
-        """The pool's true annotations, where they are at hand for measuring; images match by file name."""
+        """The pool's true annotations for measuring, None if they are unknown. Images match by file name."""
         if isinstance(self.config.data.pool, SplitFraction):
             return self._parts["pool"]
         if self.config.data.pool_truth is None:
@@ -97,12 +97,12 @@ class RunData:
 
     @cached_property
     def frequency_groups(self) -> NDArray[np.str_]:
-        """(num_classes,) "r", "c" or "f", by training images."""
+        """(num_classes,) "r", "c" or "f", by the number of training images."""
         return self.labelled.frequency_groups()
 
     @cached_property
     def labelled_digest(self) -> str:
-        """Changes with the content of the labelled file and the way in which it is split."""
+        """Digest of the labelled file's content and of its split."""
         data = self.config.data
         fractions = [
             getattr(data, name).fraction if isinstance(getattr(data, name), SplitFraction) else None
@@ -113,7 +113,7 @@ class RunData:
         return digest([file_digest(data.labelled), data.images, fractions, seed, *unused])
 
     def part_digest(self, name: str) -> str:
-        """Changes with the content of `calibration`, `validation` or `pool_truth`."""
+        """Return the digest of the content of `calibration`, `validation` or `pool_truth`."""
         source = getattr(self.config.data, name)
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])

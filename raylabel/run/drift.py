@@ -1,4 +1,4 @@
-"""Drift of the labelled pool against the calibration split: labels/drift.parquet, and a warning that names classes."""
+"""Drift of the labelled pool from the calibration split: labels/drift.parquet, and a warning that names classes."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ from raylabel.run.stage import finished
 
 
 def compare_with_pool(run: RunFolder) -> dict[str, Any]:
-    """Measure drift, write labels/drift.parquet, and return what the label artifact says of it.
+    """Measure drift, write labels/drift.parquet, and return the label artifact's entries about it.
 
-    Both sides are all detections that the teacher's score threshold lets through, ignored ones included; images of the
-    pool that are quarantined are none of it.
+    Both sides count every detection above the teacher's score threshold, ignored detections included. Quarantined
+    images of the pool do not count.
 
     Raises:
-        InputError: the run was calibrated before the number of images of the split was kept.
+        InputError: an earlier version calibrated the run and did not store the number of images of the split.
     """
     classes, histogram = load_classes(run), read_pool_histogram(run)
     split = finished(run, "calibrate")
     if "num_split_images" not in split:
-        raise InputError(f"{run.path('calibration')}: made by an earlier version; remove it and calibrate again")
+        raise InputError(f"{run.path('calibration')}: made by an earlier version. Remove it and calibrate again.")
     detections, _ = load_detections(run)
     report = measure_drift(
         ImageCounts.from_detections(detections, num_images=split["num_split_images"], num_bins=histogram.num_bins),
@@ -52,7 +52,7 @@ def _drift_uri(run: RunFolder) -> str:
 
 
 def count_pool_detections(run: RunFolder, *, num_classes: int, num_bins: int) -> ImageCounts:
-    """Count the stored predictions of every image that was read, shard by shard, by their classes and raw scores."""
+    """Count the stored predictions of every readable image by class and raw score, shard by shard."""
     counts = ImageCounts.zeros(num_classes, num_bins)
     for uri in committed_shards(run).values():
         table = read_fields(uri, ("status", "class_index", "raw_score"))

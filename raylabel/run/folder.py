@@ -1,4 +1,4 @@
-"""The run folder: its stages, the folder and artifact of each, and the config that the run keeps."""
+"""The run folder: its stages, the folder and artifact of each stage, and the stored config."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ class StageSpec:
     Attributes:
         name: the stage and its command.
         folder: its folder in the run.
-        needs: stages that must be finished as they are. If one of them runs again, this stage runs again.
+        needs: stages that must be finished first. If one of them runs again, this stage runs again.
         about: the command line's help.
         later_needs: stages that the later settings of this stage read. If one of them changes, this stage applies its
             later settings and does not run again.
@@ -136,7 +136,7 @@ class RunFolder:
 
 
 def run_folder(run: RunFolder | Path | str) -> RunFolder:
-    """Return the run at a path or URI. A local path is made absolute, so that workers find it as well."""
+    """Return the run at a path or URI. A local path is made absolute, so that workers find the run as well."""
     if isinstance(run, RunFolder):
         return run
     text = str(run)
@@ -159,23 +159,23 @@ def is_started(run: RunFolder, stage: str) -> bool:
 
 
 def commit_config(run: RunFolder, config: Config) -> None:
-    """Keep the resolved config in the run."""
+    """Write the resolved config into the run."""
     commit_bytes(_config_uri(run), dump_config(config).encode())
 
 
 def config_text(run: RunFolder) -> str:
-    """Read the YAML text of the config that the run keeps."""
+    """Read the YAML text of the config that the run stores."""
     return read_bytes(_config_uri(run)).decode()
 
 
 def load_run_config(run: RunFolder, overrides: dict[str, str] | None = None) -> Config:
-    """Load the resolved config that the run keeps.
+    """Load the resolved config that the run stores.
 
     Raises:
         InputError: the folder is not a run, or the config is refused as in `load_config`.
     """
     if not is_run(run):
-        raise InputError(f"{run.uri}: not a run folder: it has no config.yaml")
+        raise InputError(f"{run.uri}: not a run folder, because it has no config.yaml")
     uri = _config_uri(run)
     return config_from_yaml(read_bytes(uri), uri, overrides)
 

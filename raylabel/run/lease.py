@@ -1,7 +1,7 @@
-"""One driver a run: who is at work on it, kept alive by a heartbeat, and checked by workers before each commit.
+"""The lease of a run: one driver per run, kept alive by a heartbeat. Workers check the lease before each commit.
 
-RUN/driver.json names the driver. A second one that comes is refused while the first one's heartbeat moves, and takes
-over where it stands still. A driver that was only suspended finds on waking that the run is no longer its own.
+RUN/driver.json names the driver. A second driver is refused while the first driver's heartbeat moves, and takes the run
+over when the heartbeat stops. A driver that was only suspended finds on waking that it has lost the run.
 """
 
 import os
@@ -26,45 +26,47 @@ LEASE = "driver.json"
 
 HEARTBEAT_SECONDS = 5.0
 WATCH_SECONDS = 15.0
-"""A heartbeat that has not moved for so long is a dead driver's."""
+"""Seconds without a heartbeat after which a driver counts as dead."""
 
 SETTLE_SECONDS = {"local": 0.2, "remote": 2.0}
-"""Between writing the lease and reading it back: who was last to write it has it."""
+"""Seconds between writing the lease and reading it back. The last writer wins."""
 
 
 @cache
 def this_driver() -> str:
-    """Id of this process as a driver."""
+    """Return the driver id of this process."""
     return uuid.uuid4().hex[:12]
 
 
 def read_lease(run: RunFolder) -> dict[str, Any] | None:
-    """Who is at work on the run, or was when it died: `driver_id`, `host`, `pid`, `started` and `heartbeat`, a number
-    that grows. None where nobody is."""
+    """Read the lease: `driver_id`, `host`, `pid`, `started` and `heartbeat`, a number that grows.
+
+    The driver may be dead. None if no driver holds the run.
+    """
     try:
         lease: dict[str, Any] = read_json(run.path(LEASE))
     except InputError:
-        return None  # none, or one that is being written
+        return None  # there is no lease, or a driver is writing it
     return lease
 
 
 def check_lease(run: RunFolder, driver_id: str) -> None:
-    """Nothing may be committed for a driver that has lost the run.
+    """Check before a commit that the driver still holds the run.
 
     Raises:
-        InputError: the run is another driver's, or nobody's.
+        InputError: another driver holds the run, or none does.
     """
     lease = read_lease(run)
     if lease is None or lease["driver_id"] != driver_id:
         reason = f"{_describe(lease)} has taken it over" if lease else "the run has no driver any more"
-        raise InputError(f"{run.uri}: {reason}; this one stops, what it committed stays")
+        raise InputError(f"{run.uri}: {reason}. This driver stops; its commits stay.")
 
 
 @contextmanager
 def hold_lease(run: RunFolder) -> Iterator[str]:
-    """Be the run's one driver; yields the driver's id. Inside of itself it does nothing.
+    """Hold the run's lease inside the block, and yield the driver id. Nested calls in the same process do nothing.
 
-    What writers that died left unfinished is removed first, and in the end.
+    Temporary files of dead writers are removed at the start and at the end.
 
     Raises:
         InputError: another driver is at work on the run.
@@ -83,10 +85,10 @@ def hold_lease(run: RunFolder) -> Iterator[str]:
 
 
 def _release(run: RunFolder) -> None:
-    with suppress(OSError, StorageError):  # left behind it delays the next driver for some seconds, and no more
+    with suppress(OSError, StorageError):  # a lease left behind only delays the next driver by some seconds
         lease = read_lease(run)
         if lease is not None and lease["driver_id"] == this_driver():
-            remove_temporary(run.uri)  # of workers that died meanwhile
+            remove_temporary(run.uri)  # because workers may have died meanwhile
             remove(run.path(LEASE))
 
 
@@ -110,8 +112,8 @@ def _acquire(run: RunFolder) -> None:
 
 
 def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
-    """Return once the run is free to take."""
-    print(f"{run.uri}: {_describe(lease)} may be at work on it; waiting for its heartbeat", flush=True)
+    """Wait until the run is free, or refuse if its heartbeat moves."""
+    print(f"{run.uri}: {_describe(lease)} may be at work on this run; waiting for its heartbeat", flush=True)
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCH_SECONDS / 10))
@@ -123,7 +125,8 @@ def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
 
 
 def _beat(run: RunFolder) -> None:
-    # A lost lease stays lost: workers see it before their next commit. A store out of reach may answer the next beat.
+    # A lost lease stays lost, because workers see it before their next commit. An unreachable store may answer the next
+    # beat.
     with suppress(OSError, StorageError):
         lease = read_lease(run)
         if lease is not None and lease["driver_id"] == this_driver():
@@ -131,7 +134,7 @@ def _beat(run: RunFolder) -> None:
 
 
 def _is_dead(lease: dict[str, Any]) -> bool:
-    """Whether the driver was of this machine and its process is gone."""
+    """Whether the driver ran on this machine and its process is gone."""
     if lease["host"] != socket.gethostname():
         return False
     try:
@@ -145,9 +148,9 @@ def _is_dead(lease: dict[str, Any]) -> bool:
 
 def _refusal(run: RunFolder, lease: dict[str, Any] | None) -> InputError:
     return InputError(
-        f"{run.uri}: {_describe(lease)} is at work on this run; wait for its end or stop it"
+        f"{run.uri}: {_describe(lease)} is at work on this run. Wait for its end or stop it."
         if lease
-        else f"{run.uri}: another driver took the run and left it again; start once more"
+        else f"{run.uri}: another driver took the run and left it again. Start again."
     )
 
 

@@ -1,6 +1,6 @@
-"""What a driver at work leaves for other processes to see: its progress, and the live view of a stage's scores.
+"""Live files of a driver at work, for other processes: its progress, and the live view of a stage's scores.
 
-They are two small files, since each has its own age: the calibration actor may be gone while the work goes on.
+They are two small files, because each has its own age: the calibration actor may be gone while the stage still works.
 """
 
 import time
@@ -14,11 +14,11 @@ from raylabel.progress import Figures
 from raylabel.run.folder import RunFolder
 
 LIVE_FILE = "live.json"
-"""The live view, in the stage's folder while it runs; nothing is ever computed from it."""
+"""The live view, in the stage's folder while the stage runs. Nothing is ever computed from it."""
 
 
 PROGRESS_FILE = "progress.json"
-"""The figures of the progress line, likewise."""
+"""The figures of the progress line, in the stage's folder while the stage runs."""
 
 
 def commit_snapshot(
@@ -36,7 +36,7 @@ def commit_snapshot(
 
 
 def read_snapshot(run: RunFolder, folder: str) -> dict[str, Any] | None:
-    """What the stage's live file says, with `age_seconds`; None where there is none."""
+    """Read the stage's live file, with `age_seconds`. None if there is no live file."""
     return _read_with_age(run.path(folder, LIVE_FILE))
 
 
@@ -44,26 +44,26 @@ def _read_with_age(uri: str) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = read_json(uri)
     except InputError:
-        # It may go at any moment.
+        # The driver may remove the file at any moment.
         return None
     return content | {"age_seconds": round(max(0.0, time.time() - content["updated"]), 1)}
 
 
 def commit_progress(run: RunFolder, folder: str, *, label: str, figures: Figures) -> None:
-    """Replace the figures that the stage's folder holds."""
+    """Replace the figures of the progress line in the stage's folder."""
     commit_json(run.path(folder, PROGRESS_FILE), {"updated": time.time(), "label": label, "figures": asdict(figures)})
 
 
 def read_progress(run: RunFolder, folder: str) -> dict[str, Any] | None:
-    """`label`, `figures` (those of progress.Figures) and `age_seconds`; None where no driver left any."""
+    """Read `label`, `figures` (the fields of progress.Figures) and `age_seconds`. None if no driver left figures."""
     return _read_with_age(run.path(folder, PROGRESS_FILE))
 
 
 def remove_progress(run: RunFolder, folder: str) -> None:
-    """The work is done."""
+    """Remove the figures of the progress line once the work is done."""
     remove(run.path(folder, PROGRESS_FILE))
 
 
 def remove_snapshot(run: RunFolder, folder: str) -> None:
-    """The stage's shards are done: its tables say more."""
+    """Remove the live view once the stage's shards are done, because the stage's tables say more."""
     remove(run.path(folder, LIVE_FILE))

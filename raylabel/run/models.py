@@ -1,4 +1,4 @@
-"""Where the models of a run are, and which of them are there. `models.saved` and `training/` write the files."""
+"""The models of a run: their folders, and which of them are saved. `models.saved` and `training/` write the files."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""RUN/prototypes/prototypes.parquet: the class prototypes of a run, and the class similarity that follows from them."""
+"""RUN/prototypes/prototypes.parquet: the class prototypes of a run, and the class similarity computed from them."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from raylabel.smoothing import PrototypeSums, class_similarity
 
 
 def commit_prototypes(run: RunFolder, sums: PrototypeSums) -> None:
-    """Write the prototype of every class and how many instances it was averaged over."""
+    """Write the prototype of every class, and the number of instances in its average."""
     table = pa.table(
         {
             "class_index": np.arange(len(sums.counts), dtype=np.int32),

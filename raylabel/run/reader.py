@@ -22,15 +22,14 @@ from raylabel.run.stage import finished
 class Run:
     """A run to read: its labels as streams of Arrow batches, its classes, corrector, metrics and artifacts.
 
-    Everything is read from the run's files when it is asked for. A run at work can be read too, as far as it is
-    committed.
+    Each call reads the run's files. A run at work can be read as well: its committed part is visible.
 
     Args:
         uri: the run folder, a local path or a URI.
 
     Attributes:
         uri: the same, absolute.
-        config: the config that the run keeps.
+        config: the config that the run stores.
 
     Raises:
         InputError: the folder is not a run.
@@ -88,7 +87,7 @@ class Run:
         """
         metrics = load_metrics(self._folder)
         if metrics is None:
-            raise InputError(f"{self.uri}: has no metrics yet; run evaluate first")
+            raise InputError(f"{self.uri}: has no metrics yet. Run evaluate first.")
         return metrics
 
     def artifact(self, stage: str) -> dict[str, Any]:
@@ -106,7 +105,7 @@ class Run:
         """Stream every committed prediction, before selection.
 
         Yields:
-            batches of schema.LABELS: one row per pool image, with all of its predictions in `instances`. Quarantined
+            Batches of schema.LABELS: one row per pool image, with all of its predictions in `instances`. Quarantined
             images have a `status` other than "ok" and no instances.
         """
         for uri in self.shards:
@@ -124,7 +123,7 @@ class Run:
             shards: some of `shards`. Without it, all of them.
 
         Yields:
-            batches of schema.LABELS: one row per pool image that has a pseudo-label, with those alone in `instances`.
+            Batches of schema.LABELS: one row per pool image with pseudo-labels. `instances` has no other predictions.
         """
         groups = self.classes.frequency_groups
         for uri in self.shards if shards is None else shards:

@@ -1,8 +1,8 @@
-"""Rounds: a student becomes the teacher of the next one. Each further round is a run of its own in `round-N/`.
+"""Rounds: a student becomes the teacher of the next student. Each further round is a nested run in `round-N/`.
 
-It has the stages calibrate, label and distill, like any run, and a `teacher/` that is the student of the round before:
-so it resumes, is superseded, looked at and exported as a run is. The last student is calibrated in such a run, too, but
-does not label.
+A round's run has the stages calibrate, label and distill, and a `teacher/` that is the previous round's student. It is
+therefore resumed, superseded, inspected and exported like any run. The last student is calibrated in such a run as
+well, but does not label.
 """
 
 from dataclasses import replace
@@ -16,31 +16,32 @@ from raylabel.run.prototypes import prototypes_uri
 from raylabel.run.stage import execute_stage, finished
 
 ROUND_STAGES = tuple(spec.name for spec in STAGES if spec.in_rounds)
-"""Stages of a further round, after it has its teacher."""
+"""Stages of a further round, run after its teacher is in place."""
 
 _MODEL_FILES = ("model.safetensors", "model.json")
 
 
 def round_run(run: RunFolder, number: int) -> RunFolder:
-    """The run of a round; the first is the whole run's own."""
+    """Return the run of a round. The first round is the whole run."""
     return run if number == 1 else run.nested(f"round-{number}")
 
 
 def further_rounds(config: Config, run: RunFolder) -> dict[int, RunFolder]:
-    """Number -> run of every round after the first that the config asks for."""
+    """Return number -> run of every round after the first that the config asks for."""
     return {number: round_run(run, number) for number in range(2, config.student.rounds + 1)}
 
 
 def student_calibration(run: RunFolder) -> RunFolder:
-    """The run whose teacher is the last student, and which is calibrated only."""
+    """Return the run whose teacher is the last student. It is calibrated only."""
     return run.nested("student-calibration")
 
 
 def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
-    """Number of a round -> the run with the corrector that was fitted to that round's student: the round after it, or
-    `student_calibration`. Rounds without one are left out, as their student made no detection on the calibration split.
+    """Return, by round number, the run whose corrector was fitted to that round's student.
 
-    With `calibration.folds` there are no images that the student has not seen: its teacher's corrector takes the place.
+    It is the next round's run, or `student_calibration` for the last round. A round is left out if its student made no
+    detection on the calibration split. With `calibration.folds` the student has seen every labelled image, so the
+    run of the teacher's corrector takes its place.
     """
     if config.calibration.folds:
         return {1: run}
@@ -50,12 +51,12 @@ def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
 
 
 def round_config(config: Config) -> Config:
-    """The config of a further round: it trains the student alone."""
+    """Return the config of a further round. The round trains the student, and no supervised baseline."""
     return replace(config, student=replace(config.student, rounds=1, supervised_baseline=False))
 
 
 def adopt_student(previous: RunFolder, run: RunFolder) -> None:
-    """Make the student of a round the teacher of the next; its artifact names it.
+    """Make the student of a round the teacher of the next round. The teacher's artifact names the student.
 
     Raises:
         InputError: the student is not trained yet, or another driver is at work on the round.

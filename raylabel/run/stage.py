@@ -22,7 +22,7 @@ def finished(run: RunFolder, stage: str) -> Artifact:
     """
     artifact = run.artifact(stage_folder(stage))
     if artifact is None:
-        raise InputError(f"{run.path(stage_folder(stage), 'artifact.json')}: no such file; run {stage} first")
+        raise InputError(f"{run.path(stage_folder(stage), 'artifact.json')}: no such file. Run {stage} first.")
     return artifact
 
 
@@ -46,7 +46,7 @@ def execute_stage(
     apply_later: Callable[[Artifact], Artifact] = lambda artifact: artifact,
     is_complete: Callable[[Artifact], bool] = lambda artifact: True,
 ) -> Artifact:
-    """Run a stage unless it is finished, commit its artifact last, and apply its later settings where they changed.
+    """Run a stage unless it is finished, commit its artifact last, and apply its later settings if they changed.
 
     The fingerprint of `inputs` decides. A finished stage with the same fingerprint is skipped. An interrupted stage
     resumes in its folder. A folder that other inputs made is moved to `superseded/`.
@@ -57,7 +57,7 @@ def execute_stage(
         inputs: everything that the outcome depends on, as JSON-able values: settings, digests of files, fingerprints of
             earlier stages.
         work: does the stage's work and returns the artifact's content beside the common fields.
-        later: entries of the artifact that say which later settings it was made with. Called after the work.
+        later: returns the artifact's entries about its later settings. Called after the work.
         apply_later: brings a finished stage up to its later settings without running it again. It commits the artifact.
         is_complete: whether a finished stage with the same fingerprint has nothing left to do. If it has, its artifact
             is removed and the stage resumes like an interrupted one.

@@ -1,4 +1,4 @@
-"""Stage 3: the teacher's detections on held-out images, matched to the truth; reliability bins; the corrector."""
+"""Stage 3: match the teacher's detections on held-out images to the truth, bin them, and fit the corrector."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ from raylabel.stages.training_jobs import describe_model, fold_rows, fold_teache
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
         "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
@@ -57,7 +57,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
 def later(config: Config, run: RunFolder) -> dict[str, Any]:
     """Return the settings of the fit, and the digest of the stored corrector.
 
-    A refit that was interrupted has left another corrector than the artifact's, and only some of its tables.
+    The digest reveals an interrupted refit: it leaves a corrector other than the artifact's, and only some tables.
     """
     return {
         "settings": fit_settings(config.calibration, seed=config.seed),
@@ -66,14 +66,14 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Predict the calibration split, match, and fit the corrector.
+    """Predict the calibration split, match the predictions, and fit the corrector.
 
-    With `calibration.folds` k >= 2, k teachers on k - 1 folds of the labelled set each predict their held-out fold.
-    Another corrector or number of bins is fitted on the stored detections, without a model.
+    With `calibration.folds` k >= 2, k teachers are trained on k - 1 folds of the labelled set. Each predicts its
+    held-out fold. Another corrector or number of bins is fitted on the stored detections, without a model.
 
     Raises:
         InputError: an image of the calibration split can't be read.
-        NoDetectionError: no detection was made on it.
+        NoDetectionError: the teacher made no detection on the calibration split.
     """
     data = RunData(config)
 
@@ -94,7 +94,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 class _Part(NamedTuple):
-    """Images that one model predicts: rows of a split, in shards that are numbered over all parts."""
+    """The images that one model predicts: rows of a split, in shards numbered over all parts."""
 
     model_uri: str
     split: str
@@ -130,13 +130,13 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     table = pa.concat_tables([tables[shard_id] for shard_id in sorted(tables)])
     table = table.sort_by([("image_id", "ascending"), ("raw_score", "descending")])
     if table.num_rows == 0:
-        raise NoDetectionError("calibrate: the teacher made no detection on the calibration split; train it longer")
+        raise NoDetectionError("calibrate: the teacher made no detection on the calibration split. Train it longer.")
     detections, image_ids = detections_from_table(table, num_classes)
     annotated = data.labelled if config.calibration.folds else data.calibration
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
     rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
     by_row = replace(detections, image_indices=rows[detections.image_indices])
-    # In the precision in which they are stored, so that a refit on the stored detections is the same fit.
+    # Weights get the stored precision, because a refit on the stored detections must be the same fit.
     weights = weigh_by_verification(by_row, annotated).weights.astype(np.float32).astype(np.float64)
     return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
 
@@ -174,7 +174,7 @@ def _train_fold_teachers(config: Config, run: RunFolder) -> None:
 def _match_on_ray(
     config: Config, run: RunFolder, part: _Part, calibration_actor: Any
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Shard ids and their rows of schema.DETECTIONS, as they are finished."""
+    """Yield shard ids and their rows of schema.DETECTIONS, in the order in which shards finish."""
     num_images = sum(len(shard["rows"]) for shard in part.shards)
     with live_progress("calibrate", num_images, unit="images", run=run, folder=FOLDER) as counter:
         for batch in map_shards(
@@ -194,7 +194,7 @@ def _match_on_ray(
 
 
 class MatchShard:
-    """Predicts and matches shards of an annotated split, inside an actor."""
+    """The actor's worker that predicts and matches shards of an annotated split."""
 
     def __init__(
         self, *, config: dict[str, Any], model_uri: str, split: str, counter: Any, calibration_actor: Any
@@ -212,7 +212,7 @@ class MatchShard:
         predictions = self._predictor([ImageSource(image.uri, image.image_size_hw) for image in images])
         for done, (row, image, found) in enumerate(zip(rows, images, predictions, strict=True)):
             if isinstance(found, ImageError):
-                raise InputError(f"{image.uri}: an annotated image that can't be used: {found}")
+                raise InputError(f"{image.uri}: this annotated image can't be used: {found}")
             detections = match_image(
                 self._annotated,
                 row,
@@ -239,7 +239,7 @@ class MatchShard:
             },
             schema=DETECTIONS,
         )
-        # One row a shard, so that shards without a detection are heard of as well.
+        # One row per shard, because the driver must also hear of shards without a detection.
         offsets, rows_of_shard = pa.array([0, table.num_rows], pa.int32()), table.to_struct_array().combine_chunks()
         lists = pa.ListArray.from_arrays(offsets, rows_of_shard)
         return pa.table({"shard_id": [shard["shard_id"]], "detections": lists})

@@ -1,4 +1,4 @@
-"""What a config would run, checked and counted, before anything is spent."""
+"""Check a config and its data, and tell what would run, before anything is spent."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from raylabel.training.federated import federated_classes
 def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict[str, Any]:
     """Check a config and its data, and tell what would run. Starts no Ray and leaves no file.
 
-    Reads all data, builds both models, and tries whether the run folder can be written and its disk holds the labels.
+    Reads all data and builds both models. Checks that the run folder can be written and that its disk holds the labels.
 
     Args:
         config: the run's config.
@@ -81,7 +81,10 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
-    """Why the run's teacher or corrector is not for this labelled set; `run` would make them again, `label` refuses."""
+    """Return why the run's teacher or corrector does not fit this labelled set. None if both fit.
+
+    On a misfit, `run` would make both again, and `label` refuses to start.
+    """
     if not all(run.artifact(stage_folder(stage)) for stage in ("teacher", "calibrate")):
         return None
     try:
@@ -92,7 +95,7 @@ def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
 
 
 def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
-    """One listing a folder, not one question an image: object stores are slow to answer."""
+    """Check that the images exist, with one listing per folder because object stores answer slowly."""
     by_folder: dict[str, list[str]] = {}
     for image in annotated.images:
         folder, _, file_name = image.uri.rpartition("/")
@@ -103,7 +106,7 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
         if missing:
             raise InputError(
                 f"data.{name}: {folder}/{missing[0]}: no such image"
-                + (f", and {len(missing) - 1} more of that folder" if len(missing) > 1 else "")
+                + (f", and {len(missing) - 1} more are missing in that folder" if len(missing) > 1 else "")
             )
 
 
@@ -114,10 +117,10 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
         there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
         raise InputError(
             f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled} in the "
-            f"order of category ids: it has {there!r} where {here!r} belongs"
+            f"order of category ids, got {there!r} in place of {here!r}"
         )
     if config.teacher.steps and not is_trainable(teacher):
-        raise InputError(f"teacher.model: {config.teacher.model} only predicts; set teacher.steps: 0")
+        raise InputError(f"teacher.model: {config.teacher.model} only predicts. Set teacher.steps: 0.")
     for settings in (config.teacher, config.student):
         federated_classes(labelled, settings.federated_loss)
     embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
@@ -125,4 +128,4 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
         chosen_layer(embedder.embed_layers, config.smoothing.layer)
     student = new_segmenter(config.student, num_classes=labelled.num_classes, seed=config.seed)
     if not is_trainable(student):
-        raise InputError(f"student.model: {config.student.model} only predicts, and can be no student")
+        raise InputError(f"student.model: {config.student.model} only predicts, so it can't be a student")

@@ -1,4 +1,4 @@
-"""Stage 5: the student, from labelled images and soft corrected pseudo-labels; and its supervised baseline."""
+"""Stage 5: train the student on labelled images and soft corrected pseudo-labels, and its supervised baseline."""
 
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ FOLDER = stage_folder("distill")
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     labels = finished(run, "label")
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -41,7 +41,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train the student and, for comparison, the supervised baseline. Then run the further rounds.
 
     Raises:
-        InputError: the pool is not labelled yet, or selection kept nothing.
+        InputError: the pool is not labelled yet, or selection kept no prediction.
     """
     data, labels = RunData(config), finished(run, "label")
     made_of = inputs(config, run, data)
@@ -64,8 +64,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
                 else f"student.min_foreground ({config.student.min_foreground:g})"
             )
             raise InputError(
-                f"selection kept none of {labels['num_instances']} predictions; "
-                f"lower {lower} or train the teacher longer"
+                f"distill: selection kept none of {labels['num_instances']} predictions. "
+                f"Lower {lower} or train the teacher longer."
             )
         trainings = [training(FOLDER, "student", with_pool=True)]
         if config.student.supervised_baseline:

@@ -1,4 +1,4 @@
-"""Stage 6: AP of every model on the validation split, and how good the pseudo-labels are where their truth is known."""
+"""Stage 6: AP of every model on the validation split, and the quality of the pseudo-labels if their truth is known."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -53,20 +53,20 @@ PREDICTIONS = pa.schema(
         ("instances", pa.list_(INSTANCE)),
     ]
 )
-"""What workers send back: one model's predictions of one image of the split."""
+"""Rows that workers send back: one model's predictions of one image of the validation split."""
 
 
 CORRECTED = "+corrector"
-"""Behind the name of a student: with the corrector on its scores that was fitted to it on the calibration split."""
+"""Suffix of a student's name: its scores are corrected by its own corrector, fitted on the calibration split."""
 
 
 def student_arm(number: int) -> str:
-    """Name of the student of a round."""
+    """Return the name of a round's student."""
     return "student" if number == 1 else f"student-{number}"
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     labels = finished(run, "label")
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
@@ -93,17 +93,19 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[str, Any]:
-    """Evaluate teacher, supervised baseline and the student of every round, students also with corrected scores.
+    """Evaluate teacher, supervised baseline and the student of every round. Students also get corrected scores.
 
-    Writes evaluation/metrics.json: AP by LVIS's names (COCO's and APr/APc/APf for COCO data) with 95% intervals over
-    the validation images, differences from the supervised baseline (without one: from the teacher) with theirs, and
-    for pools whose truth is known the calibration, precision and recall of the pseudo-labels.
+    Writes evaluation/metrics.json:
+
+    - AP by LVIS's names (COCO's and APr/APc/APf for COCO data), with 95% intervals over the validation images.
+    - Differences from the supervised baseline with their intervals. Without a baseline: from the teacher.
+    - Calibration, precision and recall of the pseudo-labels, if the pool's truth is known.
 
     Args:
         config: the run's config.
         run: the run folder.
-        verify: compare AP with the official evaluators; `verification` in metrics.json is the result, else null. A run
-            keeps no predictions of the validation split, so a run that was evaluated without it is evaluated again.
+        verify: compare AP with the official evaluators. `verification` in metrics.json is the result, else null. A run
+            stores no predictions of the validation split, so a run evaluated without `verify` is evaluated again.
 
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
@@ -138,7 +140,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
 
 
 def _calibrate_student(config: Config, run: RunFolder) -> None:
-    """Fit the corrector of the last student's scores, in a run of its own."""
+    """Fit the corrector of the last student's scores, in a nested run."""
     calibrated = student_calibration(run)
     print(f"evaluate: the student is calibrated in {calibrated.uri}", flush=True)
     adopt_student(round_run(run, config.student.rounds), calibrated)
@@ -146,7 +148,7 @@ def _calibrate_student(config: Config, run: RunFolder) -> None:
         run_one("calibrate", round_config(config), calibrated)
     except NoDetectionError:
         print(
-            "evaluate: the student made no detection on the calibration split; its scores stay as they are", flush=True
+            "evaluate: the student made no detection on the calibration split; its scores stay uncorrected", flush=True
         )
 
 
@@ -190,7 +192,7 @@ def _evaluate_models(
 
 
 def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
-    """Figures of every model with half widths of their intervals, and paired differences from one of them."""
+    """Return the figures of every model, half widths of their intervals, and paired differences from a base model."""
     base = "supervised" if "supervised" in measured else "teacher"
     differences = {
         name: {figure: vars(interval) for figure, interval in precision_intervals(one, measured[base]).items()}
@@ -208,7 +210,7 @@ def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
 
 
 def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Rows of PREDICTIONS: every model on every image of the split."""
+    """Yield rows of PREDICTIONS: every model on every image of the validation split."""
     shards = row_shards(range(num_images), config.label.shard_size)
     with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
         for table in map_shards(
@@ -224,7 +226,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
 
 
 class PredictShard:
-    """Predicts shards of the validation split with every model, inside an actor."""
+    """The actor's worker that predicts shards of the validation split with every model."""
 
     def __init__(self, *, config: dict[str, Any], model_uris: dict[str, str], counter: Any) -> None:
         parsed = parse_config(config)
@@ -246,7 +248,7 @@ class PredictShard:
             sizes_hw = []
             for image, found in zip(images, predictor(sources), strict=True):
                 if isinstance(found, ImageError):
-                    raise InputError(f"{image.uri}: a validation image that can't be used: {found}")
+                    raise InputError(f"{image.uri}: this validation image can't be used: {found}")
                 rows.append(found)
                 sizes_hw.append(found.image_size_hw)
                 num_done = len(parts) * len(images) + len(sizes_hw)

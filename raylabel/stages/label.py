@@ -1,4 +1,4 @@
-"""Stage 4: the teacher over the pool; shard after shard of soft pseudo-labels, each committed exactly once.
+"""Stage 4: run the teacher over the pool. Soft pseudo-labels are written in shards, each committed exactly once.
 
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
@@ -43,7 +43,7 @@ FOLDER = stage_folder("label")
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     return {
         "teacher": finished(run, "teacher")["fingerprint"],
         "pool": data.pool_source,
@@ -65,15 +65,15 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Label the pool: only shards that are not committed yet are worked on.
+    """Label the pending shards of the pool.
 
-    Where the pool was labelled to its end before, it is listed again: new images get new shards. Another corrector or
+    A pool that was labelled completely is listed again, and its new images get new shards. Another corrector or
     selection is applied to the stored labels, without the teacher.
 
     Raises:
-        InputError: the pool is empty, the cluster or the disk too small, teacher and labelled set don't fit, another
-            driver is at work on the run, or more than `label.max_bad_fraction` of the images are quarantined (the
-            labels of the others stay committed).
+        InputError: the pool is empty, the cluster or the disk is too small, teacher and labelled set don't fit, another
+            driver is at work on the run, or more than `label.max_bad_fraction` of the images are quarantined. Committed
+            labels stay.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)
@@ -93,7 +93,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
-    """Fit another kind of corrector on the run's stored detections and apply it to its stored labels.
+    """Fit another kind of corrector on the run's stored detections, and apply the corrector to the stored labels.
 
     Raises:
         InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
@@ -110,11 +110,11 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
 def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dict[str, Any]:
     """Bring stored labels and their artifact up to the run's corrector and the config's selection.
 
-    A corrector that uses the pool's scores is fitted to them first: they are known only now. Drift against the
-    calibration split is measured where that, or the pool, has changed.
+    A corrector that uses the pool's scores is fitted to them first, because they are known only now. Drift from the
+    calibration split is measured again if the split or the pool has changed.
 
     Raises:
-        InputError: nothing was labelled yet.
+        InputError: the pool is not labelled yet.
     """
     fit_to_pool(run, config.calibration, seed=config.seed)
     corrector, classes = load_corrector(run), load_classes(run)
@@ -140,7 +140,7 @@ def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
 
 
 def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any]:
-    """How many stored predictions the selection keeps, by frequency group, and why the others are dropped."""
+    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason."""
     groups = load_classes(run).frequency_groups
     kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
     for uri in committed_shards(run).values():
@@ -183,7 +183,7 @@ def _label_shards(
     connect()
     check_nodes(run, uses_gpus=config.label.num_gpus > 0)
     classes, corrector = load_classes(run), load_corrector(run)
-    # Markers of this process's earlier calls, which were stopped perhaps on purpose.
+    # Markers of this process's earlier calls do not count, because users may have stopped those calls.
     forget_attempts(run)
 
     def recount(shard_id: int) -> pa.Table:
@@ -235,7 +235,7 @@ def _label_shards(
 
 
 def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, ledger: Ledger) -> None:
-    """End the stage as soon as the images that are left can't bring it below `label.max_bad_fraction`."""
+    """End the stage as soon as the remaining images can't bring the share below `label.max_bad_fraction`."""
     if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
         raise too_many_bad(
             run,

@@ -1,4 +1,4 @@
-"""The worker of the label stage: predicts, corrects and commits one shard after another, inside an actor."""
+"""The worker of the label stage. It predicts, corrects and commits one shard after another, inside an actor."""
 
 import socket
 import time
@@ -32,7 +32,7 @@ _REPORT_SECONDS = 0.5
 
 
 class LabelShard:
-    """Labels and commits shards, inside an actor; what it returns of a shard is one row of counts and seconds."""
+    """The actor's worker that labels and commits shards. It returns one row of counts and seconds per shard."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class LabelShard:
         counter: Any,
         calibration_actor: Any,
     ) -> None:
-        from raylabel.cluster.predictor import Predictor  # loads torch: seconds that the driver needn't wait
+        from raylabel.cluster.predictor import Predictor  # here, because the driver needs no torch
 
         self._config = parse_config(config)
         self._run = RunFolder(run)
@@ -79,7 +79,7 @@ class LabelShard:
             "host": socket.gethostname(),
             "finished_at": round(time.time(), 3),
         }
-        # What writing takes is known only afterwards: the file says 0, and of `seconds` what came before.
+        # The write time is known only afterwards: the file has 0 write seconds, and `seconds` without them.
         metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
         with seconds.phase("write"):
             check_lease(self._run, self._driver_id)
@@ -95,7 +95,7 @@ class LabelShard:
         return pa.table({name: [value] for name, value in report.items()})
 
     def _label(self, shard_id: int, images: Sequence[PoolImage], attempt: ShardAttempt) -> pa.Table:
-        """Rows of schema.LABELS, in the order of the images."""
+        """Return rows of schema.LABELS in the order of the images."""
         rows = InstanceRows(top_k=self._config.label.top_k)
         positions, sizes_hw, statuses = list[int](), list[tuple[int, int]](), list[str]()
         for position, found in self._found(images, attempt):
@@ -111,7 +111,7 @@ class LabelShard:
                     statuses.append(STATUS_OK)
                 self._report(f"shard-{shard_id}", rows, statuses, is_last=len(statuses) == len(images))
         with self._predictor.seconds.phase("encode"):
-            # Careful attempts take the doubtful images first.
+            # Sort by position, because careful attempts take the doubtful images first.
             by_position = np.argsort(positions)
             rows = rows.take(by_position)
             heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
@@ -126,7 +126,7 @@ class LabelShard:
             return pa.table(columns, schema=LABELS)
 
     def _report(self, key: str, rows: InstanceRows, statuses: list[str], *, is_last: bool) -> None:
-        """Live counts, seldom enough for thousands of workers."""
+        """Report live counts, rarely enough for thousands of workers."""
         now = time.monotonic()
         if is_last or now - self._reported > _REPORT_SECONDS:
             self._reported = now
@@ -136,7 +136,7 @@ class LabelShard:
     def _found(
         self, images: Sequence[PoolImage], attempt: ShardAttempt
     ) -> Iterator[tuple[int, Instances | ImageError]]:
-        """Position of each image and what was found in it; those that the listing refused are not read."""
+        """Yield the position of each image and its instances or error. Images that the listing refused are not read."""
         to_read = []
         for position, image in enumerate(images):
             if image.refusal is None:
@@ -156,7 +156,7 @@ class LabelShard:
         attempt.mark_end()
 
     def _detections(self, rows: InstanceRows) -> Detections:
-        """Of unknown outcome."""
+        """Return the detections of the rows. Their outcomes are unknown."""
         scores = Detections.of_scores(
             rows.column("class_index"),
             rows.column("raw_score"),

@@ -9,7 +9,7 @@ from raylabel.run.folder import RunFolder
 
 
 class StageModule(Protocol):
-    """What every module `raylabel.stages.<name>` of a stage has."""
+    """The functions that every stage module `raylabel.stages.<name>` has."""
 
     def inputs(self, config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         """Return everything that the stage's outcome depends on: its fingerprint is their digest."""

@@ -1,7 +1,7 @@
-"""What would stop a run, found before anything is spent: of the cluster, the run folder, and the classes.
+"""Checks of the cluster, the run folder and the classes, made before anything is spent.
 
-Each refusal is one line: what was asked for, what there is, and what to do. `cluster.capacity` counts workers,
-`run.labels.disk_need` disk space.
+Each refusal is one line: the requirement, the actual value, and the remedy. `cluster.capacity` counts workers,
+`run.labels.disk_need` counts disk space.
 """
 
 import uuid
@@ -23,13 +23,16 @@ from raylabel.run.stage import finished
 
 
 def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, num_shards: int) -> None:
-    """All that these stages ask of the cluster, which must be joined.
+    """Check that the cluster has what these stages ask for. The process must be connected to it.
 
     Args:
-        num_shards: of the pool; there are no more labelling workers than shards.
+        config: the run's config.
+        run: the run folder.
+        stages: names of the stages that would run.
+        num_shards: shards of the pool. No more workers than shards label the pool.
 
     Raises:
-        InputError: a stage's workers don't fit, or as of `check_nodes`.
+        InputError: a stage's workers don't fit, or `check_nodes` refuses a machine.
     """
     label, gpus = config.label, [0.0]
     for training, its_stages in (("teacher", {"prototypes", "teacher"}), ("student", {"distill"})):
@@ -44,10 +47,10 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, nu
 
 
 def check_writable(run: RunFolder) -> None:
-    """Write and remove a file where the run is, or would be: on a local disk in the nearest folder that exists.
+    """Write and remove a file in the run folder. On a local disk, the nearest existing folder is tried.
 
     Raises:
-        InputError: it can't be written; the message says why.
+        InputError: the folder can't be written. The message says why.
     """
     probe_uri = join(nearest_folder(run.uri), f".probe-{uuid.uuid4().hex}")
     try:
@@ -55,29 +58,29 @@ def check_writable(run: RunFolder) -> None:
         remove(probe_uri)
     except (OSError, InputError, StorageError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{run.uri}: can't be written ({reason}); give an --out that this user may write") from error
+        raise InputError(f"{run.uri}: can't be written ({reason}). Give an --out that this user may write.") from error
 
 
 def check_teacher_fits(run: RunFolder, data: RunData, corrector: Corrector) -> None:
-    """Labelled file, classes, teacher and corrector of a run must be of the same classes.
+    """Check that labelled file, classes.json, teacher and corrector of a run have the same classes.
 
     Raises:
-        InputError: they are not; the message says which and what to run again.
+        InputError: their classes differ. The message names the file and the stage to run again.
     """
     classes = load_classes(run)
-    # A labelled file is large: it is read only where it is another one than the teacher learnt from.
+    # The labelled file is read only if it is not the teacher's, because it is large.
     if finished(run, "teacher").get("inputs", {}).get("labelled") != data.labelled_digest:
         _check_same_classes(run, classes, data)
     num_classes = num_model_classes(run, TEACHER)
     if num_classes != classes.num_classes:
         raise InputError(
-            f"{description_uri(run, TEACHER)}: the teacher has {num_classes} classes, the labelled set "
-            f"{classes.num_classes}; run teacher again"
+            f"{description_uri(run, TEACHER)}: the teacher must have the labelled set's {classes.num_classes} "
+            f"classes, got {num_classes}. Run teacher again."
         )
     try:
         corrector(Detections.of_scores([], [], num_classes=classes.num_classes))
     except ValueError as error:
-        raise InputError(f"{corrector_uri(run)}: {error}; run calibrate again") from error
+        raise InputError(f"{corrector_uri(run)}: {error}. Run calibrate again.") from error
 
 
 def _check_same_classes(run: RunFolder, classes: RunClasses, data: RunData) -> None:
@@ -86,7 +89,7 @@ def _check_same_classes(run: RunFolder, classes: RunClasses, data: RunData) -> N
     for category_id in sorted(now.keys() | then.keys()):
         if now.get(category_id) != then.get(category_id):
             raise InputError(
-                f"{data.config.data.labelled}: category {category_id} is {now.get(category_id, 'none')!r}, in "
-                f"{classes_uri(run)} {then.get(category_id, 'none')!r}: the labelled file has changed; give "
-                "the old one, or do all stages again with raylabel run"
+                f"{data.config.data.labelled}: the labelled file has changed: category {category_id} must be "
+                f"{then.get(category_id, 'none')!r} as in {classes_uri(run)}, got {now.get(category_id, 'none')!r}. "
+                "Give the old file, or run all stages again with raylabel run."
             )

@@ -1,4 +1,7 @@
-"""Stage 1: class prototypes, one Ray Data pass over the labelled images; from scratch, after a warm-up training."""
+"""Stage 1: compute class prototypes in one Ray Data pass over the labelled images.
+
+From scratch, a warm-up training comes first.
+"""
 
 from functools import partial
 from typing import Any
@@ -37,7 +40,7 @@ FOLDER = stage_folder("prototypes")
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     embedder = config.smoothing.embedder
     return {
         "labelled": data.labelled_digest,
@@ -55,11 +58,11 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Embed every labelled instance, and average by class.
+    """Embed every labelled instance, and average the embeddings per class.
 
-    The embedder is `smoothing.embedder`, else the teacher's model with its weights; without weights it is first
-    trained for `smoothing.warmup_steps`, without smoothing. A given teacher without embeddings leaves the classes
-    without prototypes: none is similar to another.
+    The embedder is `smoothing.embedder`, else the teacher's model with its weights. Without weights, the model is first
+    trained for `smoothing.warmup_steps` without smoothing. If a given teacher has no embeddings, the classes get no
+    prototypes, and no class is similar to another.
 
     Raises:
         InputError: the labelled set can't be read.
@@ -70,7 +73,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | None:
-    """Folder of the embedder's model, which is trained or saved first where it is not there; None without one."""
+    """Train or save the embedder if it is missing, and return the folder of its model. None without an embedder."""
     if config.smoothing.embedder:
         return config.smoothing.embedder
     if num_steps := warmup_steps(config):
@@ -132,7 +135,7 @@ def _commit(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
 
 
 class EmbedShard:
-    """Embeds the annotated instances of shards, inside an actor."""
+    """The actor's worker that embeds the annotated instances of shards."""
 
     def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
         parsed = parse_config(config)

@@ -1,4 +1,4 @@
-"""Stage 7: the report, one HTML file of what the run's folder says."""
+"""Stage 7: write the report, one HTML file made from the run folder."""
 
 from itertools import takewhile
 from typing import Any
@@ -13,7 +13,7 @@ from raylabel.run.stage import execute_stage, finished
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     before = takewhile(lambda spec: spec.name != "report", STAGES)
     labels, rounds = finished(run, "label"), further_rounds(config, run)
     verification = finished(run, "evaluate")["metrics"].get("verification")
@@ -32,7 +32,7 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Write report/index.html from the files in the run; stages that are not finished are named as such."""
+    """Write report/index.html from the files in the run. It names the stages that are not finished."""
 
     def work() -> dict[str, Any]:
         page = build_report(run).encode()

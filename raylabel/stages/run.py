@@ -10,11 +10,11 @@ from raylabel.run.lease import hold_lease
 from raylabel.stages.modules import stage_module
 from raylabel.stages.preflight import check_cluster, check_writable
 
-# `check` and the modules of stages are loaded when they are needed: torch takes seconds that not all of them need.
+# `check` and the stage modules are loaded when they are needed, because torch takes seconds to load.
 
 
 def run_one(stage: str, config: Config, run: RunFolder, *, verify: bool = False) -> dict[str, Any]:
-    """Run one stage, and keep the config in the run. The stages that it needs must be finished.
+    """Run one stage, and write the config into the run. The stages that it needs must be finished.
 
     Args:
         stage: the name of one of STAGES.

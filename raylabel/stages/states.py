@@ -1,4 +1,4 @@
-"""What `run` would do with each stage, told from the fingerprints in a run folder without doing any of it."""
+"""The state of each stage, told from the fingerprints in the run folder. Nothing is run."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def stage_states(config: Config, run: RunFolder, data: RunData) -> tuple[dict[st
     """Tell the state of every stage, and of the stages of every further round by the round's number.
 
     A state is FINISHED, NEW, AGAIN, or LATER with the stage's `later_about`. A stage counts as changed if a stage that
-    it needs would not be left as it is. The pool is taken as the run has listed it.
+    it needs would change. The pool is the one that the run has listed.
     """
     states: dict[str, str] = {}
     rounds: dict[int, dict[str, str]] = {}
@@ -32,7 +32,7 @@ def stage_states(config: Config, run: RunFolder, data: RunData) -> tuple[dict[st
         if spec.name == _LAST_OF_ROUND:
             rounds = _round_states(seen[spec.name], config, run, data)
             for of_round in rounds.values():
-                seen[spec.name] = of_round[spec.name]  # what follows depends on the last round
+                seen[spec.name] = of_round[spec.name]  # because later stages depend on the last round
     return states, rounds
 
 
@@ -55,7 +55,7 @@ def _state(spec: StageSpec, states: Mapping[str, str], config: Config, run: RunF
         return AGAIN
     if digest(module.inputs(config, run, data)) != artifact["fingerprint"]:
         return AGAIN
-    # What a stage that is not finished will make can't be compared yet.
+    # Later settings can't be compared before the stages that they read are finished.
     is_known = all(states[name] == FINISHED for name in spec.later_needs)
     if is_known and holds(artifact, module.later(config, run)):
         return FINISHED
@@ -63,7 +63,7 @@ def _state(spec: StageSpec, states: Mapping[str, str], config: Config, run: RunF
 
 
 def _adopted(distilled: str, previous: RunFolder, run: RunFolder) -> str:
-    """State of a round's teacher, which is the student of the round before."""
+    """Return the state of a round's teacher, the student of the round before."""
     artifact = run.artifact(stage_folder("teacher"))
     if artifact is None:
         return NEW

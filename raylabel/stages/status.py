@@ -1,7 +1,7 @@
-"""How far a run is, from the files in its folder; it asks no cluster, so it is right after any crash.
+"""How far a run is, read from the files in its folder. No cluster is asked, so the status is right after any crash.
 
-The live parts are what a driver at work last wrote of its progress and of its calibration actor, with their age; they
-decide nothing. The seconds of committed shards show where the time of the label stage goes.
+The live parts are the driver's last progress and its last view of the calibration actor, with their age. They decide
+nothing. The seconds of committed shards show how the label stage spends its time.
 """
 
 from pathlib import Path
@@ -28,14 +28,14 @@ from raylabel.run.rounds import further_rounds
 from raylabel.schema import SHARD_PHASES
 
 OTHER = "other"
-"""Seconds of a shard that are none of its phases': markers, waiting for a turn."""
+"""Seconds of a shard outside its phases: writing markers, waiting for a turn."""
 
 
 def seconds_by_phase(shards: pa.Table) -> dict[str, float]:
-    """Workers' seconds in all, by phase and for the rest.
+    """Sum the workers' seconds per phase, and the seconds outside of phases.
 
     Args:
-        shards: of schema.SHARDS.
+        shards: rows of schema.SHARDS.
     """
     totals = {phase: float(pc.sum(shards[f"{phase}_seconds"]).as_py() or 0.0) for phase in SHARD_PHASES}
     seconds = float(pc.sum(shards["seconds"]).as_py() or 0.0)
@@ -43,7 +43,7 @@ def seconds_by_phase(shards: pa.Table) -> dict[str, float]:
 
 
 def slowest_shards(shards: pa.Table, num: int) -> list[dict[str, Any]]:
-    """Rows of schema.SHARDS of the shards that took longest, slowest first, with `images_per_second`."""
+    """Return the rows of schema.SHARDS of the slowest shards, slowest first, with `images_per_second`."""
     order = pc.sort_indices(shards, sort_keys=[("seconds", "descending"), ("shard_id", "ascending")])
     rows = shards.take(order[:num]).to_pylist()
     return [row | {"images_per_second": row["num_images"] / max(row["seconds"], 1e-3)} for row in rows]
@@ -58,7 +58,7 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str
 
     Returns:
         - `stages`: each stage's state (`finished`, `started` or `not started`), seconds and fingerprint.
-        - `labels`: shards and images, done and in all; images per second; quarantined images; seconds per phase.
+        - `labels`: shards and images, done and total; images per second; quarantined images; seconds per phase.
         - `progress`: the figures of the progress line of each stage at work, with their age.
         - `live`: the live view of the raw scores of each stage at work (see `live_calibration.live_figures`).
         - `rounds`: the same of each further round that has begun, by its number.

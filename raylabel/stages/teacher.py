@@ -1,4 +1,4 @@
-"""Stage 2: the teacher, trained with similarity-smoothed targets."""
+"""Stage 2: train the teacher with similarity-smoothed targets."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ FOLDER = stage_folder("teacher")
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
-    """All that the outcome depends on."""
+    """Return everything that the outcome depends on."""
     smoothing = {name: getattr(config.smoothing, name) for name in ("kind", "eps_min", "eps_max", "tau")}
     return {
         "prototypes": finished(run, "prototypes")["fingerprint"],
@@ -32,10 +32,12 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the teacher; an interrupted training goes on from its last checkpoint. With `teacher.steps` 0 it is given.
+    """Train the teacher. An interrupted training resumes from its last checkpoint.
+
+    With `teacher.steps` 0 the teacher is given, and is only saved in the run.
 
     Raises:
-        InputError: prototypes are not made yet, or the cluster is too small.
+        InputError: the prototypes are not computed yet, or the cluster is too small.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)

@@ -1,6 +1,6 @@
-"""What each training trains: the jobs of warm-up, teacher, fold teachers, student and supervised baseline.
+"""The training jobs of warm-up, teacher, fold teachers, student and supervised baseline.
 
-Each `*_job` runs inside a DDP worker; its arguments are plain values, so that it can be sent there.
+Each `*_job` runs inside a DDP worker. Its arguments are plain values, so that it can be sent there.
 """
 
 from collections.abc import Callable
@@ -50,26 +50,29 @@ RESOURCES = (
     "evaluate_every",
     "evaluate_images",
 )
-"""Training settings that change where a model is trained and what is written meanwhile, not what it becomes."""
+"""Training settings that leave the trained model unchanged.
+
+They set where the model is trained and what is written meanwhile.
+"""
 
 SPEED = ("accumulate", "precision", "channels_last", "compile")
-"""Optimizer settings that change how fast a model is trained, and its weights by rounding alone."""
+"""Optimizer settings that change the speed of training. They change the weights by rounding alone."""
 
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
-    """What of the settings a trained model depends on, for fingerprints; weights by name or content."""
+    """Return the settings that a trained model depends on, for fingerprints. Weights count by name or content."""
     inputs = {name: value for name, value in config_dict(settings).items() if name not in (*RESOURCES, "rounds")}
     inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
     return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
 
 
 def warmup_steps(config: Config) -> int:
-    """Steps of the warm-up that this config asks for: none where weights or an embedder are given."""
+    """Return the warm-up steps of this config: 0 if weights or an embedder are given."""
     return 0 if config.smoothing.embedder or config.teacher.weights else config.smoothing.warmup_steps
 
 
 def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> Segmenter:
-    """The configured model, at random from the seed or with its pretrained weights."""
+    """Build the configured model with pretrained weights, or with random weights from the seed."""
     torch.manual_seed(seed)
     return build_segmenter(
         settings.model,
@@ -81,7 +84,7 @@ def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> S
 
 
 def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
-    """What model.json says of a model that these settings make."""
+    """Return the content of model.json for a model that these settings train."""
     return {
         "model": settings.model,
         "min_size": settings.min_size,
@@ -91,12 +94,12 @@ def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
 
 
 def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[np.int64]:
-    """Rows of the labelled set that are held out of one fold's teacher; every row is in just one fold."""
+    """Return the rows of the labelled set that one fold's teacher does not see. Every row is in exactly one fold."""
     return np.sort(np.random.default_rng(seed).permutation(num_images)[fold::num_folds])
 
 
 def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
-    """The embedder's job: the first steps of the teacher's schedule, without smoothing."""
+    """Build the embedder's job: the first steps of the teacher's schedule, without smoothing."""
     config = parse_config(settings)
     labelled = RunData(config).labelled
     job = _teacher_schedule(
@@ -106,7 +109,7 @@ def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
 
 
 def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, TrainJob]:
-    """The teacher's job: it goes on from the embedder, with smoothed targets."""
+    """Build the teacher's job. The teacher continues from the embedder, with smoothed targets."""
     config, run = parse_config(settings), RunFolder(run_uri)
     data = RunData(config)
     labelled = data.labelled
@@ -120,7 +123,7 @@ def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, Trai
 
 
 def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
-    """The job of the teacher that doesn't see a fold: from scratch, as the embedder has seen every fold."""
+    """Build the job of the teacher that doesn't see a fold. It starts from scratch: the embedder saw every fold."""
     config, run = parse_config(settings), RunFolder(run_uri)
     everything = RunData(config).labelled
     held_out = fold_rows(len(everything), fold, config.calibration.folds, config.seed)
@@ -131,7 +134,10 @@ def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple
 
 
 def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
-    """The student's job, or without the pool its supervised baseline's: as many labelled images instead."""
+    """Build the student's job. Without the pool, build the supervised baseline's job with labelled images instead.
+
+    The number of images per step is the same in both.
+    """
     config, run = parse_config(settings), RunFolder(run_uri)
     student, data = config.student, RunData(config)
     labelled = data.labelled
@@ -158,7 +164,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
 def class_targets(
     config: Config, labelled: AnnotatedSet, similarity: NDArray[np.float64] | None, *, kind: SmoothingKind
 ) -> NDArray[np.float32]:
-    """(num_classes, num_classes + 1) soft target of each class."""
+    """Compute the soft target of each class, shape (num_classes, num_classes + 1)."""
     return soft_targets(
         kind=kind,
         counts=labelled.class_image_counts(),
@@ -172,10 +178,10 @@ def class_targets(
 def labelled_examples(
     config: Config, labelled: AnnotatedSet, targets: NDArray[np.float32], training: TrainingConfig
 ) -> LabelledExamples:
-    """Training examples of an annotated set.
+    """Build the training examples of an annotated set.
 
     Raises:
-        InputError: a federated loss is asked for of a set in which every class was looked for.
+        InputError: a federated loss is asked for, but the set is annotated exhaustively.
     """
     return LabelledExamples(
         labelled,
@@ -189,7 +195,7 @@ def labelled_examples(
 
 
 def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
-    """What is measured of a model while it trains, if anything."""
+    """Return the evaluation of a model during its training, None if there is none."""
     if not settings.evaluate_every:
         return None
     groups = zip(data.labelled.category_ids.tolist(), data.frequency_groups.tolist(), strict=True)
@@ -202,7 +208,7 @@ def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
 
 
 def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
-    """Which of the run's stored predictions the student learns from."""
+    """Return the rule that chooses the stored predictions for the student."""
     student = config.student
     return PoolChoice(
         selection=config.selection,
@@ -212,7 +218,7 @@ def pool_choice(config: Config, run: RunFolder) -> PoolChoice:
 
 
 def pool_targets(config: Config) -> PoolTargets:
-    """What the student learns of them."""
+    """Return the rule that turns chosen predictions into the student's targets."""
     student = config.student
     return PoolTargets(
         is_soft=student.targets == "soft",
@@ -224,7 +230,7 @@ def pool_targets(config: Config) -> PoolTargets:
 
 
 def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
-    """The index of the run's labels as the student learns from them; made where it is not there yet."""
+    """Return the student's index of the run's labels. Build it if it is missing."""
     return ensure_index(
         pool_index_uri(run),
         committed_shards(run),
@@ -235,7 +241,7 @@ def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
 
 
 def pool_stream(config: Config, run: RunFolder) -> PoolStream:
-    """The run's pseudo-labels as the student learns from them."""
+    """Build the stream of pseudo-labels for the student."""
     burn_in = config.student.burn_in_steps
     return PoolStream(
         run,
@@ -251,7 +257,7 @@ def pool_stream(config: Config, run: RunFolder) -> PoolStream:
 
 
 def relabelling(config: Config, run: RunFolder) -> Callable[[Segmenter, MovingAverage], Relabeller]:
-    """Makes what labels the pool by the student's own moving average."""
+    """Return the builder of the relabeller. It labels the pool by the moving average of the student's weights."""
     assert config.student.burn_in_steps is not None
     how = Relabelling(
         from_step=config.student.burn_in_steps,

@@ -1,4 +1,4 @@
-"""How many workers, and what each gets: from what the cluster has."""
+"""The number of workers and the share of each, derived from the cluster's resources."""
 
 from typing import Any
 
@@ -46,8 +46,8 @@ def test_workers_by_what_there_is(
     ("resources", "label", "message"),
     [
         ({"CPU": 1}, LabelConfig(), "1 workers x 1 CPUs must leave one CPU free, the cluster has 1"),
-        ({"CPU": 4}, LabelConfig(num_gpus=1), "1 workers x 1 GPUs asked for, the cluster has 0"),
-        ({"CPU": 4, "GPU": 1}, LabelConfig(num_gpus=2), "1 workers x 2 GPUs asked for, the cluster has 1"),
+        ({"CPU": 4}, LabelConfig(num_gpus=1), "1 workers x 1 GPUs do not fit, the cluster has 0"),
+        ({"CPU": 4, "GPU": 1}, LabelConfig(num_gpus=2), "1 workers x 2 GPUs do not fit, the cluster has 1"),
     ],
 )
 def test_too_small_a_cluster_is_refused(
@@ -64,7 +64,7 @@ def test_no_worker_spans_two_machines(cluster: Any) -> None:
     assert (found.num_workers, found.num_cpus) == (2, 4)
     cluster({"CPU": 2}, {"CPU": 2})
     found = resolve_workers(LabelConfig(), num_shards=10)
-    assert (found.num_workers, found.num_cpus) == (4, 0.5), "with .75 each, neither machine has a whole CPU left"
+    assert (found.num_workers, found.num_cpus) == (4, 0.5), "with 0.75 CPUs each, neither machine has a whole CPU left"
     with pytest.raises(InputError, match=r"4 workers x 0\.75 CPUs must leave one CPU free, the cluster has 4"):
         resolve_workers(LabelConfig(num_workers=4, num_cpus=0.75), num_shards=10)
     cluster({"CPU": 1}, {"CPU": 1}, {"CPU": 1})

@@ -1,4 +1,4 @@
-"""`rl.Run`: what it streams is what is committed and what selection keeps."""
+"""`rl.Run` streams the committed predictions and those that the selection keeps."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ GROUPS = np.array(["r", "c", "f"])
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[str]:
-    """Two shards: images of 3, 1, 0 and 2 predictions, and one that is quarantined in each."""
+    """Two shards: images with 3, 1, 0 and 2 predictions, and one quarantined image per shard."""
     from pool_world import pool_run
 
     run = pool_run(tmp_path, [[[0, 1, 2], [1]], [[], [2, 2]]], num_classes=3)
@@ -52,7 +52,7 @@ def test_labels_stream_every_row(shards: list[str]) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not a run folder: it has no config\.yaml"):
+    with pytest.raises(InputError, match=r"not a run folder, because it has no config\.yaml"):
         rl.Run(tmp_path)
 
 

@@ -1,7 +1,7 @@
-"""Labelling that is disturbed: the rows of an undisturbed run, each once, finished shards not redone, nothing left.
+"""Disturbed labelling makes the rows of an undisturbed run, each once. It repeats no finished shard and leaves no mess.
 
-Other faults have tests of their own: the calibration actor killed (tests/cluster/test_live_calibration.py), a config
-that changed (tests/stages/test_label.py), a full disk and a failing store (beside this file).
+Other faults have other tests: a killed calibration actor (tests/cluster/test_live_calibration.py), a changed config
+(tests/stages/test_label.py), a full disk and a failing store (in this folder).
 """
 
 import os
@@ -33,18 +33,18 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A small pool, and what an undisturbed run makes of it."""
+    """A small pool, and the outcome of an undisturbed run on it."""
 
     config: Config
     path: str
     run: RunFolder
 
     def label(self, run: RunFolder, **env: str) -> subprocess.Popen[str]:
-        """Start the command on another run."""
+        """Start the label command on another run."""
         return start("label", self.path, "--out", run.uri, env={**os.environ, **env})
 
     def check(self, run: RunFolder) -> None:
-        """The other run has come to the same, whatever befell it."""
+        """Check that the other run has the same outcome."""
         assert quarantined_or_labelled(run) == quarantined_or_labelled(self.run)
         assert list(committed_shards(run)) == list(committed_shards(self.run))
         ours, theirs = (read_json(one.path("labels", "artifact.json")) for one in (run, self.run))
@@ -81,13 +81,13 @@ def num_committed(run: RunFolder) -> int:
 
 
 def labelling_workers(pid: int) -> list[Any]:
-    """Processes of labelling actors below a driver or a raylet, once they have begun."""
+    """Return the processes of labelling actors below a driver or a raylet that have begun."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
             title = " ".join(process.cmdline())
         except psutil.Error:
-            continue  # ended meanwhile
+            continue  # because the process has ended meanwhile
         if "ShardActor" in title and "__init__" not in title:
             found.append(process)
     return found
@@ -168,10 +168,11 @@ def test_two_that_start_at_once(undisturbed: Undisturbed, run: RunFolder) -> Non
 def test_ctrl_c(undisturbed: Undisturbed, run: RunFolder) -> None:
     driver = undisturbed.label(run)
     wait_for(lambda: num_committed(run) >= 10, process=driver)
-    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to Ray's processes as well
     output = finish(driver, code=1)
-    ours = [line for line in output.splitlines() if "(raylet)" not in line]  # Ray may remark on actors that it ends
-    assert ours[-1] == "raylabel: stopped; what was committed stays, the same command goes on from there"
+    # Ray may log remarks about actors that it ends.
+    ours = [line for line in output.splitlines() if "(raylet)" not in line]
+    assert ours[-1] == "raylabel: stopped; committed work stays. Run the same command again to continue."
     assert "Traceback" not in output
     assert read_lease(run) is None
     kept = times(run)

@@ -1,4 +1,4 @@
-"""A teacher that is given, not trained: `teacher.steps` 0 goes through the whole pipeline."""
+"""A given, untrained teacher: `teacher.steps` 0 works in the whole pipeline."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def graph(tmp_path: Path) -> Path:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_graph_labels_and_a_student_learns_from_it(generated: Path, graph: Path, tmp_path: Path) -> None:
-    """The paper's architecture, taught by another one."""
+    """The student has the paper's architecture, its teacher another one."""
     pytest.importorskip("transformers", reason="needs the extra transformers")
     onnx = {"teacher.model": "onnx", "teacher.weights": str(graph)}
     student = {"student.model": "mask2former_tiny", "student.supervised_baseline": "false"}
@@ -81,11 +81,11 @@ def test_settings_that_contradict_a_given_teacher_are_refused(
 
 def test_what_only_predicts_is_neither_trained_nor_a_student(generated: Path, graph: Path, tmp_path: Path) -> None:
     run, onnx = RunFolder(str(tmp_path / "run")), {"teacher.model": "onnx", "teacher.weights": str(graph)}
-    with pytest.raises(InputError, match=r"teacher.model: onnx only predicts; set teacher.steps: 0"):
+    with pytest.raises(InputError, match=r"teacher.model: onnx only predicts\. Set teacher.steps: 0"):
         check_run(load_config(generated / "config.yaml", {**onnx, "student.init": "weights"}), run)
     as_student = {**onnx, **GIVEN, "student.model": "onnx", "student.weights": str(graph)}
     with pytest.raises(InputError, match=r"student.model: onnx only predicts"):
         check_run(load_config(generated / "config.yaml", as_student), run)
     name_classes(graph, [f"class {number}" for number in range(6)])
-    with pytest.raises(InputError, match=r"its classes must be those of .*: it has 'class 0' where '.*' belongs"):
+    with pytest.raises(InputError, match=r"its classes must be those of .*, got 'class 0' in place of '.*'"):
         check_run(load_config(generated / "config.yaml", {**onnx, **GIVEN}), run)

@@ -1,4 +1,4 @@
-"""A pool that grows after it was labelled: new shards only, and all later stages know; one driver at a time."""
+"""A pool that grows after it was labelled: only new shards are made, and later stages notice. One driver at a time."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ from raylabel.stages import distill, evaluate, label
 
 @pytest.fixture
 def growing(config: Config, tmp_path: Path) -> Config:
-    """20 of the 32 images of the pool, in shards of 8."""
+    """Config of a run whose pool has 20 of the 32 images, in shards of 8."""
     pool = tmp_path / "pool"
     pool.mkdir()
     for path in sorted(Path(str(config.data.pool)).iterdir())[::2]:
@@ -122,8 +122,8 @@ def test_a_growth_that_is_interrupted_goes_on_without_listing(
         patch.setattr(label, "map_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             label.run_stage(growing, run)
-    assert run.artifact("labels") is None, "half a pool is not taken for a whole one"
-    with pytest.raises(InputError, match="run label first"):
+    assert run.artifact("labels") is None, "half a pool does not count as a whole one"
+    with pytest.raises(InputError, match="Run label first"):
         distill.run_stage(growing, run)
     shutil.rmtree(str(growing.data.pool))
     shutil.copytree(str(config.data.pool), str(growing.data.pool))
@@ -156,14 +156,16 @@ def test_the_stage_ends_as_soon_as_too_many_images_are_bad(config: Config, prepa
     config = replace(config, data=replace(config.data, pool=str(pool), pool_truth=None))
     config = replace(config, label=replace(config.label, shard_size=1, max_bad_fraction=0.1))
     run = prepare(config, tmp_path / "run")
-    with pytest.raises(InputError, match=r"7 of 60 images .*max_bad_fraction 0.1, whatever the 53 that are left"):
+    with pytest.raises(
+        InputError, match=r"7 of 60 pool images .* 53 images left to label; .*max_bad_fraction allows 0.1"
+    ):
         label.run_stage(config, run)
     num_committed = len(committed_shards(run))
     assert 7 <= num_committed < 60
     assert len(read_table(run.path("labels", "errors.parquet"))) == 7
-    with pytest.raises(InputError, match="whatever the"):
+    with pytest.raises(InputError, match="images left to label"):
         label.run_stage(config, run)
-    assert len(committed_shards(run)) < 60, "refused before anything is begun"
+    assert len(committed_shards(run)) < 60, "refused before any shard is labelled"
     tolerant = replace(config, label=replace(config.label, max_bad_fraction=1))
     assert label.run_stage(tolerant, run)["num_quarantined"] == 60
 

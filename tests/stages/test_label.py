@@ -1,4 +1,4 @@
-"""Labelling on Ray: every image of the pool once, bad ones quarantined, finished shards left alone."""
+"""Labelling on Ray: every pool image once, bad images quarantined, finished shards untouched."""
 
 import io
 import re
@@ -39,7 +39,7 @@ def times(run: RunFolder) -> dict[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """A pool that Ray labelled, and what the driver printed to standard error meanwhile."""
+    """A pool that Ray labelled, with the driver's standard error."""
 
     run: RunFolder
     artifact: dict[str, Any]
@@ -130,7 +130,7 @@ def test_the_progress_line_counts_instances_and_quarantined_images(labelled: Lab
 @pytest.mark.ray
 @pytest.mark.usefixtures("without_ray")
 def test_ray_and_this_process_make_the_same_files(config: Config, labelled: Labelled, tmp_path: Path) -> None:
-    """What holds of stages in this process holds of those on Ray, so most tests need no cluster."""
+    """Because both make the same files, most tests run stages in this process and need no cluster."""
     run = prepared_run(config, tmp_path / "run")
     artifact = label.run_stage(config, run)
     for mine, theirs in zip(committed_shards(run).values(), committed_shards(labelled.run).values(), strict=True):
@@ -171,13 +171,15 @@ def test_other_settings_put_the_old_labels_aside(config: Config, prepare: Any, t
 def test_mask_quality_by_agreement_is_stored_and_all_else_stays(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     artifact, before = label.run_stage(config, run), rows(run)
-    assert "mask_quality" not in artifact["inputs"]["label"], "labels of before the setting would be made again"
+    assert "mask_quality" not in artifact["inputs"]["label"], (
+        "labels made before the setting existed must stay finished"
+    )
     other = replace(config, label=replace(config.label, mask_quality="agreement"))
     label.run_stage(other, run)
     now, then = ([one for row in found for one in row["instances"]] for found in (rows(run), before))
     pairs = list(zip(now, then, strict=True))
     assert {was["mask_quality"] for _, was in pairs} == {1.0}
-    # The fake finds in a mirrored image what it finds in the image: only masks across the middle agree with any.
+    # The fake finds the same shapes in a mirrored image, so only masks across the middle agree with any.
     assert len({one["mask_quality"] for one, _ in pairs}) > 2
     for one, was in pairs:
         assert one["context"].pop("mask_quality") == one.pop("mask_quality")
@@ -190,7 +192,7 @@ def test_another_teacher_never_mixes_with_the_old_labels(config: Config, prepare
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
     Path(run.path("labels", "artifact.json")).unlink()
-    Path(committed_shards(run)[2]).unlink()  # interrupted, and then the teacher is trained anew
+    Path(committed_shards(run)[2]).unlink()  # interrupted, and then the teacher is trained again
     run.commit_artifact("teacher", run.artifact("teacher") | {"fingerprint": "another"})
     label.run_stage(config, run)
     fingerprints = {read_table_metadata(uri)["fingerprint"] for uri in committed_shards(run).values()}
@@ -255,9 +257,9 @@ def test_bad_images_are_quarantined_with_their_reason(config: Config, prepare: A
     strict = replace(config, label=replace(config.label, max_bad_fraction=0.05))
     Path(run.path("labels", "artifact.json")).unlink()
     times_before = times(run)
-    with pytest.raises(InputError, match=r"4 of 36 images .* label.max_bad_fraction 0.05"):
+    with pytest.raises(InputError, match=r"4 of 36 pool images .* label.max_bad_fraction allows 0.05"):
         label.run_stage(strict, run)
-    assert times(run) == times_before, "what was committed stays"
+    assert times(run) == times_before, "committed shards stay"
 
 
 @pytest.mark.ray
@@ -271,5 +273,5 @@ def test_a_pool_that_asks_for_too_many_cpus_is_refused(config: Config, prepare: 
 
 @pytest.mark.usefixtures("without_ray")
 def test_stages_out_of_order_say_what_to_run_first(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run teacher first"):
+    with pytest.raises(InputError, match="Run teacher first"):
         label.run_stage(config, RunFolder(str(tmp_path)))

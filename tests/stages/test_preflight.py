@@ -1,4 +1,4 @@
-"""Preflight: what does not fit is one line with both figures and the remedy, before anything is spent."""
+"""Preflight: one line with both figures and the remedy refuses a misfit before anything is spent."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_a_node_must_see_the_run_and_its_gpus() -> None:
     run, report = RunFolder("/only/here"), {"host": "n1", "sees_run": True, "num_cuda_devices": 0, "torch_cuda": None}
     nodes._check_report(nodes._NodeReport(**report), run, num_gpus=0)
     nodes._check_report(nodes._NodeReport(**report | {"num_cuda_devices": 1}), run, num_gpus=1)
-    with pytest.raises(InputError, match=r"n1: does not see the run folder /only/here; give --out as a URI"):
+    with pytest.raises(InputError, match=r"n1: does not see the run folder /only/here\. Give --out as a URI"):
         nodes._check_report(nodes._NodeReport(**report | {"sees_run": False}), run, num_gpus=0)
     with pytest.raises(InputError, match=r"n1: Ray counts 2 GPUs there, torch sees none \(torch is built for CPUs\)"):
         nodes._check_report(nodes._NodeReport(**report), run, num_gpus=2)
@@ -71,7 +71,7 @@ cluster.shutdown()
 
 @pytest.mark.ray
 def test_a_gpu_that_is_counted_but_not_there(tmp_path: Path) -> None:
-    """On a real cluster of two nodes, one of which says that it has a GPU."""
+    """Check a real cluster of two nodes. One node claims to have a GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -97,7 +97,7 @@ def test_a_run_folder_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None
 def test_a_run_folder_that_cannot_be_written(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     run = RunFolder(str(tmp_path / place))
-    with pytest.raises(InputError, match=r"can't be written \(.*\); give an --out") as refused:
+    with pytest.raises(InputError, match=r"can't be written \(.*\)\. Give an --out") as refused:
         check_writable(run)
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith(run.uri)
@@ -127,16 +127,16 @@ def biased_corrector(num_classes: int) -> Corrector:
 def test_teacher_fits(config: Config, run: RunFolder) -> None:
     check_teacher_fits(run, RunData(config), load_corrector(run))
     check_teacher_fits(run, RunData(config), biased_corrector(6))
-    with pytest.raises(InputError, match=r"corrector.json: .* fitted on 5 classes, .* have 6; run calibrate again"):
+    with pytest.raises(InputError, match=r"corrector.json: .* fitted on 5 classes, .* have 6\. Run calibrate again"):
         check_teacher_fits(run, RunData(config), biased_corrector(5))
     description = read_json(run.path("teacher", "model.json"))
     commit_json(run.path("teacher", "model.json"), description | {"num_classes": 4})
-    with pytest.raises(InputError, match=r"the teacher has 4 classes, the labelled set 6; run teacher again"):
+    with pytest.raises(InputError, match=r"must have the labelled set's 6 classes, got 4\. Run teacher again"):
         check_teacher_fits(run, RunData(config), load_corrector(run))
 
 
 def renamed(config: Config, folder: Path) -> Config:
-    """The same labelled set with another name for its first category."""
+    """Rename the first category of the labelled set."""
     content = json.loads(Path(config.data.labelled).read_text())
     content["categories"][0]["name"] = "renamed"
     path = folder / "renamed.json"
@@ -177,7 +177,7 @@ def test_check_says_what_it_looked_at_and_what_it_cannot(config: Config, tmp_pat
     found = check_run(config, RunFolder(str(tmp_path / "new")))
     assert list(tmp_path.iterdir()) == []
     lines = format_check(found).splitlines()
-    assert any(line.startswith("disk         labels take about 509 kB (15.9 kB an image), ") for line in lines)
+    assert any(line.startswith("disk         labels take about 509 kB (15.9 kB per image), ") for line in lines)
     assert f"run          {tmp_path / 'new'}, can be written" in lines
     assert any(line.startswith("cluster ") and "because they join the cluster" in line for line in lines)
     with pytest.raises(InputError, match="can't be written"):
@@ -190,5 +190,5 @@ def test_check_says_that_the_teacher_is_of_other_classes(config: Config, run: Ru
     classes["categories"][0]["name"] = "as it was"
     commit_json(run.path("classes.json"), classes)
     found = check_run(config, run)
-    assert "'as it was': the labelled file has changed" in found["teacher"]
+    assert "the labelled file has changed: category 4 must be 'as it was'" in found["teacher"]
     assert found["teacher"] in format_check(found)

@@ -1,10 +1,12 @@
-"""Attempts at a shard: how a shard that kills its worker is bounded, and the image that does it found.
+"""Attempts at a shard: limit the attempts at a shard that kills its worker, and find the image that does it.
 
-Workers die for two reasons: the machine went (a spot instance), or an image took them down. Restarts are therefore
-unlimited, and the shard is bounded instead. Before it starts a shard, a worker leaves a marker. From the third attempt
-of one driver on it goes image by image and leaves a marker before each. An image that workers died at comes first in
-the next attempt, those that no attempt has got past yet come next. An image that takes its worker down does so again,
-and is quarantined after three deaths; one that is got past was innocent.
+Workers die for two reasons: the machine is gone (a spot instance), or an image kills them. Worker restarts are
+therefore unlimited, and the attempts at a shard are limited instead.
+
+A worker writes a marker before it starts a shard. From the driver's third attempt on, the worker takes the images one
+by one and writes a marker before each. An image at which workers died comes first in the next attempt. Images that no
+attempt has finished come next. An image that kills its worker does so again, and is quarantined after three deaths. An
+image that an attempt has finished is innocent.
 """
 
 from collections import Counter
@@ -19,7 +21,7 @@ from raylabel.run.labels.shards import LABELS_FOLDER
 CAREFUL_FROM_ATTEMPT = 3
 DEATHS_TO_QUARANTINE = 3
 DEATHS_AT_THE_END = 10
-"""After the last image little is done: so many deaths there are no chance."""
+"""Deaths after the last image of a shard that end the run. Little happens there, so this many are no chance."""
 
 KILLED_ITS_WORKER = "killed its worker"
 
@@ -31,10 +33,10 @@ class ShardAttempt:
     """One worker's attempt at one shard.
 
     Attributes:
-        folder: where the shard's markers are.
+        folder: folder of the shard's markers.
         number: 1 for the first attempt of this driver.
-        deaths: of earlier attempts, by the position of the image that they were at.
-        survived: positions of images that an earlier attempt got past.
+        deaths: number of deaths in earlier attempts, by the position of the image at which the worker died.
+        survived: positions of images that an earlier attempt has finished.
     """
 
     folder: str
@@ -44,7 +46,7 @@ class ShardAttempt:
 
     @property
     def is_careful(self) -> bool:
-        """Whether to go image by image."""
+        """Whether the worker takes the images one by one."""
         return self.number >= CAREFUL_FROM_ATTEMPT
 
     @property
@@ -57,28 +59,28 @@ class ShardAttempt:
         )
 
     def order(self, positions: Iterable[int]) -> list[int]:
-        """In which order to take up images, without the quarantined ones: the most doubtful first."""
+        """Sort the positions without the quarantined images, the most doubtful first."""
         left = set(positions) - self.killers
         return sorted(left, key=lambda one: (one in self.survived, -self.deaths[one], one))
 
     def mark_image(self, step: int, position: int) -> None:
-        """Leave a marker before an image is taken up as the `step`-th."""
+        """Write a marker before the image at `position` is read as the `step`-th."""
         commit_bytes(f"{self.folder}/{self.number:04d}.image-{step:08d}-{position:08d}", b"")
 
     def mark_end(self) -> None:
-        """Leave a marker behind the last image: who dies now has got past it."""
+        """Write a marker after the last image, because a worker that dies later has finished every image."""
         commit_bytes(f"{self.folder}/{self.number:04d}.end", b"")
 
     def forget(self) -> None:
-        """Remove the markers: the shard is committed."""
+        """Remove the markers once the shard is committed."""
         remove(self.folder)
 
 
 def begin_attempt(run: RunFolder, shard_id: int, driver_id: str) -> ShardAttempt:
-    """Leave the marker of a new attempt; those of other drivers, who were stopped perhaps on purpose, don't count.
+    """Write the marker of a new attempt. Attempts of other drivers do not count: users may have stopped them.
 
     Raises:
-        InputError: too many workers died when all images were done.
+        InputError: too many workers died after the last image of the shard.
     """
     folder = run.path(LABELS_FOLDER, _ATTEMPTS, driver_id, f"shard-{shard_id:08d}")
     markers = sorted(tuple(info.base_name.split(".", 1)) for info in list_files(folder))
@@ -89,8 +91,8 @@ def begin_attempt(run: RunFolder, shard_id: int, driver_id: str) -> ShardAttempt
     ended = {attempt for attempt, kind in markers if kind == "end"}
     if len(ended) >= DEATHS_AT_THE_END:
         raise InputError(
-            f"{run.uri}: {len(ended)} workers died after the last image of shard {shard_id}, before it was written; "
-            "fewer images a shard (label.shard_size) need less memory"
+            f"{run.uri}: {len(ended)} workers died after the last image of shard {shard_id}, before the shard was "
+            "written. Lower label.shard_size: fewer images per shard need less memory."
         )
     deaths = Counter(positions[-1] for attempt, positions in taken_up.items() if attempt not in ended)
     survived = {

@@ -1,4 +1,4 @@
-"""Calibrated scores of stored labels: rewritten shard by shard where another corrector made them."""
+"""Calibrated scores of stored labels. Shards that another corrector made are rewritten."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,13 @@ from raylabel.threads import READING_THREADS, map_on_threads
 
 
 def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -> int:
-    """Rewrite the calibrated scores of every committed shard that another corrector made, on a thread a CPU.
+    """Rewrite the calibrated scores of every committed shard that another corrector made, on one thread per CPU.
 
-    Each shard is replaced whole, its metadata with it, so an interruption leaves some of them done, and the next call
-    goes on.
+    Each shard is replaced as a whole with its metadata. After an interruption, the next call rewrites the remaining
+    shards.
 
     Returns:
-        how many shards were rewritten.
+        The number of rewritten shards.
     """
     corrector_digest = digest(corrector.to_json())
 
@@ -39,7 +39,7 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -
 
 
 def with_calibrated_scores(table: pa.Table, corrector: Corrector, *, num_classes: int) -> pa.Table:
-    """The same rows of schema.LABELS with `calibrated_score` as the corrector gives it; all else untouched."""
+    """Replace `calibrated_score` in rows of schema.LABELS by the corrector's score. Nothing else changes."""
     structs, lengths = flat_instances(table["instances"])
     columns = {field.name: structs.field(field.name) for field in structs.type}
     detections = Detections(

@@ -1,4 +1,4 @@
-"""Space that labels take, estimated before they are made."""
+"""Disk space for labels, estimated before the labels are made."""
 
 import posixpath
 import shutil
@@ -13,20 +13,20 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import shard_files
 
 BYTES_PER_INSTANCE = 430
-"""Stored size of a prediction of a real detector: 270 of them its mask's (`docs/decisions.md`)."""
+"""Stored bytes per prediction of a real detector. The mask takes 270 of them (`docs/decisions.md`)."""
 
 INSTANCES_PER_IMAGE = 37
-"""Predictions an image of the same detector, with scores from .05; `label.max_per_image` may be lower."""
+"""Predictions per image of the same detector with scores from 0.05. `label.max_per_image` may be lower."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiskNeed:
-    """Space for the labels that are to be made.
+    """Disk space for the labels of pending images.
 
     Attributes:
-        num_images: that are to be labelled.
-        bytes_per_image: estimated, or measured on the shards that are committed.
-        free_bytes: None on an object store, which is not asked.
+        num_images: images to be labelled.
+        bytes_per_image: estimated, or measured on the committed shards.
+        free_bytes: free space of the disk. None on an object store.
     """
 
     num_images: int
@@ -35,27 +35,29 @@ class DiskNeed:
 
     @property
     def num_bytes(self) -> float:
-        """Estimated size of the labels to be made."""
+        """Estimated size of the pending labels in bytes."""
         return self.num_images * self.bytes_per_image
 
     def text(self) -> str:
-        """Both figures, for people."""
+        """Format both figures for people."""
         free = (
             "free space of an object store is not known"
             if self.free_bytes is None
             else f"{_size(self.free_bytes)} free"
         )
         if not self.num_images:
-            return f"no labels are to be made, {free}"
-        return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} an image), {free}"
+            return f"no labels are pending, {free}"
+        return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} per image), {free}"
 
 
 def disk_need(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
-    """Space that the labels of a pool still take, and what there is.
+    """Estimate the space that the pending labels of a pool take, and read the free space.
 
     Args:
-        num_images: of the pool; those of committed shards need nothing more, and tell how much the others will.
-        keeps_labels: whether committed shards stay, and are not set aside to be made again.
+        settings: the config's `label` section.
+        run: the run folder.
+        num_images: images of the pool. Committed shards need no more space, and their size gives the bytes per image.
+        keeps_labels: whether committed shards stay. If not, all of them are made again.
     """
     size = settings.shard_size
     shards = shard_files(run) if keeps_labels else []
@@ -73,16 +75,16 @@ def disk_need(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_l
 
 
 def check_disk(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
-    """The labels that are to be made must fit the run folder's disk; arguments as of `disk_need`.
+    """Check that the pending labels fit the run folder's disk. Arguments are the same as for `disk_need`.
 
     Raises:
-        InputError: they don't.
+        InputError: the labels need more space than the disk has.
     """
     need = disk_need(settings, run, num_images=num_images, keeps_labels=keeps_labels)
     if need.free_bytes is not None and need.num_bytes > need.free_bytes:
         raise InputError(
-            f"{run.uri}: {need.text()}, for {need.num_images} images; free some, give an --out on a larger disk, or "
-            "store less with a higher label.score_threshold or a lower label.max_per_image"
+            f"{run.uri}: {need.text()}, for {need.num_images} images. Free some space, give an --out on a larger "
+            "disk, raise label.score_threshold or lower label.max_per_image."
         )
     return need
 
@@ -96,7 +98,7 @@ def _size(num_bytes: float) -> str:
 
 
 def nearest_folder(uri: str) -> str:
-    """Where a local file or folder is or would be made: the nearest folder that exists. Other URIs stay."""
+    """Return the nearest existing folder on the way to a local file or folder. Other URIs are returned unchanged."""
     file_system, path = open_uri(uri)
     if not isinstance(file_system, fs.LocalFileSystem):
         return uri

@@ -19,12 +19,14 @@ from raylabel.run.stage import finished
 from raylabel.schema import BINS
 
 HISTOGRAM_BINS = 50
-"""Bins of the pool's confidence histograms: finer than reliability bins, and the same for every setting of those."""
+"""Bins of the pool's confidence histograms. They are finer than the reliability bins, and no setting changes them."""
 
 
 def labelled_pool(run: RunFolder) -> str | None:
-    """Digest of the finished labels of the run's present teacher, which changes when the pool grows; None where there
-    are none."""
+    """Return the digest of the finished labels of the run's present teacher. None if there are no such labels.
+
+    The digest changes when the pool grows.
+    """
     artifact = run.artifact(LABELS_FOLDER)
     if artifact is None or artifact["inputs"]["teacher"] != finished(run, "teacher")["fingerprint"]:
         return None
@@ -32,7 +34,10 @@ def labelled_pool(run: RunFolder) -> str | None:
 
 
 def read_pool_histogram(run: RunFolder) -> ReliabilityBins:
-    """Of all raw scores of the labelled pool; what is right is not known, so only `num` and `sum_confidence` count."""
+    """Read the histogram of the labelled pool's raw scores.
+
+    Only `num` and `sum_confidence` count, because the truth is unknown.
+    """
     return ReliabilityBins.from_table(read_table(_histogram_uri(run)))
 
 
@@ -46,13 +51,13 @@ def _histogram_uri(run: RunFolder) -> str:
 
 
 def histogram_to_json(histogram: pa.Table) -> str:
-    """A sparse histogram of raw scores as text, for a shard's metadata."""
+    """Convert a sparse histogram of raw scores to text for a shard's metadata."""
     shape = {key.decode(): value.decode() for key, value in histogram.schema.metadata.items()}
     return json.dumps({"shape": shape, **histogram.select(["class_index", "bin", "num", "sum_confidence"]).to_pydict()})
 
 
 def histogram_from_json(text: str) -> pa.Table:
-    """Back to a table of schema.BINS; what is right is not known, so `num_correct` and `num_ignored` are 0."""
+    """Convert the text back to a table of schema.BINS. `num_correct` and `num_ignored` are 0: the truth is unknown."""
     content = json.loads(text)
     shape = content.pop("shape")
     zeros = [0.0] * len(content["bin"])
@@ -63,10 +68,12 @@ _COLUMNS = ("class_index", "raw_score", "calibrated_score")
 
 
 def expected_bins(labels: pa.Table, *, num_classes: int, num_bins: int) -> ReliabilityBins:
-    """Bins of raw scores whose `num_correct` is the sum of calibrated scores: so many are right if the corrector is.
+    """Compute bins of raw scores whose `num_correct` is the sum of the calibrated scores.
+
+    That sum is the expected number of correct predictions if the corrector is right.
 
     Args:
-        labels: `instances` of schema.LABELS; of each, class index, raw and calibrated score are read.
+        labels: `instances` of schema.LABELS. Class index, raw score and calibrated score are read.
         num_classes: classes without background.
         num_bins: bins over (0, 1].
     """
@@ -79,5 +86,5 @@ def expected_bins(labels: pa.Table, *, num_classes: int, num_bins: int) -> Relia
 
 
 def bins_of_shard(uri: str, *, num_classes: int, num_bins: int) -> ReliabilityBins:
-    """`expected_bins` of a committed shard; masks, most of its bytes, are not read."""
+    """Compute `expected_bins` of a committed shard. Masks take most of its bytes and are not read."""
     return expected_bins(read_fields(uri, _COLUMNS), num_classes=num_classes, num_bins=num_bins)

@@ -1,4 +1,4 @@
-"""Pseudo-labels proper: the stored predictions of a run that its selection keeps, for reports and export."""
+"""Pseudo-labels: the stored predictions that a run's selection keeps, for reports and export."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ class KeptImage:
 
     Attributes:
         image_id: as in the pool.
-        uri: where the image is.
+        uri: path or URI of the image.
         image_size_hw: height and width in pixels.
-        structs: its pseudo-labels as rows of `schema.INSTANCE`, in the stored order.
-        dropped: reason -> how many of its other predictions it dropped.
+        structs: the image's pseudo-labels as rows of `schema.INSTANCE`, in the stored order.
+        dropped: reason -> number of the image's predictions that were dropped for it.
     """
 
     image_id: str
@@ -36,7 +36,7 @@ class KeptImage:
 
 
 def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> Iterator[KeptImage]:
-    """Images of one committed shard after selection; quarantined ones are left out.
+    """Yield the images of one committed shard after selection. Quarantined images are left out.
 
     Args:
         shard_uri: one of `shards.committed_shards`.
@@ -66,10 +66,10 @@ def kept_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Stream the images of one committed shard that have a pseudo-label, as Arrow batches.
 
-    The selection is that of `kept_images`. Arguments are the same.
+    The selection and the arguments are the same as for `kept_images`.
 
     Yields:
-        batches of schema.LABELS whose `instances` are the pseudo-labels alone, in the stored order.
+        Batches of schema.LABELS whose `instances` are the pseudo-labels alone, in the stored order.
     """
     for batch in label_batches(shard_uri):
         readable = batch.filter(pc.equal(batch["status"], STATUS_OK))
@@ -90,9 +90,13 @@ def kept_batches(
 def count_kept(
     shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
 ) -> tuple[NDArray[np.int64], Counter[str]]:
-    """How many predictions of one committed shard are kept, (num_classes,), and for which reason how many are not.
+    """Count the kept predictions of one committed shard per class, and the dropped predictions per reason.
 
-    The same selection as in `kept_images`; only the columns that it looks at are read.
+    The selection is the same as in `kept_images`. Only the columns that the selection needs are read.
+
+    Returns:
+        - number of kept predictions, shape (num_classes,).
+        - reason -> number of dropped predictions.
     """
     table = read_fields(shard_uri, ["status", *_SELECTED_BY.values()])
     table = table.filter(pc.equal(table["status"], STATUS_OK))

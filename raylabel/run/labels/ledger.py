@@ -1,7 +1,7 @@
-"""The ledger of committed shards, labels/shards.parquet: one row a shard, so that thousands need not be opened.
+"""The ledger of committed shards, labels/shards.parquet: one row per shard, so that readers open one file.
 
-It is a cache. What counts are the shard files: rows of shards that are not there are left out, and shards that it lacks
-are read from their own metadata.
+The ledger is a cache, and the shard files decide. Rows without a shard file are left out. Shards without a row are read
+from the metadata of their file.
 """
 
 import time
@@ -22,11 +22,11 @@ LEDGER = "shards.parquet"
 
 _WRITE_SECONDS = 10.0
 _PATIENCE = 50
-"""Writing the ledger takes at most one part in so many of the time."""
+"""Writing the ledger takes at most one part in `_PATIENCE` of the time."""
 
 
 class Ledger:
-    """The driver's ledger: knows the shards committed so far, and writes them down now and then.
+    """The driver's ledger. It knows the shards committed so far, and writes its file from time to time.
 
     Args:
         run: the run folder.
@@ -42,16 +42,16 @@ class Ledger:
 
     @property
     def num_images(self) -> int:
-        """Of all committed shards."""
+        """Number of images in all committed shards."""
         return self._totals["num_images"]
 
     @property
     def num_quarantined(self) -> int:
-        """Of all committed shards."""
+        """Number of quarantined images in all committed shards."""
         return self._totals["num_quarantined"]
 
     def add(self, shards: pa.Table) -> None:
-        """Shards that a worker has committed, one row each; written down with others if it is time."""
+        """Add shards that a worker has committed, one row per shard, and write the file if it is time."""
         rows = _conform(shards)
         self._new.append(rows)
         for name in self._totals:
@@ -60,12 +60,12 @@ class Ledger:
             self.write()
 
     def shards_with_quarantined(self) -> list[int]:
-        """Shard ids of those that have any, in order."""
+        """Return the ids of the shards with quarantined images, in order."""
         self._merge()
         return self._rows.filter(pc.greater(self._rows["num_quarantined"], 0))["shard_id"].to_pylist()
 
     def write(self) -> None:
-        """Write all rows down. It may fail: nothing depends on it."""
+        """Write all rows to the file. A failure is ignored because nothing depends on the file."""
         start = time.monotonic()
         self._merge()
         with suppress(OSError, StorageError):
@@ -78,7 +78,7 @@ class Ledger:
 
 
 def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
-    """Rows of SHARDS of just the committed shards, by shard id."""
+    """Read the rows of SHARDS for exactly the committed shards, sorted by shard id."""
     uri = _ledger_uri(run)
     rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
     rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
@@ -98,7 +98,7 @@ def _read_row(shard_uri: str) -> dict[str, object]:
 
 
 def _conform(table: pa.Table) -> pa.Table:
-    """The columns of SHARDS; null for one that the table lacks."""
+    """Return the columns of SHARDS. Columns that the table lacks are null."""
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
         for field in SHARDS

@@ -1,4 +1,4 @@
-"""The run's shard manifest, labels/pool/: when the pool is listed, and when the manifest that is there is taken."""
+"""The run's shard manifest, labels/pool/: when the pool is listed, and when the stored manifest is used."""
 
 import time
 from typing import Any
@@ -12,27 +12,29 @@ from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards
 
 
 def manifest_folder(run: RunFolder) -> str:
-    """With the labels that are made by it: they are set aside together."""
+    """Return the manifest's folder. It lies beside the labels, because both are set aside together."""
     return run.path(LABELS_FOLDER, "pool")
 
 
 def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardManifest:
-    """The run's manifest: as an interrupted run left it, else of the pool as it is now.
+    """Return the manifest that an interrupted run left, else list the pool and write one.
 
     Raises:
-        InputError: the pool can't be listed; or there are shards, but the manifest that they belong to is lost.
+        InputError: the pool can't be listed, or the manifest of the committed shards is lost.
     """
     manifest = read_manifest(manifest_folder(run))
     if manifest is not None:
         return manifest
     if committed_shards(run):
-        raise InputError(f"{manifest_folder(run)}: the shard manifest of the committed shards is lost; move them away")
+        raise InputError(
+            f"{manifest_folder(run)}: the shard manifest of the committed shards is lost. Move the shards away."
+        )
     print(f"{run.title('label')}: listing the pool", flush=True)
     return write_manifest(manifest_folder(run), data.list_pool(), source=data.pool_source, shard_size=shard_size)
 
 
 def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
-    """Whether there are images beside those of a finished label stage; lists the pool, and adds them to the manifest.
+    """Whether the pool has images that a finished label stage lacks. Lists the pool and adds them to the manifest.
 
     Raises:
         InputError: the pool can't be listed.
@@ -58,7 +60,7 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
 
 
 def count_pool(run: RunFolder, data: RunData, *, shard_size: int) -> tuple[int, int]:
-    """Images and shards: as the run listed them if it did, else of the pool as it is now.
+    """Count images and shards: those of the run's manifest if it has one, else those of the pool now.
 
     Raises:
         InputError: the pool can't be listed.

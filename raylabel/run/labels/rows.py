@@ -1,4 +1,7 @@
-"""From the instances of many images to the `instances` column of a table: gathered by image, made once, in columns."""
+"""Build the `instances` column of a table from the instances of many images.
+
+Images are gathered one by one. The column is built once, field by field.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from raylabel.schema import INSTANCE, context_to_arrow
 
 @dataclass(frozen=True, kw_only=True)
 class _ImageColumns:
-    """What is stored of one image's N instances; of each soft vector only the largest entries, K of them."""
+    """The stored fields of one image's N instances. Only the K largest entries of each soft vector are stored."""
 
     class_index: NDArray[np.int32]
     raw_score: NDArray[np.float32]
@@ -28,10 +31,10 @@ class _ImageColumns:
 
 
 class InstanceRows:
-    """Gathers images one by one, each already cut to what is stored of it.
+    """The stored fields of many images, gathered one by one.
 
     Args:
-        top_k: so many of the largest entries of each soft vector are kept, largest first.
+        top_k: number of entries kept of each soft vector, largest first.
     """
 
     def __init__(self, *, top_k: int) -> None:
@@ -39,11 +42,11 @@ class InstanceRows:
         self._images: list[_ImageColumns | None] = []
 
     def append(self, found: Instances | None) -> None:
-        """The next image's instances; None for an image that could not be read, which has none."""
+        """Add the next image's instances. None stands for an unreadable image without instances."""
         self._images.append(None if found is None else self._columns(found))
 
     def take(self, places: Iterable[int]) -> "InstanceRows":
-        """The images of these places, in this order."""
+        """Return the images at these places, in this order."""
         taken = InstanceRows(top_k=self._top_k)
         taken._images = [self._images[place] for place in places]
         return taken
@@ -69,15 +72,15 @@ class InstanceRows:
         return np.array(lengths, dtype=np.int64)
 
     def column(self, name: str) -> NDArray[Any]:
-        """One field of all instances together: `class_index`, `raw_score` or `context`, (N, ...)."""
+        """Return one field of all instances together: `class_index`, `raw_score` or `context`, (N, ...)."""
         parts = [getattr(image, name) for image in self._filled()]
         return np.concatenate(parts) if parts else _NOTHING[name]
 
     def to_arrow(self, calibrated_scores: NDArray[np.floating]) -> pa.ListArray:
-        """Lists of schema.INSTANCE, one for each image.
+        """Build lists of schema.INSTANCE, one per image.
 
         Args:
-            calibrated_scores: (N,) of all instances together.
+            calibrated_scores: (N,) scores of all instances together.
         """
         num = len(calibrated_scores)
         counts = [one for image in self._filled() for one in image.mask_counts]
@@ -113,14 +116,17 @@ _NOTHING: dict[str, NDArray[Any]] = {
     "soft_probs": np.zeros((0, 0), np.float32),
     "context": np.zeros((0, len(INSTANCE.field("context").type)), np.float32),
 }
-"""Columns of no instance."""
+"""Empty columns, for images without instances."""
 
 
 def top_entries(vectors: NDArray[np.floating], top_k: int) -> NDArray[np.int64]:
-    """Places of the `top_k` largest entries of each row, largest first, equal ones by place; (N, min(top_k, C))."""
+    """Find the places of the `top_k` largest entries of each row, shape (N, min(top_k, C)).
+
+    The largest entry comes first. Equal entries keep their order.
+    """
     num_entries = vectors.shape[1]
     if top_k < num_entries:
-        # Sorting a thousand classes to keep twenty would take most of the time.
+        # Partition first, because sorting a thousand classes to keep twenty would take most of the time.
         chosen = np.sort(np.argpartition(-vectors, top_k - 1, axis=1)[:, :top_k], axis=1)
         lowest = np.take_along_axis(vectors, chosen, axis=1).min(axis=1, keepdims=True)
         is_tied = (vectors >= lowest).sum(axis=1) > top_k

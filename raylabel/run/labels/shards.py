@@ -1,4 +1,4 @@
-"""Stored pseudo-labels: a run's committed shards, and instances read from their rows (`rows` writes them)."""
+"""Stored predictions: a run's committed shards, and instances read from their rows (`rows` writes them)."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ ROWS_AT_A_TIME = 64
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
-    """One image of the pool with what the teacher said of it.
+    """One image of the pool with the teacher's predictions.
 
     Attributes:
         image_id: as in the pool.
-        uri: where the image is.
-        status: "ok", or why the image is quarantined (it then has no instances).
+        uri: path or URI of the image.
+        status: "ok", or why the image is quarantined. A quarantined image has no instances.
         instances: every stored prediction, before selection.
-        calibrated_scores: (N,) float32, of the predicted classes.
+        calibrated_scores: (N,) float32, calibrated scores of the predicted classes.
     """
 
     image_id: str
@@ -46,7 +46,10 @@ class LabelledImage:
 def instances_from_structs(
     structs: Sequence[dict[str, Any]], image_size_hw: tuple[int, int], num_classes: int
 ) -> tuple[Instances, NDArray[np.float32]]:
-    """Instances and their calibrated scores; the mass that was not stored is spread evenly over the other entries."""
+    """Build instances and their calibrated scores from stored rows.
+
+    The probability mass that was not stored is spread evenly over the other entries of the soft vector.
+    """
     num = len(structs)
     soft_vectors = np.zeros((num, num_classes + 1), np.float32)
     for row, struct in enumerate(structs):
@@ -68,16 +71,17 @@ def instances_from_structs(
 
 
 def flat_instances(lists: pa.ListArray | pa.ChunkedArray) -> tuple[pa.StructArray, NDArray[np.int64]]:
-    """Instances of many rows of schema.LABELS as one array of schema.INSTANCE, and how many each row has."""
+    """Flatten the instances of many rows of schema.LABELS to one array of schema.INSTANCE, and count them per row."""
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
     return lists.flatten(), lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
 
 
 def foreground_probs(structs: pa.StructArray, num_classes: int) -> NDArray[np.float32]:
-    """(N,) probability of rows of schema.INSTANCE to be any object at all: 1 - background in the raw soft vector.
+    """Compute the probability that rows of schema.INSTANCE are any object at all, shape (N,).
 
-    Where background is not among the stored entries, it has its even share of what remains.
+    It is 1 - background in the raw soft vector. If the background entry is not stored, it gets an even share of the
+    mass that was not stored.
     """
     lists = structs.field("soft_probs")
     lengths = lists.value_lengths().fill_null(0).to_numpy()
@@ -93,18 +97,18 @@ def foreground_probs(structs: pa.StructArray, num_classes: int) -> NDArray[np.fl
 
 
 def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
-    """The stored context of rows of schema.INSTANCE, (N, len(CONTEXT_FEATURES))."""
+    """Read the stored context of rows of schema.INSTANCE, shape (N, len(CONTEXT_FEATURES))."""
     rows = [[struct["context"][name] for name in CONTEXT_FEATURES] for struct in structs]
     return np.array(rows, np.float32).reshape(len(structs), len(CONTEXT_FEATURES))
 
 
 def shard_uri(run: RunFolder, shard_id: int) -> str:
-    """The one file whose appearance commits a shard."""
+    """Return the path or URI of a shard's file. The shard is committed when this file appears."""
     return run.path(LABELS_FOLDER, f"shard-{shard_id:08d}.parquet")
 
 
 def commit_shard(run: RunFolder, shard_id: int, rows: pa.Table, metadata: Mapping[str, Any]) -> None:
-    """Commit a shard: its rows of schema.LABELS, and its counts and digests as metadata of the same file."""
+    """Commit a shard: rows of schema.LABELS, with counts and digests as metadata of the same file."""
     texts = {name: str(value) for name, value in metadata.items()}
     commit_table(shard_uri(run, shard_id), rows.replace_schema_metadata(texts))
 
@@ -116,7 +120,7 @@ def shard_files(run: RunFolder) -> list[fs.FileInfo]:
 
 
 def committed_shards(run: RunFolder) -> dict[int, str]:
-    """Shard id -> file of every committed shard, in order."""
+    """Return shard id -> file of every committed shard, in order."""
     found = {}
     for info in shard_files(run):
         shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
@@ -129,7 +133,7 @@ def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
 
     Args:
         shard_uri: one of `committed_shards`.
-        fields: names of columns of schema.LABELS, and of fields of schema.INSTANCE, which come inside of `instances`.
+        fields: names of columns of schema.LABELS, and of fields of schema.INSTANCE inside `instances`.
     """
     with StoredFile(shard_uri) as file:
         shard = pq.ParquetFile(file)
@@ -144,13 +148,13 @@ def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
 
 
 def _field(path: str) -> str:
-    """Return the field at a path of Parquet: `raw_score` of instances.list.element.raw_score, `uri` of uri."""
+    """Return the field at a Parquet path: `raw_score` for instances.list.element.raw_score, `uri` for uri."""
     column, *inner = path.split(".")
     return inner[2] if column == "instances" and len(inner) > 2 else column
 
 
 def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]:
-    """Images of one committed shard, unreadable ones included.
+    """Yield the images of one committed shard, quarantined images included.
 
     Args:
         shard_uri: one of `committed_shards`.

@@ -1,4 +1,4 @@
-"""Totals of the label stage, always from committed shards; and the images that are quarantined, with their reasons."""
+"""Totals of the label stage, always from committed shards, and the quarantined images with their reasons."""
 
 import io
 from collections import Counter
@@ -23,14 +23,19 @@ _COUNTS = ("num_images", "num_instances", "num_quarantined")
 
 
 class Quarantined(NamedTuple):
-    """What labels/errors.parquet holds, in short."""
+    """A summary of labels/errors.parquet.
+
+    Attributes:
+        first: the first row.
+        num_by_reason: number of images per kind of reason.
+    """
 
     first: dict[str, Any]
     num_by_reason: Counter[str]
 
 
 def summarise(run: RunFolder, *, num_images: int, num_shards: int, max_bad_fraction: float) -> dict[str, Any]:
-    """What the artifact says of the committed shards; writes errors.parquet and histogram.parquet.
+    """Write errors.parquet and histogram.parquet, and return the artifact's entries about the committed shards.
 
     Raises:
         InputError: more than `label.max_bad_fraction` of the images are quarantined.
@@ -84,14 +89,14 @@ def _errors_uri(run: RunFolder) -> str:
 def too_many_bad(
     run: RunFolder, quarantined: Quarantined, *, num_images: int, num_left: int, max_bad_fraction: float
 ) -> InputError:
-    """Why the stage ends where more images are quarantined than `label.max_bad_fraction` lets through."""
+    """Return the error that ends the stage when more images are quarantined than `label.max_bad_fraction` allows."""
     [(reason, num)] = quarantined.num_by_reason.most_common(1)
-    left = f", whatever the {num_left} that are left are like" if num_left else ""
+    left = f", with {num_left} images left to label" if num_left else ""
     return InputError(
-        f"{quarantined.num_by_reason.total()} of {num_images} images of the pool are quarantined, more than "
-        f"label.max_bad_fraction {max_bad_fraction:g}{left}; most often ({num}): {reason}; the first is "
-        f"{quarantined.first['uri']} ({quarantined.first['reason']}), all are in "
-        f"{_errors_uri(run)}; give a larger fraction to go on with the labels that there are"
+        f"{quarantined.num_by_reason.total()} of {num_images} pool images are quarantined{left}; "
+        f"label.max_bad_fraction allows {max_bad_fraction:g}. Most frequent reason: {reason} ({num}). "
+        f"First: {quarantined.first['uri']} ({quarantined.first['reason']}). All: {_errors_uri(run)}. Repair the "
+        "images, or raise label.max_bad_fraction and run again; committed labels are kept."
     )
 
 

@@ -1,4 +1,4 @@
-"""Space that labels take: estimated before the first shard, measured after it, asked of local disks only."""
+"""Disk space for labels: estimated before the first shard, measured after it, checked on local disks only."""
 
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SetFree = Callable[[int], None]
 
 @pytest.fixture
 def set_free(monkeypatch: pytest.MonkeyPatch) -> SetFree:
-    """Sets the free bytes of every disk."""
+    """Return a function that sets the free bytes of every disk."""
 
     def set_them(num_bytes: int) -> None:
         usage = shutil.disk_usage("/")
@@ -56,7 +56,7 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
     check_disk(config.label, run, num_images=40)
     set_free(4799)
     with pytest.raises(
-        InputError, match=r"labels take about 4.8 kB \(200 bytes an image\), 4.8 kB free, for 24 images"
+        InputError, match=r"labels take about 4.8 kB \(200 bytes per image\), 4.8 kB free, for 24 images"
     ):
         check_disk(config.label, run, num_images=40)
     check_disk(config.label, run, num_images=16)
@@ -68,7 +68,7 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
 
 def test_an_object_store_is_not_asked(config: Config, set_free: SetFree) -> None:
     need = DiskNeed(num_images=10, bytes_per_image=2e9, free_bytes=None)
-    assert need.text() == "labels take about 20 GB (2 GB an image), free space of an object store is not known"
+    assert need.text() == "labels take about 20 GB (2 GB per image), free space of an object store is not known"
 
 
 def test_nearest_folder_is_one_that_exists(tmp_path: Path) -> None:
