@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 SUPPORT = Path(__file__).resolve().parent / "support"
-sys.path.insert(0, str(SUPPORT))  # so that `fakes:FakeSegmenter` is found, as a user's own class would be
+sys.path.insert(0, str(SUPPORT))  # so that `fakes:FakeSegmenter` is found like a user's class
 os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(SUPPORT), os.environ.get("PYTHONPATH")) if part)
-# Ray Train looks after its workers every 2 s, which is long beside trainings of a few steps.
+# Ray Train checks its workers every 2 s by default, too long for trainings of a few steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402  # needs the path above
@@ -33,7 +33,7 @@ SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """Folder of the real data beside the project, by name; skips where it is absent."""
+    """A function that returns a folder of real data beside the project by name. It skips the test if it is missing."""
 
     def find(name: str) -> Path:
         folder = SHARED_DATA / name
@@ -46,7 +46,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """An S3-speaking server on loopback, in a separate process."""
+    """An S3-compatible server on loopback, in a separate process."""
     pytest.importorskip("moto", reason="needs moto[server]")
     with s3_server() as endpoint:
         yield endpoint
@@ -54,7 +54,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URI of an empty bucket; endpoint and credentials are in the environment."""
+    """URI of an empty bucket. Endpoint and credentials are in the environment."""
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:12]}"

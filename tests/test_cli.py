@@ -11,7 +11,7 @@ from raylabel.run.folder import STAGES
 
 
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line of a command that must end with exit code 2."""
+    """Run a command that must end with exit code 2, and return its one line."""
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

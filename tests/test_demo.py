@@ -1,4 +1,4 @@
-"""The demo's settings are those of its config file."""
+"""The demo's settings equal those of its config file."""
 
 from dataclasses import replace
 from pathlib import Path

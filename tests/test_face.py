@@ -1,4 +1,4 @@
-"""The public face: its names, that it is loaded lazily, and that every example in a docstring runs."""
+"""The public face: its names, its lazy loading, and the examples in its docstrings."""
 
 import ast
 import doctest
@@ -39,7 +39,7 @@ def test_every_name_is_there() -> None:
 
 
 def test_type_checkers_see_the_same_names() -> None:
-    """The imports for type checkers and the table of homes say the same."""
+    """The imports for type checkers and the table of homes agree."""
     source = Path(inspect.getsourcefile(rl) or "").read_text()
     [guard] = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     seen = {

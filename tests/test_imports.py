@@ -1,4 +1,4 @@
-"""What commands load: a driver that only hands out shards, or looks at files, waits for no model library."""
+"""The modules that commands load: a driver that only hands out shards or reads files loads no model library."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Batches that Ray Data reads are those that a worker would have read itself."""
+"""Batches that Ray Data reads equal those that a worker reads itself."""
 
 from dataclasses import fields, replace
 from functools import partial
@@ -52,7 +52,7 @@ def assert_equal(first: Batch, second: Batch) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_tasks_and_threads_give_equal_batches_and_the_same_refusal(tmp_path: Path) -> None:
-    """From a restored step on, the second of two parts."""
+    """The batches start at a restored step, and are the second of two parts."""
     write_pool(tmp_path)
     build = partial(toy_pool_job, str(tmp_path))
     steps = range(3, 9)
@@ -70,7 +70,7 @@ def test_tasks_and_threads_give_equal_batches_and_the_same_refusal(tmp_path: Pat
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_tasks_and_threads_end_with_the_same_weights(tmp_path: Path) -> None:
-    """A whole training in a Ray Train worker."""
+    """Run a whole training in a Ray Train worker."""
     generate(tmp_path, num_images=60, num_classes=6, image_size=64)
     (tmp_path / "config.yaml").write_text(CONFIG)
     config = load_config(tmp_path / "config.yaml")

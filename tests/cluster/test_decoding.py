@@ -1,4 +1,4 @@
-"""Both ways of decoding: the same images in order, bounded, bad ones as reasons, whatever dies meanwhile."""
+"""Both decoders yield the same images in order, within bounds, with a reason for each bad image, whatever dies."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def make(request: pytest.FixtureRequest) -> Callable[[Lookahead], Decoder]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageSource]:
-    """20 images whose pixels are their number; the sixth is damaged, the seventh too large, the eighth absent."""
+    """20 images whose pixels are their number. The sixth is damaged, the seventh too large, the eighth missing."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(20):
         Image.fromarray(np.full((8, 8 + number, 3), number, np.uint8)).save(folder / f"{number:02d}.png")
@@ -48,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageSource]:
 
 
 def test_which_way_up(tmp_path: Path) -> None:
-    """The pool's images as viewers show them; annotated ones as their annotations have them, or not at all."""
+    """Pool images are turned as viewers show them. Annotated images fit their annotations, or are refused."""
     uri = str(tmp_path / "turned.jpg")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -67,7 +67,7 @@ def test_images_come_in_order_and_bad_ones_as_reasons(
 ) -> None:
     lookahead = Lookahead(max_images=max_images, max_pixels=10**6)
     decode = make(lookahead)
-    for _ in range(2):  # a decoder serves shard after shard
+    for _ in range(2):  # because one decoder serves many shards
         found = list(decode(images))
         assert [position for position, _ in found] == list(range(20))
         for position, image in found:
@@ -83,7 +83,7 @@ def test_images_come_in_order_and_bad_ones_as_reasons(
 def test_no_more_is_begun_than_the_pixels_allow(
     make: Callable[[Lookahead], Decoder], images: list[ImageSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With room for three of the images that were seen, at most three are begun beyond those taken."""
+    """The bound has room for three images of the seen size, so at most three are begun beyond those taken."""
     lookahead = Lookahead(max_images=100, max_pixels=3 * 8 * 27)
     begun = 0
     decode = make(lookahead)
@@ -106,12 +106,12 @@ def test_no_more_is_begun_than_the_pixels_allow(
 
         monkeypatch.setattr(decode, "_submit", counted_task)
     most = max(begun - position for position, _ in decode(images[::-1]))
-    assert 1 < most <= 3 + 1  # the one that is taken just now among them
+    assert 1 < most <= 3 + 1  # the image taken just now counts
 
 
 def test_lookahead_follows_the_largest_image() -> None:
     lookahead = Lookahead(max_images=48, max_pixels=1 << 25)
-    assert (lookahead.num_images, lookahead.num_images_a_task) == (2, 1), "unknown yet"
+    assert (lookahead.num_images, lookahead.num_images_a_task) == (2, 1), "the size is not known yet"
     lookahead.saw(np.zeros((480, 640, 3), np.uint8))
     assert (lookahead.num_images, lookahead.num_images_a_task) == (48, 8)
     lookahead.saw(ImageError("truncated"))
@@ -137,7 +137,7 @@ def test_the_way_is_chosen_by_setting(config: Config, ray_session: None) -> None
 
 @pytest.fixture
 def lethal_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Decoding an image that is called 03.png ends the process."""
+    """Make the decoding of 03.png end the process."""
     original = decoding._decode_task
 
     def lethal(sources: list[ImageSource], max_pixels: int) -> object:

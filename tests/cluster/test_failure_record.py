@@ -1,4 +1,4 @@
-"""The failure record: attempts that get no further, the first failure of an attempt, refusals."""
+"""The failure record: attempts without progress, the first failure of an attempt, refusals."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from raylabel.errors import InputError, TrainingError
 
 @pytest.fixture
 def record() -> Any:
-    """The actor's class, without Ray."""
+    """An instance of the actor's class, without Ray."""
     return FailureRecord.__ray_metadata__.modified_class()
 
 

@@ -1,4 +1,4 @@
-"""The calibration actor: each shard counted once, whatever is retried; its death changes no table, only the view."""
+"""The calibration actor: each shard counts once despite retries. The actor's death changes the view, but no table."""
 
 import json
 import os
@@ -119,7 +119,7 @@ KILLS: dict[str, Callable[[Any], None]] = {
 
 
 class Disturbance:
-    """Takes the place of `map_shards`: after two shards the actor is killed; `seen` is the live view in the end."""
+    """A stand-in for `map_shards` that kills the actor after two shards. `seen` is the live view at the end."""
 
     def __init__(self, stage: Any, run: RunFolder, how: str) -> None:
         self._run, self._how = run, how
@@ -155,7 +155,7 @@ def in_small_shards(config: Config) -> Config:
 
 @pytest.fixture(scope="module")
 def undisturbed(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> RunFolder:
-    """Labelled by the corrector that changes nothing, then calibrated."""
+    """A run labelled with the corrector that changes nothing, then calibrated."""
     config = in_small_shards(load_config(generated / "config.yaml"))
     run = prepared_run(config, tmp_path_factory.mktemp("undisturbed"))
     label.run_stage(config, run)
@@ -197,7 +197,7 @@ def test_killed_while_calibrating(
 
 
 def bins_as_matched(config: Config, run: RunFolder) -> ReliabilityBins:
-    """Of the stored detections with the weights that workers give, before all images together improve on them."""
+    """Compute bins of the stored detections with the workers' weights, before all images together improve them."""
     detections, image_ids = stored_calibration.load_detections(run)
     annotated = RunData(config).calibration
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
@@ -272,4 +272,4 @@ def test_status_in_another_process_shows_a_resumed_stage_whole_and_a_dead_one_as
     commit_json(run.path("labels", "live.json"), content | {"updated": time.time() - 600})
     assert "10 min ago: no driver is at work" in format_status(run_status(run))
     commit_json(run.path("labels", "artifact.json"), undisturbed.artifact("labels"))
-    assert run_status(run)["live"] == {}, "what is finished has no live view, whatever lies there"
+    assert run_status(run)["live"] == {}, "a finished stage has no live view, even if its file is there"

@@ -1,4 +1,4 @@
-"""What a driver follows: counts of keys that replace each other, bounded memory, and figures that others can read."""
+"""The progress counter: the last count of a key counts, memory is bounded, and other processes can read the figures."""
 
 import io
 import sys
@@ -19,7 +19,7 @@ from raylabel.run.live_files import read_progress
 
 @pytest.fixture
 def counter() -> Any:
-    """The actor's own class, without Ray."""
+    """An instance of the actor's class, without Ray."""
     return LiveCounter.__ray_metadata__.modified_class()
 
 
@@ -70,7 +70,7 @@ def test_figures_are_in_the_run_while_it_lasts(tmp_path: Path, monkeypatch: pyte
     assert figures["per_second"] > 0
     assert figures["instances_per_second"] == pytest.approx(3 * figures["per_second"])
     assert figures["seconds_left"] == pytest.approx(50 / figures["per_second"])
-    assert read_progress(run, "labels") is None, "they go when the work is done"
+    assert read_progress(run, "labels") is None, "the figures are removed when the work is done"
     assert stream.getvalue().splitlines()[-1].startswith("label: 100/100 images")
     assert "3 quarantined" in stream.getvalue()
     assert 50 in left
@@ -110,6 +110,6 @@ def test_figures_that_cannot_be_written_fail_nothing(tmp_path: Path, monkeypatch
     with live_progress("label", 100, unit="images", run=RunFolder(str(tmp_path)), folder="labels") as counter:
         deadline = time.monotonic() + 30
         while num_tries < 2:
-            assert time.monotonic() < deadline, "the first failure must not be the last try"
+            assert time.monotonic() < deadline, "it must try again after a failure"
             time.sleep(0.1)
         counter.report.remote("shard-3", 100, 90, 1)

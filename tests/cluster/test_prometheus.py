@@ -1,4 +1,4 @@
-"""Ray metrics of the label stage, as Prometheus would scrape them."""
+"""Ray metrics of the label stage, as Prometheus scrapes them."""
 
 import re
 import time
@@ -16,7 +16,7 @@ SAMPLE = re.compile(r"^(?P<name>ray_raylabel_\w+)\{(?P<tags>[^}]*)\} (?P<value>\
 
 
 class Worker:
-    """Counts two shards, in a process of its own as LabelShard would."""
+    """A worker that counts two shards in a separate process, as LabelShard does."""
 
     def __init__(self, run_uri: str) -> None:
         self._metrics = ShardMetrics(RunFolder(run_uri))
@@ -26,7 +26,7 @@ class Worker:
 
 
 def scrape() -> dict[tuple[str, str | None], float]:
-    """Value of each of raylabel's metrics on this node, by name and phase, summed over processes."""
+    """Return raylabel's metrics on this node by name and phase, summed over processes."""
     import ray
 
     [node] = ray.nodes()

@@ -1,4 +1,4 @@
-"""Batches of equal size: everything once, nothing held back for long, bounds kept."""
+"""Batches of equal size: every image once, no image waits long, bounds are kept."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,7 @@ def test_every_image_once_in_batches_of_its_size(
         waiting = [sizes[position] for position in range(num_taken) if position not in seen]
         areas = [size[0] * size[1] for size in waiting if size is not None]
         assert len(areas) <= 4 * max_images
-        assert len(areas) <= 1 or sum(areas[:-1]) <= max_pixels, "the last may just have been taken"
+        assert len(areas) <= 1 or sum(areas[:-1]) <= max_pixels, "the last image may just have been taken"
     assert sorted(seen) == list(range(len(sizes)))
 
 

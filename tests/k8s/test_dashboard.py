@@ -1,4 +1,4 @@
-"""The Grafana dashboard shows metrics that exist, and nothing in it points nowhere."""
+"""The Grafana dashboard shows metrics that exist, and all its references resolve."""
 
 import json
 import re
@@ -25,7 +25,7 @@ COUNTERS_AND_GAUGES = (
 EXPORTED = {f"ray_{name}" for name in COUNTERS_AND_GAUGES} | {
     f"ray_{prometheus.SHARD_SECONDS}_{part}" for part in ("bucket", "sum", "count")
 }
-"""As `tests/cluster/test_prometheus.py` sees them scraped."""
+"""Metrics of the label stage, as `tests/cluster/test_prometheus.py` scrapes them."""
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -80,7 +80,7 @@ def test_expressions_are_whole() -> None:
             assert expression.count(opening) == expression.count(closing), title
         of_run = re.findall(r"ray_raylabel_\w+(\{[^}]*\})?", expression)
         assert all(selector == '{run=~"$run"}' for selector in of_run), title
-        # A counter is only read through its rate; a gauge never.
+        # A counter is read only through its rate. A gauge has no rate.
         for name, window in re.findall(r"\b(\w+)\{[^}]*\}(\[\w+\])?", expression):
             assert bool(window) == (name != f"ray_{prometheus.IMAGES_LEFT}"), title
 

@@ -1,4 +1,4 @@
-"""The manifests of k8s/: of KubeRay's form, and naming only what exists."""
+"""The manifests of k8s/ follow KubeRay's definitions and name only things that exist."""
 
 import copy
 import re
@@ -20,7 +20,7 @@ DEFINITIONS = REPOSITORY.parent / "shared" / "kuberay"
 MANIFESTS = sorted((REPOSITORY / "k8s").glob("ray*.yaml"))
 DOCKERFILE = (REPOSITORY / "k8s" / "Dockerfile").read_text(encoding="utf-8")
 
-# What every Kubernetes object has beside its definition's own schema.
+# Fields that every Kubernetes object has beside its definition's schema.
 OBJECT_META = {
     "type": "object",
     "required": ["name"],
@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A definition's schema as JSON Schema that refuses what an API server would refuse or silently drop."""
+    """Convert a definition to a JSON Schema that refuses what an API server would refuse or silently drop."""
     result = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes") and key != "nullable"}
     for key in ("properties", "patternProperties"):
         if key in schema:
@@ -50,7 +50,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
         if isinstance(schema.get(key), dict):
             result[key] = strict(schema[key])
     for key in ("allOf", "anyOf", "oneOf"):
-        # These only constrain what `properties` beside them already lists, so nothing is closed inside.
+        # Nothing is closed inside these, because they only constrain fields that `properties` already lists.
         if key in schema:
             result[key] = schema[key]
     if schema.get("x-kubernetes-int-or-string"):
@@ -65,7 +65,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def validator(api_version: str, kind: str) -> jsonschema.Draft202012Validator:
-    """Checks a kind by its definition, which is large: read once."""
+    """Return the validator of a kind. It is cached because its definition is large."""
     if not DEFINITIONS.is_dir():
         pytest.skip("needs ../shared/kuberay, which is absent")
     group, version = api_version.split("/")
@@ -79,7 +79,7 @@ def validator(api_version: str, kind: str) -> jsonschema.Draft202012Validator:
 
 
 def validate(manifest: dict[str, Any]) -> None:
-    """Raise jsonschema.ValidationError unless the manifest is of its kind's definition."""
+    """Raise jsonschema.ValidationError unless the manifest follows its kind's definition."""
     validator(manifest["apiVersion"], manifest["kind"]).validate(manifest)
 
 
@@ -101,7 +101,7 @@ def containers(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def in_repository(image_path: str) -> Path:
-    """The file of the repository that the Dockerfile copies to a path of the image."""
+    """Return the repository's file that the Dockerfile copies to a path of the image."""
     workdir = PurePosixPath(re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)[-1])
     copied = re.findall(r"^COPY (?:--\S+ )*(.+) (\S+)$", DOCKERFILE, re.MULTILINE)
     for sources, target in copied:
@@ -114,7 +114,7 @@ def in_repository(image_path: str) -> Path:
 
 
 def entrypoint(manifest: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
-    """Script, config and flags of a RayJob's entrypoint."""
+    """Return script, config and flags of a RayJob's entrypoint."""
     python, script, config, *flags = shlex.split(manifest["spec"]["entrypoint"])
     assert python == "python"
     assert all(name.startswith("--") for name in flags[::2])
@@ -139,7 +139,7 @@ def test_pods_are_scraped_at_the_port_that_kuberay_adds() -> None:
     monitor = read(REPOSITORY / "k8s" / "podmonitor.yaml")
     assert monitor["kind"] == "PodMonitor"
     assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
-    # The operator adds a port of this name wherever a Ray container has none, so the manifests must not take it.
+    # The manifests must not take this port name, because the operator adds it to Ray containers that lack it.
     ports = [port for path in MANIFESTS for one in containers(read(path)) for port in one.get("ports", [])]
     assert "metrics" not in {port["name"] for port in ports}
     assert 8080 not in {port["containerPort"] for port in ports}
@@ -256,7 +256,7 @@ def test_configs_local_paths_are_on_the_mounted_volume() -> None:
 
 
 def test_the_cluster_has_what_the_stages_ask_for() -> None:
-    """Also when only the smallest cluster is up: a stage that asks for more than is there is refused."""
+    """The smallest cluster suffices, because a stage that asks for more is refused."""
     for manifest in filter(lambda one: one["kind"] == "RayJob", map(read, MANIFESTS)):
         config = configured(manifest)
         head, *workers = groups(manifest)

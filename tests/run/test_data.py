@@ -1,4 +1,4 @@
-"""The data of a run: splits inside of one file, pool truth, clear refusals."""
+"""The data of a run: splits of one file, pool truth, clear refusals."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drift in a run: counted from the shards, written beside them, kept up to date; and a corrector fitted to the pool."""
+"""Drift in a run: counted from shards, written beside them, kept up to date. Also a corrector fitted to the pool."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def put_detections(run: RunFolder, class_indices: np.ndarray, *, num_images: int, fingerprint: str = "split") -> None:
-    """Detections of a calibration split that never was, one an image, two of three right."""
+    """Write made-up detections of a calibration split, one per image, two of three right."""
     num = len(class_indices)
     assert num <= num_images
     rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_drift_is_measured_where_the_split_or_the_pool_changed(
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
     of_pool = np.concatenate([image.instances.class_indices for image in all_labelled_images(run, 6)])
-    # As many images a class as the pool has, five times over: the same mix; then a split of class 0 only.
+    # First five times the pool's images per class, so the same mix. Then a split of class 0 only.
     put_detections(run, np.repeat(of_pool, 5), num_images=5 * max(32, len(of_pool)), fingerprint="same mix")
     artifact = label.run_stage(config, run)
     table = read_table(run.path("labels", "drift.parquet"))

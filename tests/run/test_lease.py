@@ -1,4 +1,4 @@
-"""One driver a run: the second is refused while the first lives, and takes over from a dead one."""
+"""One driver per run: a second driver is refused while the first lives, and takes over from a dead driver."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_the_lease_is_held_renewed_and_given_back(run: RunFolder) -> None:
         wait_until(lambda: (read_lease(run) or {}).get("heartbeat", 0) >= 2)
         with hold_lease(run) as inner:
             assert inner == driver_id
-        assert read_lease(run) is not None, "the inner one gives nothing back"
+        assert read_lease(run) is not None, "the nested call does not release the lease"
     assert read_lease(run) is None
     assert list(Path(run.uri).iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_who_loses_the_run_commits_nothing_and_leaves_the_lease(run: RunFolder) 
         with pytest.raises(InputError, match=r"process 7 on elsewhere .* has taken it over"):
             check_lease(run, driver_id)
     lease = read_lease(run)
-    assert lease == OTHER, "neither beaten nor removed by the loser"
+    assert lease == OTHER, "the loser neither renews nor removes it"
     Path(run.path("driver.json")).unlink()
     with pytest.raises(InputError, match="has no driver any more"):
         check_lease(run, driver_id)
@@ -129,12 +129,12 @@ except InputError as error:
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    time.sleep(1.5)  # until all have imported what they need
+    time.sleep(1.5)  # until all drivers have finished their imports
     for driver in drivers:
         assert driver.stdin is not None
         driver.stdin.write("\n")
         driver.stdin.flush()
-    # Whoever is not refused at once watches a heartbeat of 5 s, which moves.
+    # A driver that is not refused at once watches the heartbeat of 5 s, and it moves.
     said = [driver.stdout.readline().strip() for driver in drivers if driver.stdout is not None]
     said = [
         driver.stdout.readline().strip() if "may be at work" in line and driver.stdout else line

@@ -1,4 +1,4 @@
-"""The live view's figures are those of the metrics, its file comes and goes, and its text says what it is."""
+"""The live view: its figures equal the metrics, its file comes and goes, and its text names what it shows."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_figures_of_groups_with_and_without_truth() -> None:
     assert matched["all"]["ccece_debiased"] == ccece(BINS, debiased=True)
     assert expected["r"]["expected_accuracy"] == pytest.approx(2 / 6)
     assert expected["r"]["expected_ccece"] == matched["r"]["ccece"]
-    assert not {"accuracy", "ccece", "ccece_debiased"} & set(expected["all"]), "no figure that would need the truth"
+    assert not {"accuracy", "ccece", "ccece_debiased"} & set(expected["all"]), "no figure needs the truth"
     nothing = live_figures(ReliabilityBins.zeros(3, 2), GROUPS, is_matched=True)
     assert nothing["f"]["ccece"] is nothing["f"]["mean_confidence"] is None
 

@@ -1,4 +1,4 @@
-"""An annotated image that can't be read ends training with one line and exit code 2, not with retries."""
+"""An unreadable annotated image ends training with one line and exit code 2, without retries."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A disk that is full ends the run with one line; once there is space, the same command goes on."""
+"""A full disk ends the run with one line. Once there is space, the same command continues."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
     run = prepared_run(config, str(small_disk / "run"))
     driver = start("label", path, "--out", run.uri)
     wait_for(lambda: committed_shards(run), process=driver)
-    # Preflight found room enough; somebody else takes all but a few pages of it.
+    # Preflight found enough space. Then another program takes all but a few pages.
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 8 * 4096))
 

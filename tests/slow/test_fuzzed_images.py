@@ -1,4 +1,4 @@
-"""Ten thousand damaged files through the label stage: each is a row, nothing crashes, hangs or takes much memory."""
+"""Ten thousand damaged files in the label stage: each becomes a row. Nothing crashes, hangs or takes much memory."""
 
 import io
 import resource
@@ -29,7 +29,7 @@ MAX_WORKER_BYTES = 3 * 2**30
 
 
 def sound_files(photographs: Path) -> list[bytes]:
-    """Photographs as they are, and one of them in every other format and mode."""
+    """Return photographs, and one of them in every other format and mode."""
     paths = sorted(photographs.glob("**/*.jpg"), key=lambda path: path.stat().st_size)[:40]
     picture = Image.open(paths[0]).convert("RGB").resize((120, 80))
     frames = [picture.rotate(angle) for angle in (0, 90)]
@@ -54,7 +54,7 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def mutated(sound: list[bytes], num: int, seed: int) -> Iterator[bytes]:
-    """Files with flipped bytes, cut off, spliced together, or with other numbers in their headers."""
+    """Damage files: flip bytes, cut them off, splice two together, or change numbers in their headers."""
     rng = np.random.default_rng(seed)
 
     def flipped(content: bytearray) -> None:

@@ -1,4 +1,4 @@
-"""A head on loopback with token authentication, and jobs that are submitted to it as to a cluster."""
+"""Jobs submitted to a head on loopback with token authentication, as to a cluster."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class RayHead:
 
     Attributes:
         address: URL of its job server.
-        token: what every client has to show.
+        token: the token that every client must send.
     """
 
     address: str
@@ -42,7 +42,7 @@ class RayHead:
     def submit(
         self, *entrypoint: str, token: str | None, timeout: float, working_dir: Path = REPOSITORY / "jobs"
     ) -> subprocess.CompletedProcess[str]:
-        """`ray job submit` from outside the cluster, with a token or none; stdout and stderr together in `stdout`."""
+        """Run `ray job submit` from outside the cluster, with or without a token. `stdout` also holds stderr."""
         command = [RAY, "job", "submit", "--address", self.address]
         return subprocess.run(
             [*command, "--working-dir", str(working_dir), "--", *entrypoint],
@@ -55,7 +55,7 @@ class RayHead:
         )
 
     def jobs(self) -> list[str]:
-        """Ids of every job that was ever submitted."""
+        """Return the ids of all submitted jobs."""
         _, content = _get(f"{self.address}/api/jobs/", self.token)
         return sorted(str(job["submission_id"]) for job in json.loads(content))
 
@@ -63,7 +63,7 @@ class RayHead:
 def _environment(token: str | None) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    # Ray falls back to ~/.ray/auth_token: a token of the user's must not come in.
+    # Ray falls back to ~/.ray/auth_token, and the user's token must not be used.
     environment["HOME"] = tempfile.gettempdir()
     return environment if token is None else environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
@@ -79,7 +79,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _get(url: str, token: str | None) -> tuple[int | None, bytes]:
-    """Status and content of a GET; no status where nobody answers."""
+    """Return status and content of a GET. The status is None if no server answers."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -91,7 +91,7 @@ def _get(url: str, token: str | None) -> tuple[int | None, bytes]:
 
 
 def _processes_with(token: str) -> list[int]:
-    """Processes that inherited the token, hence were started by this test."""
+    """Return the processes that inherited the token, so were started by this test."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
@@ -114,9 +114,9 @@ def _stop(head: subprocess.Popen[bytes], token: str) -> None:
 
 @pytest.fixture(scope="module")
 def ray_head() -> Iterator[RayHead]:
-    """A head with two CPUs and a token, on free ports; whatever it started is gone afterwards."""
+    """A head with two CPUs and a token, on free ports. All processes that it started are ended afterwards."""
     token = secrets.token_hex(32)
-    # Not pytest's folder: Ray's sockets live here, and a socket's path must stay below 108 characters.
+    # Not pytest's folder, because Ray's sockets lie here and a socket's path must stay below 108 characters.
     with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as folder:
         port, dashboard, agent, agent_grpc, runtime_env, metrics, client = _free_ports(7)
         log = Path(folder) / "head.log"
@@ -176,7 +176,7 @@ def test_without_the_token_nothing_is_submitted(ray_head: RayHead, token: str | 
 
 @pytest.fixture
 def small_config(tmp_path: Path) -> Path:
-    """A config of a generated set, of the fewest steps that touch every stage."""
+    """Write a config for a generated set, with the fewest steps that reach every stage."""
     data = tmp_path / "data"
     subprocess.run(
         [sys.executable, "-m", "raylabel.cli", "generate", "--out", str(data), "--images", "60", "--classes", "6"],
@@ -194,7 +194,7 @@ def small_config(tmp_path: Path) -> Path:
         },
         "smoothing": {"warmup_steps": 2},
         "teacher": {"steps": 4, "batch_size": 4},
-        # A teacher of 4 steps is sure of nothing.
+        # A low threshold, because a teacher of 4 steps has low scores.
         "label": {"shard_size": 8, "num_workers": 1, "num_cpus": 1, "score_threshold": 0.0},
         "selection": {"min_score": 0.0},
         "student": {"steps": 2, "labelled_per_batch": 2, "unlabelled_per_batch": 2},

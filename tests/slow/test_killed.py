@@ -1,4 +1,4 @@
-"""An image that kills its worker is found. Other faults: test_faults.py, and of trainings test_training_faults.py."""
+"""An image that kills its worker is found. Other faults: test_faults.py, and for trainings test_training_faults.py."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def test_the_image_that_kills_its_worker_is_quarantined(
 def test_two_images_that_crash_the_decoder_are_found_in_one_shard(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A segmentation fault in a decoding thread, not in the model."""
+    """The segmentation fault is in a decoding thread, not in the model."""
     config, path = write_config(tmp_path, generated, "fakes:CrashingDecoderSegmenter", shard_size=16, batch_size=4)
     pool = tmp_path / "pool"
     pool.mkdir()

@@ -63,7 +63,7 @@ print(json.dumps({"stats": stats, "peaks_mb": list(peaks.values())}))
 
 @pytest.mark.parametrize("decoding", ["threads", "tasks"])
 def test_no_image_is_spilled(decoding: str, tmp_path: Path) -> None:
-    """Decoded at once, two workers' images ahead (3 batches of 16) would be 3.4 GB."""
+    """If decoded at once, the images ahead of two workers (3 batches of 16) would take 3.4 GB."""
     generate(tmp_path, num_images=60, num_classes=6, image_size=64)
     pool = tmp_path / "large"
     pool.mkdir()

@@ -1,4 +1,4 @@
-"""The label stage with pool and run folder on an object store, on a good day and on a bad one."""
+"""The label stage with pool and run folder on an object store, sound or failing."""
 
 import os
 from pathlib import Path
@@ -18,8 +18,10 @@ pytestmark = pytest.mark.slow
 def test_a_store_that_fails_and_hangs_changes_nothing(
     s3_endpoint: str, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every tenth request fails and every 150th is not answered; the labels are those of a sound store, and those are
-    the labels of a local pool."""
+    """Every tenth request fails, and every 150th gets no answer.
+
+    The labels equal those of a sound store, and those equal the labels of a local pool.
+    """
     generate(tmp_path, num_images=120, num_classes=6, image_size=64)
     for path in sorted((tmp_path / "pool").iterdir()):
         storage.commit_bytes(f"{s3_bucket}/pool/{path.name}", path.read_bytes())

@@ -1,4 +1,4 @@
-"""Trainings that are disturbed end as undisturbed ones do."""
+"""Disturbed trainings end with the same weights as undisturbed ones."""
 
 import json
 import os
@@ -27,7 +27,10 @@ psutil = pytest.importorskip("psutil")  # comes with Ray
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-"""Of weights after 40 steps by two workers and one (0 when measured: two floats add up alike in either order)."""
+"""Largest difference of weights after 40 steps between two workers and one.
+
+It measures 0, because two floats have the same sum in either order.
+"""
 
 
 def start(run: Path, settings: dict[str, Any], *, pause: float = 0.05, **env: str) -> subprocess.Popen[str]:
@@ -44,13 +47,13 @@ def start(run: Path, settings: dict[str, Any], *, pause: float = 0.05, **env: st
 
 
 def undisturbed(settings: dict[str, Any], num_parts: int) -> Segmenter:
-    """In this process, without Ray."""
+    """Train in this process, without Ray."""
     torch.set_num_threads(1)
     return train(*toy_job(TrainingConfig(**settings)), TrainContext(num_parts=num_parts))
 
 
 def steps_saved(run: Path) -> list[int]:
-    """Newest first."""
+    """List the checkpoints, newest first."""
     files = (run / "teacher" / "checkpoints").glob("step-*/training.json")
     return sorted((int(file.parent.name.removeprefix("step-")) for file in files), reverse=True)
 
@@ -60,19 +63,22 @@ def last_step(run: Path) -> int:
 
 
 def training_workers(pid: int) -> list[Any]:
-    """Processes of training workers below a driver or a raylet."""
+    """Return the processes of training workers below a driver or a raylet."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
             if "RayTrainWorker" in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
-            continue  # ended meanwhile
+            continue  # because the process has ended meanwhile
     return found
 
 
 def test_workers_and_driver_killed(tmp_path: Path) -> None:
-    """One worker on the CPU: bit for bit. More workers die than attempts without progress are allowed."""
+    """With one worker on the CPU, weights are equal bit for bit.
+
+    More workers die than attempts without progress are allowed.
+    """
     settings = {"num_workers": 1, "checkpoint_every": 3, "cpus_per_worker": 1}
     run = tmp_path / "run"
     driver = start(run, settings)
@@ -103,8 +109,11 @@ def test_a_loss_that_is_not_finite_is_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_drains_and_goes_away(tmp_path: Path) -> None:
-    """Two workers on two machines: the notice makes a checkpoint, where none would be due; when the machine goes, the
-    other worker goes on alone and ends where both would have, but for the rounding of sums."""
+    """Two workers train on two machines, and one machine drains.
+
+    The notice makes a checkpoint that would not be due. After the machine is gone, the other worker continues alone. It
+    ends with the weights of both, except for the rounding of sums.
+    """
     settings = {"num_workers": 2, "min_workers": 1, "checkpoint_every": 1000, "cpus_per_worker": 1}
     run, cluster = tmp_path / "run", Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
@@ -129,7 +138,7 @@ def test_a_machine_that_drains_and_goes_away(tmp_path: Path) -> None:
 
 
 def drain(node_id: str, address: str, *, seconds: int) -> None:
-    """As a cluster's autoscaler does before a spot machine is taken away."""
+    """Drain a machine, as a cluster's autoscaler does before it loses a spot machine."""
     reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
     deadline = ["--deadline-remaining-seconds", str(seconds)]
     ray_command = str(Path(sys.executable).parent / "ray")

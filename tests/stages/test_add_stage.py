@@ -1,4 +1,4 @@
-"""Adding a stage edits two files: CONTRIBUTING.md's worked example, followed word for word on a copy of the package."""
+"""Adding a stage edits two files: CONTRIBUTING.md's worked example, applied word for word to a copy of the package."""
 
 import os
 import re
@@ -16,7 +16,7 @@ CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 
 @pytest.fixture
 def with_count(tmp_path: Path) -> Path:
-    """A folder with a copy of the package that has the stage `count`."""
+    """A folder with a copy of the package, with the stage `count` added."""
     section = CONTRIBUTING.read_text().split("### Add a stage")[1].split("\n### ")[0]
     module, entry = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     package = tmp_path / "raylabel"

@@ -1,4 +1,4 @@
-"""The evaluation as text."""
+"""The figures of the evaluation as text."""
 
 from raylabel.report.console import format_metrics
 

@@ -1,4 +1,4 @@
-"""Cross-fitted calibration: which teacher sees which images."""
+"""Cross-fitted calibration: the images that each teacher sees."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +42,9 @@ def test_a_fold_teacher_learns_from_the_other_folds_alone(config: Config, tmp_pa
     seen: list[set[Any]] = []
     for fold in range(3):
         _, job = fold_teacher_job(config_dict(folded), run.uri, fold)
-        assert (job.start_step, job.steps) == (0, folded.teacher.steps), "from scratch, as the embedder saw every fold"
+        assert (job.start_step, job.steps) == (0, folded.teacher.steps), (
+            "from scratch, because the embedder saw every fold"
+        )
         images = {image.image_id for image in job.labelled.annotated.images}
         held_out = {
             everything.images[row].image_id for row in fold_rows(len(everything), fold, 3, folded.seed).tolist()
@@ -63,7 +65,7 @@ def test_later_rounds_need_a_calibration_split(generated: Path) -> None:
 def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fold teachers of other weights; the corrector looks at context. Their training is taken for done here."""
+    """Fold teachers have different weights, and the corrector uses context. Their training counts as done here."""
     config = replace(
         config,
         teacher=replace(config.teacher, model="tiny_maskrcnn"),
@@ -102,7 +104,7 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
         np.testing.assert_allclose(found, _scores(config, run, f"calibration/fold-{fold}", pixels), atol=1e-5)
         assert not np.allclose(found, _scores(config, run, f"calibration/fold-{1 - fold}", pixels), atol=1e-3)
 
-    # Interrupted before the end, with one teacher made: the other is made again, and what comes out is the same.
+    # Interrupted before the end with one teacher saved: the other is made again, and the outcome is the same.
     before = read_table(run.path("calibration", "detections.parquet"))
     Path(run.path("calibration", "artifact.json")).unlink()
     Path(run.path("calibration", "fold-1", "model.json")).unlink()
@@ -129,7 +131,7 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
 
 
 def _scores(config: Config, run: RunFolder, folder: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a model of the run says of one image, lowest first."""
+    """Return the scores of a model of the run on one image, lowest first."""
     segmenter, _ = load_segmenter(run.path(folder))
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     limits = {"score_threshold": config.label.score_threshold, "max_per_image": config.label.max_per_image}

@@ -1,4 +1,4 @@
-"""Prototypes from the features of any model, whatever the teacher is."""
+"""Prototypes from the features of any model, for any teacher."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ EMBEDDING_SIZE = 1024
 
 @pytest.fixture
 def config_file(generated: Path, tmp_path: Path) -> Path:
-    """A tiny teacher, and as embedder another family that knows other classes."""
+    """Config with a tiny teacher, and an embedder of another family with other classes."""
     torch.manual_seed(0)
     save_segmenter(build_segmenter(EMBEDDER, num_classes=3), str(tmp_path / "embedder"), {"model": EMBEDDER})
     path = generated / "embedder.yaml"
@@ -64,7 +64,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
     }
     commit_table(run.path("prototypes", "prototypes.parquet"), pa.table(table, schema=PROTOTYPES))
 
-    assert warmup_steps(config) == 0, "there is nothing to warm up for"
+    assert warmup_steps(config) == 0, "no warm-up is needed"
     segmenter, job = teacher_job(config_dict(config), run.uri)
     assert isinstance(segmenter.backbone.body, TinyBody)
     assert job.start_step == 0

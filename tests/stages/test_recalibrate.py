@@ -1,4 +1,4 @@
-"""`recalibrate` that is killed: whatever is run next, tables, corrector and labels belong together again."""
+"""A killed `recalibrate`: the next command makes tables, corrector and labels consistent again."""
 
 import shutil
 from pathlib import Path
@@ -20,12 +20,12 @@ TABLES = ("detections", "bins", "bins_cross_validated", "classes")
 
 
 class Killed(BaseException):
-    """Nothing catches it."""
+    """An interruption that no code catches."""
 
 
 @pytest.fixture(scope="module")
 def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunFolder]:
-    """Calibrated by isotonic regression, and labelled."""
+    """A labelled run, calibrated by isotonic regression."""
     from prepared import prepared_run
 
     from raylabel.config import load_config
@@ -42,7 +42,7 @@ def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def content(run: RunFolder) -> dict[str, bytes]:
-    """Every file that a corrector decides, but for the artifacts."""
+    """Read every file that depends on the corrector, except the artifacts."""
     files = [run.path("calibration", f"{name}.parquet") for name in TABLES]
     files += [run.path("calibration", "corrector.json")]
     files += [str(path) for path in sorted(Path(run.uri, "labels").glob("shard-*.parquet"))]

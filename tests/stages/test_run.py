@@ -1,4 +1,4 @@
-"""The whole pipeline on Ray: every stage leaves what the contract says, and nothing is done twice."""
+"""The whole pipeline on Ray: every stage writes the files of its contract, and nothing is done twice."""
 
 import shutil
 from dataclasses import replace
@@ -26,7 +26,7 @@ from raylabel.stages.run import run_one, run_pipeline
 from raylabel.stages.states import AGAIN, FINISHED, LATER, NEW
 from raylabel.stages.status import run_status
 
-pytestmark = pytest.mark.ray  # the finished run is made on Ray
+pytestmark = pytest.mark.ray  # because the finished run is made on Ray
 
 
 REFIT, RESELECT = (LATER.format(about=stage_spec(name).later_about) for name in ("calibrate", "label"))
@@ -41,7 +41,7 @@ Finished = tuple[Config, RunFolder, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def changed_run(finished_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A copy of the finished run that the tests below change one after the other."""
+    """A copy of the finished run. The tests below change it one after the other."""
     config, run, artifacts = finished_run
     copied = tmp_path_factory.mktemp("changed") / "run"
     shutil.copytree(run.uri, copied)
@@ -169,8 +169,8 @@ def test_check_says_what_would_be_done_again(finished_run: Finished) -> None:
     assert changed(calibration={"iou_threshold": 0.4}) == {"calibrate": AGAIN, "label": RESELECT, **of_student}
     assert changed(smoothing={"tau": 0.5}) == {**dict.fromkeys(("teacher", "calibrate", "label"), AGAIN), **of_student}
     again = check_run(replace(config, label=replace(config.label, top_k=3)), run)
-    assert "labels take about" in again["disk"], "the old ones stay beside them"
-    assert modified(run, "**/*") == before, "check leaves nothing"
+    assert "labels take about" in again["disk"], "the old labels stay beside the new ones"
+    assert modified(run, "**/*") == before, "check leaves no file"
 
 
 def test_check_of_a_run_that_was_killed_before_the_selection(finished_run: Finished, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_recalibrate_keeps_teacher_and_raw_labels(changed_run: Finished) -> None
 
 
 def run_until_round_2_is_distilled(config: Config, run: RunFolder) -> None:
-    """Run the pipeline, interrupted as round 2 begins to distil."""
+    """Run the pipeline, and interrupt it when round 2 begins to distil."""
     distil = distill.run_stage
 
     def interrupted(config: Config, of_round: RunFolder) -> dict[str, Any]:
@@ -241,8 +241,8 @@ def test_the_student_of_a_round_teaches_the_next(changed_run: Finished) -> None:
     assert (found["stages"]["distill"], found["stages"]["evaluate"]) == (FINISHED, AGAIN)
     labelled = modified(second, "labels/shard-*.parquet")
     again = run_pipeline(twice, run)
-    assert modified(run, "*/*.safetensors") == models, "the first round stays as it is"
-    assert modified(second, "labels/shard-*.parquet") == labelled, "the interrupted round goes on"
+    assert modified(run, "*/*.safetensors") == models, "the first round is unchanged"
+    assert modified(second, "labels/shard-*.parquet") == labelled, "the interrupted round resumes"
     assert again["distill"]["fingerprint"] == artifacts["distill"]["fingerprint"]
     teacher = second.artifact("teacher")
     assert teacher is not None

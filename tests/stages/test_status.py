@@ -1,4 +1,4 @@
-"""`raylabel status` from the files alone: fabricated runs, as a driver in another process leaves them."""
+"""`raylabel status` from the files alone: made-up runs, as a driver in another process leaves them."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ SHARD = {
 
 
 def commit_shard(run: RunFolder, row: dict[str, Any], *, has_phases: bool = True) -> None:
-    """A shard without rows: status looks at its metadata only."""
+    """Commit a shard without rows, because status reads its metadata only."""
     names = SHARDS.names if has_phases else ("shard_id", "num_images", "num_instances", "num_quarantined", "seconds")
     metadata = {name: str(row[name]) for name in names}
     commit_table(shard_uri(run, row["shard_id"]), LABELS.with_metadata(metadata).empty_table())
@@ -41,7 +41,7 @@ def commit_shard(run: RunFolder, row: dict[str, Any], *, has_phases: bool = True
 
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
-    """Four shards of which the third is slow to read."""
+    """Make the ledger rows of four shards. The third is slow to read."""
     rows = [SHARD | {"shard_id": shard_id, "host": f"node-{shard_id}"} for shard_id in range(4)]
     rows[2] |= {"seconds": 39.0, "read_seconds": 30.0}
     return rows
@@ -49,7 +49,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def run(config: Config, tmp_path: Path, rows: list[dict[str, Any]]) -> RunFolder:
-    """Labels at work, with a ledger that knows two of the four shards and one that is gone."""
+    """A run that is labelling. Its ledger knows two of the four shards, and one that is gone."""
     run = RunFolder(str(tmp_path / "run"))
     commit_bytes(run.path("config.yaml"), dump_config(config).encode())
     commit_json(run.path("labels", "started.json"), {"fingerprint": "f"})
@@ -74,7 +74,7 @@ def test_where_the_time_goes(run: RunFolder) -> None:
     assert status["labels"]["seconds_by_phase"] == pytest.approx(expected)
     line = "where the time goes: read 48%, predict 41%, encode 6%, write 3%, other 3% of 69 s of workers"
     assert line in format_status(status)
-    assert "node-" not in format_status(status), "shards are listed only where they are asked for"
+    assert "node-" not in format_status(status), "shards are listed only on request"
 
 
 def test_slowest_shards_come_first(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""One small generated set, one local Ray cluster a session, and runs that were prepared up to the labels."""
+"""One small generated set, one local Ray cluster per session, and runs prepared up to the labels."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ student: {model: "fakes:FakeSegmenter", steps: 2, labelled_per_batch: 2, unlabel
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local cluster that is only ours; its GPU is a number only."""
+    """A private local cluster. Its GPU is only a number."""
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False, address="local")
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 120
@@ -45,7 +45,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(
     generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
 ) -> tuple[Config, RunFolder, dict[str, Any]]:
-    """A run from end to end, with its config and artifacts. Tests that change it copy it first."""
+    """A finished run, with its config and artifacts. Tests that change it copy it first."""
     from raylabel.stages.run import run_pipeline
 
     config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("finished") / "run"))
@@ -62,5 +62,5 @@ Prepare = Callable[[Config, Path], RunFolder]
 
 @pytest.fixture
 def prepare() -> Prepare:
-    """Makes a run whose teacher is untrained and whose corrector changes nothing, ready to label."""
+    """Return a function that makes a run ready to label, with an untrained teacher and a neutral corrector."""
     return prepared_run

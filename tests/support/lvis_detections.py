@@ -8,7 +8,7 @@ from raylabel.masks.rle import decode_masks, encode_masks, rle_from_segmentation
 
 
 def lvis_detections(truth: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Detections made from the truth: shifted masks, confused classes, doubles and false alarms, random scores."""
+    """Make detections from the truth: shifted masks, confused classes, duplicates, false alarms and random scores."""
     rng = np.random.default_rng(seed)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     negatives = {image["id"]: image["neg_category_ids"] for image in truth["images"]}

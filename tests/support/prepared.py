@@ -1,4 +1,4 @@
-"""Runs that are prepared up to the labels, without training anything."""
+"""Runs prepared up to the labels without any training."""
 
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from raylabel.schema import PROTOTYPES
 
 
 def prepared_run(config: Config, folder: Path | str) -> RunFolder:
-    """A run with an untrained teacher, prototypes that are all at right angles, and a corrector that changes nothing:
-    all that `calibrate` and `label` need."""
+    """Make a run with all that `calibrate` and `label` need.
+
+    The teacher is untrained, the prototypes are orthogonal, and the corrector changes nothing.
+    """
     run, data = RunFolder(str(folder)), RunData(config)
     commit_bytes(run.path("config.yaml"), dump_config(config).encode())
     commit_classes(run, data)

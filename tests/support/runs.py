@@ -1,4 +1,4 @@
-"""The command line in processes of its own, for tests that disturb it."""
+"""The command line in separate processes, for tests that disturb it."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ MINUTES = 60
 
 
 def start(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Begin a command, in a session of its own so that the whole group can be ended."""
+    """Start a command in a new session, so that its whole process group can be ended."""
     return subprocess.Popen(
         [sys.executable, "-m", "raylabel.cli", *argv],
         stdin=subprocess.DEVNULL,
@@ -32,7 +32,7 @@ def start(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[
 
 
 def finish(process: subprocess.Popen[str], *, code: int = 0, within: float = 5 * MINUTES) -> str:
-    """Wait for the end, and for this exit code; returns what was printed."""
+    """Wait until the command ends, check its exit code, and return its output."""
     try:
         output, _ = process.communicate(timeout=within)
     finally:
@@ -52,13 +52,13 @@ def wait_for(condition: Callable[[], object], *, process: subprocess.Popen[str],
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the driver alone; Ray's own processes end by themselves when it is gone."""
+    """Send SIGKILL to the driver alone. Ray's processes end by themselves when the driver is gone."""
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=MINUTES)
 
 
 def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tuple[Config, str]:
-    """A config of a generated set for a run that needs no training; returns it and its path."""
+    """Write a config for a generated set and a run without training; return the config and its path."""
     path = folder / "config.yaml"
     names = {"labelled": "labelled.json", "images": "images", "calibration": "calibration.json", "pool": "pool"}
     data = ", ".join(f"{key}: {generated / name}" for key, name in {**names, "validation": "val.json"}.items())
@@ -75,8 +75,8 @@ def write_config(folder: Path, generated: Path, model: str, **label: Any) -> tup
 
 
 def quarantined_or_labelled(run: RunFolder) -> list[dict[str, Any]]:
-    """All rows of a run's labels, by image id and without the place of the image."""
+    """Return all rows of a run's labels by image id, without the image's URI."""
     rows = [{**row, "uri": ""} for row in label_rows(run)]
     ids = [row["image_id"] for row in rows]
-    assert len(set(ids)) == len(ids), "an image is there twice"
+    assert len(set(ids)) == len(ids), "an image has two rows"
     return sorted(rows, key=lambda row: row["image_id"])

@@ -11,7 +11,7 @@ NUM_TRAIN = [2, 7, 40, 150, 300]
 
 
 def fitted_calibration(*, without: int | None = None) -> tuple[CalibrationTables, Corrector]:
-    """Tables of 600 overconfident detections (none of the class `without`) on 40 images, and a fitted temperature."""
+    """Make tables of 600 overconfident detections on 40 images, and fit a temperature. Class `without` has none."""
     rng = np.random.default_rng(0)
     num = 600
     scores = rng.beta(1.2, 1.0, num)

@@ -1,6 +1,6 @@
-"""Stages in this process: the same workers over the same shards, one after the other, for tests whose point is not Ray.
+"""Stages in this process, for tests that are not about Ray: the same workers take the same shards one by one.
 
-`tests/stages/test_label.py` holds that the files are those that Ray makes.
+`tests/stages/test_label.py` checks that the files equal those that Ray makes.
 """
 
 import importlib
@@ -25,7 +25,7 @@ MODULES = ("run", "prototypes", "teacher", "calibrate", "label", "distill", "eva
 
 
 class Silent:
-    """Takes the place of an actor and of what is known of it: whatever it is told, it forgets."""
+    """A stand-in for an actor and its handle. It ignores every call."""
 
     def __getattr__(self, name: str) -> "Silent":
         return self
@@ -36,7 +36,7 @@ class Silent:
 
 @contextmanager
 def nobody_watches(*args: Any, **kwargs: Any) -> Iterator[Silent]:
-    """Takes the place of `live_progress` and `live_calibration`."""
+    """Stand in for `live_progress` and `live_calibration`."""
     yield Silent()
 
 
@@ -68,12 +68,12 @@ def train_here(
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every stage of this test runs in this process."""
+    """Run every stage of the test in this process."""
     put_stages_here(monkeypatch)
 
 
 def put_stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace, in every module of `stages/`, what needs Ray."""
+    """Replace everything that needs Ray in every module of `stages/`."""
     replaced = {
         "connect": lambda: None,
         "check_cluster": lambda config, run, stages, *, num_shards: None,

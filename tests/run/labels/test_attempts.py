@@ -1,4 +1,4 @@
-"""Attempts at a shard are counted for each driver; the image that kills its worker is found, no other one is blamed."""
+"""Attempts at a shard are counted per driver. The image that kills its worker is found, and no other is blamed."""
 
 import random
 from collections.abc import Callable
@@ -17,8 +17,10 @@ AFTER_ALL = -1
 def attempt_once(
     run: RunFolder, dies_at: Callable[[int, int], bool], *, num_images: int = 6, driver: str = "a"
 ) -> list[int] | None:
-    """One attempt of a worker that may die at any (step, position), also AFTER_ALL; the images that were left out where
-    it survives."""
+    """Make one attempt of a worker that may die at any (step, position) or AFTER_ALL.
+
+    Returns the images that were left out if the worker survives, else None.
+    """
     attempt = begin_attempt(run, 7, driver)
     order = attempt.order(range(num_images)) if attempt.is_careful else list(range(num_images))
     for step, position in enumerate(order):
@@ -71,7 +73,7 @@ def test_the_one_at_which_a_worker_died_is_tried_first(tmp_path: Path) -> None:
 
 
 def test_twenty_deaths_of_one_shard_that_no_image_caused(tmp_path: Path) -> None:
-    """Each at a random step of the shard: an image is blamed in few of the shards."""
+    """Workers die at random steps. An image is blamed in few of the shards."""
     rng = random.Random(0)
     blamed = 0
     for trial in range(60):

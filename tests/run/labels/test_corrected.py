@@ -1,4 +1,4 @@
-"""Stored labels under another corrector: only the calibrated scores change, whatever interrupts it."""
+"""Stored labels under another corrector: only the calibrated scores change, even after interruptions."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,7 +27,7 @@ SELECTION = SelectionConfig(
 
 
 def stored_rows(rng: np.random.Generator, num_images: int) -> list[dict[str, Any]]:
-    """Images with none to nine predictions; every fourth is quarantined."""
+    """Make rows of images with zero to nine predictions. Every fourth image is quarantined."""
     rows = []
     for number in range(num_images):
         is_bad = number % 4 == 3
@@ -56,7 +56,7 @@ def stored_rows(rng: np.random.Generator, num_images: int) -> list[dict[str, Any
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """Five shards, one of them empty, each with lineage of its own."""
+    """A run with five shards, one of them empty. Each shard has different lineage."""
     folder, rng = RunFolder(str(tmp_path / "run")), np.random.default_rng(0)
     for shard_id, num_images in enumerate([7, 1, 0, 20, 9]):
         metadata = {"corrector": "another", "shard_id": str(shard_id), "histogram": f"{shard_id} counts"}
@@ -129,7 +129,7 @@ def test_after_an_interruption_the_rest_is_done(run: RunFolder, monkeypatch: pyt
     with pytest.raises(OSError, match="no space"):
         apply_corrector(run, corrector, num_classes=NUM_CLASSES)
     done = [shard_id for shard_id, table in tables(run).items() if not table.equals(before[shard_id], True)]
-    assert len(done) == 2, "the others are as they were"
+    assert len(done) == 2, "the other shards are unchanged"
     times = {shard_id: Path(uri).stat().st_mtime_ns for shard_id, uri in committed_shards(run).items()}
 
     monkeypatch.undo()

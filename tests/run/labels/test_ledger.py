@@ -1,4 +1,4 @@
-"""The ledger agrees with the committed shards, whatever it was before."""
+"""The ledger agrees with the committed shards, whatever it held before."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from raylabel.schema import LABELS, SHARDS
 
 
 def commit_shard(run: RunFolder, shard_id: int, *, num_quarantined: int = 0) -> pa.Table:
-    """Returns the row that its worker sends."""
+    """Commit a shard, and return the row that its worker sends."""
     row: dict[str, Any] = {"shard_id": shard_id, "num_images": 10, "num_instances": shard_id}
     row |= {"num_quarantined": num_quarantined, "seconds": 1.5, "host": "here", "finished_at": 7.0}
     schema = LABELS.with_metadata({name: str(value) for name, value in row.items()})
@@ -41,7 +41,7 @@ def test_rows_come_from_the_shards_where_the_ledger_lacks_them(run: RunFolder) -
     found = read_ledger(run, committed_shards(run))
     assert found.schema.equals(SHARDS)
     assert found.select(rows[0].column_names).to_pylist() == pa.concat_tables(rows).to_pylist()
-    assert found["read_seconds"].null_count == 40, "not known of shards that did not say it"
+    assert found["read_seconds"].null_count == 40, "unknown for shards whose metadata lack it"
 
 
 def test_shards_that_are_gone_do_not_count(run: RunFolder) -> None:

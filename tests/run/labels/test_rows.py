@@ -1,4 +1,4 @@
-"""Rows made in columns: the values of rows made number by number."""
+"""Rows built in columns have the same values as rows built one number at a time."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def some_instances(num: int, num_classes: int, rng: np.random.Generator) -> Inst
 
 
 def structs_one_by_one(found: Instances, scores: NDArray[np.float32], top_k: int) -> list[dict[str, Any]]:
-    """Rows of schema.INSTANCE as their definition says, a number at a time."""
+    """Build rows of schema.INSTANCE by their definition, one number at a time."""
     order = np.argsort(-found.soft_vectors, axis=1, kind="stable")[:, :top_k]
     context = instances_context(found)
     return [
@@ -60,7 +60,7 @@ def structs_one_by_one(found: Instances, scores: NDArray[np.float32], top_k: int
 def test_columns_hold_what_rows_one_by_one_hold(
     nums: list[int | None], num_classes: int, top_k: int, seed: int
 ) -> None:
-    """`None` is an image that could not be read."""
+    """`None` stands for an unreadable image."""
     rng = np.random.default_rng(seed)
     images = [None if num is None else some_instances(num, num_classes, rng) for num in nums]
     rows = InstanceRows(top_k=top_k)

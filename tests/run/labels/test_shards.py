@@ -1,4 +1,4 @@
-"""Stored labels: instances survive the way through a shard."""
+"""Stored labels: instances survive a round trip through a shard."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def some_instances(num: int, num_classes: int, seed: int) -> Instances:
 
 
 def to_structs(instances: Instances, scores: NDArray[np.float32], *, top_k: int) -> list[dict[str, Any]]:
-    """Rows of schema.INSTANCE."""
+    """Build rows of schema.INSTANCE."""
     rows = InstanceRows(top_k=top_k)
     rows.append(instances)
     [structs] = rows.to_arrow(scores).to_pylist()
