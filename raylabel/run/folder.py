@@ -107,7 +107,7 @@ class RunFolder:
 
     Attributes:
         uri: local path or URI.
-        place: where the run lies in another run, such as "round-2/". Empty for a run that stands alone.
+        place: path of a nested run inside its outer run, such as "round-2/". Empty for a run that is not nested.
     """
 
     uri: str

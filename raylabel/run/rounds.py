@@ -41,7 +41,7 @@ def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
 
     It is the next round's run, or `student_calibration` for the last round. A round is left out if its student made no
     detection on the calibration split. With `calibration.folds` the student has seen every labelled image, so the
-    run of the teacher's corrector takes its place.
+    run with the teacher's corrector is returned.
     """
     if config.calibration.folds:
         return {1: run}

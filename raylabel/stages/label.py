@@ -71,9 +71,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     selection is applied to the stored labels, without the teacher.
 
     Raises:
-        InputError: the pool is empty, the cluster or the disk is too small, teacher and labelled set don't fit, another
-            driver is at work on the run, or more than `label.max_bad_fraction` of the images are quarantined. Committed
-            labels stay.
+        InputError: the pool is empty, the cluster or the disk is too small, or another driver is at work on the run.
+            Also if teacher and labelled set don't fit, or if more than `label.max_bad_fraction` of the images are
+            quarantined. Committed labels stay.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)

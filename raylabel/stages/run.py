@@ -1,4 +1,4 @@
-"""A run from end to end: every stage in order, skipping what is finished."""
+"""A run from end to end: every stage in order. Finished stages are skipped."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def run_pipeline(
         The artifact of each stage by the stage's name.
 
     Raises:
-        InputError: `check_run` or `check_cluster` finds a fault, before the first stage starts; or another driver is at
+        InputError: `check_run` or `check_cluster` finds a fault before the first stage starts, or another driver is at
             work on the run.
 
     Examples:

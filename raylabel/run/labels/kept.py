@@ -21,7 +21,7 @@ class KeptImage:
     """A readable image of the pool and its pseudo-labels.
 
     Attributes:
-        image_id: as in the pool.
+        image_id: id of the image in the pool.
         uri: path or URI of the image.
         image_size_hw: height and width in pixels.
         structs: the image's pseudo-labels as rows of `schema.INSTANCE`, in the stored order.

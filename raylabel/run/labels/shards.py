@@ -29,7 +29,7 @@ class LabelledImage:
     """One image of the pool with the teacher's predictions.
 
     Attributes:
-        image_id: as in the pool.
+        image_id: id of the image in the pool.
         uri: path or URI of the image.
         status: "ok", or why the image is quarantined. A quarantined image has no instances.
         instances: every stored prediction, before selection.
