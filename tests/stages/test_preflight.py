@@ -151,7 +151,8 @@ def test_a_labelled_file_that_changed_is_refused_before_labelling(
 ) -> None:
     changed = renamed(config, tmp_path)
     with pytest.raises(
-        InputError, match=r"renamed.json: category 4 is 'renamed', in .*classes.json 'red_disc': the labelled file"
+        InputError,
+        match=r"renamed.json: the labelled file has changed: category 4 must be 'red_disc' as in .* got 'renamed'",
     ):
         label.run_stage(changed, run)
     assert not Path(run.path("labels")).exists()
