@@ -46,7 +46,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """An S3-compatible server on loopback, in a separate process."""
+    """An S3-speaking server on loopback, in a separate process."""
     pytest.importorskip("moto", reason="needs moto[server]")
     with s3_server() as endpoint:
         yield endpoint
