@@ -17,15 +17,9 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402  # needs the path above
 
-pytest_plugins = ("generated_set", "without_ray")
+pytest_plugins = ("generated_set", "one_ray", "without_ray")
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests that share the session's Ray cluster in one process; the other processes take the rest."""
-    if item.get_closest_marker("ray") or "ray_session" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"

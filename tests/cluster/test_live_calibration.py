@@ -18,6 +18,7 @@ import pytest
 import ray
 from prepared import prepared_run
 from stored_labels import label_table
+from without_ray import put_stages_here
 
 from raylabel.calibration import Detections, ReliabilityBins
 from raylabel.calibration.metrics import ccece
@@ -154,12 +155,14 @@ def in_small_shards(config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> RunFolder:
-    """A run labelled with the corrector that changes nothing, then calibrated."""
+def undisturbed(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run labelled with the corrector that changes nothing, then calibrated, without Ray."""
     config = in_small_shards(load_config(generated / "config.yaml"))
     run = prepared_run(config, tmp_path_factory.mktemp("undisturbed"))
-    label.run_stage(config, run)
-    calibrate.run_stage(config, run)
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        label.run_stage(config, run)
+        calibrate.run_stage(config, run)
     return run
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from prepared import prepared_run
+from without_ray import put_stages_here
 
 from raylabel.config import Config, load_config
 from raylabel.dataset.synthetic.generate import generate
@@ -45,10 +46,16 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(
     generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
 ) -> tuple[Config, RunFolder, dict[str, Any]]:
-    """A finished run, with its config and artifacts. Tests that change it copy it first."""
-    from raylabel.stages.run import run_pipeline
+    """A finished run, with its config and artifacts. Tests that change it copy it first.
+
+    All stages but the first run on Ray. `tests/slow/test_job_submit.py` runs the first one on Ray as well.
+    """
+    from raylabel.stages.run import run_one, run_pipeline
 
     config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("finished") / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        run_one("prototypes", config, run)
     return config, run, run_pipeline(config, run)
 
 

@@ -1,0 +1,29 @@
+"""Which process of pytest-xdist runs which test: all tests that need Ray in one, so that there is one cluster."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+NEEDS_RAY = ("mark.ray", "ray_session", "finished_run")
+
+
+@cache
+def needs_ray(file: str) -> bool:
+    """Whether a file, relative to the repository, has a test that needs the session's cluster."""
+    text = (TESTS.parent / file).read_text()
+    return any(sign in text for sign in NEEDS_RAY)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the files that need Ray to one process, and every other test to whichever process is free."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if needs_ray(nodeid.partition("::")[0]) else nodeid
+
+    return OneRay(config, log)
