@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 from object_store import CREDENTIALS, make_bucket, s3_server  # noqa: E402  # needs the path above
 
-pytest_plugins = ("generated_set", "one_ray", "without_ray")
+pytest_plugins = ("without_ray", "one_ray", "generated_set")
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
