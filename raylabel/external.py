@@ -1,6 +1,7 @@
 """Calibration of any detector's COCO or LVIS results file. It needs no image and no model."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from raylabel.report.reliability import reliability_png
 
 
 def calibrate_results(
-    predictions: str,
-    annotations: str,
-    out: str,
+    predictions: str | Path,
+    annotations: str | Path,
+    out: str | Path,
     *,
     corrector: str = "auto",
     num_bins: int = 15,
@@ -77,6 +78,7 @@ def calibrate_results(
     """
     if corrector not in CORRECTOR_KINDS:
         raise InputError(f"corrector must be one of {', '.join(CORRECTOR_KINDS)}, got {corrector!r}")
+    predictions, annotations, out = str(predictions), str(annotations), str(out)
     if num_bins < 2:
         raise InputError(f"num_bins must be >= 2, got {num_bins}")
     if not 0 <= iou_threshold <= 1:
@@ -118,7 +120,7 @@ def calibrate_results(
     return artifact
 
 
-def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any]:
+def correct_results(corrector: str | Path, predictions: str | Path, out: str | Path) -> dict[str, Any]:
     """Apply a fitted corrector to a results file.
 
     Args:
@@ -159,6 +161,7 @@ def correct_results(corrector: str, predictions: str, out: str) -> dict[str, Any
         >>> summary["num_detections"], summary["corrector"]
         (12, 'temperature')
     """
+    corrector, predictions, out = str(corrector), str(predictions), str(out)
     fitted, class_index_of = _read_corrector(corrector)
     entries = read_entries(predictions)
     for row, one in enumerate(entries):

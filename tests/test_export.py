@@ -197,6 +197,13 @@ def test_pools_whose_ids_are_not_paths_keep_their_uri(run: RunFolder, tmp_path: 
     assert first["file_name"] == first["uri"] == "s3://bucket/pool.tar#17.jpg"
 
 
+def test_a_run_without_its_classes_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    Path(run.path("classes.json")).unlink()
+    with pytest.raises(InputError, match=r"classes\.json: no such file\. Run prototypes again"):
+        export_labels(run, "coco", str(tmp_path / "x.json"))
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_what_is_not_there(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format must be coco, lvis or yolo, got 'voc'"):
         export_labels(run, "voc", str(tmp_path / "x"))

@@ -6,6 +6,7 @@ The reader refuses every defect that could fail a stage, and names the file and 
 import math
 import posixpath
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pyarrow import fs
@@ -31,7 +32,7 @@ _MAX_OUTSIDE = 10
 _Id = TypeVar("_Id", bound=Hashable)
 
 
-def read_annotations(path: str, images_root: str | None = None) -> AnnotatedSet:
+def read_annotations(path: str | Path, images_root: str | Path | None = None) -> AnnotatedSet:
     """Read and check an LVIS or COCO annotation file.
 
     A file is federated (LVIS) if any image has `neg_category_ids`. A list that is `null` counts as empty. Categories
@@ -66,6 +67,7 @@ def read_annotations(path: str, images_root: str | None = None) -> AnnotatedSet:
         >>> annotated.ground_truth(0).boxes_xyxy.tolist()
         [[0.0, 0.0, 4.0, 4.0]]
     """
+    path, images_root = str(path), None if images_root is None else str(images_root)
     file_system, local_path = storage.open_uri(path)
     if file_system.get_file_info(local_path).type == fs.FileType.Directory:
         raise InputError(f"{path}: must be a JSON file, got a folder")

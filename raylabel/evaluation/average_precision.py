@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
 from raylabel.files.storage import read_json
-from raylabel.masks.rle import Rle, mask_areas, rle_from_segmentation
+from raylabel.masks.rle import Rle, first_bad_rle, mask_areas, rle_from_segmentation
 
 IouType = Literal["segm", "bbox"]
 
@@ -30,8 +31,8 @@ _GROUP_METRICS = {group: f"AP{group}" for group in FrequencyGroup}
 
 
 def evaluate_results(
-    annotations: str | dict[str, Any],
-    results: str | list[dict[str, Any]],
+    annotations: str | Path | dict[str, Any],
+    results: str | Path | list[dict[str, Any]],
     *,
     iou_type: IouType = "segm",
     frequency_groups: Mapping[int, str] | None = None,
@@ -132,8 +133,8 @@ class CheckedResults:
 
 
 def check_results(
-    annotations: str | dict[str, Any],
-    results: str | list[dict[str, Any]],
+    annotations: str | Path | dict[str, Any],
+    results: str | Path | list[dict[str, Any]],
     *,
     iou_type: IouType = "segm",
     frequency_groups: Mapping[int, str] | None = None,
@@ -141,6 +142,8 @@ def check_results(
     """Read and check results and annotations. Arguments and errors are those of `evaluate_results`."""
     if iou_type not in ("segm", "bbox"):
         raise InputError(f"iou_type must be segm or bbox, got {iou_type!r}")
+    annotations = str(annotations) if isinstance(annotations, Path) else annotations
+    results = str(results) if isinstance(results, Path) else results
     where = annotations if isinstance(annotations, str) else "annotations"
     content = read_json(annotations) if isinstance(annotations, str) else annotations
     dataset, image_numbers, is_federated = _normalised_annotations(content, iou_type, frequency_groups, where)
@@ -325,8 +328,9 @@ def _area(row: dict[str, Any], image_size_hw: tuple[Any, Any], label: str) -> fl
             return float(mask_areas([rle_from_segmentation(row["segmentation"], image_size_hw)])[0])
         except ValueError as error:
             raise InputError(f"{label}: {error}") from None
-    if isinstance(row["bbox"], list) and len(row["bbox"]) == 4:
-        return float(row["bbox"][2] * row["bbox"][3])
+    box = row["bbox"]
+    if isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box):
+        return float(box[2] * box[3])
     raise InputError(f"{label}: has neither a segmentation nor a bbox")
 
 
@@ -355,11 +359,26 @@ def _normalised_results(
         row = {"image_id": image_number, "category_id": one["category_id"], "score": float(score)}
         row |= {"segmentation": segmentation} if segmentation else {}
         detections.append(row | ({"bbox": box} if box else {}))
+    _refuse_damaged_masks(detections, where)
     return detections
 
 
+def _refuse_damaged_masks(detections: list[dict[str, Any]], where: str) -> None:
+    """Refuse compressed RLEs that hold no mask: hotcoco reads them as empty, and pycocotools may read for ever."""
+    rows, rles = list[int](), list[Rle]()
+    for row, one in enumerate(detections):
+        mask = one.get("segmentation")
+        if isinstance(mask, dict) and isinstance(mask["counts"], str | bytes) and mask.get("size"):
+            counts = mask["counts"].encode() if isinstance(mask["counts"], str) else mask["counts"]
+            rows.append(row)
+            rles.append(Rle(size=mask["size"], counts=counts))
+    if bad := first_bad_rle(rles):
+        place, reason = bad
+        raise InputError(f"{where}: detection {rows[place]}: {reason}")
+
+
 def _check_segmentation(segmentation: Any, image_size_hw: tuple[Any, Any], label: str, *, is_needed: bool) -> None:
-    """Refuse what hotcoco would silently take for an empty mask. The runs of an RLE are not checked."""
+    """Refuse a form of mask that hotcoco would silently read as empty."""
     if not segmentation:
         if is_needed:
             raise InputError(f"{label}: has no segmentation, which iou_type 'segm' needs")

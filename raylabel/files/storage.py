@@ -228,6 +228,8 @@ def read_json(uri: str) -> Any:
         return json.loads(read_bytes(uri))
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{uri}: must be a file, got a folder") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{uri}: not JSON: {error}") from error
 
@@ -272,3 +274,5 @@ def file_digest(uri: str) -> str:
         return hashlib.sha256(read_bytes(uri)).hexdigest()
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{uri}: must be a file, got a folder") from None

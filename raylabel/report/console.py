@@ -81,11 +81,13 @@ def format_verification(verification: Mapping[str, Any] | None) -> str:
     """Format `Verification.to_json` as one line; None is "not verified"."""
     if verification is None:
         return "not verified"
-    figure, model = verification["figure"], verification["model"]
+    figure, model, difference = verification["figure"], verification["model"], verification["largest_difference"]
     verdict = "verified with" if verification["agrees"] else "NOT confirmed by"
+    # A difference that four decimals do not show is still one that the verdict may rest on.
+    shown = f"{difference:.4f}" if verification["agrees"] or difference >= 5e-5 else f"{difference:.1e}"
     return (
-        f"{verdict} {verification['evaluator']} {verification['version']}: largest difference "
-        f"{verification['largest_difference']:.4f} ({figure}{f' of {model}' if model else ''})"
+        f"{verdict} {verification['evaluator']} {verification['version']}: largest difference {shown} "
+        f"({figure}{f' of {model}' if model else ''})"
     )
 
 

@@ -64,6 +64,11 @@ def load_corrector(run: RunFolder) -> Corrector:
     return corrector_from_json(read_json(corrector_uri(run)))
 
 
+def corrector_digest(run: RunFolder) -> str | None:
+    """Return the digest of the fitted corrector, None if its file is missing."""
+    return digest(load_corrector(run).to_json()) if exists(corrector_uri(run)) else None
+
+
 def corrector_uri(run: RunFolder) -> str:
     """Return the path or URI of the fitted corrector."""
     return run.path(FOLDER, "corrector.json")

@@ -10,7 +10,7 @@ from raylabel.errors import InputError
 from raylabel.files.storage import commit_table, exists, read_table
 from raylabel.run.calibration import load_detections
 from raylabel.run.classes import load_classes
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.histograms import read_pool_histogram
 from raylabel.run.labels.shards import LABELS_FOLDER, STATUS_OK, committed_shards, read_fields
 from raylabel.run.stage import finished
@@ -28,7 +28,9 @@ def compare_with_pool(run: RunFolder) -> dict[str, Any]:
     classes, histogram = load_classes(run), read_pool_histogram(run)
     split = finished(run, "calibrate")
     if "num_split_images" not in split:
-        raise InputError(f"{run.path('calibration')}: made by an earlier version. Remove it and calibrate again.")
+        raise InputError(
+            f"{run.path(stage_folder('calibrate'))}: made by an earlier version. Remove it and calibrate again."
+        )
     detections, _ = load_detections(run)
     report = measure_drift(
         ImageCounts.from_detections(detections, num_images=split["num_split_images"], num_bins=histogram.num_bins),

@@ -139,7 +139,7 @@ def run_folder(run: RunFolder | Path | str) -> RunFolder:
     """Return the run at a path or URI. A local path is made absolute, so that workers find the run as well."""
     if isinstance(run, RunFolder):
         return run
-    text = str(run)
+    text = str(getattr(run, "uri", run))  # of a reader.Run
     return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
 
 

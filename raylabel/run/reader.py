@@ -126,5 +126,7 @@ class Run:
             Batches of schema.LABELS: one row per pool image with pseudo-labels. `instances` has no other predictions.
         """
         groups = self.classes.frequency_groups
+        if isinstance(shards, str):
+            shards = [shards]
         for uri in self.shards if shards is None else shards:
             yield from kept_batches(uri, self.config.selection, groups)

@@ -28,10 +28,16 @@ from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError, NoDetectionError
-from raylabel.files.storage import digest
 from raylabel.predictions.instances import instances_context
 from raylabel.predictions.matching import verification_weights
-from raylabel.run.calibration import FOLDER, detections_from_table, fit_and_commit, fit_settings, load_corrector, refit
+from raylabel.run.calibration import (
+    FOLDER,
+    corrector_digest,
+    detections_from_table,
+    fit_and_commit,
+    fit_settings,
+    refit,
+)
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import TEACHER, fold_folder
@@ -61,7 +67,7 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     return {
         "settings": fit_settings(config.calibration, seed=config.seed),
-        "corrector_digest": digest(load_corrector(run).to_json()),
+        "corrector_digest": corrector_digest(run),
     }
 
 

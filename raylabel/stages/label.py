@@ -100,6 +100,7 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
     """
     config = load_run_config(run, {"calibration.corrector": corrector})
     with hold_lease(run):
+        finished(run, "label")  # before anything is changed
         refit(run, config.calibration, seed=config.seed)
         artifact = apply_later(config, run, finished(run, "label"))
         commit_config(run, config)

@@ -235,3 +235,16 @@ def test_an_evaluator_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match=r"package pycocotools can't be loaded: libGL\.so\.1") as raised:
         require_evaluators()
     assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_mask_is_refused_before_any_evaluator_reads_it() -> None:
+    """pycocotools would read these runs for ever."""
+    truth = {
+        "images": [{"id": 1, "height": 20, "width": 30}],
+        "categories": [{"id": 3, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 2, 8, 8], "area": 64, "iscrowd": 0,
+                         "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]}],
+    }  # fmt: skip
+    result = {"image_id": 1, "category_id": 3, "score": 0.9, "segmentation": {"size": [20, 30], "counts": "???zzz"}}
+    with pytest.raises(InputError, match="results: detection 0: "):
+        check_results(truth, [result])

@@ -5,6 +5,7 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -220,3 +221,9 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> N
         with pytest.raises(InputError, match=f"{below}: cannot create its folder"):
             storage.commit_bytes(str(tmp_path / below), b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("read", [storage.read_json, storage.file_digest])
+def test_a_folder_in_place_of_a_file_is_one_line(read: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be a file, got a folder"):
+        read(str(tmp_path))

@@ -137,10 +137,16 @@ def test_page_says_whether_precision_was_verified(copied_run: RunFolder) -> None
     assert "These figures are not verified. raylabel run CONFIG --verify" in Outline(build_report(copied_run)).text
     verification = {"evaluator": "lvis-api", "version": "0.5.3", "largest_difference": 1e-16, "num_figures": 52}
     verification |= {"figure": "APr", "model": "student", "agrees": True}
-    for agrees, text in ((True, "verified with lvis-api 0.5.3"), (False, "NOT confirmed by lvis-api 0.5.3")):
-        commit_json(uri, read_json(uri) | {"verification": verification | {"agrees": agrees}})
+    for agrees, difference, text in (
+        (True, 1e-16, "verified with lvis-api 0.5.3: largest difference 0.0000"),
+        (False, 2e-5, "NOT confirmed by lvis-api 0.5.3: largest difference 2.0e-05"),
+        (False, 0.25, "NOT confirmed by lvis-api 0.5.3: largest difference 0.2500"),
+    ):
+        commit_json(
+            uri, read_json(uri) | {"verification": verification | {"agrees": agrees, "largest_difference": difference}}
+        )
         page = Outline(build_report(copied_run, gallery_size=1)).text
-        assert f"These figures are {text}: largest difference 0.0000 (APr of student)." in page
+        assert f"These figures are {text} (APr of student)." in page
         assert "--verify" not in page
 
 

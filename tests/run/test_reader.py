@@ -69,6 +69,9 @@ def test_a_run_reads_what_its_stages_wrote(finished_run: tuple[rl.Config, RunFol
     assert labels.num_rows == artifacts["label"]["num_images"]
     kept = pa.Table.from_batches(run.pseudo_labels(), schema=LABELS)
     assert sum(len(row) for row in kept["instances"].to_pylist()) == artifacts["label"]["selection"]["kept"] > 0
+    one_shard = pa.Table.from_batches(run.pseudo_labels(run.shards[0]), schema=LABELS)
+    assert one_shard.equals(pa.Table.from_batches(run.pseudo_labels(run.shards[:1]), schema=LABELS))
+    assert rl.status(run)["run"] == run.uri
     with pytest.raises(InputError, match=r"stage must be one of prototypes, .* got 'labels'"):
         run.artifact("labels")
 

@@ -8,9 +8,11 @@ import pytest
 from without_ray import put_stages_here
 
 from raylabel.config import Config
+from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, commit_table, digest, read_bytes, read_json
 from raylabel.run import calibration
 from raylabel.run.folder import RunFolder
+from raylabel.run.stage import finished, holds
 from raylabel.stages import calibrate, label
 from raylabel.stages.label import recalibrate
 
@@ -84,3 +86,26 @@ def test_killed_after_any_commit_of_the_fit(
     recalibrate(run, "temperature")
     assert read_json(run.path("calibration", "corrector.json"))["kind"] == "temperature"
     assert run.artifact("labels")["corrector_digest"] == digest(calibration.load_corrector(run).to_json())
+
+
+def test_without_finished_labels_nothing_is_changed(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    _, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    Path(run.path("labels", "artifact.json")).unlink()
+    before = read_bytes(run.path("calibration", "corrector.json"))
+    with pytest.raises(InputError, match="Run label first"):
+        recalibrate(run, "temperature")
+    assert read_bytes(run.path("calibration", "corrector.json")) == before
+
+
+def test_a_lost_corrector_is_fitted_again(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    config, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    lost = Path(run.path("calibration", "corrector.json"))
+    before = lost.read_bytes()
+    lost.unlink()
+    assert not holds(finished(run, "calibrate"), calibrate.later(config, run)), "check says that it is fitted again"
+    calibrate.run_stage(config, run)
+    assert lost.read_bytes() == before
