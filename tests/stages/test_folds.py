@@ -60,8 +60,7 @@ def test_later_rounds_need_a_calibration_split(generated: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("without_ray")
 def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,8 +28,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("without_ray")
 def test_a_graph_labels_and_a_student_learns_from_it(generated: Path, graph: Path, tmp_path: Path) -> None:
     """The student has the paper's architecture, its teacher another one."""
     pytest.importorskip("transformers", reason="needs the extra transformers")
