@@ -7,10 +7,10 @@ class InputError(ValueError):
     The message is one line that names the place and what is wrong. The command line prints it and exits with code 2.
 
     Examples:
-        >>> from raylabel.config import load_config
+        >>> import raylabel as rl
         >>> try:
-        ...     load_config("absent.yaml")
-        ... except InputError as error:
+        ...     rl.load_config("absent.yaml")
+        ... except rl.InputError as error:
         ...     print(error)
         absent.yaml: no such config file
     """

@@ -55,6 +55,7 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     Examples:
         >>> import json, tempfile
         >>> import raylabel as rl
+        >>> # run: the folder of a finished run
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     counts = rl.export_labels(run, "coco", f"{folder}/labels.json")
         ...     with open(f"{folder}/labels.json") as file:

@@ -61,6 +61,7 @@ def calibrate_results(
     Examples:
         >>> import json, tempfile
         >>> from pathlib import Path
+        >>> import raylabel as rl
         >>> square = [[0, 0, 6, 0, 6, 6, 0, 6]]
         >>> found = [{"image_id": one, "category_id": 3, "segmentation": square} for one in range(12)]
         >>> results = [one | {"score": 0.6} for one in found]
@@ -72,7 +73,7 @@ def calibrate_results(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     predictions, annotations = Path(folder, "results.json"), Path(folder, "truth.json")
         ...     _ = predictions.write_text(json.dumps(results)), annotations.write_text(json.dumps(truth))
-        ...     summary = calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
+        ...     summary = rl.calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
         >>> summary["num_correct"], round(summary["raw"]["ccece"]["all"], 3)
         (12, 0.4)
     """
@@ -141,6 +142,7 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
     Examples:
         >>> import json, tempfile
         >>> from pathlib import Path
+        >>> import raylabel as rl
         >>> square = [[0, 0, 6, 0, 6, 6, 0, 6]]
         >>> found = [{"image_id": one, "category_id": 3, "segmentation": square} for one in range(12)]
         >>> results = [one | {"score": 0.6} for one in found]
@@ -152,9 +154,9 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     predictions, annotations = Path(folder, "results.json"), Path(folder, "truth.json")
         ...     _ = predictions.write_text(json.dumps(results)), annotations.write_text(json.dumps(truth))
-        ...     _ = calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
+        ...     _ = rl.calibrate_results(str(predictions), str(annotations), folder, corrector="temperature")
         ...     out = Path(folder, "corrected.json")
-        ...     summary = correct_results(str(Path(folder, "corrector.json")), str(predictions), str(out))
+        ...     summary = rl.correct_results(str(Path(folder, "corrector.json")), str(predictions), str(out))
         ...     first = json.loads(out.read_text())[0]
         >>> first["raw_score"], first["score"] > 0.9
         (0.6, True)

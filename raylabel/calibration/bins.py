@@ -56,9 +56,11 @@ class ReliabilityBins:
 
     Examples:
         >>> from dataclasses import replace
-        >>> detections = Detections.of_scores([0, 0, 1], [0.25, 0.75, 0.75], num_classes=2)
+        >>> import numpy as np
+        >>> import raylabel as rl
+        >>> detections = rl.Detections.of_scores([0, 0, 1], [0.25, 0.75, 0.75], num_classes=2)
         >>> detections = replace(detections, outcomes=np.array([0, 1, 1], np.int8))
-        >>> bins = ReliabilityBins.from_detections(detections, num_bins=2)
+        >>> bins = rl.ReliabilityBins.from_detections(detections, num_bins=2)
         >>> bins.num.tolist(), bins.num_correct.tolist()
         ([[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]])
         >>> (bins + bins).pooled().accuracy().tolist()

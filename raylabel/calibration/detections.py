@@ -37,10 +37,12 @@ class Detections:
         ValueError: a score or a weight is out of range or NaN.
 
     Examples:
-        >>> detections = Detections.of_scores([0, 1, 1], [0.9, 0.4, 0.6], num_classes=2)
+        >>> from dataclasses import replace
+        >>> import numpy as np
+        >>> import raylabel as rl
+        >>> detections = rl.Detections.of_scores([0, 1, 1], [0.9, 0.4, 0.6], num_classes=2)
         >>> len(detections), detections.subset(detections.raw_scores >= 0.5).class_indices.tolist()
         (3, [0, 1])
-        >>> from dataclasses import replace
         >>> matched = replace(detections, outcomes=np.array([1, 2, 0], np.int8))
         >>> matched.is_correct.tolist(), len(matched.scored())
         ([True, False, False], 2)

@@ -32,11 +32,12 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
     Examples:
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
+        >>> import raylabel as rl
         >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder, "config.yaml")
         ...     text = "data: {labelled: a.json, images: im, calibration: b.json, validation: c.json, pool: im}"
         ...     _ = path.write_text(text)
-        ...     config = load_config(path, {"teacher.steps": "2000"})
+        ...     config = rl.load_config(path, {"teacher.steps": "2000"})
         >>> config.teacher.steps
         2000
     """

@@ -15,11 +15,12 @@ class Config:
     """Every setting of a run.
 
     Examples:
-        >>> from raylabel.config import Config, DataConfig
+        >>> import raylabel as rl
+        >>> from raylabel.config import DataConfig
         >>> data = DataConfig(
         ...     labelled="labelled.json", images="images", calibration="cal.json", validation="val.json", pool="pool"
         ... )
-        >>> config = Config(data=data, seed=3)
+        >>> config = rl.Config(data=data, seed=3)
         >>> config.selection.min_score
         0.5
     """

@@ -52,6 +52,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         >>> import json
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
+        >>> import raylabel as rl
         >>> square = [[0, 0, 4, 0, 4, 4, 0, 4]]
         >>> content = {
         ...     "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
@@ -61,7 +62,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         >>> with TemporaryDirectory() as folder:
         ...     path = Path(folder, "annotations.json")
         ...     _ = path.write_text(json.dumps(content))
-        ...     annotated = read_annotations(str(path))
+        ...     annotated = rl.read_annotations(str(path))
         >>> annotated.class_names
         ('tile',)
         >>> annotated.ground_truth(0).boxes_xyxy.tolist()

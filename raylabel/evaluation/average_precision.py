@@ -63,6 +63,7 @@ def evaluate_results(
             has no finite score, lacks what `iou_type` needs, or its RLE has another size than its image.
 
     Examples:
+        >>> import raylabel as rl
         >>> square = [[2, 2, 10, 2, 10, 10, 2, 10]]
         >>> annotations = {
         ...     "images": [{"id": 1, "height": 20, "width": 30}],
@@ -70,7 +71,7 @@ def evaluate_results(
         ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": square}],
         ... }
         >>> results = [{"image_id": 1, "category_id": 3, "score": 0.9, "segmentation": square}]
-        >>> figures = evaluate_results(annotations, results)
+        >>> figures = rl.evaluate_results(annotations, results)
         >>> round(figures["AP50"], 3), figures["APl"]
         (1.0, None)
     """

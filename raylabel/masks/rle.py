@@ -29,9 +29,10 @@ def encode_masks(masks_NHW: NDArray[Any]) -> list[Rle]:
 
     Examples:
         >>> import numpy as np
+        >>> import raylabel as rl
         >>> masks = np.zeros((1, 4, 6), dtype=bool)
         >>> masks[0, 1:3, 2:5] = True
-        >>> encode_masks(masks)
+        >>> rl.encode_masks(masks)
         [{'size': [4, 6], 'counts': b'9220003'}]
     """
     if len(masks_NHW) == 0:
@@ -142,9 +143,10 @@ def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float32]:
 
     Examples:
         >>> import numpy as np
+        >>> import raylabel as rl
         >>> masks = np.zeros((2, 4, 6), dtype=bool)
         >>> masks[0, 1:3, 2:5] = True
-        >>> mask_boxes(encode_masks(masks)).tolist()
+        >>> rl.mask_boxes(rl.encode_masks(masks)).tolist()
         [[2.0, 1.0, 5.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
     """
     if not masks:

@@ -26,11 +26,12 @@ def check_segmenter(segmenter: Segmenter, *, image_sizes_hw: Sequence[tuple[int,
         InputError: the segmenter breaks a promise of raylabel.models.segmenter.Segmenter; the message names it.
 
     Examples:
+        >>> import raylabel as rl
         >>> from raylabel.models.build import build_segmenter
         >>> segmenter = build_segmenter("tiny_maskrcnn", num_classes=5)  # or "my_package.my_module:MySegmenter"
-        >>> check_segmenter(segmenter)
+        >>> rl.check_segmenter(segmenter)
         >>> segmenter.embed_layers = ["box_head"]
-        >>> check_segmenter(segmenter)
+        >>> rl.check_segmenter(segmenter)
         Traceback (most recent call last):
             ...
         raylabel.errors.InputError: segmenter: embed_layers must be a tuple of names, got ['box_head']

@@ -32,9 +32,10 @@ class Target:
 
     Examples:
         >>> import torch
+        >>> import raylabel as rl
         >>> masks = torch.zeros(1, 4, 6, dtype=torch.bool)
         >>> masks[0, 1:3, 2:5] = True
-        >>> target = Target(
+        >>> target = rl.Target(
         ...     boxes_xyxy=torch.tensor([[2.0, 1.0, 5.0, 3.0]]),
         ...     masks_NHW=masks,
         ...     class_probs=torch.tensor([[0.8, 0.0, 0.2]]),
@@ -42,7 +43,7 @@ class Target:
         ... )
         >>> len(target), target.location_weights.tolist(), target.class_mask.tolist()
         (1, [1.0], [True, True, True])
-        >>> len(Target.empty((4, 6), num_classes=2))
+        >>> len(rl.Target.empty((4, 6), num_classes=2))
         0
     """
 
@@ -132,10 +133,11 @@ class Segmenter(Protocol):
 
     Examples:
         >>> import torch
+        >>> import raylabel as rl
         >>> from raylabel.models.build import build_segmenter
         >>> segmenter = build_segmenter("tiny_maskrcnn", num_classes=3)
         >>> image = torch.rand(3, 64, 64)
-        >>> sorted(segmenter.losses([image], [Target.empty((64, 64), 3)]))
+        >>> sorted(segmenter.losses([image], [rl.Target.empty((64, 64), 3)]))
         ['boxes', 'classes', 'masks', 'objectness']
         >>> [found] = segmenter.predict([image], score_threshold=0.0, max_per_image=2)
         >>> found.image_size_hw, len(found) <= 2

@@ -27,13 +27,13 @@ class Instances:
 
     Examples:
         >>> import numpy as np
-        >>> from raylabel.masks.rle import encode_masks, mask_boxes
+        >>> import raylabel as rl
         >>> masks = np.zeros((2, 4, 6), dtype=bool)
         >>> masks[0, 1:3, 2:5] = masks[1, 0, 0] = True
-        >>> encoded = encode_masks(masks)
-        >>> found = Instances(
+        >>> encoded = rl.encode_masks(masks)
+        >>> found = rl.Instances(
         ...     image_size_hw=(4, 6),
-        ...     boxes_xyxy=mask_boxes(encoded),
+        ...     boxes_xyxy=rl.mask_boxes(encoded),
         ...     masks=tuple(encoded),
         ...     class_indices=np.array([1, 0], dtype=np.int32),
         ...     raw_scores=np.array([0.75, 0.5], dtype=np.float32),

@@ -36,6 +36,7 @@ class Run:
 
     Examples:
         >>> import raylabel as rl
+        >>> # run: the folder of a finished run
         >>> a_run = rl.Run(run)
         >>> a_run.classes.num_classes
         6

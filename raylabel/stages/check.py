@@ -38,7 +38,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
 
     Examples:
         >>> import raylabel as rl
-        >>> found = rl.check(config, run)  # a run that is finished
+        >>> # config: the Config of a finished run; run: its folder
+        >>> found = rl.check(config, run)
         >>> found["splits"]["labelled"]["num_images"], found["stages"]["label"]
         (12, 'finished')
     """

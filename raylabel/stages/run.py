@@ -52,6 +52,7 @@ def run_pipeline(
 
     Examples:
         >>> import raylabel as rl
+        >>> # config: the Config of a finished run; run: its folder
         >>> artifacts = rl.run_pipeline(config, run)  # doctest: +ELLIPSIS
         prototypes: finished before, skipped
         ...

@@ -68,6 +68,7 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str
 
     Examples:
         >>> import raylabel as rl
+        >>> # run: the folder of a finished run
         >>> status = rl.status(run)
         >>> [(one["stage"], one["state"]) for one in status["stages"][:2]]
         [('prototypes', 'finished'), ('teacher', 'finished')]

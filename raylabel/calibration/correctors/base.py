@@ -29,7 +29,8 @@ class FitContext:
 
     Examples:
         >>> import numpy as np
-        >>> context = FitContext(frequency_groups=np.array(["r", "f"]), num_bins=10)
+        >>> import raylabel as rl
+        >>> context = rl.FitContext(frequency_groups=np.array(["r", "f"]), num_bins=10)
         >>> context.num_bins, context.seed
         (10, 0)
     """
@@ -61,9 +62,10 @@ class Corrector(Protocol):
     """A fitted map from detections to calibrated scores of their predicted classes.
 
     Examples:
+        >>> import raylabel as rl
         >>> from raylabel.calibration import corrector_from_json
-        >>> corrector: Corrector = corrector_from_json({"kind": "temperature", "temperature": 2.0})
-        >>> corrector(Detections.of_scores([0, 0], [0.5, 0.9], num_classes=1)).round(3).tolist()
+        >>> corrector: rl.Corrector = corrector_from_json({"kind": "temperature", "temperature": 2.0})
+        >>> corrector(rl.Detections.of_scores([0, 0], [0.5, 0.9], num_classes=1)).round(3).tolist()
         [0.5, 0.75]
     """
 

@@ -31,9 +31,11 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
     Examples:
         >>> from dataclasses import replace
         >>> import numpy as np
-        >>> detections = Detections.of_scores([0, 0, 0, 0], [0.9, 0.9, 0.9, 0.9], num_classes=1)
+        >>> import raylabel as rl
+        >>> detections = rl.Detections.of_scores([0, 0, 0, 0], [0.9, 0.9, 0.9, 0.9], num_classes=1)
         >>> detections = replace(detections, outcomes=np.array([1, 0, 1, 0], np.int8))
-        >>> corrector = fit_corrector("ccece", detections, context=FitContext(frequency_groups=np.array(["r"])))
+        >>> context = rl.FitContext(frequency_groups=np.array(["r"]))
+        >>> corrector = rl.fit_corrector("ccece", detections, context=context)
         >>> corrector(detections).round(2).tolist()
         [0.5, 0.5, 0.5, 0.5]
     """

@@ -88,12 +88,15 @@ def ccece(bins: ReliabilityBins, *, min_count: float = 1, debiased: bool = False
 
     Examples:
         >>> from dataclasses import replace
-        >>> detections = Detections.of_scores([0, 0, 0, 1], [0.75, 0.75, 0.75, 0.5], num_classes=2)
+        >>> import numpy as np
+        >>> import raylabel as rl
+        >>> from raylabel.calibration.metrics.binned import class_ccece
+        >>> detections = rl.Detections.of_scores([0, 0, 0, 1], [0.75, 0.75, 0.75, 0.5], num_classes=2)
         >>> detections = replace(detections, outcomes=np.array([1, 1, 1, 0], np.int8))
-        >>> bins = ReliabilityBins.from_detections(detections, num_bins=10)
+        >>> bins = rl.ReliabilityBins.from_detections(detections, num_bins=10)
         >>> class_ccece(bins).tolist()
         [0.25, 0.5]
-        >>> ccece(bins)
+        >>> rl.ccece(bins)
         0.375
 
     Source: Porcher et al. 2024 (arXiv 2403.11675); the estimator is ours, see docs/method.md.
