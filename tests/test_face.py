@@ -53,13 +53,14 @@ def test_type_checkers_see_the_same_names() -> None:
 
 
 def test_the_import_is_light() -> None:
-    """No heavy library, and no module of the project, is loaded before a name is used."""
-    script = (
-        f"import sys, raylabel; print([name for name in {HEAVY} if name in sys.modules], "
-        "[name for name in sys.modules if name.startswith('raylabel.')])"
-    )
+    """Few modules, no heavy library and no module of the project are loaded before a name is used."""
+    script = "import sys; before = set(sys.modules); import raylabel; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["[]", "[]"]
+    loaded = set(done.stdout.split())
+    assert "raylabel" in loaded
+    assert not loaded & set(HEAVY)
+    assert not [name for name in loaded if name.startswith("raylabel.")]
+    assert len(loaded) < 30  # because a count does not depend on the machine, as a time would; 6 with Python 3.11
 
 
 def examples(name: str) -> list[doctest.DocTest]:
