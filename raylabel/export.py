@@ -157,7 +157,7 @@ def _annotation(struct: dict[str, Any], image: KeptImage, categories: list[dict[
 
 def _write_yolo(images: Iterator[KeptImage], categories: list[dict[str, Any]], out: str) -> None:
     if list_files(out, recursive=True):
-        raise InputError(f"{out}: the folder is not empty; give a new one")
+        raise InputError(f"{out}: the folder is not empty. Give a new one")
     written: dict[str, str] = {}
     for image in images:
         name = _yolo_name(image)

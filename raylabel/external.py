@@ -191,7 +191,7 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
 def _read_corrector(path: str) -> tuple[Corrector, dict[Any, int]]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("category_ids"), list):
-        raise InputError(f"{path}: not a corrector of results files; it must be an object with category_ids")
+        raise InputError(f"{path}: not a corrector of results files. It must be an object with category_ids")
     try:
         fitted = corrector_from_json(content)
     except ValueError as error:

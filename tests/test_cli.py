@@ -78,7 +78,7 @@ def test_mistakes(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--teacher.stepz", "3"], "unknown key teacher.stepz; did you mean teacher.steps?"),
+        (["--teacher.stepz", "3"], "unknown key teacher.stepz. Did you mean teacher.steps?"),
         (["--teacher.steps"], "--teacher.steps: needs a value"),
         (["--teacher.steps=none"], "teacher.steps:"),
         (["loose"], "loose: expected --key VALUE"),

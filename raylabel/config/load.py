@@ -145,8 +145,8 @@ def _refuse_unknown(section: type, settings: dict[str, Any], *, prefix: str, sou
     for key, value in settings.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"valid names: {', '.join(names)}"
-            raise InputError(f"{source}: unknown key {prefix}{key}; {hint}")
+            hint = f"Did you mean {prefix}{near[0]}?" if near else f"Valid names: {', '.join(names)}"
+            raise InputError(f"{source}: unknown key {prefix}{key}. {hint}")
         inner = _sections(hints[key])
         if inner and isinstance(value, dict):
             _refuse_unknown(inner[0], value, prefix=f"{prefix}{key}.", source=source)

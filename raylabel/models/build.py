@@ -63,7 +63,7 @@ def build_segmenter(
     missing = [name for name in SEGMENTER_NAMES if not hasattr(segmenter, name)]
     if not isinstance(segmenter, nn.Module) or missing:
         lacks = f"lacks {', '.join(missing)}" if missing else "is not a torch.nn.Module"
-        raise InputError(f"model {model}: {lacks}; see raylabel.models.segmenter.Segmenter")
+        raise InputError(f"model {model}: {lacks}. See raylabel.models.segmenter.Segmenter")
     if weights is not None:
         report = load_weights(segmenter, weights)
         _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
@@ -92,12 +92,12 @@ def _users_class(model: str) -> Callable[..., Any]:
     module_name, colon, class_name = model.partition(":")
     if not colon or not module_name or not class_name:
         near = difflib.get_close_matches(model, BUILDERS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown model {model!r}; {hint}valid: {', '.join(BUILDERS)}, or your own module:Class")
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown model {model!r}. {hint}Valid: {', '.join(BUILDERS)}, or your own module:Class")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise InputError(f"model {model}: no module {error.name}; it must be on PYTHONPATH") from error
+        raise InputError(f"model {model}: no module {error.name}. It must be on PYTHONPATH") from error
     if not hasattr(module, class_name):
         raise InputError(f"model {model}: module {module_name} has no {class_name}")
     return getattr(module, class_name)

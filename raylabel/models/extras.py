@@ -20,4 +20,4 @@ def import_extra(module: str, *, extra: str, needed_by: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(f"{needed_by} needs {error.name}; install it with: pip install 'raylabel[{extra}]'") from error
+        raise InputError(f"{needed_by} needs {error.name}. Install it with: pip install 'raylabel[{extra}]'") from error

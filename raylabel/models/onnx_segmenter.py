@@ -98,7 +98,7 @@ class OnnxSegmenter(nn.Module):
         Raises:
             InputError: always.
         """
-        raise InputError("model onnx only predicts: it can be a teacher with teacher.steps: 0, but not a student")
+        raise InputError("model onnx only predicts. It can be a teacher with teacher.steps: 0, but not a student")
 
     def embed(self, images: list[Tensor], targets: Sequence[Target], *, layer: str | None = None) -> NoReturn:
         """Refuse, because a graph has no embeddings.
@@ -106,7 +106,7 @@ class OnnxSegmenter(nn.Module):
         Raises:
             InputError: always.
         """
-        raise InputError("model onnx has no embeddings; set smoothing.embedder to the folder of a saved model")
+        raise InputError("model onnx has no embeddings. Set smoothing.embedder to the folder of a saved model")
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
@@ -163,7 +163,7 @@ class OnnxSegmenter(nn.Module):
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
         if provider not in runtime.get_available_providers():
             raise InputError(
-                f"model onnx: onnxruntime has no {provider} here; install onnxruntime-gpu, or run without a GPU"
+                f"model onnx: onnxruntime has no {provider} here. Install onnxruntime-gpu, or run without a GPU"
             )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

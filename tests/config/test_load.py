@@ -52,9 +52,9 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("teacher.stepz", "3", "unknown key teacher.stepz; did you mean teacher.steps?"),
-        ("student.pool_losses.mask", "1", "did you mean student.pool_losses.masks?"),
-        ("zzz", "1", "unknown key zzz; valid names: data, smoothing"),
+        ("teacher.stepz", "3", "unknown key teacher.stepz. Did you mean teacher.steps?"),
+        ("student.pool_losses.mask", "1", "Did you mean student.pool_losses.masks?"),
+        ("zzz", "1", "unknown key zzz. Valid names: data, smoothing"),
         ("teacher.steps", "-3", "teacher.steps: .* greater than or equal to 0, got -3"),
         ("teacher.steps", "many", "teacher.steps: .* integer"),
         ("calibration.folds", "1", "calibration.folds must be 0 or >= 2, got 1"),
@@ -66,7 +66,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("smoothing.warmup_steps", "501", "warmup_steps must be <= teacher.steps"),
         ("student.min_workers", "3", "student.min_workers must be <= student.num_workers 2, got 3"),
         ("teacher.optimizer.learning_rate", ".inf", "teacher.optimizer.learning_rate: .*finite"),
-        ("teacher.learning_rate", "0.1", "unknown key teacher.learning_rate; valid names: .*optimizer"),
+        ("teacher.learning_rate", "0.1", "unknown key teacher.learning_rate. Valid names: .*optimizer"),
         ("teacher.optimizer.milestones", "[0.5, 1.5]", "teacher.optimizer.milestones.*less than 1, got 1.5"),
         ("student.strong_view.min_scale", "1.5", "min_scale must be <= max_scale 1, got 1.5"),
         ("teacher", "3", "teacher: "),

@@ -82,9 +82,9 @@ def test_masks_over_the_whole_image(tmp_path: Path) -> None:
 def test_it_is_neither_trained_nor_asked_for_embeddings(tmp_path: Path) -> None:
     export_toy(tmp_path / "toy.onnx", 4)
     segmenter = build(tmp_path / "toy.onnx", 4)
-    with pytest.raises(InputError, match=r"model onnx only predicts: it can be a teacher with teacher.steps: 0"):
+    with pytest.raises(InputError, match=r"model onnx only predicts\. It can be a teacher with teacher.steps: 0"):
         segmenter.losses([torch.rand(3, 8, 8)], [Target.empty((8, 8), 4)])
-    with pytest.raises(InputError, match=r"no embeddings; set smoothing.embedder"):
+    with pytest.raises(InputError, match=r"no embeddings\. Set smoothing.embedder"):
         segmenter.embed([torch.rand(3, 8, 8)], [Target.empty((8, 8), 4)])
 
 

@@ -88,7 +88,7 @@ def test_a_broken_promise_is_named(broken: str, message: str, monkeypatch: pytes
 
 
 def test_unknown_models_are_refused_with_the_valid_names() -> None:
-    with pytest.raises(InputError, match=r"did you mean tiny_maskrcnn\?.*mobilenet_v3.*resnet50_fpn_v2.*module:Class"):
+    with pytest.raises(InputError, match=r"Did you mean tiny_maskrcnn\?.*mobilenet_v3.*resnet50_fpn_v2.*module:Class"):
         build_segmenter("tiny_maskrcn", num_classes=3)
     with pytest.raises(InputError, match="no module no_such_module_at_all"):
         build_segmenter("no_such_module_at_all:Model", num_classes=3)

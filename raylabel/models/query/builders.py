@@ -133,8 +133,8 @@ def _configure(kind: Any, name: str, base: Mapping[str, Any], options: Mapping[s
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see transformers' {kind.__name__}"
-            raise InputError(f"model_options.{option}: {name} has no such option; {hint}")
+            hint = f"Did you mean {near[0]}?" if near else f"See transformers' {kind.__name__}"
+            raise InputError(f"model_options.{option}: {name} has no such option. {hint}")
     settings = {**base, **options, "num_labels": num_classes}
     backbone, wanted = base.get("backbone_config", {}), options.get("backbone_config", {})
     if wanted:

