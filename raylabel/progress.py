@@ -1,4 +1,4 @@
-"""Progress of a long stage: done/total, rates of the last minute, time left. As a live line, plain lines or figures."""
+"""Progress of a long stage, as a live line, plain lines or figures: done/total, rates of the last minute, time left."""
 
 import sys
 import time

@@ -61,8 +61,8 @@ def clustered_accuracy(
 
     and `variance` / (sum_i d_i)^2 is added to V. The interval is the exact binomial interval of A (1 - A) / V
     detections. That number is multiplied by (t_D / t_M)^2, because V is itself uncertain (Student's t at D - 1 and
-    M - 1 degrees of freedom). If V is 0, as when all or none are right, the effective number of images is used instead
-    (Kish's, because images have unequal numbers of detections).
+    M - 1 degrees of freedom). V is 0 if all or none are right, for example. Then the effective number of images is used
+    instead (Kish's, because images have unequal numbers of detections).
 
     Args:
         class_indices: (P,) class of each (image, class) pair.

@@ -263,8 +263,8 @@ def _chances_of_presence(
         present, absent, unknown: (num_classes, levels) numbers of images.
 
     Returns:
-        (num_classes, levels) chances, and a (num_classes,) variance. Of the images with the class some share is
-        unknown; the variance is that of the log odds of this share. It is 1 / the Fisher information that the scores
+        (num_classes, levels) chances, and a (num_classes,) variance. A share of the images with the class is
+        unknown. The variance is that of the log odds of this share. It is 1 / the Fisher information that the scores
         of the unknown images and the other classes give.
     """
     num_present, num_unknown = present.sum(axis=1), unknown.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Ray metrics of the label stage, for Prometheus. Ray exports each under `ray_` plus its name, on every node.
+"""Ray metrics of workers, for Prometheus. Ray exports each metric under `ray_` plus its name, on every node.
 
 `k8s/grafana-dashboard.json` shows the metrics. They are for watching only: a worker's counters end with the worker, and
 a repeated shard counts again. Totals come from committed shards.

@@ -1,4 +1,7 @@
-"""Every setting of a run: frozen dataclasses with a docstring per field, and the strict YAML reader."""
+"""Every setting of a run: frozen dataclasses with a docstring per field, and the strict YAML reader.
+
+Decides nothing.
+"""
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind

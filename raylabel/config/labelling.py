@@ -22,8 +22,8 @@ class CalibrationConfig:
     """Number of confidence bins of equal width over (0, 1], at least 2. Calibration errors and binned correctors use
     them."""
     folds: NonNegativeInt = 0
-    """0 calibrates on the split `data.calibration`. k >= 2 needs no split: k teachers each train on k - 1 folds of
-    `labelled` and predict the fold that they have not seen. Use folds where labels are too few to keep some aside; they
+    """0 calibrates on the split `data.calibration`. k >= 2 needs no split. k teachers each train on k - 1 folds of
+    `labelled`, and predict the fold that they have not seen. Use folds if labels are too few to keep some aside. Folds
     cost k more trainings."""
     iou_threshold: Probability = 0.5
     """Smallest mask IoU with an object at which a detection can be correct, in [0, 1]."""
@@ -38,8 +38,8 @@ class LabelConfig:
     per worker."""
     num_workers: PositiveInt | Literal["auto"] = "auto"
     """Number of labelling workers (Ray actors). `auto` starts one worker per `num_gpus` GPUs. Without GPUs it starts
-    one worker per `num_cpus` CPUs of each machine; the workers share all CPUs but one per machine (on 2 CPUs: 2 workers
-    that reserve half a CPU each)."""
+    one worker per `num_cpus` CPUs of each machine. The workers share all CPUs but one per machine. On 2 CPUs, 2 workers
+    reserve half a CPU each."""
     num_cpus: NonNegative = 1.0
     """CPUs that Ray reserves per worker, and threads of the worker's model. One whole CPU of the cluster must stay
     free."""

@@ -167,8 +167,8 @@ class StudentConfig(TrainingConfig):
     min_foreground: Probability = 0.5
     """Smallest foreground probability with `select_by: foreground`, in [0, 1]."""
     weight_masks_by: Literal["none", "quality"] = "none"
-    """`quality` weighs the box and mask losses of each pseudo-label by its mask quality (`label.mask_quality`). Of use
-    where `pool_losses` has these terms."""
+    """`quality` weighs the box and mask losses of each pseudo-label by its mask quality (`label.mask_quality`). It
+    has an effect only if `pool_losses` has these terms."""
     weight_by_score: bool = False
     """Weigh the class loss of each pseudo-label by its calibrated score."""
     strong_view: StrongViewConfig = Field(default_factory=StrongViewConfig)

@@ -36,8 +36,8 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
     """Read and check an LVIS or COCO annotation file.
 
     A file is federated (LVIS) if any image has `neg_category_ids`. A list that is `null` counts as empty. Categories
-    without annotations are allowed. The file name of an image without `file_name` (LVIS v1) comes from its `coco_url`:
-    the last two parts if that folder exists below the root, else the last part.
+    without annotations are allowed. An image without `file_name` (LVIS v1) has its file name from its `coco_url`. The
+    name is the last two parts of the URL if that folder exists below the root, else the last part.
 
     Args:
         path: local path or URI of the JSON file.

@@ -44,8 +44,8 @@ def evaluate_results(
     ARm and ARl. A `null` list counts as empty. Image ids may be integers or strings. A missing `area` is computed
     from the mask.
 
-    The size of a detection decides whether it counts for APs, APm or APl. As in both references, it is the area of
-    the detection's `bbox`, even with `iou_type="segm"`. A detection without `bbox` has the size of its mask.
+    The size of a detection decides whether it counts for APs, APm or APl. The size is the area of the detection's
+    `bbox`, even with `iou_type="segm"`: both references do so. A detection without `bbox` has the size of its mask.
 
     Args:
         annotations: COCO or LVIS JSON: path, URI or content.

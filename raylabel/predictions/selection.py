@@ -33,8 +33,8 @@ def select(
 ) -> Selection:
     """Select the pseudo-labels of one image or of many at once.
 
-    Predictions must pass all thresholds. Of those, each image keeps the `config.max_per_image` with the highest
-    calibrated scores. Of equal scores the first is kept.
+    Predictions must pass all thresholds. Each image keeps the `config.max_per_image` passing predictions with the
+    highest calibrated scores. Among equal scores, the first is kept.
 
     Args:
         calibrated_scores: (N,) in [0, 1]. The threshold is `config.min_score`, or that of the class's frequency group

@@ -34,8 +34,8 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
       Relative URIs are relative to the manifest.
     - A `.parquet` file with a column `bytes` of encoded images (default id: the row number in 9 digits), or a column
       `uri` as in a manifest. `image_id` is optional.
-    - An uncompressed `.tar` file. Its images are found by suffix, and the id is the member's name. As in WebDataset,
-      members with the same name up to the first dot are one sample. If a sample has an image without a second dot
+    - An uncompressed `.tar` file. Its images are found by suffix, and the id is the member's name. Members with the
+      same name up to the first dot are one sample (WebDataset's rule). If a sample has an image without a second dot
       (`7.jpg`), its images with a second dot (`7.mask.png`) do not count.
     - A pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar` or `20[12]*/**.jpg`. It
       may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Files that

@@ -92,7 +92,7 @@ class QuerySegmenter(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], *, score_threshold: float, max_per_image: int) -> list[Instances]:
-        """See Segmenter. Of queries with overlapping masks, the one with the highest score is kept."""
+        """See Segmenter. If the masks of queries overlap, the query with the highest score is kept."""
 
         def predict_rows(rows: list[int]) -> list[Instances]:
             batch, _ = self.transform([images[row] for row in rows])
