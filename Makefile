@@ -10,7 +10,8 @@ setup: .venv/installed  ## .venv with raylabel and what its tests need
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	# compat: a path on sys.path, so that a folder named raylabel where Python starts does not hide the package
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[dev]'
 	touch $@
 
 demo: setup  ## every stage on the generated long-tail set

@@ -133,7 +133,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) -> None:
     command.add_argument("config", nargs="?" if is_optional else None, help="YAML file")
-    command.add_argument("--out", help="run folder or URI (default: `out` of the config)")
+    results = "; with --predictions of calibrate, the folder to write" if is_optional else ""
+    command.add_argument("--out", help=f"run folder or URI (default: `out` of the config){results}")
     command.epilog = "Any setting can be given as --a.b VALUE, such as --teacher.steps 100."
 
 
