@@ -8,9 +8,9 @@ help:  ## this list
 
 setup: .venv/installed  ## .venv with raylabel and what its tests need
 
+# editable_mode=compat puts the repository on sys.path, so that a folder named raylabel does not hide the package.
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# compat: a path on sys.path, so that a folder named raylabel where Python starts does not hide the package
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[dev]'
 	touch $@
 
