@@ -12,6 +12,8 @@ from hypothesis import settings
 SUPPORT = Path(__file__).resolve().parent / "support"
 sys.path.insert(0, str(SUPPORT))  # so that `fakes:FakeSegmenter` is found like a user's class
 os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(SUPPORT), os.environ.get("PYTHONPATH")) if part)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # because waiting threads of one process slow the other one
 # Ray Train checks its workers every 2 s by default, too long for trainings of a few steps.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
