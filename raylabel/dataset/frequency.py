@@ -30,7 +30,7 @@ class FrequencyGroup(StrEnum):
     """More than 100 training images."""
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:  # type: ignore[override]  # in place of str.title, which no letter needs
         """The group's name for people: "rare", "common" or "frequent"."""
         return self.name.lower()
 

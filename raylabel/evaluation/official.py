@@ -159,6 +159,7 @@ def _lvis_figures(checked: CheckedResults) -> dict[str, float]:
         if category.get("frequency") not in ("r", "c", "f"):
             category["frequency"] = ""
 
+    # Their bases are loaded by name above, so mypy does not know them.
     class Truth(lvis.LVIS):  # type: ignore[name-defined, misc]
         def _load_json(self, path: str) -> Any:
             return dataset

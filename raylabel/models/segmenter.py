@@ -51,7 +51,7 @@ class Target:
     masks_NHW: Tensor
     class_probs: Tensor
     weights: Tensor
-    # None until __post_init__, because these defaults depend on other fields.
+    # None until __post_init__, because these defaults depend on other fields: mypy sees the type they have after it.
     location_weights: Tensor = None  # type: ignore[assignment]
     class_mask: Tensor = None  # type: ignore[assignment]
 

@@ -1,12 +1,12 @@
 """Content of the report's sections, read from a run's files. None means that the stage has not run."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
@@ -128,9 +128,9 @@ def quarantined(run: RunFolder) -> dict[str, Any] | None:
     errors = load_errors(run)
     if errors is None:
         return None
-    rows = errors.to_pylist()
-    reasons = Counter(row["reason"] for row in rows).most_common()
-    return {"num": len(rows), "reasons": reasons, "rows": rows[:_MAX_QUARANTINED]}
+    counted = pc.value_counts(errors["reason"]).to_pylist()
+    reasons = sorted(((one["values"], one["counts"]) for one in counted), key=lambda one: -one[1])
+    return {"num": len(errors), "reasons": reasons, "rows": errors.slice(0, _MAX_QUARANTINED).to_pylist()}
 
 
 TRAINED = {
