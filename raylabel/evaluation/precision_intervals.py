@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as students_t
 
-from raylabel.evaluation.average_precision import IouType, check_results
+from raylabel.evaluation.average_precision import check_results
+from raylabel.evaluation.checked_input import IouType
 
 NUM_PARTS = 20
 """Number of parts of the images. Student's t of the interval has NUM_PARTS - 1 degrees of freedom."""
