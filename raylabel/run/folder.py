@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
@@ -24,6 +24,8 @@ class StageSpec:
         later_about: what applying the later settings would do, as `raylabel check` says it.
         in_rounds: whether a further round repeats the stage.
         is_live: whether `raylabel status` shows a live view of its scores.
+        trains: section of the config whose workers train a model in this stage. Empty if it trains none.
+        predicts: whether the stage runs the workers of the section `label`.
     """
 
     name: str
@@ -34,6 +36,8 @@ class StageSpec:
     later_about: str = "its later settings would be applied"
     in_rounds: bool = False
     is_live: bool = False
+    trains: Literal["", "teacher", "student"] = ""
+    predicts: bool = False
 
 
 STAGES: tuple[StageSpec, ...] = (
@@ -42,12 +46,15 @@ STAGES: tuple[StageSpec, ...] = (
         folder="prototypes",
         needs=(),
         about="embed labelled instances and average them per class",
+        trains="teacher",
+        predicts=True,
     ),
     StageSpec(
         name="teacher",
         folder="teacher",
         needs=("prototypes",),
         about="train the teacher with similarity-smoothed targets",
+        trains="teacher",
     ),
     StageSpec(
         name="calibrate",
@@ -57,6 +64,7 @@ STAGES: tuple[StageSpec, ...] = (
         later_about="the corrector would be fitted again",
         in_rounds=True,
         is_live=True,
+        predicts=True,
     ),
     StageSpec(
         name="label",
@@ -67,6 +75,7 @@ STAGES: tuple[StageSpec, ...] = (
         later_about="the labels would be corrected and selected again",
         in_rounds=True,
         is_live=True,
+        predicts=True,
     ),
     StageSpec(
         name="distill",
@@ -74,12 +83,14 @@ STAGES: tuple[StageSpec, ...] = (
         needs=("calibrate", "label"),
         about="train the student on labelled images and soft corrected pseudo-labels",
         in_rounds=True,
+        trains="student",
     ),
     StageSpec(
         name="evaluate",
         folder="evaluation",
         needs=("distill",),
         about="measure the AP of every model and the calibration of the pool's labels",
+        predicts=True,
     ),
     StageSpec(
         name="report",

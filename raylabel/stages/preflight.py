@@ -16,7 +16,7 @@ from raylabel.files.storage import commit_bytes, join, remove
 from raylabel.run.calibration import corrector_uri
 from raylabel.run.classes import RunClasses, classes_uri, load_classes
 from raylabel.run.data import RunData
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import RunFolder, stage_spec
 from raylabel.run.labels.disk_need import nearest_folder
 from raylabel.run.models import TEACHER, description_uri, num_model_classes
 from raylabel.run.stage import finished
@@ -34,15 +34,15 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, nu
     Raises:
         InputError: a stage's workers don't fit, or `check_nodes` refuses a machine.
     """
-    label, gpus = config.label, [0.0]
-    for training, its_stages in (("teacher", {"prototypes", "teacher"}), ("student", {"distill"})):
+    specs, gpus = [stage_spec(name) for name in stages], [0.0]
+    for training in sorted({spec.trains for spec in specs if spec.trains}, reverse=True):  # the teacher first
         settings: TeacherConfig | StudentConfig = getattr(config, training)
-        if its_stages & set(stages) and settings.steps:
+        if settings.steps:
             check_workers_fit(training, settings)
             gpus.append(settings.gpus_per_worker)
-    if {"prototypes", "calibrate", "label", "evaluate"} & set(stages):
-        resolve_workers(label, num_shards=num_shards)
-        gpus.append(label.num_gpus)
+    if any(spec.predicts for spec in specs):
+        resolve_workers(config.label, num_shards=num_shards)
+        gpus.append(config.label.num_gpus)
     check_nodes(run, uses_gpus=max(gpus) > 0)
 
 
