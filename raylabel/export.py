@@ -18,7 +18,7 @@ from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, exists, join, list_files
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
-from raylabel.run.classes import classes_uri, load_categories
+from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config, run_folder
 from raylabel.run.labels.kept import KeptImage, kept_images
 from raylabel.run.labels.shards import committed_shards
@@ -68,8 +68,6 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     run, out = run_folder(run), str(out)
     config = load_run_config(run)
     labels, categories = finished(run, "label"), load_categories(run)
-    if not categories:
-        raise InputError(f"{classes_uri(run)}: no such file. Run prototypes again.")
     counts: Counter[str] = Counter(images=0, annotations=0, images_left_out=0)
     images = _labelled_images(run, config.selection, categories, counts)
     if format == "yolo":

@@ -199,7 +199,7 @@ def test_pools_whose_ids_are_not_paths_keep_their_uri(run: RunFolder, tmp_path: 
 
 def test_a_run_without_its_classes_is_refused(run: RunFolder, tmp_path: Path) -> None:
     Path(run.path("classes.json")).unlink()
-    with pytest.raises(InputError, match=r"classes\.json: no such file\. Run prototypes again"):
+    with pytest.raises(InputError, match=r"classes\.json: no such file\. Run prototypes first"):
         export_labels(run, "coco", str(tmp_path / "x.json"))
     assert not (tmp_path / "x.json").exists()
 

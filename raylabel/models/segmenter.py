@@ -13,7 +13,13 @@ from raylabel.predictions.instances import Instances
 LossTerm = Literal["classes", "objectness", "boxes", "masks"]
 
 LOSS_TERMS: frozenset[LossTerm] = frozenset({"classes", "objectness", "boxes", "masks"})
-"""Every loss term: the class, object or not, the box, the pixels."""
+"""Every loss term: the class, object or not, the box, the pixels.
+
+Examples:
+    >>> import raylabel as rl
+    >>> sorted(rl.LOSS_TERMS)
+    ['boxes', 'classes', 'masks', 'objectness']
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

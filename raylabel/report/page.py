@@ -22,7 +22,7 @@ from raylabel.report.sections import (
     quarantined,
     training_curves,
 )
-from raylabel.run.classes import load_categories
+from raylabel.run.classes import has_classes, load_categories
 from raylabel.run.folder import RunFolder, config_text, load_run_config, stage_folder
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.metrics import load_metrics
@@ -41,7 +41,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         InputError: the folder is not a run.
     """
     config = load_run_config(run)
-    categories = load_categories(run)
+    categories = load_categories(run) if has_classes(run) else []
     metrics, labels = load_metrics(run), run.artifact(stage_folder("label"))
     calibration = calibration_section(run)
     images, rule = None, ""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, exists, read_json
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -57,10 +58,16 @@ def commit_classes(run: RunFolder, data: RunData) -> None:
 def load_categories(run: RunFolder) -> list[dict[str, Any]]:
     """Read the classes in the order of their index: category_id, name, frequency_group, num_train_images.
 
-    The list is empty for a run without classes.json.
+    Raises:
+        InputError: classes.json is missing.
     """
-    uri = classes_uri(run)
-    return read_json(uri)["categories"] if exists(uri) else []
+    categories: list[dict[str, Any]] = _read(run)["categories"]
+    return categories
+
+
+def has_classes(run: RunFolder) -> bool:
+    """Whether the run has a classes.json."""
+    return exists(classes_uri(run))
 
 
 def classes_uri(run: RunFolder) -> str:
@@ -69,12 +76,12 @@ def classes_uri(run: RunFolder) -> str:
 
 
 def load_classes(run: RunFolder) -> RunClasses:
-    """Read RUN/classes.json.
+    """Read the classes as arrays.
 
     Raises:
-        InputError: it is missing.
+        InputError: classes.json is missing.
     """
-    content = read_json(classes_uri(run))
+    content = _read(run)
     categories = content["categories"]
     return RunClasses(
         category_ids=np.array([one["category_id"] for one in categories], np.int64),
@@ -83,3 +90,10 @@ def load_classes(run: RunFolder) -> RunClasses:
         num_train_images=np.array([one["num_train_images"] for one in categories], np.int64),
         is_federated=content["is_federated"],
     )
+
+
+def _read(run: RunFolder) -> dict[str, Any]:
+    if not has_classes(run):
+        raise InputError(f"{classes_uri(run)}: no such file. Run prototypes first.")
+    content: dict[str, Any] = read_json(classes_uri(run))
+    return content

@@ -15,6 +15,14 @@ EMBEDDER = f"{stage_folder('prototypes')}/embedder"
 BASELINE = f"{STUDENT}/supervised"
 """The supervised baseline: the same start, steps and images per step as the student, all of them labelled."""
 
+DESCRIPTION_FILE = "model.json"
+
+MODEL_FILES = ("model.safetensors", DESCRIPTION_FILE)
+"""Files of a saved model. `models.saved` writes them, and cannot import these names because it lies below."""
+
+TRAINING_LOG = "metrics.jsonl"
+"""File of a model's training log. `training.log` writes it."""
+
 CHECKPOINTS = "checkpoints"
 """Folder beside a model while the model is trained."""
 
@@ -30,8 +38,8 @@ def pool_index_uri(run: RunFolder) -> str:
 
 
 def load_training_log(run: RunFolder, folder: str) -> list[dict[str, float]]:
-    """Read a model's training log, which `training.log` writes. Empty if there is none."""
-    uri = run.path(folder, "metrics.jsonl")
+    """Read a model's training log. Empty if there is none."""
+    uri = run.path(folder, TRAINING_LOG)
     return [json.loads(line) for line in read_bytes(uri).decode().splitlines()] if exists(uri) else []
 
 
@@ -53,7 +61,7 @@ def num_model_classes(run: RunFolder, folder: str) -> int:
 
 def description_uri(run: RunFolder, folder: str) -> str:
     """Return the path or URI of a model's description, model.json."""
-    return run.path(folder, "model.json")
+    return run.path(folder, DESCRIPTION_FILE)
 
 
 def remove_checkpoints(run: RunFolder, folder: str) -> None:

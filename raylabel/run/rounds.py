@@ -11,14 +11,12 @@ from raylabel.config import Config
 from raylabel.files.storage import commit_bytes, read_bytes
 from raylabel.run.classes import classes_uri
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
-from raylabel.run.models import STUDENT, TEACHER
+from raylabel.run.models import MODEL_FILES, STUDENT, TEACHER
 from raylabel.run.prototypes import prototypes_uri
 from raylabel.run.stage import execute_stage, finished
 
 ROUND_STAGES = tuple(spec.name for spec in STAGES if spec.in_rounds)
 """Stages of a further round, run after its teacher is in place."""
-
-_MODEL_FILES = ("model.safetensors", "model.json")
 
 
 def round_run(run: RunFolder, number: int) -> RunFolder:
@@ -66,7 +64,7 @@ def adopt_student(previous: RunFolder, run: RunFolder) -> None:
     def copy() -> dict[str, str]:
         for uri_in in (classes_uri, prototypes_uri):
             commit_bytes(uri_in(run), read_bytes(uri_in(previous)))
-        for name in _MODEL_FILES:
+        for name in MODEL_FILES:
             commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(STUDENT, name)))
         return {"model": previous.path(STUDENT)}
 

@@ -16,7 +16,7 @@ from raylabel.files.storage import commit_bytes, join, remove
 from raylabel.run.calibration import corrector_uri
 from raylabel.run.classes import RunClasses, classes_uri, load_classes
 from raylabel.run.data import RunData
-from raylabel.run.folder import RunFolder, stage_spec
+from raylabel.run.folder import STAGES, RunFolder
 from raylabel.run.labels.disk_need import nearest_folder
 from raylabel.run.models import TEACHER, description_uri, num_model_classes
 from raylabel.run.stage import finished
@@ -34,8 +34,8 @@ def check_cluster(config: Config, run: RunFolder, stages: Collection[str], *, nu
     Raises:
         InputError: a stage's workers don't fit, or `check_nodes` refuses a machine.
     """
-    specs, gpus = [stage_spec(name) for name in stages], [0.0]
-    for training in sorted({spec.trains for spec in specs if spec.trains}, reverse=True):  # the teacher first
+    specs, gpus = [spec for spec in STAGES if spec.name in stages], [0.0]
+    for training in dict.fromkeys(spec.trains for spec in specs if spec.trains):
         settings: TeacherConfig | StudentConfig = getattr(config, training)
         if settings.steps:
             check_workers_fit(training, settings)

@@ -12,8 +12,8 @@ from tensorboardX import SummaryWriter
 
 from raylabel.files.file_systems import open_uri
 from raylabel.files.storage import commit_bytes, exists, join, read_bytes
+from raylabel.run.models import TRAINING_LOG
 
-METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
 
 COMMIT_SECONDS = 10.0
@@ -35,7 +35,7 @@ class TrainingLog:
 
     def __init__(self, folder_uri: str, *, finished_steps: int) -> None:
         self._uri = folder_uri
-        metrics_uri = join(folder_uri, METRICS_FILE)
+        metrics_uri = join(folder_uri, TRAINING_LOG)
         before = read_bytes(metrics_uri).decode().splitlines() if finished_steps and exists(metrics_uri) else []
         self._lines = [line for line in before if json.loads(line)["step"] <= finished_steps]
         file_system, path = open_uri(join(folder_uri, EVENTS_FOLDER))
@@ -88,7 +88,7 @@ class TrainingLog:
             self._writing = None
 
     def _write(self, metrics: bytes) -> None:
-        commit_bytes(join(self._uri, METRICS_FILE), metrics)
+        commit_bytes(join(self._uri, TRAINING_LOG), metrics)
         self._events.flush()
         if self._scratch is not None:
             for file in Path(self._scratch.name).iterdir():
