@@ -8,7 +8,7 @@ from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind
 from raylabel.config.data import DataConfig, SplitFraction
 from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig
 from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
-from raylabel.config.optimizer import OptimizerConfig, Precision
+from raylabel.config.optimizer import OptimizerConfig, Precision, TeacherOptimizerConfig
 from raylabel.config.run import Config
 from raylabel.config.training import (
     DOWNLOADED,
@@ -45,6 +45,7 @@ __all__ = [
     "StrongViewConfig",
     "StudentConfig",
     "TeacherConfig",
+    "TeacherOptimizerConfig",
     "TrainingConfig",
     "ViewConfig",
     "config_dict",

@@ -27,8 +27,8 @@ class OptimizerConfig:
     """Factor on the learning rate per layer of the backbone, counted from the heads towards the image, in (0, 1]. 1 is
     off. Use 0.8 (small) to 0.95 (large) for a pretrained transformer."""
     schedule: ScheduleKind = "cosine"
-    """How the learning rate falls: `cosine` over all steps, `multistep` at `milestones`, `constant` not at all. Use
-    `constant` for a teacher that will be continued later."""
+    """How the learning rate falls: `cosine` over all steps, `multistep` at `milestones`, `constant` not at all. With
+    `constant` the moving average does what a falling rate would do, and the model can be continued."""
     milestones: tuple[ShareOfSteps, ...] = (0.667, 0.889)
     """Shares of the steps, each in (0, 1), at which `multistep` lowers the learning rate, each time by the same
     factor."""
@@ -40,10 +40,10 @@ class OptimizerConfig:
     max_gradient_norm: Positive | None = 5.0
     """Largest norm of the gradients over all parameters; larger gradients are scaled down to it. null never scales. Use
     0.01 for Mask2Former."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the moving average of the weights per step, in [0, 1), ramped up over the first steps. The average is
-    the model that is saved, labels the pool and is evaluated. It looks back about 1 / (1 - `ema_decay`) steps; let that
-    be at most a tenth of the training (0.99 for 1,000 steps, 0.9998 for 50,000)."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    """Decay of the moving average of the weights per step, in [0, 1). The average is the model that is saved, labels
+    the pool and is evaluated. After n steps it looks back over about n / 9 steps, at most 1 / (1 - `ema_decay`). So the
+    default suits short trainings as well as long ones; it limits those of more than 45,000 steps."""
     accumulate: PositiveInt = 1
     """Micro-batches into which each worker cuts its part of a step. Raise it to save memory; the batch of the step
     stays the same."""
@@ -56,3 +56,14 @@ class OptimizerConfig:
     compile: bool = False
     """Compile the network (in Mask R-CNNs: the backbone) with torch.compile. The first steps take minutes, later ones
     are faster: of use for long trainings on GPUs. Needs a C++ compiler."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeacherOptimizerConfig(OptimizerConfig):
+    """The optimizer of the teacher. The student continues from the teacher, so the teacher's rate does not fall."""
+
+    learning_rate: Positive = 0.003
+    """Learning rate. The default suits a model trained from scratch; use 0.0001 to 0.0003 with a pretrained
+    backbone."""
+    schedule: ScheduleKind = "constant"
+    """See `OptimizerConfig.schedule`."""

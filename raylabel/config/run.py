@@ -44,6 +44,16 @@ class Config:
     out: str = "runs/default"
     """Folder or URI of the run, unless `--out` is given. Relative paths are relative to the working directory."""
 
+    @property
+    def student_learns_calibration(self) -> bool:
+        """Whether there is a calibration split, and the student learns from its images as well."""
+        return self.student.learn_from_calibration and not self.calibration.folds
+
+    @property
+    def student_has_seen_all(self) -> bool:
+        """Whether the student learns from every image that calibrates the run."""
+        return self.student.learn_from_calibration or self.calibration.folds > 0
+
     def __post_init__(self) -> None:
         if self.calibration.folds == 1:
             raise InputError("calibration.folds must be 0 or >= 2, got 1")
@@ -67,11 +77,6 @@ class Config:
             raise InputError(
                 f"student.init: teacher needs student.model {self.teacher.model} like teacher.model, got "
                 f"{self.student.model}. Set student.model, or student.init: weights."
-            )
-        if self.student.rounds > 1 and self.calibration.folds:
-            raise InputError(
-                f"student.rounds {self.student.rounds} needs calibration.folds: 0, got {self.calibration.folds}. "
-                "Students learn from every fold, so a later round needs a calibration split."
             )
         for name, training in (("teacher", self.teacher), ("student", self.student)):
             if training.min_workers is not None and training.min_workers > training.num_workers:

@@ -192,6 +192,15 @@ class AnnotatedSet:
             is_federated=self.is_federated,
         )
 
+    def __add__(self, other: "AnnotatedSet") -> "AnnotatedSet":
+        """Return the images of both sets. Both must have the same classes (`validate_same_categories`)."""
+        return AnnotatedSet(
+            images=self.images + other.images,
+            categories=self.categories,
+            annotations=self.annotations + other.annotations,
+            is_federated=self.is_federated or other.is_federated,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the set in COCO form, or LVIS form if it is federated. Annotations keep all their fields."""
         images: list[dict[str, Any]] = []

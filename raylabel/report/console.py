@@ -5,6 +5,7 @@ from typing import Any
 
 from raylabel.dataset.frequency import group_title
 from raylabel.progress import Figures
+from raylabel.run.learnt_from import LearntFrom
 from raylabel.run.rounds import ROUND_STAGES
 from raylabel.schema import SHARD_PHASES
 
@@ -17,7 +18,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     lines = ["validation (mask AP x 100)" + "".join(f"{name:>8}" for name in NAMES)]
     for arm, figures in metrics["validation"].items():
         cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
-        lines.append(f"  {arm:<24}{cells}")
+        lines.append(f"  {arm:<24}{cells}{_format_learnt_from(metrics, arm)}")
     lines += _format_differences(metrics.get("validation_differences"))
     if metrics.get("verification"):
         lines.append(format_verification(metrics["verification"]))
@@ -33,6 +34,12 @@ def format_metrics(metrics: dict[str, Any]) -> str:
             f"recall {selected['recall']:.3f}"
         )
     return "\n".join(lines)
+
+
+def _format_learnt_from(metrics: dict[str, Any], arm: str) -> str:
+    """Say what a model has learnt from. Its corrected outputs, and metrics of earlier versions, say nothing."""
+    known = metrics.get("learnt_from", {}).get(arm)
+    return f"   {LearntFrom(**known).text()}" if known else ""
 
 
 def _format_differences(differences: dict[str, Any] | None) -> list[str]:
@@ -103,6 +110,7 @@ def format_check(found: dict[str, Any]) -> str:
         )
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
     lines.append(f"{'classes':<12} {groups} by training images")
+    lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
     lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")

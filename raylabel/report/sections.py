@@ -20,14 +20,16 @@ from raylabel.run.calibration import (
 )
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
 from raylabel.run.labels.totals import load_errors
+from raylabel.run.learnt_from import LearntFrom
 from raylabel.run.models import BASELINE, EMBEDDER, STUDENT, TEACHER, load_training_log
 from raylabel.run.rounds import ROUND_STAGES, round_run, student_calibration
 
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
-    "supervised": "baseline: labelled images only, with the student's number of optimizer steps and images",
+    "supervised": "baseline: starts and trains like the student, on its labelled images alone",
+    "supervised+corrector": "the baseline, its scores corrected by a corrector of its own",
     "student": "distilled from labelled images and pseudo-labels",
-    "student+corrector": "the student, its scores corrected by a corrector fitted to it on the calibration split",
+    "student+corrector": "the student, its scores corrected by a corrector of its own",
 }
 """Compared models, each with a description."""
 
@@ -57,7 +59,9 @@ def precision_table(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
             }
             for name, value in ((name, arms[arm].get(name)) for name in names)
         ]
-        rows.append({"arm": arm, "about": _about(arm), "cells": cells})
+        known = (metrics or {}).get("learnt_from", {}).get(arm.partition("+")[0])
+        learnt = LearntFrom(**known).text() if known else None
+        rows.append({"arm": arm, "about": _about(arm), "learnt_from": learnt, "cells": cells})
     return {"names": names, "rows": rows}
 
 

@@ -20,7 +20,7 @@ class RunClasses:
         category_ids: (num_classes,) int64, the category ids of the data set.
         names: the class names.
         frequency_groups: (num_classes,) "r", "c" or "f", by training images.
-        num_train_images: (num_classes,) int64.
+        num_train_images: (num_classes,) int64, annotated images that the student learns from.
         is_federated: whether the labelled set is annotated as LVIS is.
     """
 
@@ -41,7 +41,7 @@ def commit_classes(run: RunFolder, data: RunData) -> None:
 
     `export`, the report and users' tools read it.
     """
-    labelled = data.labelled
+    labelled = data.student_labelled
     counts = labelled.class_image_counts()
     categories: list[dict[str, Any]] = [
         {

@@ -67,6 +67,11 @@ class RunData:
         return self._part("calibration")
 
     @cached_property
+    def student_labelled(self) -> AnnotatedSet:
+        """The annotated images that student and supervised baseline learn from."""
+        return self.labelled + self.calibration if self.config.student_learns_calibration else self.labelled
+
+    @cached_property
     def validation(self) -> AnnotatedSet:
         """The split on which the stage evaluate measures AP."""
         return self._part("validation")
@@ -97,8 +102,8 @@ class RunData:
 
     @cached_property
     def frequency_groups(self) -> NDArray[np.str_]:
-        """(num_classes,) "r", "c" or "f", by the number of training images."""
-        return self.labelled.frequency_groups()
+        """(num_classes,) "r", "c" or "f", by the number of images that the student learns from."""
+        return self.student_labelled.frequency_groups()
 
     @cached_property
     def labelled_digest(self) -> str:

@@ -132,6 +132,12 @@ class RunFolder:
         """Return the run that lies in a folder of this one."""
         return RunFolder(self.path(name), f"{self.place}{name}/")
 
+    @property
+    def outer(self) -> "RunFolder":
+        """Return the run that this nested run lies in."""
+        place, _, _ = self.place.rstrip("/").rpartition("/")
+        return RunFolder(self.uri.rstrip("/").rpartition("/")[0], f"{place}/" if place else "")
+
     def title(self, stage: str) -> str:
         """Return the name of a stage as users read it, such as "round-2/label"."""
         return f"{self.place}{stage}"

@@ -13,7 +13,7 @@ from raylabel.run.classes import classes_uri
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
 from raylabel.run.models import MODEL_FILES, STUDENT, TEACHER
 from raylabel.run.prototypes import prototypes_uri
-from raylabel.run.stage import execute_stage, finished
+from raylabel.run.stage import Artifact, execute_stage, finished
 
 ROUND_STAGES = tuple(spec.name for spec in STAGES if spec.in_rounds)
 """Stages of a further round, run after its teacher is in place."""
@@ -34,18 +34,25 @@ def student_calibration(run: RunFolder) -> RunFolder:
     return run.nested("student-calibration")
 
 
+def baseline_calibration(run: RunFolder) -> RunFolder:
+    """Return the run whose teacher is the supervised baseline. It is calibrated only."""
+    return run.nested("baseline-calibration")
+
+
 def student_correctors(config: Config, run: RunFolder) -> dict[int, RunFolder]:
     """Return, by round number, the run whose corrector was fitted to that round's student.
 
     It is the next round's run, or `student_calibration` for the last round. A round is left out if its student made no
-    detection on the calibration split. With `calibration.folds` the student has seen every labelled image, so the
-    run with the teacher's corrector is returned.
+    detection on the calibration split.
     """
-    if config.calibration.folds:
-        return {1: run}
     after = {number - 1: of_round for number, of_round in further_rounds(config, run).items()}
     after[config.student.rounds] = student_calibration(run)
-    return {number: one for number, one in after.items() if one.artifact(stage_folder("calibrate")) is not None}
+    return {number: one for number, one in after.items() if is_calibrated(one)}
+
+
+def is_calibrated(run: RunFolder) -> bool:
+    """Whether a run has a corrector."""
+    return run.artifact(stage_folder("calibrate")) is not None
 
 
 def round_config(config: Config) -> Config:
@@ -53,20 +60,33 @@ def round_config(config: Config) -> Config:
     return replace(config, student=replace(config.student, rounds=1, supervised_baseline=False))
 
 
-def adopt_student(previous: RunFolder, run: RunFolder) -> None:
+def has_seen_calibration(teacher: Artifact) -> bool:
+    """Whether a teacher, by its artifact, has learnt from the images that calibrated the run."""
+    return bool(teacher.get("has_seen_calibration"))
+
+
+def adopt_student(previous: RunFolder, run: RunFolder, *, has_seen_calibration: bool, folder: str = STUDENT) -> None:
     """Make the student of a round the teacher of the next round. The teacher's artifact names the student.
+
+    Args:
+        previous: the run of the student's round.
+        run: the nested run that gets the teacher.
+        has_seen_calibration: whether the student has learnt from the images that calibrated the run.
+        folder: folder of the model, if it is not the student.
 
     Raises:
         InputError: the student is not trained yet, or another driver is at work on the round.
     """
     distilled = finished(previous, "distill")
 
-    def copy() -> dict[str, str]:
+    def copy() -> Artifact:
         for uri_in in (classes_uri, prototypes_uri):
             commit_bytes(uri_in(run), read_bytes(uri_in(previous)))
         for name in MODEL_FILES:
-            commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(STUDENT, name)))
-        return {"model": previous.path(STUDENT)}
+            commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(folder, name)))
+        return {"model": previous.path(folder), "has_seen_calibration": has_seen_calibration}
 
     inputs = {"student": distilled["fingerprint"], "labelled": distilled["inputs"]["labelled"]}
+    if folder != STUDENT:
+        inputs["model"] = folder
     execute_stage(run, "teacher", inputs, copy)

@@ -17,6 +17,7 @@ from raylabel.calibration import (
     match_image,
     weigh_by_verification,
 )
+from raylabel.calibration.score_transfer import transfer_scores
 from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.live_calibration import live_calibration
@@ -36,21 +37,33 @@ from raylabel.run.calibration import (
     detections_from_table,
     fit_and_commit,
     fit_settings,
+    load_accuracy,
+    load_detections,
     refit,
 )
+from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import TEACHER, fold_folder
+from raylabel.run.rounds import has_seen_calibration
 from raylabel.run.stage import execute_stage, finished
 from raylabel.schema import DETECTIONS, context_to_arrow
+from raylabel.stages.pool_sample import sample_pool, score_images
 from raylabel.stages.training_jobs import describe_model, fold_rows, fold_teacher_job
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """Return everything that the outcome depends on."""
+    teacher = finished(run, "teacher")
+    if has_seen_calibration(teacher):
+        images = {"carried_over": finished(run.outer, "calibrate")["fingerprint"], "pool": data.pool_source}
+    elif config.calibration.folds:
+        images = {"calibration": data.labelled_digest, "pool": data.pool_source}
+    else:
+        images = {"calibration": data.part_digest("calibration")}
     return {
-        "teacher": finished(run, "teacher")["fingerprint"],
-        "calibration": data.labelled_digest if config.calibration.folds else data.part_digest("calibration"),
+        "teacher": teacher["fingerprint"],
+        **images,
         "folds": config.calibration.folds,
         "iou_threshold": config.calibration.iou_threshold,
         "score_threshold": config.label.score_threshold,
@@ -75,7 +88,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Predict the calibration split, match the predictions, and fit the corrector.
 
     With `calibration.folds` k >= 2, k teachers are trained on k - 1 folds of the labelled set. Each predicts its
-    held-out fold. Another corrector or number of bins is fitted on the stored detections, without a model.
+    held-out fold, and the detections get the scores that the teacher of all images would give. A nested run whose
+    teacher has seen the split takes over the outer run's detections in the same way. Another corrector or number of
+    bins is fitted on the stored detections, without a model.
 
     Raises:
         InputError: an image of the calibration split can't be read.
@@ -84,8 +99,12 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     data = RunData(config)
 
     def work() -> dict[str, Any]:
-        num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
-        gathered = _gather_detections(config, run, data)
+        if has_seen_calibration(finished(run, "teacher")):
+            num_split_images = finished(run.outer, "calibrate")["num_split_images"]
+            gathered = _carry_over(config, run, data)
+        else:
+            num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
+            gathered = _gather_detections(config, run, data)
         fitted = fit_and_commit(run, config.calibration, *gathered, seed=config.seed)
         return fitted | {"num_split_images": num_split_images}
 
@@ -141,10 +160,38 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
     annotated = data.labelled if config.calibration.folds else data.calibration
     row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
     rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
+    if config.calibration.folds:
+        detections = _on_teachers_scale(config, run, data, detections)
     by_row = replace(detections, image_indices=rows[detections.image_indices])
     # Weights get the stored precision, because a refit on the stored detections must be the same fit.
     weights = weigh_by_verification(by_row, annotated).weights.astype(np.float32).astype(np.float64)
     return replace(detections, weights=weights), image_ids, federated_accuracy(by_row, annotated)
+
+
+def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
+    """Take over the detections that calibrated the outer run, with the scores that this run's teacher would give."""
+    connect()
+    uris = sample_pool(data, seed=config.seed)
+    source = score_images(config, run, run.outer.path(TEACHER), uris)
+    target = score_images(config, run, run.path(TEACHER), uris)
+    detections, image_ids = load_detections(run.outer)
+    groups = load_classes(run).frequency_groups
+    return (
+        transfer_scores(detections, source, target, frequency_groups=groups),
+        image_ids,
+        load_accuracy(run.outer),
+    )
+
+
+def _on_teachers_scale(config: Config, run: RunFolder, data: RunData, detections: Detections) -> Detections:
+    """Give the fold teachers' detections the scores that the teacher of all images would give."""
+    uris, num_folds = sample_pool(data, seed=config.seed), config.calibration.folds
+    of_folds = [
+        score_images(config, run, run.path(fold_folder(fold)), uris[fold::num_folds]) for fold in range(num_folds)
+    ]
+    of_teacher = score_images(config, run, run.path(TEACHER), uris)
+    groups = load_classes(run).frequency_groups
+    return transfer_scores(detections, Detections.concat(of_folds), of_teacher, frequency_groups=groups)
 
 
 def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:

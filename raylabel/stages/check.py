@@ -68,6 +68,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
     return {
         "run": run.uri,
         "splits": splits,
+        "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
             "num_images": num_images,
@@ -79,6 +80,21 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
     }
+
+
+def _use_of_labels(config: Config, data: RunData) -> str:
+    """Say in one line which annotated images each model learns from."""
+    num_labelled, num_folds = len(data.labelled), config.calibration.folds
+    teacher = "the teacher is given" if config.teacher.steps == 0 else "the teacher learns from {}"
+    if num_folds:
+        kept = f"{num_folds} teachers that each miss a fold calibrate"
+        return f"{num_labelled} labelled images: {teacher.format('all')}, {kept}, the student learns from all"
+    num_kept = len(data.calibration)
+    student = "all" if config.student_learns_calibration else f"the teacher's {num_labelled}"
+    return (
+        f"{num_labelled + num_kept} labelled images: {teacher.format(num_labelled)}, {num_kept} calibrate, the student "
+        f"learns from {student}"
+    )
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:

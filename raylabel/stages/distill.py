@@ -29,7 +29,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "labelled": data.labelled_digest,
         "training": training_inputs(config.student),
         "seed": config.seed,
-    }
+    } | ({"calibration": data.part_digest("calibration")} if config.student_learns_calibration else {})
 
 
 def later(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -80,7 +80,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         return {
             "steps": config.student.steps,
             "images_per_step": config.student.labelled_per_batch + config.student.unlabelled_per_batch,
-            "num_labelled_images": len(data.labelled),
+            "num_labelled_images": len(data.student_labelled),
+            "num_calibration_images": len(data.student_labelled) - len(data.labelled),
             "num_pool_images": index.num_images,
             "num_pool_instances": index.num_kept,
         }
@@ -93,6 +94,6 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def _run_further_rounds(config: Config, run: RunFolder) -> None:
     for number, this in further_rounds(config, run).items():
         print(f"round {number}: the student of round {number - 1} is its teacher", flush=True)
-        adopt_student(round_run(run, number - 1), this)
+        adopt_student(round_run(run, number - 1), this, has_seen_calibration=config.student_has_seen_all)
         for stage in ROUND_STAGES:
             run_one(stage, round_config(config), this)

@@ -27,11 +27,14 @@ from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
+from raylabel.run.learnt_from import SUPERVISED, learnt_from, student_arm
 from raylabel.run.metrics import commit_metrics
 from raylabel.run.models import BASELINE, STUDENT, TEACHER, has_model
 from raylabel.run.rounds import (
     adopt_student,
+    baseline_calibration,
     further_rounds,
+    is_calibrated,
     round_config,
     round_run,
     student_calibration,
@@ -57,12 +60,7 @@ PREDICTIONS = pa.schema(
 
 
 CORRECTED = "+corrector"
-"""Suffix of a student's name: its scores are corrected by its own corrector, fitted on the calibration split."""
-
-
-def student_arm(number: int) -> str:
-    """Return the name of a round's student."""
-    return "student" if number == 1 else f"student-{number}"
+"""Suffix of a model's name: its scores are corrected by a corrector of its own."""
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
@@ -79,12 +77,16 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "pool_truth": data.part_digest("pool_truth"),
         "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
         "rounds": [finished(one, "distill")["fingerprint"] for one in further_rounds(config, run).values()],
-        "student_correctors": {name: digest(one.to_json()) for name, one in _student_correctors(config, run).items()},
+        "student_correctors": {name: digest(one.to_json()) for name, one in _correctors(config, run).items()},
     }
 
 
-def _student_correctors(config: Config, run: RunFolder) -> dict[str, Corrector]:
-    return {student_arm(number): load_corrector(one) for number, one in student_correctors(config, run).items()}
+def _correctors(config: Config, run: RunFolder) -> dict[str, Corrector]:
+    """Return the corrector of each student's and of the baseline's outputs, by the model's name."""
+    fitted = {student_arm(number): one for number, one in student_correctors(config, run).items()}
+    if has_model(run, BASELINE) and is_calibrated(baseline_calibration(run)):
+        fitted[SUPERVISED] = baseline_calibration(run)
+    return {name: load_corrector(one) for name, one in fitted.items()}
 
 
 def later(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -98,6 +100,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     Writes evaluation/metrics.json:
 
     - AP by LVIS's names (COCO's and APr/APc/APf for COCO data), with 95% intervals over the validation images.
+    - What each model has learnt from: images and steps.
     - Differences from the supervised baseline with their intervals. Without a baseline: from the teacher.
     - Calibration, precision and recall of the pseudo-labels, if the pool's truth is known.
 
@@ -110,8 +113,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
-    if not config.calibration.folds:
-        _calibrate_student(config, run)
+    _calibrate_models(config, run)
     data = RunData(config)
     if verify:
         require_evaluators()
@@ -123,6 +125,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         measured, verification = _evaluate_models(config, run, data, verify=verify)
         metrics = {
             **_precision(measured),
+            "learnt_from": {name: vars(one) for name, one in learnt_from(config, run)},
             "verification": verification.to_json() if verification else None,
             "pool": measure(run),
             "pool_of_rounds": {str(number): measure(one) for number, one in further_rounds(config, run).items()},
@@ -139,29 +142,33 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
 
 
-def _calibrate_student(config: Config, run: RunFolder) -> None:
-    """Fit the corrector of the last student's scores, in a nested run."""
-    calibrated = student_calibration(run)
-    print(f"evaluate: the student is calibrated in {calibrated.uri}", flush=True)
-    adopt_student(round_run(run, config.student.rounds), calibrated)
-    try:
-        run_one("calibrate", round_config(config), calibrated)
-    except NoDetectionError:
-        print(
-            "evaluate: the student made no detection on the calibration split; its scores stay uncorrected", flush=True
-        )
+def _calibrate_models(config: Config, run: RunFolder) -> None:
+    """Fit correctors of the scores of the last student and of the supervised baseline, each in a nested run."""
+    of_model = {"student": (round_run(run, config.student.rounds), STUDENT, student_calibration(run))}
+    if has_model(run, BASELINE):
+        of_model["supervised baseline"] = (run, BASELINE, baseline_calibration(run))
+    for name, (trained_in, folder, calibrated) in of_model.items():
+        print(f"evaluate: the {name} is calibrated in {calibrated.uri}", flush=True)
+        adopt_student(trained_in, calibrated, has_seen_calibration=config.student_has_seen_all, folder=folder)
+        try:
+            run_one("calibrate", round_config(config), calibrated)
+        except NoDetectionError:
+            print(
+                f"evaluate: the {name} made no detection on the calibration split; its scores stay uncorrected",
+                flush=True,
+            )
 
 
 def _evaluate_models(
     config: Config, run: RunFolder, data: RunData, *, verify: bool
 ) -> tuple[dict[str, JackknifedFigures], Verification | None]:
     connect()
-    correctors = _student_correctors(config, run)
+    correctors = _correctors(config, run)
     classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
     annotations = data.validation.to_json()
     groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
-    models = {"teacher": (run, TEACHER), "supervised": (run, BASELINE)}
+    models = {"teacher": (run, TEACHER), SUPERVISED: (run, BASELINE)}
     models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
     arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}
     results: dict[str, list[dict[str, Any]]] = {}
@@ -193,7 +200,7 @@ def _evaluate_models(
 
 def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
     """Return the figures of every model, half widths of their intervals, and paired differences from a base model."""
-    base = "supervised" if "supervised" in measured else "teacher"
+    base = SUPERVISED if SUPERVISED in measured else "teacher"
     differences = {
         name: {figure: vars(interval) for figure, interval in precision_intervals(one, measured[base]).items()}
         for name, one in measured.items()

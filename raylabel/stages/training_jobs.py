@@ -59,9 +59,14 @@ SPEED = ("accumulate", "precision", "channels_last", "compile")
 """Optimizer settings that change the speed of training. They change the weights by rounding alone."""
 
 
+NOT_TRAINING = ("rounds", "learn_from_calibration")
+"""Settings of the student that its fingerprint names elsewhere or not at all."""
+
+
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:
     """Return the settings that a trained model depends on, for fingerprints. Weights count by name or content."""
-    inputs = {name: value for name, value in config_dict(settings).items() if name not in (*RESOURCES, "rounds")}
+    left_out = (*RESOURCES, *NOT_TRAINING)
+    inputs = {name: value for name, value in config_dict(settings).items() if name not in left_out}
     inputs["optimizer"] = {name: value for name, value in inputs["optimizer"].items() if name not in SPEED}
     return inputs | {"weights": weights_identity(settings.weights) if settings.weights else None}
 
@@ -140,7 +145,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     """
     config, run = parse_config(settings), RunFolder(run_uri)
     student, data = config.student, RunData(config)
-    labelled = data.labelled
+    labelled = data.student_labelled
     if student.init == "teacher":
         segmenter, _ = load_segmenter(run.path(TEACHER))
     else:

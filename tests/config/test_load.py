@@ -26,14 +26,14 @@ def test_paths_are_relative_to_the_config_and_uris_stay(config_file: Path) -> No
 
 def test_the_fixed_keys_have_their_documented_defaults(config_file: Path) -> None:
     config = load_config(config_file)
-    assert (config.smoothing.kind, config.smoothing.eps_min, config.smoothing.eps_max) == ("similarity", 0.02, 0.2)
+    assert (config.smoothing.kind, config.smoothing.eps_min, config.smoothing.eps_max) == ("none", 0.02, 0.2)
     assert (config.smoothing.tau, config.seed) == (0.1, 0)
-    assert (config.teacher.model, config.teacher.steps, config.teacher.batch_size) == ("tiny_maskrcnn", 500, 8)
+    assert (config.teacher.model, config.teacher.steps, config.teacher.batch_size) == ("tiny_maskrcnn", 2500, 8)
     assert (config.calibration.corrector, config.calibration.num_bins, config.calibration.folds) == ("auto", 15, 0)
     assert (config.label.shard_size, config.label.num_workers, config.label.num_cpus) == (256, "auto", 1)
     assert (config.label.num_gpus, config.label.max_bad_fraction) == (0, 0.05)
     assert (config.selection.min_score, config.selection.max_per_image) == (0.5, 300)
-    assert (config.student.steps, config.student.labelled_per_batch) == (300, 4)
+    assert (config.student.steps, config.student.labelled_per_batch) == (600, 4)
     assert (config.student.unlabelled_per_batch, config.student.unlabelled_weight) == (12, 1.0)
 
 
@@ -63,7 +63,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("data.validation", "{fraction: 0.95}", "must sum to < 1"),
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),
         ("smoothing.eps_min", "0.9", "eps_min must be <= smoothing.eps_max"),
-        ("smoothing.warmup_steps", "501", "warmup_steps must be <= teacher.steps"),
+        ("smoothing.warmup_steps", "2501", "warmup_steps must be <= teacher.steps"),
         ("student.min_workers", "3", "student.min_workers must be <= student.num_workers 2, got 3"),
         ("teacher.optimizer.learning_rate", ".inf", "teacher.optimizer.learning_rate: .*finite"),
         ("teacher.learning_rate", "0.1", "unknown key teacher.learning_rate. Valid names: .*optimizer"),

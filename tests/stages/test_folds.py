@@ -16,9 +16,8 @@ from stored_labels import label_rows
 
 from raylabel.calibration import Detections
 from raylabel.cluster.ddp import Training
-from raylabel.config import Config, config_dict, load_config
+from raylabel.config import Config, config_dict
 from raylabel.dataset.images import read_annotated_image, read_image
-from raylabel.errors import InputError
 from raylabel.files.storage import digest, read_json, read_table
 from raylabel.models.saved import load_segmenter, save_segmenter
 from raylabel.run.calibration import load_corrector, load_detections
@@ -54,11 +53,6 @@ def test_a_fold_teacher_learns_from_the_other_folds_alone(config: Config, tmp_pa
     assert set.union(*seen) == {image.image_id for image in everything.images}
 
 
-def test_later_rounds_need_a_calibration_split(generated: Path) -> None:
-    with pytest.raises(InputError, match=r"rounds 2 needs calibration\.folds: 0, got 3"):
-        load_config(generated / "config.yaml", {"student.rounds": "2", "calibration.folds": "3"})
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_ray")
 def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
@@ -82,6 +76,13 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
                 description = {**training.description, "identity": digest(training.identity)}
                 save_segmenter(segmenter, run.path(training.folder), description)
 
+    transfers: list[tuple[Detections, Detections]] = []
+
+    def transfer(detections: Detections, source: Detections, target: Detections, **_: Any) -> Detections:
+        transfers.append((source, target))
+        return detections
+
+    monkeypatch.setattr(calibrate, "transfer_scores", transfer)
     monkeypatch.setattr(calibrate, "train_on_ray", train)
     seeds, seeded = iter([1, 2]), training_jobs.new_segmenter
     monkeypatch.setattr(
@@ -102,6 +103,14 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
         found = np.sort(detections.raw_scores[detections.image_indices == image_ids.index(str(image.image_id))])
         np.testing.assert_allclose(found, _scores(config, run, f"calibration/fold-{fold}", pixels), atol=1e-5)
         assert not np.allclose(found, _scores(config, run, f"calibration/fold-{1 - fold}", pixels), atol=1e-3)
+
+    # Every pool image is scored by the teacher, and by one fold's teacher.
+    [(source, target)] = transfers
+    images = [read_image(one.uri, max_pixels=10**6, as_displayed=True) for one in RunData(config).list_pool()]
+    of_teacher = np.sort(np.concatenate([_scores(config, run, "teacher", pixels) for pixels in images]))
+    np.testing.assert_allclose(np.sort(target.raw_scores), of_teacher, atol=1e-5)
+    assert len(source) == len(target) == 6 * len(images)
+    assert not np.allclose(np.sort(source.raw_scores), of_teacher, atol=1e-3)
 
     # Interrupted before the end with one teacher saved: the other is made again, and the outcome is the same.
     before = read_table(run.path("calibration", "detections.parquet"))

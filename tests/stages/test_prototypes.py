@@ -35,7 +35,7 @@ def config_file(generated: Path, tmp_path: Path) -> Path:
     path.write_text(
         f"""
 data: {{labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool}}
-smoothing: {{embedder: {tmp_path / "embedder"}}}
+smoothing: {{kind: similarity, embedder: {tmp_path / "embedder"}}}
 teacher: {{steps: 20}}
 label: {{batch_size: 4}}
 """

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raylabel.config import Config
@@ -16,7 +17,7 @@ from raylabel.run.calibration import load_corrector, load_detections
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder, load_run_config, stage_spec
 from raylabel.run.labels.shards import committed_shards
-from raylabel.run.rounds import student_calibration, student_correctors
+from raylabel.run.rounds import baseline_calibration, student_calibration, student_correctors
 from raylabel.run.stage import finished
 from raylabel.schema import BINS, CLASSES, DETECTIONS, DRIFT, PROTOTYPES
 from raylabel.stages import calibrate, distill
@@ -67,9 +68,10 @@ def test_every_stage_leaves_its_files(finished_run: Finished) -> None:
         assert Path(run.path(folder, "metrics.jsonl")).read_text()
         assert not Path(run.path(folder, "checkpoints")).exists()
     metrics = read_json(run.path("evaluation", "metrics.json"))
-    assert set(metrics["validation"]) == {"teacher", "student", "student+corrector", "supervised"}
+    corrected = {"student+corrector", "supervised+corrector"}
+    assert set(metrics["validation"]) == {"teacher", "student", "supervised"} | corrected
     assert metrics["validation_differences"]["from"] == "supervised"
-    assert set(metrics["validation_differences"]["models"]) == {"teacher", "student", "student+corrector"}
+    assert set(metrics["validation_differences"]["models"]) == {"teacher", "student"} | corrected
     assert set(metrics["validation_half_widths"]) == set(metrics["validation"])
     assert all(half_width >= 0 for one in metrics["validation_half_widths"].values() for half_width in one.values())
     assert metrics["pool"]["num_images"] == 32
@@ -83,11 +85,49 @@ def test_the_student_is_corrected_by_its_own_corrector(finished_run: Finished) -
     assert finished(calibrated, "teacher")["inputs"]["student"] == artifacts["distill"]["fingerprint"]
     student, adopted = (Path(one, "model.safetensors") for one in (run.path("student"), calibrated.path("teacher")))
     assert adopted.read_bytes() == student.read_bytes()
-    _, image_ids = load_detections(calibrated)
-    assert set(image_ids) <= {str(image.image_id) for image in RunData(config).calibration.images}
     digests = artifacts["evaluate"]["inputs"]["student_correctors"]
-    assert digests == {"student": digest(load_corrector(calibrated).to_json())}
+    of_baseline = load_corrector(baseline_calibration(run)).to_json()
+    assert digests == {"student": digest(load_corrector(calibrated).to_json()), "supervised": digest(of_baseline)}
     assert "student-calibration/calibration" in Path(run.path("report", "index.html")).read_text()
+
+
+def test_models_that_have_seen_the_split_take_over_the_teachers_detections(finished_run: Finished) -> None:
+    config, run, artifacts = finished_run
+    assert config.student_has_seen_all
+    before, image_ids = load_detections(run)
+    for calibrated in (student_calibration(run), baseline_calibration(run)):
+        after, same_ids = load_detections(calibrated)
+        assert same_ids == image_ids
+        np.testing.assert_array_equal(np.sort(after.class_indices), np.sort(before.class_indices))
+        assert (after.known_outcomes == 1).sum() == (before.known_outcomes == 1).sum()
+        artifact = finished(calibrated, "calibrate")
+        assert artifact["num_split_images"] == len(RunData(config).calibration)
+        assert artifact["inputs"]["carried_over"] == artifacts["calibrate"]["fingerprint"]
+
+
+def test_every_model_says_what_it_has_learnt_from(finished_run: Finished) -> None:
+    config, run, artifacts = finished_run
+    data = RunData(config)
+    known = artifacts["evaluate"]["metrics"]["learnt_from"]
+    all_annotated = {"labelled": len(data.labelled), "calibration": len(data.calibration)}
+    both = config.teacher.steps + config.student.steps
+    assert known == {
+        "teacher": {"labelled": len(data.labelled), "calibration": 0, "pool": 0, "steps": config.teacher.steps},
+        "supervised": {**all_annotated, "pool": 0, "steps": both},
+        "student": {**all_annotated, "pool": 32, "steps": both},
+    }
+    page = Path(run.path("report", "index.html")).read_text()
+    assert f"{len(data.labelled)} labelled + {len(data.calibration)} calibration + 32 pool images, {both} steps" in page
+
+
+def test_check_says_in_one_line_how_the_labels_are_used(finished_run: Finished) -> None:
+    config, run, _ = finished_run
+    num_labelled, num_kept = (len(one) for one in (RunData(config).labelled, RunData(config).calibration))
+    number = num_labelled + num_kept
+    expected = f"{number} labelled images: the teacher learns from {num_labelled}, {num_kept} calibrate, the student"
+    assert check_run(config, run)["use_of_labels"] == f"{expected} learns from all"
+    unseen = replace(config, student=replace(config.student, learn_from_calibration=False))
+    assert check_run(unseen, run)["use_of_labels"] == f"{expected} learns from the teacher's {num_labelled}"
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -97,8 +137,8 @@ def test_a_student_without_detections_is_evaluated_as_it_is(
     config, run, _ = finished_run
     copied = RunFolder(str(tmp_path / "run"))
     shutil.copytree(run.uri, copied.uri)
-    calibrated = student_calibration(copied)
-    shutil.rmtree(calibrated.path("calibration"))
+    for calibrated in (student_calibration(copied), baseline_calibration(copied)):
+        shutil.rmtree(calibrated.path("calibration"))
 
     def nothing(config: Config, run: RunFolder) -> dict[str, Any]:
         raise NoDetectionError("calibrate: nothing found")
@@ -124,7 +164,7 @@ def test_verifying_a_finished_run_evaluates_it_again_and_writes_its_page(
     assert again["evaluate"]["fingerprint"] == artifacts["evaluate"]["fingerprint"]
     found = again["evaluate"]["metrics"].pop("verification")
     assert found["agrees"]
-    assert found["num_figures"] == 4 * (13 if found["evaluator"] == "lvis-api" else 12)
+    assert found["num_figures"] == 5 * (13 if found["evaluator"] == "lvis-api" else 12)
     assert artifacts["evaluate"]["metrics"] == again["evaluate"]["metrics"] | {"verification": None}
     assert f"verified with {found['evaluator']}" in Path(copied.path("report", "index.html")).read_text()
     assert set(check_run(config, copied)["stages"].values()) == {FINISHED}
