@@ -1,13 +1,17 @@
-"""A generated world for the distillation benchmark: few labelled images with a long tail, and a less skewed pool."""
+"""Generated worlds of the distillation benchmark, as files: few long-tailed labelled images, and a flatter pool."""
 
+import io
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from raylabel.dataset.annotated_set import Category, ImageRecord
-from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.config import DataConfig
 from raylabel.dataset.synthetic.classes import synthetic_classes
 from raylabel.dataset.synthetic.frequencies import draw_classes
 from raylabel.dataset.synthetic.scenes import draw_scene
@@ -18,116 +22,131 @@ IMAGE_SIZE = 128
 LABELLED_ZIPF, POOL_ZIPF = 1.5, 0.4
 MIN_IMAGES_A_CLASS = 2
 
+Kind = Literal["mixed", "alike"]
+"""How the labelled images are drawn. `alike`: all with classes by Zipf 1.5. `mixed`: half of them by Zipf 1.5, the
+other half like the pool (Zipf 0.4)."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images in memory with all their objects.
+class World:
+    """A generated world on disk.
+
+    Classes follow Zipf 0.4 in the pool, and are equally frequent in the validation split. The order of classes by
+    frequency is the same in all splits. Every image is annotated exhaustively.
 
     Attributes:
-        images: (N, 3, H, W) uint8.
-        annotated: annotations of the same images, in the same order.
+        folder: where its files are.
+        kind: see `Kind`.
+        seed: seed of every random choice.
+        num_labelled: labelled images, calibration images included.
     """
 
-    images: NDArray[np.uint8]
-    annotated: AnnotatedSet
+    folder: Path
+    kind: Kind
+    seed: int
+    num_labelled: int
 
-    def __len__(self) -> int:
-        return len(self.annotated)
+    def data(self, num_calibration: int) -> DataConfig:
+        """Return the data section of a run that keeps the last labelled images for calibration.
 
-    def tensor(self, row: int) -> torch.Tensor:
-        """Return an image, (3, H, W) float32 in [0, 1]."""
-        return torch.from_numpy(self.images[row].astype(np.float32)) / 255
-
-    def rows(self, rows: NDArray[np.integer]) -> "Split":
-        """Return the split of the given rows."""
-        return Split(
-            images=self.images[rows],
-            annotated=AnnotatedSet(
-                images=tuple(self.annotated.images[row] for row in rows),
-                categories=self.annotated.categories,
-                annotations=tuple(self.annotated.annotations[row] for row in rows),
-                is_federated=False,
-            ),
+        With 0 there is no calibration split. Labelled images of `alike` are in random order, so the last ones are a
+        random split. The last ones of `mixed` are drawn like the pool.
+        """
+        if num_calibration:
+            everything = json.loads((self.folder / "labelled.json").read_text())
+            cut = self.num_labelled - num_calibration
+            for name, images in (("labelled", everything["images"][:cut]), ("calibration", everything["images"][cut:])):
+                self._write(f"{name}-{num_calibration}.json", _part(everything, images))
+        name = f"labelled-{num_calibration}.json" if num_calibration else "labelled.json"
+        return DataConfig(
+            labelled=str(self.folder / name),
+            images=str(self.folder / "images"),
+            calibration=str(self.folder / f"calibration-{num_calibration}.json") if num_calibration else None,
+            validation=str(self.folder / "validation.json"),
+            pool=str(self.folder / "pool"),
+            pool_truth=str(self.folder / "pool_truth.json"),
         )
 
-    def __add__(self, other: "Split") -> "Split":
-        both = self.annotated, other.annotated
-        return Split(
-            images=np.concatenate([self.images, other.images]),
-            annotated=AnnotatedSet(
-                images=both[0].images + both[1].images,
-                categories=both[0].categories,
-                annotations=both[0].annotations + both[1].annotations,
-                is_federated=False,
-            ),
-        )
+    def ensure(self, *, num_pool: int = 3000, num_validation: int = 400) -> None:
+        """Write the world's files, unless they are there."""
+        if (self.folder / "pool_truth.json").exists():
+            return
+        ranks = np.random.default_rng([self.seed, 0]).permutation(NUM_CLASSES)
+        flat, skewed = _weights(ranks, POOL_ZIPF), _weights(ranks, LABELLED_ZIPF)
+        if self.kind == "mixed":
+            num_skewed = self.num_labelled // 2
+            labelled = [
+                *self._draw(1, num_skewed, skewed, MIN_IMAGES_A_CLASS),
+                *self._draw(2, self.num_labelled - num_skewed, flat, 1),
+            ]
+        else:
+            labelled = self._draw(1, self.num_labelled, skewed, MIN_IMAGES_A_CLASS)
+        self._write("labelled.json", self._commit("images", "labelled", labelled))
+        validation = self._draw(4, num_validation, _weights(ranks, 0.0), 1)
+        self._write("validation.json", self._commit("images", "validation", validation))
+        pool = self._draw(3, num_pool, flat, 1)
+        self._write("pool_truth.json", self._commit("pool", "pool", pool))
+
+    def _draw(
+        self, number: int, num_images: int, weights: NDArray[np.float64], min_images: int
+    ) -> list[tuple[list[int], NDArray[np.uint8], NDArray[np.bool_]]]:
+        """Draw a part's images. No part depends on the size of another."""
+        classes = synthetic_classes(NUM_CLASSES)
+        chosen = draw_classes(num_images, weights, min_images, np.random.default_rng([self.seed, number]))
+        return [
+            (
+                of_image,
+                *draw_scene(
+                    [classes[one] for one in of_image], IMAGE_SIZE, np.random.default_rng([self.seed, number, row])
+                ),
+            )
+            for row, of_image in enumerate(chosen)
+        ]
+
+    def _commit(
+        self, folder: str, name: str, drawn: Sequence[tuple[list[int], NDArray[np.uint8], NDArray[np.bool_]]]
+    ) -> dict[str, Any]:
+        """Write the images of a part, and return its annotations in COCO form."""
+        (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for row, (class_indices, image_HW3, masks_NHW) in enumerate(drawn):
+            file_name = f"{name}-{row}.jpg"
+            buffer = io.BytesIO()
+            Image.fromarray(image_HW3).save(buffer, "JPEG", quality=95, subsampling=0)
+            (self.folder / folder / file_name).write_bytes(buffer.getvalue())
+            images.append({"id": row + 1, "file_name": file_name, "height": IMAGE_SIZE, "width": IMAGE_SIZE})
+            masks = encode_masks(masks_NHW)
+            for class_index, mask, (x0, y0, x1, y1), area in zip(
+                class_indices, masks, mask_boxes(masks).tolist(), masks_NHW.sum(axis=(1, 2)).tolist(), strict=True
+            ):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": row + 1,
+                        "category_id": class_index + 1,
+                        "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode()},
+                        "area": area,
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": index + 1, "name": one.name} for index, one in enumerate(synthetic_classes(NUM_CLASSES))]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        temporary = self.folder / f"{name}.tmp"
+        temporary.write_text(json.dumps(content))
+        temporary.rename(self.folder / name)
 
 
-World = dict[str, Split]
-"""Splits by name."""
-
-
-def generate_world(
-    seed: int, *, num_labelled: int = 120, num_calibration: int = 120, num_pool: int = 3000, num_test: int = 400
-) -> World:
-    """Generate fully annotated splits.
-
-    Classes follow Zipf 1.5 in `labelled` and Zipf 0.4 in `calibration` and `pool`. They are equally frequent in `test`.
-    The order of classes by frequency is the same in all splits. No split depends on the size of another.
-    """
-    ranks = np.random.default_rng([seed, 0]).permutation(NUM_CLASSES)
-    plan = {
-        "labelled": (num_labelled, LABELLED_ZIPF, MIN_IMAGES_A_CLASS),
-        "calibration": (num_calibration, POOL_ZIPF, 1),
-        "pool": (num_pool, POOL_ZIPF, 1),
-        "test": (num_test, 0.0, 1),
-    }
-    return {
-        name: _draw(seed, number, name, num_images, _weights(ranks, exponent), min_images)
-        for number, (name, (num_images, exponent, min_images)) in enumerate(plan.items(), start=1)
-    }
+def _part(content: dict[str, Any], images: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the given images with their annotations."""
+    ids = {one["id"] for one in images}
+    annotations = [one for one in content["annotations"] if one["image_id"] in ids]
+    return {"images": images, "annotations": annotations, "categories": content["categories"]}
 
 
 def _weights(ranks: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
     weights = (ranks + 1.0) ** -exponent
     return weights / weights.sum()
-
-
-def _draw(seed: int, number: int, name: str, num_images: int, weights: NDArray[np.float64], min_images: int) -> Split:
-    classes = synthetic_classes(NUM_CLASSES)
-    images, records, annotations = [], [], []
-    chosen = draw_classes(num_images, weights, min_images, np.random.default_rng([seed, number]))
-    for row, class_indices in enumerate(chosen):
-        scene_rng = np.random.default_rng([seed, number, row])
-        image_HW3, masks_NHW = draw_scene([classes[one] for one in class_indices], IMAGE_SIZE, scene_rng)
-        images.append(image_HW3.transpose(2, 0, 1))
-        image_id = f"{name}-{row}"
-        records.append(
-            ImageRecord(image_id=image_id, file_name=image_id, uri=image_id, height=IMAGE_SIZE, width=IMAGE_SIZE)
-        )
-        masks = encode_masks(masks_NHW)
-        annotations.append(
-            tuple(
-                {
-                    "id": 1000 * row + place + 1,
-                    "image_id": image_id,
-                    "category_id": class_index + 1,
-                    "segmentation": {"size": list(mask["size"]), "counts": mask["counts"]},
-                    "area": int(area),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "iscrowd": 0,
-                }
-                for place, (class_index, mask, area, (x0, y0, x1, y1)) in enumerate(
-                    zip(class_indices, masks, masks_NHW.sum(axis=(1, 2)), mask_boxes(masks).tolist(), strict=True)
-                )
-            )
-        )
-    return Split(
-        images=np.stack(images),
-        annotated=AnnotatedSet(
-            images=tuple(records),
-            categories=tuple(Category(category_id=index + 1, name=one.name) for index, one in enumerate(classes)),
-            annotations=tuple(annotations),
-            is_federated=False,
-        ),
-    )
