@@ -85,8 +85,26 @@ def _thirty(about: str, **settings: str) -> Recipe:
 
 AUGMENTED = "{flip: 0.5, colour: 0.4, blur: 0.3, cutout: 0.5}"
 AUG = {"teacher__augmentation": AUGMENTED, "student__augmentation": AUGMENTED}
+UNCORRECTED = {
+    "calibration.corrector": "none",
+    "student.learn_from_calibration": "false",
+    "student.correct_targets": "false",
+}
 RECIPES = {
     "aug": _thirty("", **AUG),
+    "aug, uncorrected": Recipe(
+        about="no calibration: the teacher learns from all, its soft vectors are the targets",
+        settings={name.replace("__", "."): value for name, value in AUG.items()} | UNCORRECTED,
+        is_supervised=True,
+    ),
+    "aug, 2 folds": Recipe(
+        about="cross-fitted on 2 folds",
+        settings={name.replace("__", "."): value for name, value in AUG.items()} | {"calibration.folds": "2"},
+    ),
+    "aug, 4 folds": Recipe(
+        about="cross-fitted on 4 folds",
+        settings={name.replace("__", "."): value for name, value in AUG.items()} | {"calibration.folds": "4"},
+    ),
     "aug, burn-in": _thirty("", **AUG, student__steps="1500", student__burn_in_steps="300"),
     "aug, 2 rounds": _thirty("", **AUG, student__rounds="2"),
     "aug, all losses": _thirty("", **AUG, student__pool_losses="{classes: 1, objectness: 1, boxes: 1, masks: 1}"),

@@ -1,10 +1,8 @@
 """Self-contained HTML pages: the report of a run, and the page of one calibration."""
 
 import base64
-import math
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import jinja2
 
@@ -22,6 +20,7 @@ from raylabel.report.sections import (
     quarantined,
     training_curves,
 )
+from raylabel.report.tiles import decimal, duration, headline_tiles, hundredfold
 from raylabel.run.classes import has_classes, load_categories
 from raylabel.run.folder import RunFolder, config_text, load_run_config, stage_folder
 from raylabel.run.labels.shards import committed_shards
@@ -49,13 +48,14 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         chosen, rule = choose_images(run, config.selection, categories, gallery_size, seed=config.seed)
         images = [draw(image, categories, max_pixels=config.data.max_image_pixels) for image in chosen]
     stages = lineage(run, num_rounds=config.student.rounds)
+    seconds = sum(stage["artifact"].get("seconds", 0) for stage in stages if stage["artifact"])
     content = {
         "run": run.uri,
         "version": version("raylabel"),
         "config_text": config_text(run),
         "config": config,
         "categories": categories,
-        "tiles": _tiles(metrics, calibration, labels),
+        "tiles": headline_tiles(metrics, calibration, labels, seconds=seconds),
         "precision": precision_table(metrics),
         "differences": difference_table(metrics),
         "verification": format_verification((metrics or {}).get("verification")),
@@ -68,7 +68,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "quarantined": quarantined(run),
         "curves_png": training_curves(run),
         "stages": stages,
-        "seconds": sum(stage["artifact"].get("seconds", 0) for stage in stages if stage["artifact"]),
+        "seconds": seconds,
         "created": max((stage["artifact"].get("created", "") for stage in stages if stage["artifact"]), default=""),
     }
     return _environment().get_template("page.html").render(content)
@@ -101,41 +101,6 @@ def calibration_page(tables: CalibrationTables, *, predictions: str, annotations
     return _environment().get_template("calibration.html").render(content)
 
 
-def _tiles(
-    metrics: dict[str, Any] | None, calibration: dict[str, Any] | None, labels: dict[str, Any] | None
-) -> list[dict[str, str]]:
-    """Make the headline figures: name, figure, and what to compare the figure with."""
-    tiles = []
-    arms = (metrics or {}).get("validation") or {}
-    for name, about in (("AP", "mask AP"), ("APr", "mask AP, rare classes")):
-        figures = {arm: values.get(name) for arm, values in arms.items()}
-        if figures.get("student") is None:
-            continue
-        others = [f"{arm} {_hundredfold(figures[arm])}" for arm in ("supervised", "teacher") if arm in figures]
-        tiles.append(
-            {"name": f"student {about}", "figure": _hundredfold(figures["student"]), "note": ", ".join(others)}
-        )
-    pool = (metrics or {}).get("pool") or {}
-    where, compared = "on the pool, against its hidden truth", pool
-    if "raw" not in pool:
-        summary = (calibration or {}).get("summary") or {}
-        where = "on the calibration split, cross-validated"
-        compared = {"raw": summary.get("raw"), "calibrated": summary.get("calibrated_cross_validated")}
-    for name in ("ece", "nll"):
-        raw, calibrated = ((compared.get(kind) or {}).get(name) for kind in ("raw", "calibrated"))
-        if raw is not None and calibrated is not None:
-            figure = f"{_decimal(raw)} → {_decimal(calibrated)}"
-            tiles.append({"name": f"{name.upper()}, raw → calibrated", "figure": figure, "note": where})
-    selection = (labels or {}).get("selection")
-    if selection:
-        selected = pool.get("selected")
-        note = f"of {labels['num_instances']:,} predictions" if labels and "num_instances" in labels else ""
-        if selected:
-            note += f"; precision {_decimal(selected['precision'])}, recall {_decimal(selected['recall'])}"
-        tiles.append({"name": "pseudo-labels kept", "figure": f"{selection['kept']:,}", "note": note})
-    return tiles
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -145,33 +110,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "hundredfold": _hundredfold,
+        "hundredfold": hundredfold,
         "signed_hundredfold": lambda value: f"{100 * value:+.1f}",
-        "decimal": _decimal,
-        "signed": lambda value: _decimal(value, "+.3f"),
+        "decimal": decimal,
+        "signed": lambda value: decimal(value, "+.3f"),
         "base64": lambda content: base64.b64encode(content).decode(),
-        "duration": _duration,
+        "duration": duration,
     }
     environment.filters["group_title"] = group_title
     environment.globals["frequency_groups"] = list(FrequencyGroup)
     return environment
-
-
-def _hundredfold(value: float | None) -> str:
-    return f"{100 * value:.1f}" if _is_known(value) else "–"
-
-
-def _decimal(value: float | None, form: str = ".3f") -> str:
-    return format(value, form) if _is_known(value) else "–"
-
-
-def _is_known(value: float | None) -> TypeGuard[float]:
-    return value is not None and not math.isnan(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -151,7 +151,13 @@ def _evaluate(run: RunFolder) -> None:
         "teacher": {"AP": {"value": -0.031, "half_width": 0.0124}, "APr": {"value": -0.031, "half_width": 0.05}},
         "student": {"AP": {"value": -0.009, "half_width": 0.0111}},
     }
+    all_labels = {"labelled": 210, "calibration": 30, "steps": 3100}
     metrics = {
+        "learnt_from": {
+            "teacher": {"labelled": 210, "calibration": 0, "pool": 0, "steps": 2500},
+            "supervised": all_labels | {"pool": 0},
+            "student": all_labels | {"pool": 6},
+        },
         "validation": validation,
         "validation_half_widths": half_widths,
         "validation_differences": {"from": "supervised", "models": of_models},
