@@ -1,0 +1,53 @@
+"""The sample of the pool on which models are compared."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from prepared import prepared_run
+
+from raylabel.config import Config
+from raylabel.dataset.pool.image import PoolImage
+from raylabel.run.data import RunData
+from raylabel.run.models import TEACHER
+from raylabel.stages import pool_sample
+from raylabel.stages.pool_sample import sample_pool, score_images
+
+
+def pool_of(images: Sequence[PoolImage]) -> Any:
+    return SimpleNamespace(list_pool=lambda: iter(images))
+
+
+def test_the_sample_depends_on_ids_and_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_sample, "NUM_IMAGES", 10)
+    images = [PoolImage(image_id=f"{number}.png", uri=f"/pool/{number}.png") for number in range(100)]
+    chosen = sample_pool(pool_of(images), seed=0)
+    assert len(set(chosen)) == 10
+    assert sample_pool(pool_of(images[::-1]), seed=0) == chosen
+    assert sample_pool(pool_of(images), seed=1) != chosen
+    without_some = [image for image in images if image.uri in chosen or image.uri.endswith(("1.png", "2.png"))]
+    assert sample_pool(pool_of(without_some), seed=0) == chosen, "images that are not chosen do not count"
+
+
+def test_images_that_the_listing_refused_are_left_out() -> None:
+    images = [
+        PoolImage(image_id="a.png", uri="/pool/a.png"),
+        PoolImage(image_id="../b.png", uri="/b.png", refusal="outside of the pool"),
+    ]
+    assert sample_pool(pool_of(images), seed=0) == ["/pool/a.png"]
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_an_image_that_cannot_be_read_has_no_score(config: Config, tmp_path: Path) -> None:
+    config = replace(config, label=replace(config.label, max_per_image=3, score_threshold=0.01))
+    run = prepared_run(config, tmp_path / "run")
+    uris = [image.uri for image in RunData(config).list_pool()][:4]
+    sound = score_images(config, run, run.path(TEACHER), uris)
+    (tmp_path / "damaged.jpg").write_bytes(b"no image")
+    with_damaged = score_images(config, run, run.path(TEACHER), [*uris[:2], str(tmp_path / "damaged.jpg"), *uris[2:]])
+    assert len(sound) > 0
+    np.testing.assert_array_equal(np.sort(with_damaged.raw_scores), np.sort(sound.raw_scores))
