@@ -85,6 +85,14 @@ def _build_parser() -> argparse.ArgumentParser:
     generated = add("generate", "write the generated long-tail set", _generate)
     generated.add_argument("--out", required=True, help="folder to write")
     generated.add_argument("--images", type=int, default=1200, help="images in all splits (default: %(default)s)")
+    generated.add_argument(
+        "--sizes",
+        type=int,
+        nargs=4,
+        metavar=("LABELLED", "CALIBRATION", "VAL", "POOL"),
+        help="images of each split, in place of --images",
+    )
+    generated.add_argument("--image-size", type=int, default=128, help="side in pixels (default: %(default)s)")
     generated.add_argument("--classes", type=int, default=24, help="number of classes (default: %(default)s)")
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
@@ -163,15 +171,18 @@ def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.dataset.synthetic.generate import generate
+    from raylabel.dataset.synthetic.generate import SPLITS, generate
     from raylabel.progress import Progress
 
-    with Progress("generate", arguments.images) as progress:
+    asked = dict(zip(SPLITS, arguments.sizes, strict=True)) if arguments.sizes else None
+    with Progress("generate", sum(asked.values()) if asked else arguments.images) as progress:
         sizes = generate(
             arguments.out,
             num_images=arguments.images,
             num_classes=arguments.classes,
             seed=arguments.seed,
+            image_size=arguments.image_size,
+            sizes=asked,
             progress=progress,
         )
     print(f"{arguments.out}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))

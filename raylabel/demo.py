@@ -3,13 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from raylabel.config import Config, DataConfig, StudentConfig, TeacherConfig
+from raylabel.config import (
+    CalibrationConfig,
+    Config,
+    DataConfig,
+    LabelConfig,
+    OptimizerConfig,
+    StudentConfig,
+    TeacherConfig,
+    TeacherOptimizerConfig,
+)
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
 from raylabel.stages.run import run_pipeline
 
-NUM_IMAGES = 1200
+SIZES = {"labelled": 192, "calibration": 48, "val": 240, "pool": 1120}
+"""Images of each split of the demo's set."""
+
+IMAGE_SIZE = 64
+"""Side of the demo's images in pixels. It is small, so that the teacher is trained long in little time."""
 
 
 def demo_config(data_folder: Path, seed: int) -> Config:
@@ -22,13 +35,20 @@ def demo_config(data_folder: Path, seed: int) -> Config:
         pool=str(data_folder / "pool"),
         pool_truth=str(data_folder / "pool_truth.json"),
     )
-    return Config(data=data, teacher=TeacherConfig(steps=400), student=StudentConfig(steps=120), seed=seed)
+    return Config(
+        data=data,
+        teacher=TeacherConfig(steps=1200, num_workers=1, optimizer=TeacherOptimizerConfig(precision="bf16")),
+        calibration=CalibrationConfig(corrector="contextual"),
+        label=LabelConfig(score_threshold=0.02, max_per_image=50),
+        student=StudentConfig(steps=500, num_workers=1, optimizer=OptimizerConfig(precision="bf16")),
+        seed=seed,
+    )
 
 
 def run_demo(out: Path, seed: int) -> dict[str, Any]:
     """Generate the set into `out/data`, run every stage, and return the metrics of the evaluation."""
     data_folder = (out / "data").absolute()
-    with Progress("generate", NUM_IMAGES) as progress:
-        generate(data_folder, num_images=NUM_IMAGES, seed=seed, progress=progress)
+    with Progress("generate", sum(SIZES.values())) as progress:
+        generate(data_folder, sizes=SIZES, image_size=IMAGE_SIZE, seed=seed, progress=progress)
     artifacts = run_pipeline(demo_config(data_folder, seed), RunFolder(str(out.absolute())))
     return artifacts["evaluate"]["metrics"]

@@ -6,7 +6,7 @@ part of the objects is annotated (`federated`).
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ _SPLITS = {
     "val": _Split(share=0.17, folder="images", flatten=0.5, min_images=5),
     "pool": _Split(share=0.53, folder="pool", flatten=1.0, min_images=1),
 }
+SPLITS = tuple(_SPLITS)
+"""Names of the splits: labelled, calibration, val, pool."""
+
 _FILES = ("labelled.json", "calibration.json", "calibration_full.json", "val.json", "pool_truth.json")
 
 
@@ -66,6 +69,7 @@ def generate(
     num_classes: int = 24,
     seed: int = 0,
     image_size: int = 128,
+    sizes: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Write the generated set, with the same bytes for the same arguments.
@@ -85,7 +89,8 @@ def generate(
         num_classes: number of classes, 2 to 96; see `classes`.
         seed: seed of every random choice, non-negative.
         image_size: side of the square images in pixels, 64 to 1024.
-        progress: gets the number of finished images; its total is `num_images`.
+        sizes: number of images of each split (`SPLITS`), at least 1, in place of `num_images`.
+        progress: gets the number of finished images; its total is the number of all images.
 
     Returns:
         Number of images per split: labelled, calibration, val, pool.
@@ -93,17 +98,20 @@ def generate(
     Raises:
         InputError: an argument is out of its range, or `out` has images that were not generated.
     """
+    if sizes is not None:
+        _check_sizes(sizes)
+        num_images = sum(sizes.values())
     _check_arguments(num_images, num_classes, seed, image_size)
     out = str(out)
     classes = synthetic_classes(num_classes)
-    sizes = _split_sizes(num_images)
-    arguments = {
+    arguments: dict[str, Any] = {
         "version": VERSION,
         "num_images": num_images,
         "num_classes": num_classes,
         "seed": seed,
         "image_size": image_size,
-    }
+    } | ({} if sizes is None else {"sizes": dict(sizes)})
+    sizes = dict(sizes) if sizes else _split_sizes(num_images)
     if _is_finished(out, arguments):
         if progress:
             progress.update(num_images)
@@ -148,6 +156,14 @@ def _check_arguments(num_images: int, num_classes: int, seed: int, image_size: i
         raise InputError(f"image size must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {image_size}")
 
 
+def _check_sizes(sizes: Mapping[str, int]) -> None:
+    if set(sizes) != set(SPLITS):
+        raise InputError(f"sizes must name the splits {', '.join(SPLITS)}, got {', '.join(sizes)}")
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"size of split {name} must be >= 1, got {size}")
+
+
 def _split_sizes(num_images: int) -> dict[str, int]:
     sizes = {name: max(1, round(split.share * num_images)) for name, split in _SPLITS.items() if name != "pool"}
     return sizes | {"pool": num_images - sum(sizes.values())}
@@ -157,7 +173,7 @@ def _marker(out: str) -> str:
     return storage.join(out, "generated.json")
 
 
-def _is_finished(out: str, arguments: dict[str, int]) -> bool:
+def _is_finished(out: str, arguments: dict[str, Any]) -> bool:
     """Tell whether the folder has the set of these arguments. A set generated with other arguments is removed."""
     folders = sorted({split.folder for split in _SPLITS.values()})
     if not storage.exists(_marker(out)):

@@ -234,3 +234,18 @@ def test_files_are_lvis_json(default_set):
     assert {"id", "image_id", "category_id", "segmentation", "area", "bbox"} == set(content["annotations"][0])
     num_annotations = sum(category["instance_count"] for category in content["categories"])
     assert num_annotations == len(content["annotations"])
+
+
+def test_sizes_of_splits_are_those_asked_for(tmp_path):
+    sizes = {"labelled": 12, "calibration": 3, "val": 9, "pool": 30}
+    assert generate(tmp_path, sizes=sizes, num_classes=6, image_size=64) == sizes
+    assert len(read_annotations(str(tmp_path / "calibration.json"), str(tmp_path / "images"))) == 3
+    before = digests(tmp_path)
+    assert generate(tmp_path, sizes=sizes, num_classes=6, image_size=64) == sizes
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("sizes", [{"labelled": 40}, {"labelled": 40, "calibration": 0, "val": 9, "pool": 30}])
+def test_sizes_that_are_refused(tmp_path, sizes):
+    with pytest.raises(InputError, match="size"):
+        generate(tmp_path, sizes=sizes)
