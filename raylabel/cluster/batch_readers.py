@@ -9,7 +9,7 @@ import ray
 from ray.data import DataContext
 
 from raylabel.cluster.capacity import READER_CPUS
-from raylabel.cluster.map_shards import ShardActor, raise_errors
+from raylabel.cluster.map_shards import ShardActor, shard_tables
 from raylabel.cluster.shard_blocks import shard_blocks
 from raylabel.models.segmenter import Segmenter
 from raylabel.training.batch_source import BatchSource
@@ -51,8 +51,7 @@ class TaskBatches:
         Raises:
             InputError: an image can't be read.
         """
-        table = next(self._tables)
-        raise_errors(table)
+        [table] = shard_tables(next(self._tables))
         place = table["place"][0].as_py()
         assert place == [step, part], f"batches come in order: {place}, not {[step, part]}"
         # Unpickling is safe, because the bytes come from raylabel's own reader through the object store alone.

@@ -46,8 +46,8 @@ def score_images(config: Config, run: RunFolder, model_uri: str, uris: Sequence[
             worker_args={"model_uri": model_uri, "counter": counter},
             shards=[shard | {"uris": [uris[row] for row in shard["rows"]]} for shard in _shards(len(uris), config)],
         ):
-            num_classes = int(table.schema.metadata[b"num_classes"])
-            parts.append(Detections.of_scores(table["class_index"], table["raw_score"], num_classes=num_classes))
+            [one] = table.to_pylist()
+            parts.append(Detections.of_scores(one["class_index"], one["raw_score"], num_classes=one["num_classes"]))
     return Detections.concat(parts)
 
 
@@ -71,6 +71,16 @@ class ScoreShard:
                 class_indices += found.class_indices.tolist()
                 raw_scores += found.raw_scores.tolist()
             self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
-        schema = pa.schema([("class_index", pa.int32()), ("raw_score", pa.float64())])
-        columns = pa.table({"class_index": class_indices, "raw_score": raw_scores}, schema=schema)
-        return columns.replace_schema_metadata({"num_classes": str(self._predictor.num_classes)})
+        schema = pa.schema(
+            [
+                ("num_classes", pa.int32()),
+                ("class_index", pa.list_(pa.int32())),
+                ("raw_score", pa.list_(pa.float64())),
+            ]
+        )
+        columns = {
+            "num_classes": [self._predictor.num_classes],
+            "class_index": [class_indices],
+            "raw_score": [raw_scores],
+        }
+        return pa.table(columns, schema=schema)
