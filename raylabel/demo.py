@@ -9,6 +9,7 @@ from raylabel.config import (
     DataConfig,
     LabelConfig,
     OptimizerConfig,
+    SmoothingConfig,
     StudentConfig,
     TeacherConfig,
     TeacherOptimizerConfig,
@@ -37,6 +38,8 @@ def demo_config(data_folder: Path, seed: int) -> Config:
     )
     return Config(
         data=data,
+        # Nothing here needs prototypes of trained features, and a warm-up would start Ray Train once more.
+        smoothing=SmoothingConfig(warmup_steps=0),
         teacher=TeacherConfig(steps=1200, num_workers=1, optimizer=TeacherOptimizerConfig(precision="bf16")),
         calibration=CalibrationConfig(corrector="contextual"),
         label=LabelConfig(score_threshold=0.02, max_per_image=50),
