@@ -172,8 +172,7 @@ def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detectio
     """Take over the detections that calibrated the outer run, with the scores that this run's teacher would give."""
     connect()
     uris = sample_pool(data, seed=config.seed)
-    source = score_images(config, run, run.outer.path(TEACHER), uris)
-    target = score_images(config, run, run.path(TEACHER), uris)
+    source, target = score_images(config, run, [(run.outer.path(TEACHER), uris), (run.path(TEACHER), uris)])
     detections, image_ids = load_detections(run.outer)
     groups = load_classes(run).frequency_groups
     return (
@@ -186,10 +185,8 @@ def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detectio
 def _on_teachers_scale(config: Config, run: RunFolder, data: RunData, detections: Detections) -> Detections:
     """Give the fold teachers' detections the scores that the teacher of all images would give."""
     uris, num_folds = sample_pool(data, seed=config.seed), config.calibration.folds
-    of_folds = [
-        score_images(config, run, run.path(fold_folder(fold)), uris[fold::num_folds]) for fold in range(num_folds)
-    ]
-    of_teacher = score_images(config, run, run.path(TEACHER), uris)
+    asked = [(run.path(fold_folder(fold)), uris[fold::num_folds]) for fold in range(num_folds)]
+    *of_folds, of_teacher = score_images(config, run, [*asked, (run.path(TEACHER), uris)])
     groups = load_classes(run).frequency_groups
     return transfer_scores(detections, Detections.concat(of_folds), of_teacher, frequency_groups=groups)
 

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from raylabel.calibration import Detections
 from raylabel.cluster.decoding import ImageSource
-from raylabel.cluster.map_shards import map_shards, row_shards
+from raylabel.cluster.map_shards import map_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.config import Config, parse_config
 from raylabel.dataset.images import ImageError
+from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
 
@@ -35,35 +36,48 @@ def sample_pool(data: RunData, *, seed: int) -> list[str]:
     return [uri for _, uri in heapq.nsmallest(NUM_IMAGES, readable)]
 
 
-def score_images(config: Config, run: RunFolder, model_uri: str, uris: Sequence[str]) -> Detections:
-    """Return the classes and scores that a saved model gives to images. Images that can't be read have none."""
-    parts: list[Detections] = []
-    folder = stage_folder("calibrate")
-    with live_progress("score the pool's sample", len(uris), unit="images", run=run, folder=folder) as counter:
-        for table in map_shards(
-            ScoreShard,
-            config=config,
-            worker_args={"model_uri": model_uri, "counter": counter},
-            shards=[shard | {"uris": [uris[row] for row in shard["rows"]]} for shard in _shards(len(uris), config)],
-        ):
+def score_images(config: Config, run: RunFolder, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Detections]:
+    """Return the classes and scores that saved models give to images. Images that can't be read have none.
+
+    Args:
+        config: the run's config.
+        run: the run whose `calibrate` stage asks.
+        asked: folder of each model, and the URIs of its images. All models share one set of workers.
+
+    Returns:
+        The detections of each of `asked`, in their order.
+    """
+    shards = [
+        {"place": place, "model": model_uri, "uris": list(uris[start : start + config.label.shard_size])}
+        for place, (model_uri, uris) in enumerate(asked)
+        for start in range(0, len(uris), config.label.shard_size)
+    ]
+    shards = [shard | {"shard_id": number} for number, shard in enumerate(shards)]
+    nothing = Detections.of_scores([], [], num_classes=load_classes(run).num_classes)
+    parts = [[nothing] for _ in asked]
+    num_images = sum(len(uris) for _, uris in asked)
+    with live_progress(
+        "score the pool's sample", num_images, unit="images", run=run, folder=stage_folder("calibrate")
+    ) as counter:
+        for table in map_shards(ScoreShard, config=config, worker_args={"counter": counter}, shards=shards):
             [one] = table.to_pylist()
-            parts.append(Detections.of_scores(one["class_index"], one["raw_score"], num_classes=one["num_classes"]))
-    return Detections.concat(parts)
-
-
-def _shards(num_images: int, config: Config) -> list[dict[str, Any]]:
-    return row_shards(range(num_images), config.label.shard_size)
+            found = Detections.of_scores(one["class_index"], one["raw_score"], num_classes=one["num_classes"])
+            parts[one["place"]].append(found)
+    return [Detections.concat(of_model) for of_model in parts]
 
 
 class ScoreShard:
     """The actor's worker that predicts images and keeps only classes and scores."""
 
-    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
-        parsed = parse_config(config)
-        self._predictor = Predictor(model_uri, parsed.label, max_pixels=parsed.data.max_image_pixels)
+    def __init__(self, *, config: dict[str, Any], counter: Any) -> None:
+        self._config = parse_config(config)
         self._counter = counter
+        self._model_uri = ""
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        if shard["model"] != self._model_uri:
+            self._model_uri, max_pixels = shard["model"], self._config.data.max_image_pixels
+            self._predictor = Predictor(self._model_uri, self._config.label, max_pixels=max_pixels)
         class_indices: list[int] = []
         raw_scores: list[float] = []
         for done, found in enumerate(self._predictor([ImageSource(uri) for uri in shard["uris"]])):
@@ -73,12 +87,14 @@ class ScoreShard:
             self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
         schema = pa.schema(
             [
+                ("place", pa.int32()),
                 ("num_classes", pa.int32()),
                 ("class_index", pa.list_(pa.int32())),
                 ("raw_score", pa.list_(pa.float64())),
             ]
         )
         columns = {
+            "place": [shard["place"]],
             "num_classes": [self._predictor.num_classes],
             "class_index": [class_indices],
             "raw_score": [raw_scores],

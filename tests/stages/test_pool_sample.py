@@ -46,8 +46,11 @@ def test_an_image_that_cannot_be_read_has_no_score(config: Config, tmp_path: Pat
     config = replace(config, label=replace(config.label, max_per_image=3, score_threshold=0.01))
     run = prepared_run(config, tmp_path / "run")
     uris = [image.uri for image in RunData(config).list_pool()][:4]
-    sound = score_images(config, run, run.path(TEACHER), uris)
+    [sound] = score_images(config, run, [(run.path(TEACHER), uris)])
     (tmp_path / "damaged.jpg").write_bytes(b"no image")
-    with_damaged = score_images(config, run, run.path(TEACHER), [*uris[:2], str(tmp_path / "damaged.jpg"), *uris[2:]])
+    damaged = [*uris[:2], str(tmp_path / "damaged.jpg"), *uris[2:]]
+    with_damaged, again = score_images(config, run, [(run.path(TEACHER), damaged), (run.path(TEACHER), uris)])
     assert len(sound) > 0
+    assert [len(one) for one in score_images(config, run, [(run.path(TEACHER), [])])] == [0]
     np.testing.assert_array_equal(np.sort(with_damaged.raw_scores), np.sort(sound.raw_scores))
+    np.testing.assert_array_equal(np.sort(again.raw_scores), np.sort(sound.raw_scores))
