@@ -21,7 +21,7 @@ test: setup  ## all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --durations=20
 
 slow: setup  ## kills, whole runs, job submission
-	$(BIN)/python -m pytest -m slow --durations=20
+	$(BIN)/python -m pytest -m slow -n 2 --durations=20
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

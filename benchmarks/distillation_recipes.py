@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,21 +25,13 @@ from raylabel.stages.modules import stage_module
 from raylabel.stages.run import run_one
 
 SETTINGS = {
-    "smoothing.kind": "none",
     "smoothing.warmup_steps": "1000",
-    "teacher.steps": "2500",
-    "teacher.optimizer.learning_rate": "0.003",
-    "teacher.optimizer.schedule": "constant",
-    "teacher.optimizer.ema_decay": "0.998",
     "calibration.corrector": "contextual",
     "label.score_threshold": "0.02",
     "label.max_per_image": "50",
-    "student.steps": "600",
-    "student.optimizer.ema_decay": "0.998",
-    "student.select_by": "foreground",
     "student.supervised_baseline": "false",
 }
-"""Settings of every recipe, as options of the command line."""
+"""Options of every recipe. Supervised training is a recipe of its own, so no recipe trains a baseline."""
 
 MACHINE = {
     "teacher.num_workers": "1",
@@ -47,7 +39,7 @@ MACHINE = {
     "teacher.optimizer.precision": "bf16",
     "student.optimizer.precision": "bf16",
 }
-"""Settings of where a recipe runs. They change no fingerprint."""
+"""Options about where a recipe runs. They change no fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,110 +47,70 @@ class Recipe:
     """A use of N labelled images.
 
     Attributes:
-        num_calibration: images of the N that are kept for calibration.
-        settings: options of `raylabel run` beside `SETTINGS`.
-        is_supervised: learn from labels alone: no calibration split, no pool.
-        about: what it does, in one line.
+        num_calibration: images of the N that are kept for calibration. 0 keeps none, and "half" keeps N / 2.
+        options: options of `raylabel run` beside `SETTINGS`.
+        is_uncalibrated: nothing is calibrated, so the teacher learns from all N. `data.calibration` must be something,
+            and is the training set; no corrector is fitted to it.
     """
 
-    about: str
-    num_calibration: int = 0
-    settings: Mapping[str, str] = field(default_factory=dict)
-    is_supervised: bool = False
+    num_calibration: int | Literal["half"] = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+    is_uncalibrated: bool = False
 
 
-LEARN_ALL = {"student.learn_from_calibration": "true"}
-BASELINE = {"student.supervised_baseline": "true"}
-SUPERVISED = {
-    "student.unlabelled_per_batch": "0",
-    "student.labelled_per_batch": "16",
-    "calibration.corrector": "none",
-    "student.learn_from_calibration": "false",
-}
-"""A student without a pool. Its `calibration` is the training set itself, and no corrector is fitted to it."""
-
-
-def _thirty(about: str, **settings: str) -> Recipe:
-    options = {name.replace("__", "."): value for name, value in settings.items()}
-    return Recipe(about=about, num_calibration=30, settings=LEARN_ALL | options)
-
-
-AUGMENTED = "{flip: 0.5, colour: 0.4, blur: 0.3, cutout: 0.5}"
-AUG = {"teacher__augmentation": AUGMENTED, "student__augmentation": AUGMENTED}
-UNCORRECTED = {
+UNCALIBRATED = {
     "calibration.corrector": "none",
     "student.learn_from_calibration": "false",
     "student.correct_targets": "false",
 }
-RECIPES = {
-    "aug": _thirty("", **AUG),
-    "aug, uncorrected": Recipe(
-        about="no calibration: the teacher learns from all, its soft vectors are the targets",
-        settings={name.replace("__", "."): value for name, value in AUG.items()} | UNCORRECTED,
-        is_supervised=True,
-    ),
-    "aug, 2 folds": Recipe(
-        about="cross-fitted on 2 folds",
-        settings={name.replace("__", "."): value for name, value in AUG.items()} | {"calibration.folds": "2"},
-    ),
-    "aug, 4 folds": Recipe(
-        about="cross-fitted on 4 folds",
-        settings={name.replace("__", "."): value for name, value in AUG.items()} | {"calibration.folds": "4"},
-    ),
-    "aug, burn-in": _thirty("", **AUG, student__steps="1500", student__burn_in_steps="300"),
-    "aug, 2 rounds": _thirty("", **AUG, student__rounds="2"),
-    "aug, all losses": _thirty("", **AUG, student__pool_losses="{classes: 1, objectness: 1, boxes: 1, masks: 1}"),
-    "long": _thirty("1,500 student steps", student__steps="1500"),
-    "long, burn-in": _thirty("relabels itself", student__steps="1500", student__burn_in_steps="300"),
-    "long, all losses": _thirty(
-        "boxes and masks too",
-        student__steps="1500",
-        student__pool_losses="{classes: 1, objectness: 1, boxes: 1, masks: 1}",
-    ),
-    "supervised, augmented": Recipe(
-        about="strong augmentation of labelled images",
-        settings=SUPERVISED | {"teacher.augmentation": AUGMENTED, "student.augmentation": AUGMENTED},
-        is_supervised=True,
-    ),
-    "supervised": Recipe(about="all N from the start, 2,500 + 600 steps", settings=SUPERVISED, is_supervised=True),
-    "supervised, longer": Recipe(
-        about="all N from the start, 5,000 + 600 steps",
-        settings=SUPERVISED | {"teacher.steps": "5000"},
-        is_supervised=True,
-    ),
-    "half calibrate": Recipe(about="today's split: N / 2 calibrate, nothing learns from them", num_calibration=-2),
-    "20 calibrate": Recipe(about="20 calibrate, the student learns from all", num_calibration=20, settings=LEARN_ALL),
-    "30 calibrate": Recipe(about="30 calibrate, the student learns from all", num_calibration=30, settings=LEARN_ALL),
-    "60 calibrate": Recipe(about="60 calibrate, the student learns from all", num_calibration=60, settings=LEARN_ALL),
-    "30 calibrate, 2 rounds": Recipe(
-        about="30 calibrate, the student learns from all and teaches another",
-        num_calibration=30,
-        settings=LEARN_ALL | {"student.rounds": "2"},
-    ),
-    "30 calibrate, not learnt": Recipe(about="30 calibrate, the student does not see them", num_calibration=30),
-    "2 folds": Recipe(about="cross-fitted on 2 folds", settings={"calibration.folds": "2"}),
-    "4 folds": Recipe(about="cross-fitted on 4 folds", settings={"calibration.folds": "4"}),
-}
-
+SUPERVISED = UNCALIBRATED | {"student.unlabelled_per_batch": "0", "student.labelled_per_batch": "16"}
+LONG = {"student.steps": "1500"}
+BURN_IN = LONG | {"student.burn_in_steps": "300"}
+ALL_LOSSES = {"student.pool_losses": "{classes: 1, objectness: 1, boxes: 1, masks: 1}"}
+_VIEW = "{flip: 0.5, colour: 0.4, blur: 0.3, cutout: 0.5}"
+AUGMENTED = {"teacher.augmentation": _VIEW, "student.augmentation": _VIEW}
+"""The student's strong view of the pool, for labelled images as well."""
 
 BEST = "30 calibrate"
 """The recipe that the defaults follow."""
 
+RECIPES = {
+    "supervised": Recipe(options=SUPERVISED, is_uncalibrated=True),
+    "supervised, longer": Recipe(options=SUPERVISED | {"teacher.steps": "5000"}, is_uncalibrated=True),
+    "supervised, augmented": Recipe(options=SUPERVISED | AUGMENTED, is_uncalibrated=True),
+    "half calibrate, not learnt": Recipe(num_calibration="half", options={"student.learn_from_calibration": "false"}),
+    "30 calibrate, not learnt": Recipe(num_calibration=30, options={"student.learn_from_calibration": "false"}),
+    "20 calibrate": Recipe(num_calibration=20),
+    "30 calibrate": Recipe(num_calibration=30),
+    "60 calibrate": Recipe(num_calibration=60),
+    "30 calibrate, 2 rounds": Recipe(num_calibration=30, options={"student.rounds": "2"}),
+    "30 calibrate, long": Recipe(num_calibration=30, options=LONG),
+    "30 calibrate, burn-in": Recipe(num_calibration=30, options=BURN_IN),
+    "30 calibrate, all losses": Recipe(num_calibration=30, options=ALL_LOSSES),
+    "30 calibrate, augmented": Recipe(num_calibration=30, options=AUGMENTED),
+    "30 calibrate, augmented, 2 rounds": Recipe(num_calibration=30, options=AUGMENTED | {"student.rounds": "2"}),
+    "30 calibrate, augmented, burn-in": Recipe(num_calibration=30, options=AUGMENTED | BURN_IN),
+    "uncalibrated, augmented": Recipe(options=UNCALIBRATED | AUGMENTED, is_uncalibrated=True),
+    "2 folds": Recipe(options={"calibration.folds": "2"}),
+    "4 folds": Recipe(options={"calibration.folds": "4"}),
+    "2 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "2"}),
+    "4 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "4"}),
+}
+"""Every recipe has the same N images, and the teacher makes 2,500 steps of 8 images unless an option says otherwise."""
+
 
 def config_text(world: World, recipe: Recipe) -> str:
     """Return the config file of a recipe: its data alone. Every other setting is an option of the command."""
-    num_calibration = recipe.num_calibration
-    if num_calibration < 0:
-        num_calibration = world.num_labelled // -num_calibration
+    num_calibration = world.num_labelled // 2 if recipe.num_calibration == "half" else recipe.num_calibration
     data = config_dict(world.data(num_calibration))
-    if recipe.is_supervised:
+    if recipe.is_uncalibrated:
         data["calibration"] = data["labelled"]
     return yaml.safe_dump({"data": {name: value for name, value in data.items() if value is not None}})
 
 
 def recipe_options(world: World, recipe: Recipe) -> dict[str, str]:
     """Return the options of `raylabel run`, by name."""
-    return {"seed": str(world.seed)} | SETTINGS | MACHINE | dict(recipe.settings)
+    return {"seed": str(world.seed)} | SETTINGS | MACHINE | dict(recipe.options)
 
 
 def run_recipe(world: World, recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Transfer of matched detections from one model's scores to another's, by rank on images that neither has seen."""
+"""Transfer of matched detections from one model's scores to another's, by rank on images without truth."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def transfer_scores(
         score -> score of `target` that has as many detections of the class above it as the score has in `source`
 
     To the detections of a class, `PRIOR_COUNT` detections of its frequency group are added, because a rare class has
-    few. Where neither model has a detection, scores stay as they are.
+    few. Scores stay unchanged where neither model has a detection.
 
     Args:
         detections: matched detections of the source model. Outcomes, context and images stay.
@@ -39,8 +39,7 @@ def transfer_scores(
         target: the other model's detections on the same images.
         frequency_groups: (num_classes,) "r", "c" or "f".
 
-    Source: ours; it is quantile mapping, as equating of tests does it (Kolen and Brennan 2014), with numbers in place
-    of shares.
+    Source: ours. It is quantile mapping (Kolen and Brennan 2014, "Test Equating"), but by numbers, not by shares.
     """
     is_same_group = frequency_groups[:, None] == frequency_groups
     group_mean = is_same_group / is_same_group.sum(axis=1)

@@ -22,14 +22,14 @@ from raylabel.run.folder import STAGES, RunFolder, stage_folder
 from raylabel.run.labels.totals import load_errors
 from raylabel.run.learnt_from import LearntFrom
 from raylabel.run.models import BASELINE, EMBEDDER, STUDENT, TEACHER, load_training_log
-from raylabel.run.rounds import ROUND_STAGES, round_run, student_calibration
+from raylabel.run.rounds import ROUND_STAGES, baseline_calibration, is_calibrated, round_run, student_calibration
 
 ARMS = {
     "teacher": "trained on the labelled images; it labelled the pool",
     "supervised": "baseline: starts and trains like the student, on its labelled images alone",
-    "supervised+corrector": "the baseline, its scores corrected by a corrector of its own",
+    "supervised+corrector": "the baseline with the scores that its own corrector gives",
     "student": "distilled from labelled images and pseudo-labels",
-    "student+corrector": "the student, its scores corrected by a corrector of its own",
+    "student+corrector": "the student with the scores that its own corrector gives",
 }
 """Compared models, each with a description."""
 
@@ -185,9 +185,8 @@ def lineage(run: RunFolder, *, num_rounds: int = 1) -> list[dict[str, Any]]:
     parts = [(run, spec.folder) for spec in STAGES if spec.name != "report"]
     of_round = ["teacher", *ROUND_STAGES]
     parts += [(round_run(run, number), stage_folder(name)) for number in range(2, num_rounds + 1) for name in of_round]
-    calibrated, calibration_folder = student_calibration(run), stage_folder("calibrate")
-    if calibrated.artifact(calibration_folder) is not None:
-        parts.append((calibrated, calibration_folder))
+    nested = (student_calibration(run), baseline_calibration(run))
+    parts += [(one, stage_folder("calibrate")) for one in nested if is_calibrated(one)]
     rows = []
     for one, folder in parts:
         artifact = one.artifact(folder)

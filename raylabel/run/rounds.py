@@ -60,18 +60,18 @@ def round_config(config: Config) -> Config:
     return replace(config, student=replace(config.student, rounds=1, supervised_baseline=False))
 
 
-def has_seen_calibration(teacher: Artifact) -> bool:
-    """Whether a teacher, by its artifact, has learnt from the images that calibrated the run."""
-    return bool(teacher.get("has_seen_calibration"))
+def has_seen_calibration(run: RunFolder) -> bool:
+    """Whether the teacher of a nested run has learnt from the images that calibrated the outer run."""
+    return bool(finished(run, "teacher").get("has_seen_calibration"))
 
 
-def adopt_student(previous: RunFolder, run: RunFolder, *, has_seen_calibration: bool, folder: str = STUDENT) -> None:
+def adopt_student(previous: RunFolder, run: RunFolder, *, has_seen: bool, folder: str = STUDENT) -> None:
     """Make the student of a round the teacher of the next round. The teacher's artifact names the student.
 
     Args:
         previous: the run of the student's round.
         run: the nested run that gets the teacher.
-        has_seen_calibration: whether the student has learnt from the images that calibrated the run.
+        has_seen: whether the student has learnt from the images that calibrated the run.
         folder: folder of the model, if it is not the student.
 
     Raises:
@@ -84,7 +84,7 @@ def adopt_student(previous: RunFolder, run: RunFolder, *, has_seen_calibration: 
             commit_bytes(uri_in(run), read_bytes(uri_in(previous)))
         for name in MODEL_FILES:
             commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(folder, name)))
-        return {"model": previous.path(folder), "has_seen_calibration": has_seen_calibration}
+        return {"model": previous.path(folder), "has_seen_calibration": has_seen}
 
     inputs = {"student": distilled["fingerprint"], "labelled": distilled["inputs"]["labelled"]}
     if folder != STUDENT:

@@ -54,15 +54,14 @@ from raylabel.stages.training_jobs import describe_model, fold_rows, fold_teache
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """Return everything that the outcome depends on."""
-    teacher = finished(run, "teacher")
-    if has_seen_calibration(teacher):
+    if has_seen_calibration(run):
         images = {"carried_over": finished(run.outer, "calibrate")["fingerprint"], "pool": data.pool_source}
     elif config.calibration.folds:
         images = {"calibration": data.labelled_digest, "pool": data.pool_source}
     else:
         images = {"calibration": data.part_digest("calibration")}
     return {
-        "teacher": teacher["fingerprint"],
+        "teacher": finished(run, "teacher")["fingerprint"],
         **images,
         "folds": config.calibration.folds,
         "iou_threshold": config.calibration.iou_threshold,
@@ -99,7 +98,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     data = RunData(config)
 
     def work() -> dict[str, Any]:
-        if has_seen_calibration(finished(run, "teacher")):
+        if has_seen_calibration(run):
             num_split_images = finished(run.outer, "calibrate")["num_split_images"]
             gathered = _carry_over(config, run, data)
         else:

@@ -94,6 +94,6 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def _run_further_rounds(config: Config, run: RunFolder) -> None:
     for number, this in further_rounds(config, run).items():
         print(f"round {number}: the student of round {number - 1} is its teacher", flush=True)
-        adopt_student(round_run(run, number - 1), this, has_seen_calibration=config.student_has_seen_all)
+        adopt_student(round_run(run, number - 1), this, has_seen=config.student_has_seen_all)
         for stage in ROUND_STAGES:
             run_one(stage, round_config(config), this)

@@ -60,7 +60,7 @@ PREDICTIONS = pa.schema(
 
 
 CORRECTED = "+corrector"
-"""Suffix of a model's name: its scores are corrected by a corrector of its own."""
+"""Suffix of a model's name: the model with the scores that its own corrector gives."""
 
 
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "pool_truth": data.part_digest("pool_truth"),
         "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
         "rounds": [finished(one, "distill")["fingerprint"] for one in further_rounds(config, run).values()],
-        "student_correctors": {name: digest(one.to_json()) for name, one in _correctors(config, run).items()},
+        "correctors": {name: digest(one.to_json()) for name, one in _correctors(config, run).items()},
     }
 
 
@@ -113,7 +113,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read.
     """
-    _calibrate_models(config, run)
+    calibrate_models(config, run)
     data = RunData(config)
     if verify:
         require_evaluators()
@@ -142,14 +142,14 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
 
 
-def _calibrate_models(config: Config, run: RunFolder) -> None:
+def calibrate_models(config: Config, run: RunFolder) -> None:
     """Fit correctors of the scores of the last student and of the supervised baseline, each in a nested run."""
     of_model = {"student": (round_run(run, config.student.rounds), STUDENT, student_calibration(run))}
     if has_model(run, BASELINE):
         of_model["supervised baseline"] = (run, BASELINE, baseline_calibration(run))
     for name, (trained_in, folder, calibrated) in of_model.items():
         print(f"evaluate: the {name} is calibrated in {calibrated.uri}", flush=True)
-        adopt_student(trained_in, calibrated, has_seen_calibration=config.student_has_seen_all, folder=folder)
+        adopt_student(trained_in, calibrated, has_seen=config.student_has_seen_all, folder=folder)
         try:
             run_one("calibrate", round_config(config), calibrated)
         except NoDetectionError:

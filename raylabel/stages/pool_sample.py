@@ -1,10 +1,11 @@
-"""Scores of models on a sample of the pool, whose truth nobody needs to know."""
+"""Scores of models on a sample of the pool."""
 
 import hashlib
 import heapq
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Detections
@@ -53,16 +54,16 @@ def score_images(config: Config, run: RunFolder, asked: Sequence[tuple[str, Sequ
         for start in range(0, len(uris), config.label.shard_size)
     ]
     shards = [shard | {"shard_id": number} for number, shard in enumerate(shards)]
-    nothing = Detections.of_scores([], [], num_classes=load_classes(run).num_classes)
-    parts = [[nothing] for _ in asked]
+    num_classes = load_classes(run).num_classes
+    parts = [[Detections.of_scores([], [], num_classes=num_classes)] for _ in asked]
     num_images = sum(len(uris) for _, uris in asked)
     with live_progress(
         "score the pool's sample", num_images, unit="images", run=run, folder=stage_folder("calibrate")
     ) as counter:
         for table in map_shards(ScoreShard, config=config, worker_args={"counter": counter}, shards=shards):
-            [one] = table.to_pylist()
-            found = Detections.of_scores(one["class_index"], one["raw_score"], num_classes=one["num_classes"])
-            parts[one["place"]].append(found)
+            if table.num_rows:
+                found = Detections.of_scores(table["class_index"], table["raw_score"], num_classes=num_classes)
+                parts[table["place"][0].as_py()].append(found)
     return [Detections.concat(of_model) for of_model in parts]
 
 
@@ -78,25 +79,16 @@ class ScoreShard:
         if shard["model"] != self._model_uri:
             self._model_uri, max_pixels = shard["model"], self._config.data.max_image_pixels
             self._predictor = Predictor(self._model_uri, self._config.label, max_pixels=max_pixels)
-        class_indices: list[int] = []
-        raw_scores: list[float] = []
+        class_indices, raw_scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         for done, found in enumerate(self._predictor([ImageSource(uri) for uri in shard["uris"]])):
             if not isinstance(found, ImageError):
-                class_indices += found.class_indices.tolist()
-                raw_scores += found.raw_scores.tolist()
+                class_indices.append(found.class_indices)
+                raw_scores.append(found.raw_scores)
             self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
-        schema = pa.schema(
-            [
-                ("place", pa.int32()),
-                ("num_classes", pa.int32()),
-                ("class_index", pa.list_(pa.int32())),
-                ("raw_score", pa.list_(pa.float64())),
-            ]
-        )
+        scores = np.concatenate(raw_scores)
         columns = {
-            "place": [shard["place"]],
-            "num_classes": [self._predictor.num_classes],
-            "class_index": [class_indices],
-            "raw_score": [raw_scores],
+            "place": np.full(len(scores), shard["place"]),
+            "class_index": np.concatenate(class_indices),
+            "raw_score": scores,
         }
-        return pa.table(columns, schema=schema)
+        return pa.table(columns)

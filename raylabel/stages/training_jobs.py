@@ -60,7 +60,10 @@ SPEED = ("accumulate", "precision", "channels_last", "compile")
 
 
 NOT_TRAINING = ("rounds", "learn_from_calibration")
-"""Settings of the student that its fingerprint names elsewhere or not at all."""
+"""Settings of the student that do not change how one student is trained.
+
+The fingerprint has the images of the calibration split instead, if the student learns from them.
+"""
 
 
 def training_inputs(settings: TrainingConfig) -> dict[str, Any]:

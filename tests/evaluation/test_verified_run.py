@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(evaluate, "RunData", lambda config: SimpleNamespace(pool_truth=None, validation=[1, 2]))
     monkeypatch.setattr(evaluate, "inputs", lambda config, run, data: {"student": "f"})
-    monkeypatch.setattr(evaluate, "_calibrate_models", lambda config, run: None)
+    monkeypatch.setattr(evaluate, "calibrate_models", lambda config, run: None)
     monkeypatch.setattr(evaluate, "learnt_from", lambda config, run: ())
     monkeypatch.setattr(evaluate, "_evaluate_models", evaluated)
     return calls

@@ -25,7 +25,7 @@ def test_the_command_reaches_the_benchmarks_figures(seed: int, tmp_path: Path, m
 
     world = World(folder=tmp_path / "world", kind="mixed", seed=seed, num_labelled=80)
     world.ensure(num_pool=80, num_validation=40)
-    recipe = replace(RECIPES[BEST], settings={**RECIPES[BEST].settings, **SHORT})
+    recipe = replace(RECIPES[BEST], options={**RECIPES[BEST].options, **SHORT})
     ours = run_recipe(world, recipe, tmp_path / "by the benchmark")
 
     config = tmp_path / "config.yaml"

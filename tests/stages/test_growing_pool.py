@@ -94,7 +94,7 @@ def test_distill_and_evaluate_depend_on_what_the_pool_held(
 
     for module in (distill, evaluate):
         monkeypatch.setattr(module, "execute_stage", remember)
-    monkeypatch.setattr(evaluate, "_calibrate_models", lambda config, run: None)
+    monkeypatch.setattr(evaluate, "calibrate_models", lambda config, run: None)
     commit_json(run.path("student", "artifact.json"), {"fingerprint": "student"})
     for grows in (False, False, True):
         if grows:

@@ -85,7 +85,7 @@ def test_the_student_is_corrected_by_its_own_corrector(finished_run: Finished) -
     assert finished(calibrated, "teacher")["inputs"]["student"] == artifacts["distill"]["fingerprint"]
     student, adopted = (Path(one, "model.safetensors") for one in (run.path("student"), calibrated.path("teacher")))
     assert adopted.read_bytes() == student.read_bytes()
-    digests = artifacts["evaluate"]["inputs"]["student_correctors"]
+    digests = artifacts["evaluate"]["inputs"]["correctors"]
     of_baseline = load_corrector(baseline_calibration(run)).to_json()
     assert digests == {"student": digest(load_corrector(calibrated).to_json()), "supervised": digest(of_baseline)}
     assert "student-calibration/calibration" in Path(run.path("report", "index.html")).read_text()

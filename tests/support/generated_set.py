@@ -48,14 +48,21 @@ def finished_run(
 ) -> tuple[Config, RunFolder, dict[str, Any]]:
     """A finished run, with its config and artifacts. Tests that change it copy it first.
 
-    All stages but the first run on Ray. `tests/slow/test_job_submit.py` runs the first one on Ray as well.
+    All stages run on Ray but the first and the calibration of student and baseline. `tests/slow/test_job_submit.py`
+    runs those on Ray as well.
     """
+    from raylabel.stages.evaluate import calibrate_models
     from raylabel.stages.run import run_one, run_pipeline
 
     config, run = load_config(generated / "config.yaml"), RunFolder(str(tmp_path_factory.mktemp("finished") / "run"))
     with pytest.MonkeyPatch.context() as patch:
         put_stages_here(patch)
         run_one("prototypes", config, run)
+    for stage in ("teacher", "calibrate", "label", "distill"):
+        run_one(stage, config, run)
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        calibrate_models(config, run)
     return config, run, run_pipeline(config, run)
 
 

@@ -1,4 +1,8 @@
-"""Which process of pytest-xdist runs which test: all tests that need Ray in one, so that there is one cluster."""
+"""Which process of pytest-xdist runs which test.
+
+All tests that need the session's cluster run in one process. The tests of a file in `slow/` run in one process, because
+they share what the file prepared; each starts its own Ray.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -19,11 +23,14 @@ def needs_ray(file: str) -> bool:
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the files that need Ray to one process, and every other test to whichever process is free."""
+    """Give the files that need Ray to one process, a slow file to one, and any other test to whichever is free."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OneRay(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if needs_ray(nodeid.partition("::")[0]) else nodeid
+            file = nodeid.partition("::")[0]
+            if needs_ray(file):
+                return "ray"
+            return file if file.startswith("tests/slow/") else nodeid
 
     return OneRay(config, log)

@@ -111,7 +111,7 @@ def generate(
         "seed": seed,
         "image_size": image_size,
     } | ({} if sizes is None else {"sizes": dict(sizes)})
-    sizes = dict(sizes) if sizes else _split_sizes(num_images)
+    sizes = _split_sizes(num_images) if sizes is None else dict(sizes)
     if _is_finished(out, arguments):
         if progress:
             progress.update(num_images)
