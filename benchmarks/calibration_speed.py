@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generated_input import NUM_CLASSES, generate_run, generated_context, generated_detections, generated_set
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from side_by_side import in_turns, isolated, print_table
 
+from generated_input import NUM_CLASSES, generate_run, generated_context, generated_detections, generated_set
 from raylabel.calibration import ImagePredictions, ReliabilityBins, fit_corrector, match_set
 from raylabel.calibration.bins import bin_of
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
@@ -40,6 +39,7 @@ from raylabel.masks.rle import Rle
 from raylabel.predictions.matching import Outcome
 from raylabel.run.folder import RunFolder
 from raylabel.threads import num_cpus
+from side_by_side import in_turns, isolated, print_table
 
 PARTS = ("matching", "binning", "corrector", "recalibrate")
 

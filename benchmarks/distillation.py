@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as students_t
+
 from distillation_recipes import RECIPES, run_recipe
 from distillation_world import Kind, World
-from scipy.stats import t as students_t
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 POOL_COLUMNS = ("nll", "ece", "ccece")

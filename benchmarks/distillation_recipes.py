@@ -14,15 +14,15 @@ from typing import Any, Literal
 import pytest
 import torch
 import yaml
-from distillation_world import World
-from without_ray import put_stages_here
 
+from distillation_world import World
 from raylabel.config import config_dict, config_from_yaml
 from raylabel.files.storage import digest
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder
 from raylabel.stages.modules import stage_module
 from raylabel.stages.run import run_one
+from without_ray import put_stages_here
 
 SETTINGS = {
     "smoothing.warmup_steps": "1000",
@@ -78,6 +78,9 @@ RECIPES = {
     "supervised": Recipe(options=SUPERVISED, is_uncalibrated=True),
     "supervised, longer": Recipe(options=SUPERVISED | {"teacher.steps": "5000"}, is_uncalibrated=True),
     "supervised, augmented": Recipe(options=SUPERVISED | AUGMENTED, is_uncalibrated=True),
+    "supervised, augmented, longer": Recipe(
+        options=SUPERVISED | AUGMENTED | {"teacher.steps": "5000"}, is_uncalibrated=True
+    ),
     "half calibrate, not learnt": Recipe(num_calibration="half", options={"student.learn_from_calibration": "false"}),
     "30 calibrate, not learnt": Recipe(num_calibration=30, options={"student.learn_from_calibration": "false"}),
     "20 calibrate": Recipe(num_calibration=20),
@@ -91,9 +94,11 @@ RECIPES = {
     "30 calibrate, augmented, 2 rounds": Recipe(num_calibration=30, options=AUGMENTED | {"student.rounds": "2"}),
     "30 calibrate, augmented, burn-in": Recipe(num_calibration=30, options=AUGMENTED | BURN_IN),
     "uncalibrated, augmented": Recipe(options=UNCALIBRATED | AUGMENTED, is_uncalibrated=True),
+    "uncalibrated, augmented, burn-in": Recipe(options=UNCALIBRATED | AUGMENTED | BURN_IN, is_uncalibrated=True),
     "2 folds": Recipe(options={"calibration.folds": "2"}),
     "4 folds": Recipe(options={"calibration.folds": "4"}),
     "2 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "2"}),
+    "2 folds, augmented, burn-in": Recipe(options=AUGMENTED | BURN_IN | {"calibration.folds": "2"}),
     "4 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "4"}),
 }
 """Every recipe has the same N images, and the teacher makes 2,500 steps of 8 images unless an option says otherwise."""

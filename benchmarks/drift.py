@@ -11,8 +11,8 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
-from image_world import FLAT, ZIPF, counted, detect, histogram
 
+from image_world import FLAT, ZIPF, counted, detect, histogram
 from raylabel.calibration import (
     Detections,
     FitContext,

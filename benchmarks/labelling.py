@@ -28,12 +28,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from contenders import CORES, MAX_PIXELS, SHARD, run_ceiling, run_loader, run_loop, run_raylabel, to_tensor
 from fakes import WaitingSegmenter
 from prepared import prepared_run
 from process_watcher import Watcher
-from untrained import build
-
 from raylabel.cluster.decoding import ImageSource, Lookahead, ThreadDecoder
 from raylabel.config import load_config
 from raylabel.dataset.images import read_image
@@ -41,6 +40,7 @@ from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import remove
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
+from untrained import build
 
 MODELS = {"tiny": "tiny_maskrcnn", "mobilenet": "maskrcnn_mobilenet_v3_large_fpn"}
 SETTINGS = f"{{shard_size: {SHARD}, score_threshold: 0.0, max_per_image: 30}}"

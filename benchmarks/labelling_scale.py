@@ -28,8 +28,8 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from prepared import prepared_run
 
+from prepared import prepared_run
 from raylabel.calibration import ReliabilityBins
 from raylabel.cluster.session import connect
 from raylabel.config import Config, load_config

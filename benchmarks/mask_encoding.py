@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import nn
-from untrained import build
 
 from raylabel.masks.encode_boxes import encode_boxes
 from raylabel.models.rcnn.soft_maskrcnn import _instances
+from untrained import build
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from labelling_scale import isolated, peak_mib
 from PIL import Image
-from pool_world import labelled_row
 
+from labelling_scale import isolated, peak_mib
+from pool_world import labelled_row
 from raylabel.config import SelectionConfig
 from raylabel.files.storage import commit_table, read_table
 from raylabel.run.folder import RunFolder

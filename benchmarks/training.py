@@ -25,8 +25,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from process_watcher import Watcher
 
+from process_watcher import Watcher
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.run.folder import RunFolder
 

@@ -30,17 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, overrides = _parse(list(sys.argv[1:] if argv is None else argv))
         arguments.command(arguments, overrides)
     except InputError as error:
-        print(f"raylabel: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _failed(str(error), EXIT_BAD_INPUT)
     except (StorageError, TrainingError) as error:
-        print(f"raylabel: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error), 1)
     except KeyboardInterrupt:
-        print("raylabel: stopped; committed work stays. Run the same command again to continue.", file=sys.stderr)
-        return 1
+        return _failed("stopped; committed work stays. Run the same command again to continue.", 1)
     except BrokenPipeError:
         return 1
     return 0
+
+
+def _failed(why: str, code: int) -> int:
+    """Say as the last line of the console why the command failed, and return the exit code."""
+    if "raylabel.cluster.session" in sys.modules:
+        from raylabel.cluster.session import disconnect
+
+        disconnect()
+    print(f"raylabel: {why}", file=sys.stderr)
+    return code
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:

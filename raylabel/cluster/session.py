@@ -10,12 +10,16 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
+_is_connected_here = False
+"""Whether `connect` made this process's connection to Ray."""
+
 
 def connect() -> None:
     """Connect to the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one.
 
     Later calls in the same process keep the connection.
     """
+    global _is_connected_here
     if not ray.is_initialized():
         # Ray's C++ core logs a harmless remark on every actor pool as an error. Real failures come as exceptions.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -25,12 +29,21 @@ def connect() -> None:
             options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
         with _silent_stderr():
             ray.init(**options)
+        _is_connected_here = True
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def disconnect() -> None:
+    """End the connection that `connect` made. Ray writes nothing to the console after it."""
+    global _is_connected_here
+    if _is_connected_here:
+        ray.shutdown()
+        _is_connected_here = False
 
 
 @contextmanager

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from prepared import prepared_run
-from toy_pool_job import toy_pool_job, write_pool
 
+from prepared import prepared_run
 from raylabel.cluster.batch_readers import TaskBatches
 from raylabel.cluster.capacity import decodes_by_tasks
 from raylabel.cluster.ddp import Training, train_on_ray
@@ -19,6 +18,7 @@ from raylabel.models.saved import load_segmenter
 from raylabel.stages.training_jobs import describe_model, fold_teacher_job
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.batches import Batch
+from toy_pool_job import toy_pool_job, write_pool
 
 CONFIG = """
 data: {labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool}

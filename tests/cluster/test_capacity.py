@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from false_cluster import node, set_nodes
 
+from false_cluster import node, set_nodes
 from raylabel.cluster.capacity import check_pool_fits, check_workers_fit
 from raylabel.config import Config
 from raylabel.errors import InputError

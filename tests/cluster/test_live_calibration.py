@@ -16,10 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
-from prepared import prepared_run
-from stored_labels import label_table
-from without_ray import put_stages_here
 
+from prepared import prepared_run
 from raylabel.calibration import Detections, ReliabilityBins
 from raylabel.calibration.metrics import ccece
 from raylabel.cluster import live_calibration
@@ -35,6 +33,8 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
 from raylabel.stages import calibrate, label
 from raylabel.stages.status import run_status
+from stored_labels import label_table
+from without_ray import put_stages_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from false_cluster import node, set_nodes
 
+from false_cluster import node, set_nodes
 from raylabel.cluster.capacity import resolve_workers, torch_threads
 from raylabel.config import LabelConfig
 from raylabel.errors import InputError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from prepared import prepared_run
 
+from prepared import prepared_run
 from raylabel.config import Config, config_dict, load_config
 from raylabel.run.folder import RunFolder
 from raylabel.stages.check import check_run

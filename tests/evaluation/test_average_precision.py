@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lvis_detections import lvis_detections
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from lvis_detections import lvis_detections
 from raylabel.errors import InputError
 from raylabel.evaluation import average_precision
 from raylabel.evaluation.average_precision import evaluate_results, results_of_image, to_results

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hotcoco import COCOeval, LVISeval
-from lvis_detections import lvis_detections
 
+from lvis_detections import lvis_detections
 from raylabel.errors import InputError
 from raylabel.evaluation import official
 from raylabel.evaluation.average_precision import check_results

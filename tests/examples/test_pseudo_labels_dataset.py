@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from pool_world import SIDE, labelled_run
 
 EXAMPLE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "pseudo_labels_dataset.py"))

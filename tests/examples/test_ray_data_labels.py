@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+
 from pool_world import labelled_run
 
 EXAMPLE = str(Path(__file__).resolve().parents[2] / "examples" / "ray_data_labels.py")

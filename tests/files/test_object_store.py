@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from object_store import FlakyProxy
 from PIL import Image
 from pyarrow import fs
 
+from object_store import FlakyProxy
 from raylabel.dataset.images import read_image
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.listing import iter_pool

@@ -10,7 +10,6 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnx", reason="needs onnx to make graphs")
 
 from onnx_graphs import ToyDetector, export, export_maskrcnn, export_toy, name_classes
-
 from raylabel.errors import InputError
 from raylabel.models.build import build_segmenter
 from raylabel.models.onnx_segmenter import OnnxSegmenter

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSegmenter
 from torch import Tensor
 
+from fakes import FakeSegmenter
 from raylabel.masks.rle import encode_masks, mask_boxes
 from raylabel.models.build import build_segmenter
 from raylabel.models.predict import predict_images

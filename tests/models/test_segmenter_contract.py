@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx_graphs import export_toy
 from torch import nn
 
+from onnx_graphs import export_toy
 from raylabel.errors import InputError
 from raylabel.models.build import build_segmenter
 from raylabel.models.contract import check_segmenter

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from small_calibration import GROUPS, NAMES, NUM_TRAIN, fitted_calibration
 
 from raylabel.config import Config, DataConfig, dump_config
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, digest
@@ -16,6 +15,7 @@ from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import shard_uri
 from raylabel.schema import ERRORS, LABELS
+from small_calibration import GROUPS, NAMES, NUM_TRAIN, fitted_calibration
 
 SIDE = 96
 

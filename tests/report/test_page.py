@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from small_calibration import fitted_calibration
 
 from raylabel.calibration.metrics.binned import class_bias
 from raylabel.errors import InputError
@@ -23,6 +22,7 @@ from raylabel.report.page import build_report, calibration_page
 from raylabel.report.sections import difference_table, precision_table
 from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config
+from small_calibration import fitted_calibration
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from stored_labels import all_labelled_images
 
 from raylabel.config import Config
 from raylabel.errors import InputError
@@ -22,6 +21,7 @@ from raylabel.schema import DETECTIONS, DRIFT, PROTOTYPES, context_to_arrow
 from raylabel.stages import label
 from raylabel.stages.label import recalibrate
 from raylabel.stages.run import run_one
+from stored_labels import all_labelled_images
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from fakes import FakeSegmenter
 
+from fakes import FakeSegmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import (

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prepared import prepared_run
 from ray.cluster_utils import Cluster
-from runs import MINUTES, finish, kill, quarantined_or_labelled, start, wait_for, write_config
 
+from prepared import prepared_run
 from raylabel.config import Config
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import read_json
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.lease import read_lease
+from runs import MINUTES, finish, kill, quarantined_or_labelled, start, wait_for, write_config
 
 psutil = pytest.importorskip("psutil")  # comes with Ray
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prepared import prepared_run
-from runs import finish, quarantined_or_labelled, start, wait_for, write_config
 
+from prepared import prepared_run
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.run.labels.shards import committed_shards
+from runs import finish, quarantined_or_labelled, start, wait_for, write_config
 
 pytestmark = pytest.mark.slow
 

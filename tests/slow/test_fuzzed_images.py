@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from prepared import prepared_run
-from runs import finish, start, write_config
 
+from prepared import prepared_run
 from raylabel.config import dump_config
 from raylabel.dataset.image_errors import REASONS, reason_kind
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import read_json, read_table
 from raylabel.run.labels.shards import STATUS_OK, committed_shards
+from runs import finish, start, write_config
 
 pytestmark = pytest.mark.slow
 

@@ -194,10 +194,10 @@ def small_config(tmp_path: Path) -> Path:
         },
         "smoothing": {"warmup_steps": 2},
         "teacher": {"steps": 4, "batch_size": 4},
-        # A low threshold, because a teacher of 4 steps has low scores.
+        # Low thresholds, because a teacher of 4 steps has low scores.
         "label": {"shard_size": 8, "num_workers": 1, "num_cpus": 1, "score_threshold": 0.0},
         "selection": {"min_score": 0.0},
-        "student": {"steps": 2, "labelled_per_batch": 2, "unlabelled_per_batch": 2},
+        "student": {"steps": 2, "min_foreground": 0.0, "labelled_per_batch": 2, "unlabelled_per_batch": 2},
     }
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

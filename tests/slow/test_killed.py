@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from prepared import prepared_run
-from runs import finish, start, write_config
-from stored_labels import label_rows
 
+from prepared import prepared_run
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
+from runs import finish, start, write_config
+from stored_labels import label_rows
 
 pytestmark = pytest.mark.slow
 

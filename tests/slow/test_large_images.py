@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from prepared import prepared_run
-from stored_labels import label_rows
 
+from prepared import prepared_run
 from raylabel.config import load_config
 from raylabel.dataset.synthetic.generate import generate
+from stored_labels import label_rows
 
 pytestmark = pytest.mark.slow
 

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+
 from object_store import FlakyProxy
 from prepared import prepared_run
-from runs import finish, quarantined_or_labelled, start, write_config
-
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files import storage
 from raylabel.run.labels.shards import committed_shards
+from runs import finish, quarantined_or_labelled, start, write_config
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,6 @@ from typing import Any
 import pytest
 import torch
 from ray.cluster_utils import Cluster
-from runs import finish, kill, wait_for
-from toy_driver import STEPS, toy_job
-from toy_training import assert_same_weights
 
 from raylabel.config import TrainingConfig
 from raylabel.files.storage import read_json
@@ -21,6 +18,9 @@ from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import Segmenter
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
+from runs import finish, kill, wait_for
+from toy_driver import STEPS, toy_job
+from toy_training import assert_same_weights
 
 psutil = pytest.importorskip("psutil")  # comes with Ray
 

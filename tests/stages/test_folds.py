@@ -11,9 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from prepared import prepared_run
-from stored_labels import label_rows
 
+from prepared import prepared_run
 from raylabel.calibration import Detections
 from raylabel.cluster.ddp import Training
 from raylabel.config import Config, config_dict
@@ -26,6 +25,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
 from raylabel.stages import calibrate, label, training_jobs
 from raylabel.stages.training_jobs import fold_rows, fold_teacher_job
+from stored_labels import label_rows
 
 
 @given(num_images=st.integers(4, 60), num_folds=st.integers(2, 4), seed=st.integers(0, 99))

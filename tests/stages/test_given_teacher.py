@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from onnx_graphs import export_toy, name_classes
 
+from onnx_graphs import export_toy, name_classes
 from raylabel.config import load_config
 from raylabel.errors import InputError
 from raylabel.files.storage import read_json

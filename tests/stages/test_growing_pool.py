@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import without_ray as here
-from stored_labels import label_rows
 
+import without_ray as here
 from raylabel.cluster.map_shards import map_shards
 from raylabel.config import Config, dump_config
 from raylabel.errors import InputError
@@ -23,6 +22,7 @@ from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.lease import read_lease
 from raylabel.stages import distill, evaluate, label
+from stored_labels import label_rows
 
 
 @pytest.fixture

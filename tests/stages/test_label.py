@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from prepared import prepared_run
-from stored_labels import label_rows
 
+from prepared import prepared_run
 from raylabel.calibration import Detections, FitContext, fit_corrector
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
@@ -27,6 +26,7 @@ from raylabel.run.labels.shards import committed_shards
 from raylabel.schema import LABELS
 from raylabel.stages import label
 from raylabel.stages.status import run_status
+from stored_labels import label_rows
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:

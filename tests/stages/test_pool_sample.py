@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared import prepared_run
 
+from prepared import prepared_run
 from raylabel.config import Config
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.run.data import RunData

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from false_cluster import node, set_nodes
 
+from false_cluster import node, set_nodes
 from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
 from raylabel.cluster import nodes
 from raylabel.config import Config
@@ -70,6 +70,7 @@ cluster.shutdown()
 
 
 @pytest.mark.ray
+@pytest.mark.xdist_group("a cluster of its own")
 def test_a_gpu_that_is_counted_but_not_there(tmp_path: Path) -> None:
     """Check a real cluster of two nodes. One node claims to have a GPU."""
     import torch

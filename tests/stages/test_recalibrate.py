@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from without_ray import put_stages_here
 
 from raylabel.config import Config
 from raylabel.errors import InputError
@@ -15,6 +14,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.stage import finished, holds
 from raylabel.stages import calibrate, label
 from raylabel.stages.label import recalibrate
+from without_ray import put_stages_here
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -29,7 +29,6 @@ class Killed(BaseException):
 def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunFolder]:
     """A labelled run, calibrated by isotonic regression."""
     from prepared import prepared_run
-
     from raylabel.config import load_config
 
     config = load_config(

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prepared import prepared_run
-from without_ray import put_stages_here
 
+from prepared import prepared_run
 from raylabel.config import Config, load_config
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.run.folder import RunFolder
+from without_ray import put_stages_here
 
 CONFIG = """
 data: {labelled: labelled.json, images: images, calibration: val.json, validation: val.json, pool: pool,
@@ -48,7 +48,7 @@ def finished_run(
 ) -> tuple[Config, RunFolder, dict[str, Any]]:
     """A finished run, with its config and artifacts. Tests that change it copy it first.
 
-    All stages run on Ray but the first and the calibration of student and baseline. `tests/slow/test_job_submit.py`
+    All stages run on Ray but the first two and the calibration of student and baseline. `tests/slow/test_job_submit.py`
     runs those on Ray as well.
     """
     from raylabel.stages.evaluate import calibrate_models
@@ -58,7 +58,8 @@ def finished_run(
     with pytest.MonkeyPatch.context() as patch:
         put_stages_here(patch)
         run_one("prototypes", config, run)
-    for stage in ("teacher", "calibrate", "label", "distill"):
+        run_one("teacher", config, run)
+    for stage in ("calibrate", "label", "distill"):
         run_one(stage, config, run)
     with pytest.MonkeyPatch.context() as patch:
         put_stages_here(patch)

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stored_labels import label_rows
-
 from raylabel.config import Config, dump_config, load_config
 from raylabel.run.folder import RunFolder
+from stored_labels import label_rows
 
 MINUTES = 60
 

@@ -4,14 +4,13 @@ import json
 import sys
 from functools import partial
 
-from toy_training import ToyExamples, a_job, new_segmenter
-
 from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.config import TrainingConfig
 from raylabel.errors import TrainingError
 from raylabel.models.segmenter import Segmenter
 from raylabel.run.folder import RunFolder
 from raylabel.training.job import TrainJob
+from toy_training import ToyExamples, a_job, new_segmenter
 
 STEPS = 40
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pool_world import pool_run
 from torch import Tensor
 
+from pool_world import pool_run
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.models.segmenter import Target
 from raylabel.run.folder import RunFolder

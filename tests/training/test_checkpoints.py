@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import NUM_CLASSES, a_job, assert_same_weights, new_segmenter
 
 from raylabel.config import TrainingConfig
 from raylabel.errors import StorageError
@@ -25,6 +24,7 @@ from raylabel.training.checkpoints import (
 from raylabel.training.ema import MovingAverage
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
+from toy_training import NUM_CLASSES, a_job, assert_same_weights, new_segmenter
 
 STEPS = 5
 JOB = a_job(steps=STEPS, settings=TrainingConfig(checkpoint_every=2))

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSegmenter
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
+from fakes import FakeSegmenter
 from raylabel.config import OptimizerConfig, PoolLosses, TrainingConfig
 from raylabel.errors import TrainingError
 from raylabel.models.segmenter import Segmenter, Target
@@ -18,6 +17,7 @@ from raylabel.training.batch_source import BatchSource
 from raylabel.training.checkpoints import Snapshot
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import BatchLosses, train
+from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
 
 def test_a_job_that_stops_early_is_the_first_part_of_the_schedule() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeSegmenter
 from safetensors.torch import load_file
-from toy_training import NUM_CLASSES, a_job, new_segmenter, train_rank
 
+from fakes import FakeSegmenter
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
+from toy_training import NUM_CLASSES, a_job, new_segmenter, train_rank
 
 TOLERANCE = 1e-4
 """Largest difference of weights after 6 steps, from adding floats in another order. It measured 1.3e-5.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated_detections import calibrated, context, on_grid, overconfident, simulated
 
 from raylabel.calibration import Corrector, FitContext, corrector_from_json, fit_corrector
 from raylabel.calibration import correctors as correctors_folder
@@ -16,6 +15,7 @@ from raylabel.config import CORRECTOR_KINDS, parse_config
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, read_json
 from raylabel.masks.rle import encode_masks
+from simulated_detections import calibrated, context, on_grid, overconfident, simulated
 
 FOLDER = Path(__file__).resolve().parents[2] / "support" / "toy_correctors"
 

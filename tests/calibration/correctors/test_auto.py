@@ -1,13 +1,13 @@
 """`auto` keeps calibrated scores, and with few data it chooses only families that hold back."""
 
 import numpy as np
-from simulated_detections import calibrated, context, overconfident, simulated
 
 from raylabel.calibration import fit_corrector
 from raylabel.calibration.correctors.auto import AutoCorrector
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.calibration.metrics import nll
 from raylabel.config import CORRECTOR_KINDS
+from simulated_detections import calibrated, context, overconfident, simulated
 
 
 def test_auto_leaves_what_is_calibrated() -> None:

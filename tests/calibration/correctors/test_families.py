@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import expit, logit
-from simulated_detections import GRID, NUM_CLASSES, calibrated, context, on_grid, overconfident, simulated
 from sklearn.isotonic import IsotonicRegression
 
 from raylabel.calibration import Detections, FitContext
@@ -15,6 +14,7 @@ from raylabel.calibration.correctors.isotonic import ClassIsotonicCorrector, Iso
 from raylabel.calibration.correctors.marginal import MarginalCorrector
 from raylabel.calibration.correctors.norcal import NorCalCorrector
 from raylabel.calibration.correctors.temperature import TemperatureCorrector
+from simulated_detections import GRID, NUM_CLASSES, calibrated, context, on_grid, overconfident, simulated
 
 
 def test_ccece_subtracts_the_class_bias() -> None:

@@ -1,11 +1,11 @@
 """Folds by image, and scores from correctors that have not seen the fold."""
 
 import numpy as np
-from simulated_detections import calibrated, context, simulated
 
 from raylabel.calibration import Detections, image_folds, out_of_fold_scores
 from raylabel.calibration.correctors.class_bias import ClassBiasCorrector
 from raylabel.calibration.correctors.folds import some_images
+from simulated_detections import calibrated, context, simulated
 
 
 def test_some_images_are_whole_and_no_more_than_asked() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from simulated_detections import GRID, GROUPS, NUM_CLASSES, calibrated, context, on_grid, simulated
 
 from raylabel.calibration import Detections, FitContext, fit_corrector
 from raylabel.calibration.correctors.hierarchical import HierarchicalCorrector
+from simulated_detections import GRID, GROUPS, NUM_CLASSES, calibrated, context, on_grid, simulated
 
 
 def test_hierarchical_shrinks_few_samples_to_the_parent() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_detections import GRID, NUM_CLASSES, calibrated, context, on_grid, overconfident, simulated
 
 from raylabel.calibration import (
     CORRECTOR_KINDS,
@@ -26,6 +25,7 @@ from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics import ece, nll
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import read_annotations
+from simulated_detections import GRID, NUM_CLASSES, calibrated, context, on_grid, overconfident, simulated
 
 
 @st.composite

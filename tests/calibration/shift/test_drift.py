@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from image_world import FLAT, NUM_CLASSES, ZIPF, counted, detect, histogram
 from scipy.stats import binomtest, chi2_contingency
 
+from image_world import FLAT, NUM_CLASSES, ZIPF, counted, detect, histogram
 from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
 from raylabel.calibration.shift.drift import _holm
 from raylabel.calibration.shift.image_counts import equal_shares

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_world import counted, detect
 
+from image_world import counted, detect
 from raylabel.calibration import Detections, ImageCounts
 from raylabel.calibration.bins import bin_of
 from raylabel.calibration.shift.image_counts import design_effect, equal_shares, residual_products

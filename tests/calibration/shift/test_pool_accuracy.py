@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_world import FLAT, NUM_CLASSES, ZIPF, detect, histogram
 
+from image_world import FLAT, NUM_CLASSES, ZIPF, detect, histogram
 from raylabel.calibration import Detections, FitContext, ReliabilityBins, estimate_pool_accuracy, fit_corrector
 from raylabel.calibration.metrics import nll
 from raylabel.calibration.shift.pool_accuracy import _expectation_maximisation

@@ -8,7 +8,6 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stored_labels import all_labelled_images
 
 from raylabel.files.storage import commit_table
 from raylabel.masks.rle import encode_masks
@@ -17,6 +16,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import committed_shards, instances_from_structs, shard_uri
 from raylabel.schema import LABELS
+from stored_labels import all_labelled_images
 
 
 def some_instances(num: int, num_classes: int, seed: int) -> Instances:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import FakeSegmenter, shapes_of
-from pool_world import pool_run
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from fakes import FakeSegmenter, shapes_of
+from pool_world import pool_run
 from raylabel.calibration import FitContext, fit_corrector
 from raylabel.calibration.detections import Detections
 from raylabel.config import OptimizerConfig, PoolLosses, SelectionConfig, TrainingConfig

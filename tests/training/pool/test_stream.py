@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pool_world import SIDE, labelled_row, pool_run, write_shard
 
+from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
