@@ -59,6 +59,7 @@ def image_context(
     *,
     mask_quality: NDArray[np.floating] | None = None,
     soft_vectors: NDArray[np.floating] | None = None,
+    min_score: float = 0.0,
 ) -> NDArray[np.float32]:
     """Compute the context of one image's detections.
 
@@ -70,6 +71,8 @@ def image_context(
         masks: N masks of the image's size.
         mask_quality: (N,) if known, see `Instances`.
         soft_vectors: (N, num_classes + 1) if known, background last.
+        min_score: detections with a smaller score are no one's context. A corrector that was fitted to detections from
+            a score on needs the context that they alone give.
 
     Returns:
         (N, len(CONTEXT_FEATURES)) float32.
@@ -83,7 +86,7 @@ def image_context(
     columns: dict[str, NDArray[np.floating]] = {
         **_geometry(masks),
         **_ranking(class_indices, stored),
-        **_overlaps(class_indices, stored, masks),
+        **_overlaps(class_indices, stored, masks, is_context=stored >= np.float32(min_score)),
     }
     if mask_quality is not None:
         columns["mask_quality"] = mask_quality
@@ -133,10 +136,15 @@ def _rank(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _overlaps(
-    class_indices: NDArray[np.integer], scores: NDArray[np.float64], masks: Sequence[Rle]
+    class_indices: NDArray[np.integer],
+    scores: NDArray[np.float64],
+    masks: Sequence[Rle],
+    *,
+    is_context: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float64]]:
     iou = mask_iou(masks, masks, [False] * len(masks))
     np.fill_diagonal(iou, 0.0)
+    iou[:, ~is_context] = 0.0
     rank = _rank(scores)
     is_higher = rank[None, :] < rank[:, None]
     is_same = class_indices[None, :] == class_indices[:, None]

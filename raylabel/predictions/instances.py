@@ -95,7 +95,7 @@ class Instances:
         )
 
 
-def instances_context(instances: Instances) -> NDArray[np.float32]:
+def instances_context(instances: Instances, *, min_score: float = 0.0) -> NDArray[np.float32]:
     """Compute the context of all instances of an image, (N, len(CONTEXT_FEATURES)) float32; see `image_context`."""
     return image_context(
         instances.class_indices,
@@ -103,4 +103,5 @@ def instances_context(instances: Instances) -> NDArray[np.float32]:
         instances.masks,
         mask_quality=instances.mask_quality,
         soft_vectors=instances.soft_vectors,
+        min_score=min_score,
     )

@@ -244,14 +244,15 @@ class PredictShard:
             )
             for name, uri in model_uris.items()
         }
-        self._counter, self._top_k = counter, parsed.label.top_k
+        self._counter, self._label = counter, parsed.label
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         images = [self._annotated.images[row] for row in shard["rows"]]
         sources = [ImageSource(image.uri, image.image_size_hw) for image in images]
         parts: list[pa.Table] = []
         for arm, predictor in self._predictors.items():
-            rows = InstanceRows(top_k=self._top_k)
+            # Correctors were fitted to detections from this score on.
+            rows = InstanceRows(top_k=self._label.top_k, min_context_score=self._label.score_threshold)
             sizes_hw = []
             for image, found in zip(images, predictor(sources), strict=True):
                 if isinstance(found, ImageError):

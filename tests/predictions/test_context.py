@@ -95,3 +95,17 @@ def test_the_order_given_does_not_matter(seed: int, num: int) -> None:
     found = image_context(classes, scores, masks)
     again = image_context(classes[shuffled], scores[shuffled], [masks[place] for place in shuffled])
     np.testing.assert_allclose(again, found[shuffled], rtol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 12))
+def test_detections_below_the_lowest_score_are_no_context(seed: int, num: int) -> None:
+    """The others have the context that they would have without them."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, (WIDTH // 2, HEIGHT // 2), (num, 2))
+    masks = box_masks(*[(x, y, x + rng.integers(1, 15), y + rng.integers(1, 10)) for x, y in corners])
+    classes, scores = rng.integers(0, 3, num), (rng.permutation(num) / num).astype(np.float32)
+    is_seen = scores >= np.float32(0.4)
+    alone = image_context(classes[is_seen], scores[is_seen], [masks[row] for row in np.flatnonzero(is_seen)])
+    together = image_context(classes, scores, masks, min_score=0.4)
+    np.testing.assert_allclose(together[is_seen], alone, rtol=1e-6)

@@ -35,10 +35,11 @@ class InstanceRows:
 
     Args:
         top_k: number of entries kept of each soft vector, largest first.
+        min_context_score: see `min_score` of `image_context`.
     """
 
-    def __init__(self, *, top_k: int) -> None:
-        self._top_k = top_k
+    def __init__(self, *, top_k: int, min_context_score: float = 0.0) -> None:
+        self._top_k, self._min_context_score = top_k, min_context_score
         self._images: list[_ImageColumns | None] = []
 
     def append(self, found: Instances | None) -> None:
@@ -47,7 +48,7 @@ class InstanceRows:
 
     def take(self, places: Iterable[int]) -> "InstanceRows":
         """Return the images at these places, in this order."""
-        taken = InstanceRows(top_k=self._top_k)
+        taken = InstanceRows(top_k=self._top_k, min_context_score=self._min_context_score)
         taken._images = [self._images[place] for place in places]
         return taken
 
@@ -62,7 +63,7 @@ class InstanceRows:
             mask_quality=found.mask_quality,
             soft_classes=soft_classes.astype(np.int32),
             soft_probs=np.take_along_axis(found.soft_vectors, soft_classes, axis=1),
-            context=instances_context(found),
+            context=instances_context(found, min_score=self._min_context_score),
         )
 
     @property
