@@ -1,7 +1,8 @@
 """The lease of a run: one driver per run, kept alive by a heartbeat. Workers check the lease before each commit.
 
-RUN/driver.json names the driver. A second driver is refused while the first driver's heartbeat moves, and takes the run
-over when the heartbeat stops. A driver that was only suspended finds on waking that it has lost the run.
+RUN/driver.json names the driver, and RUN/heartbeat-ID.json is its heartbeat. A second driver is refused while the first
+driver's heartbeat moves, and takes the run over when the heartbeat stops. A driver that was only suspended finds on
+waking that it has lost the run. Its heartbeat is a file of its own, so a write that was under way takes nothing back.
 """
 
 import os
@@ -10,7 +11,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from typing import Any
 
 from pyarrow import fs
@@ -43,11 +45,20 @@ def read_lease(run: RunFolder) -> dict[str, Any] | None:
 
     The driver may be dead. None if no driver holds the run.
     """
+    holder = _read(run, LEASE)
+    return {"heartbeat": 0} | holder | (_read(run, _heartbeat(holder["driver_id"])) or {}) if holder else None
+
+
+def _read(run: RunFolder, name: str) -> dict[str, Any] | None:
     try:
-        lease: dict[str, Any] = read_json(run.path(LEASE))
+        content: dict[str, Any] = read_json(run.path(name))
     except InputError:
-        return None  # there is no lease, or a driver is writing it
-    return lease
+        return None  # it is not there, or a driver is writing it
+    return content
+
+
+def _heartbeat(driver_id: str) -> str:
+    return f"heartbeat-{driver_id}.json"
 
 
 def check_lease(run: RunFolder, driver_id: str) -> None:
@@ -56,7 +67,7 @@ def check_lease(run: RunFolder, driver_id: str) -> None:
     Raises:
         InputError: another driver holds the run, or none does.
     """
-    lease = read_lease(run)
+    lease = _read(run, LEASE)
     if lease is None or lease["driver_id"] != driver_id:
         reason = f"{_describe(lease)} has taken it over" if lease else "the run has no driver any more"
         raise InputError(f"{run.uri}: {reason}. This driver stops; its commits stay.")
@@ -71,23 +82,27 @@ def hold_lease(run: RunFolder) -> Iterator[str]:
     Raises:
         InputError: another driver is at work on the run.
     """
-    lease = read_lease(run)
-    if lease is not None and lease["driver_id"] == this_driver():
+    if _is_mine(run):
         yield this_driver()
         return
     try:
         _acquire(run)
-        with every(HEARTBEAT_SECONDS, lambda: _beat(run)):
+        with every(HEARTBEAT_SECONDS, partial(_beat, run, count(1))):
             remove_temporary(run.uri)
             yield this_driver()
     finally:
         _release(run)
 
 
+def _is_mine(run: RunFolder) -> bool:
+    lease = _read(run, LEASE)
+    return lease is not None and lease["driver_id"] == this_driver()
+
+
 def _release(run: RunFolder) -> None:
     with suppress(OSError, StorageError):  # a lease left behind only delays the next driver by some seconds
-        lease = read_lease(run)
-        if lease is not None and lease["driver_id"] == this_driver():
+        remove(run.path(_heartbeat(this_driver())))
+        if _is_mine(run):
             remove_temporary(run.uri)  # because workers may have died meanwhile
             remove(run.path(LEASE))
 
@@ -98,7 +113,6 @@ def _acquire(run: RunFolder) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "heartbeat": 0,
     }
     lease = read_lease(run)
     if lease is not None and not _is_dead(lease):
@@ -106,9 +120,10 @@ def _acquire(run: RunFolder) -> None:
     file_system, _ = open_uri(run.uri)
     commit_json(run.path(LEASE), mine)
     time.sleep(SETTLE_SECONDS["local" if isinstance(file_system, fs.LocalFileSystem) else "remote"])
-    lease = read_lease(run)
-    if lease is None or lease["driver_id"] != this_driver():
-        raise _refusal(run, lease)
+    if not _is_mine(run):
+        raise _refusal(run, _read(run, LEASE))
+    if lease is not None:
+        remove(run.path(_heartbeat(lease["driver_id"])))
 
 
 def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
@@ -124,13 +139,12 @@ def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
             raise _refusal(run, latest)
 
 
-def _beat(run: RunFolder) -> None:
+def _beat(run: RunFolder, numbers: Iterator[int]) -> None:
     # A lost lease stays lost, because workers see it before their next commit. An unreachable store may answer the next
     # beat.
     with suppress(OSError, StorageError):
-        lease = read_lease(run)
-        if lease is not None and lease["driver_id"] == this_driver():
-            commit_json(run.path(LEASE), lease | {"heartbeat": lease["heartbeat"] + 1})
+        if _is_mine(run):
+            commit_json(run.path(_heartbeat(this_driver())), {"heartbeat": next(numbers)})
 
 
 def _is_dead(lease: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.run.lease import check_lease, hold_lease, read_lease, this_driver
 from raylabel.run.stage import execute_stage
 
-OTHER = {"driver_id": "other", "host": "elsewhere", "pid": 7, "started": "2026-01-01T00:00:00Z", "heartbeat": 3}
+OTHER = {"driver_id": "other", "host": "elsewhere", "pid": 7, "started": "2026-01-01T00:00:00Z"}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_driver_whose_heart_beats_is_not_disturbed(run: RunFolder) -> None:
         heartbeat = 3
         while not stop.wait(0.05):
             heartbeat += 1
-            take(run, OTHER | {"heartbeat": heartbeat})
+            commit_json(run.path("heartbeat-other.json"), {"heartbeat": heartbeat})
 
     thread = threading.Thread(target=beat)
     thread.start()
@@ -105,10 +105,40 @@ def test_who_loses_the_run_commits_nothing_and_leaves_the_lease(run: RunFolder) 
         with pytest.raises(InputError, match=r"process 7 on elsewhere .* has taken it over"):
             check_lease(run, driver_id)
     lease = read_lease(run)
-    assert lease == OTHER, "the loser neither renews nor removes it"
+    assert lease == OTHER | {"heartbeat": 0}, "the loser neither renews nor removes it"
+    assert [path.name for path in Path(run.uri).iterdir()] == ["driver.json"], "the loser's heartbeat is gone"
     Path(run.path("driver.json")).unlink()
     with pytest.raises(InputError, match="has no driver any more"):
         check_lease(run, driver_id)
+
+
+def test_a_heartbeat_that_is_written_late_takes_nothing_back(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another driver takes the run over between the heartbeat's look at the lease and its write."""
+    with hold_lease(run) as driver_id:
+
+        def late(uri: str, content: object) -> None:
+            take(run, OTHER)
+            commit_json(uri, content)
+
+        monkeypatch.setattr(module, "commit_json", late)
+        wait_until(lambda: (read_lease(run) or {}).get("driver_id") == "other")
+        time.sleep(0.2)  # several heartbeats
+        with pytest.raises(InputError, match="process 7"):
+            check_lease(run, driver_id)
+
+
+def test_a_driver_of_an_earlier_version_beats_in_the_lease_itself(run: RunFolder) -> None:
+    take(run, OTHER | {"heartbeat": 3})
+    lease = read_lease(run)
+    assert lease is not None
+    assert lease["heartbeat"] == 3
+
+
+def test_a_successor_removes_the_heartbeat_of_the_dead(run: RunFolder) -> None:
+    take(run, OTHER)
+    commit_json(run.path("heartbeat-other.json"), {"heartbeat": 9})
+    with hold_lease(run):
+        assert not Path(run.path("heartbeat-other.json")).exists()
 
 
 def test_of_two_that_come_at_once_one_has_the_run(run: RunFolder) -> None:
