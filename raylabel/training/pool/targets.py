@@ -21,7 +21,8 @@ class PoolTargets:
         weight_by_score: weight each object's class loss by its calibrated score.
         weight_by_quality: weight each object's box and mask loss by its mask quality.
         doubtful_score: dropped predictions whose foreground probability (1 - background) reaches this become objects
-            of weight 0, so nothing is learnt at their place. Dropped predictions below it become background.
+            of weight 0, so nothing is learnt at their place. Dropped predictions below it become background; with 1
+            all of them do.
     """
 
     is_soft: bool = True
@@ -38,7 +39,8 @@ class PoolTargets:
             calibrated_scores: (N,) calibrated scores of the predicted classes.
             is_kept: (N,) whether a prediction is chosen.
         """
-        is_taken = is_kept | (1 - instances.soft_vectors[:, -1] >= self.doubtful_score)
+        is_doubtful = (1 - instances.soft_vectors[:, -1] >= self.doubtful_score) & (self.doubtful_score < 1)
+        is_taken = is_kept | is_doubtful
         taken, scores = instances[is_taken], calibrated_scores[is_taken]
         weights = is_kept[is_taken] * (scores if self.weight_by_score else np.float32(1))
         return target_of(

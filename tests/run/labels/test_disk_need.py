@@ -1,15 +1,16 @@
 """Disk space for labels: estimated before the first shard, measured after it, checked on local disks only."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes
+from raylabel.files.storage import commit_bytes, commit_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.disk_need import (
     BYTES_PER_INSTANCE,
@@ -20,6 +21,7 @@ from raylabel.run.labels.disk_need import (
     nearest_folder,
 )
 from raylabel.run.labels.shards import shard_uri
+from raylabel.schema import SHARDS
 
 SetFree = Callable[[int], None]
 
@@ -35,6 +37,14 @@ def set_free(monkeypatch: pytest.MonkeyPatch) -> SetFree:
     return set_them
 
 
+def ledger(run: RunFolder, num_images: Sequence[int]) -> None:
+    """Write the ledger of committed shards with these numbers of images."""
+    rows = pa.Table.from_pylist(
+        [{"shard_id": shard_id, "num_images": num} for shard_id, num in enumerate(num_images)], schema=SHARDS
+    )
+    commit_table(run.path("labels", "shards.parquet"), rows)
+
+
 def test_estimate_before_the_first_shard(config: Config, tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path / "runs" / "new"))
     need = disk_need(config.label, run, num_images=1000)
@@ -48,9 +58,8 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
     run = RunFolder(str(tmp_path))
     for shard_id, size in enumerate((800, 2400)):
         commit_bytes(shard_uri(run, shard_id), b"x" * size)
-    commit_bytes(run.path("labels", "shards.parquet"), b"x" * 10**6)
+    ledger(run, [8, 8])
     need = disk_need(config.label, run, num_images=40)
-    assert config.label.shard_size == 8
     assert (need.num_images, need.bytes_per_image) == (24, 200)
     set_free(4800)
     check_disk(config.label, run, num_images=40)
@@ -64,6 +73,17 @@ def test_committed_shards_tell_what_the_others_take(config: Config, tmp_path: Pa
     assert again.num_bytes == 16 * BYTES_PER_INSTANCE * INSTANCES_PER_IMAGE
     with pytest.raises(InputError, match="for 16 images"):
         check_disk(config.label, run, num_images=16, keeps_labels=False)
+
+
+def test_shards_that_are_not_full_count_as_they_are(config: Config, tmp_path: Path) -> None:
+    """Three shards of one image in a pool of 20: 17 images are to be labelled."""
+    run = RunFolder(str(tmp_path))
+    for shard_id in range(3):
+        commit_bytes(shard_uri(run, shard_id), b"x" * 500)
+    ledger(run, [1, 1, 1])
+    need = disk_need(config.label, run, num_images=20)
+    assert (need.num_images, need.bytes_per_image) == (17, 500)
+    assert need.text().startswith("labels take about 8.5 kB (500 bytes per image)")
 
 
 def test_an_object_store_is_not_asked(config: Config, set_free: SetFree) -> None:

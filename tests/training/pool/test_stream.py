@@ -16,6 +16,8 @@ from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
+from raylabel.masks.rle import encode_masks
+from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs
 from raylabel.schema import INSTANCE
@@ -171,6 +173,22 @@ def test_dropped_predictions_of_enough_foreground_have_weight_0(
     targets = PoolTargets(doubtful_score=doubtful_score)
     _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
     assert target.weights.tolist() == weights, "the dropped prediction has foreground 0.6"
+
+
+def test_with_a_doubtful_score_of_1_every_dropped_prediction_is_background() -> None:
+    """Even one whose background probability vanishes in single precision."""
+    instances = Instances(
+        image_size_hw=(8, 8),
+        boxes_xyxy=np.float32([[0, 0, 4, 4]]),
+        masks=tuple(encode_masks(np.ones((1, 8, 8), bool))),
+        class_indices=np.int32([0]),
+        raw_scores=np.float32([1]),
+        soft_vectors=np.float32([[1, 0, 1e-9]]),
+        mask_quality=np.float32([1]),
+    )
+    for doubtful_score, num in ((1.0, 0), (0.99, 1)):
+        target = PoolTargets(doubtful_score=doubtful_score).of(instances, instances.raw_scores, np.array([False]))
+        assert len(target) == num
 
 
 @pytest.mark.parametrize(
