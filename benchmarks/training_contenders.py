@@ -22,7 +22,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.smoothing import soft_targets
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import LabelledExamples
-from raylabel.training.job import TrainJob
+from raylabel.training.job import SegmenterBuilder, TrainJob
 from raylabel.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 
 BATCH = 8
@@ -30,17 +30,22 @@ WARM_STEPS = 10
 """First steps, which are not counted."""
 
 
-def job_of(folder: str, model: str, steps: int, seed: int, settings: TrainingConfig) -> tuple[Segmenter, TrainJob]:
-    """Build an untrained model, and its job on the labelled images of the generated set."""
+def job_of(
+    folder: str, model: str, steps: int, seed: int, settings: TrainingConfig
+) -> tuple[SegmenterBuilder, TrainJob]:
+    """Return the builder of an untrained model, and its job on the labelled images of the generated set."""
     annotated = read_annotations(f"{folder}/labelled.json", images_root=f"{folder}/images")
     targets = soft_targets(
         kind="none", counts=annotated.class_image_counts(), eps_min=0, eps_max=0, tau=1, similarity=None
     )
     examples = LabelledExamples(annotated, targets, max_pixels=10_000_000)
-    torch.manual_seed(seed)
-    segmenter = build_segmenter(model, num_classes=annotated.num_classes)
+
+    def build() -> Segmenter:
+        torch.manual_seed(seed)
+        return build_segmenter(model, num_classes=annotated.num_classes)
+
     job = TrainJob(settings=settings, steps=steps, labelled=examples, labelled_per_batch=BATCH, seed=seed)
-    return segmenter, job
+    return build, job
 
 
 def through_ray(folder: str, model: str, steps: int, seed: int, num_workers: int, run: RunFolder) -> None:
@@ -77,7 +82,8 @@ def plain_loop(folder: str, model: str, steps: int, seed: int, loader_workers: i
     """Train as plain code would: a DataLoader, AdamW, clipping and a moving average, on one thread."""
     torch.set_num_threads(1)
     settings = TrainingConfig()
-    segmenter, job = job_of(folder, model, steps, seed, settings)
+    build, job = job_of(folder, model, steps, seed, settings)
+    segmenter = build()
     optimizer = build_optimizer(segmenter, settings.optimizer)
     average = MovingAverage(segmenter, settings.optimizer.ema_decay)
     segmenter.train()

@@ -11,13 +11,13 @@ from ray.data import DataContext
 from raylabel.cluster.capacity import READER_CPUS
 from raylabel.cluster.map_shards import ShardActor, shard_tables
 from raylabel.cluster.shard_blocks import shard_blocks
-from raylabel.models.segmenter import Segmenter
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.batches import Batch
-from raylabel.training.job import TrainJob
+from raylabel.training.job import SegmenterBuilder, TrainJob
 
-JobBuilder = Callable[[], tuple[Segmenter, TrainJob]]
-"""Builds a segmenter and its job inside a worker. It is sent there, so it must be light: a partial of a function."""
+JobBuilder = Callable[[], tuple[SegmenterBuilder, TrainJob]]
+"""Returns the builder of a model and its job, inside a worker. It is sent there, so it must be light: a partial of a
+function."""
 
 MAX_READERS = 8
 """Most readers per training worker. Ray Data starts readers as needed, as far as there are CPUs."""

@@ -33,7 +33,7 @@ class Training:
     """One model to train.
 
     Attributes:
-        build: builds the segmenter and the job in each worker.
+        build: see `JobBuilder`. Each worker calls it.
         folder: folder in the run for the model and metrics.jsonl.
         num_steps: number of the job's steps, for the progress line.
         identity: JSON-able value. A saved model or checkpoint with another identity is not used.
@@ -118,7 +118,7 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
     rank = ray.train.get_context().get_world_rank()
     checkpoints = training.checkpoints(run, plan.settings)
     restore = _restored(checkpoints, rank)
-    segmenter, job = training.build()
+    build_segmenter, job = training.build()
     log = TrainingLog(run.path(training.folder), finished_steps=restore.step if restore else 0) if rank == 0 else None
     last_report = 0.0
 
@@ -149,7 +149,7 @@ def _train_and_save(training: Training, plan: WorkerPlan) -> None:
         open_batches=partial(TaskBatches, training.build) if decodes_by_tasks(plan.settings) else None,
         wants_checkpoint=PreemptionNotice(),
     )
-    trained = train(segmenter, job, context)
+    trained = train(build_segmenter(), job, context)
     if log is not None:
         log.close()
         checkpoints.wait()

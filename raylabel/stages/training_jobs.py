@@ -1,6 +1,7 @@
 """The training jobs of warm-up, teacher, fold teachers, student and supervised baseline.
 
-Each `*_job` runs inside a DDP worker. Its arguments are plain values, so that it can be sent there.
+Each `*_job` runs inside a DDP worker. Its arguments are plain values, so that it can be sent there. It returns the
+builder of the model and the job, because readers of batches need the job alone.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from raylabel.training.batches import POOL_STREAM, step_seed
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import LabelledExamples
 from raylabel.training.federated import federated_classes
-from raylabel.training.job import Evaluate, TrainJob
+from raylabel.training.job import Evaluate, SegmenterBuilder, TrainJob
 from raylabel.training.pool.choice import PoolChoice
 from raylabel.training.pool.index import PoolIndex, ensure_index
 from raylabel.training.pool.relabel import Relabeller, Relabelling
@@ -91,6 +92,10 @@ def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> S
     )
 
 
+def _saved_segmenter(uri: str) -> Segmenter:
+    return load_segmenter(uri)[0]
+
+
 def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
     """Return the content of model.json for a model that these settings train."""
     return {
@@ -106,42 +111,42 @@ def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[
     return np.sort(np.random.default_rng(seed).permutation(num_images)[fold::num_folds])
 
 
-def warmup_job(settings: dict[str, Any]) -> tuple[Segmenter, TrainJob]:
+def warmup_job(settings: dict[str, Any]) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the embedder's job: the first steps of the teacher's schedule, without smoothing."""
     config = parse_config(settings)
     labelled = RunData(config).labelled
     job = _teacher_schedule(
         config, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
     )
-    return new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
+    return partial(new_segmenter, config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
 
 
-def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[Segmenter, TrainJob]:
+def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the teacher's job. The teacher continues from the embedder, with smoothed targets."""
     config, run = parse_config(settings), RunFolder(run_uri)
     data = RunData(config)
     labelled = data.labelled
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
     if config.smoothing.embedder:
-        segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+        build = partial(new_segmenter, config.teacher, num_classes=labelled.num_classes, seed=config.seed)
     else:
-        segmenter, _ = load_segmenter(run.path(EMBEDDER))
+        build = partial(_saved_segmenter, run.path(EMBEDDER))
     job = _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
-    return segmenter, replace(job, evaluate=evaluation(data, config.teacher))
+    return build, replace(job, evaluate=evaluation(data, config.teacher))
 
 
-def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[Segmenter, TrainJob]:
+def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the job of the teacher that doesn't see a fold. It starts from scratch: the embedder saw every fold."""
     config, run = parse_config(settings), RunFolder(run_uri)
     everything = RunData(config).labelled
     held_out = fold_rows(len(everything), fold, config.calibration.folds, config.seed)
     labelled = everything.subset(np.setdiff1d(np.arange(len(everything)), held_out))
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
-    segmenter = new_segmenter(config.teacher, num_classes=labelled.num_classes, seed=config.seed)
-    return segmenter, _teacher_schedule(config, labelled, targets)
+    build = partial(new_segmenter, config.teacher, num_classes=labelled.num_classes, seed=config.seed)
+    return build, _teacher_schedule(config, labelled, targets)
 
 
-def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[Segmenter, TrainJob]:
+def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the student's job. Without the pool, build the supervised baseline's job with labelled images instead.
 
     The number of images per step is the same in both.
@@ -150,9 +155,9 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     student, data = config.student, RunData(config)
     labelled = data.student_labelled
     if student.init == "teacher":
-        segmenter, _ = load_segmenter(run.path(TEACHER))
+        build = partial(_saved_segmenter, run.path(TEACHER))
     else:
-        segmenter = new_segmenter(student, num_classes=labelled.num_classes, seed=config.seed)
+        build = partial(new_segmenter, student, num_classes=labelled.num_classes, seed=config.seed)
     job = TrainJob(
         settings=student,
         steps=student.steps,
@@ -166,7 +171,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
         evaluate=evaluation(data, student),
         seed=config.seed + 1,
     )
-    return segmenter, job
+    return build, job
 
 
 def class_targets(

@@ -13,6 +13,9 @@ from raylabel.training.checkpoints import Snapshot
 from raylabel.training.ema import MovingAverage
 from raylabel.training.examples import Examples, ExampleStream
 
+SegmenterBuilder = Callable[[], Segmenter]
+"""Builds the model that a training starts from."""
+
 Report = Callable[[int, dict[str, float]], None]
 """Receives the number of finished steps, and the metrics since the last call.
 

@@ -54,10 +54,11 @@ def test_a_configs_settings_train(name: str, generated: Path, tmp_path: Path) ->
     sizes = {"teacher.batch_size": "2", "student.labelled_per_batch": "1", "student.unlabelled_per_batch": "1"}
     config = small(name, generated, {**overrides, **sizes})
     run = prepared_run(config, tmp_path)
-    for segmenter, job in (
+    for build_segmenter, job in (
         teacher_job(config_dict(config), run.uri),
         student_job(config_dict(config), run.uri, with_pool=False),
     ):
+        segmenter = build_segmenter()
         before = {key: value.clone() for key, value in segmenter.state_dict().items()}
         rows: list[dict[str, float]] = []
         trained = train(segmenter, job, TrainContext(report=partial(_keep, rows)))

@@ -49,7 +49,8 @@ def start(run: Path, settings: dict[str, Any], *, pause: float = 0.05, **env: st
 def undisturbed(settings: dict[str, Any], num_parts: int) -> Segmenter:
     """Train in this process, without Ray."""
     torch.set_num_threads(1)
-    return train(*toy_job(TrainingConfig(**settings)), TrainContext(num_parts=num_parts))
+    build_segmenter, job = toy_job(TrainingConfig(**settings))
+    return train(build_segmenter(), job, TrainContext(num_parts=num_parts))
 
 
 def steps_saved(run: Path) -> list[int]:

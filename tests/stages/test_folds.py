@@ -72,9 +72,9 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
         for training in trainings:
             if not training.is_saved(run):
                 trained.append(training.folder)
-                segmenter, _ = training.build()
+                build_segmenter, _ = training.build()
                 description = {**training.description, "identity": digest(training.identity)}
-                save_segmenter(segmenter, run.path(training.folder), description)
+                save_segmenter(build_segmenter(), run.path(training.folder), description)
 
     transfers: list[tuple[Detections, Detections]] = []
 

@@ -65,7 +65,8 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
     commit_table(run.path("prototypes", "prototypes.parquet"), pa.table(table, schema=PROTOTYPES))
 
     assert warmup_steps(config) == 0, "no warm-up is needed"
-    segmenter, job = teacher_job(config_dict(config), run.uri)
+    build_segmenter, job = teacher_job(config_dict(config), run.uri)
+    segmenter = build_segmenter()
     assert isinstance(segmenter.backbone.body, TinyBody)
     assert job.start_step == 0
     [row] = [row for row in range(len(labelled)) if 0 in labelled.annotated_classes(row)][:1]

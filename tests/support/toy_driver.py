@@ -7,18 +7,17 @@ from functools import partial
 from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.config import TrainingConfig
 from raylabel.errors import TrainingError
-from raylabel.models.segmenter import Segmenter
 from raylabel.run.folder import RunFolder
-from raylabel.training.job import TrainJob
+from raylabel.training.job import SegmenterBuilder, TrainJob
 from toy_training import ToyExamples, a_job, new_segmenter
 
 STEPS = 40
 
 
-def toy_job(settings: TrainingConfig, pause: float = 0.0) -> tuple[Segmenter, TrainJob]:
-    """Build the model and its job. The pause per image changes only the time."""
+def toy_job(settings: TrainingConfig, pause: float = 0.0) -> tuple[SegmenterBuilder, TrainJob]:
+    """Return the builder of the model and its job. The pause per image changes only the time."""
     labelled, pool = ToyExamples(pause=pause), ToyExamples(num=5, pause=pause)
-    return new_segmenter(), a_job(settings=settings, steps=STEPS, labelled=labelled, pool=pool)
+    return new_segmenter, a_job(settings=settings, steps=STEPS, labelled=labelled, pool=pool)
 
 
 def main(run_uri: str, settings_json: str, pause: str) -> None:

@@ -1,7 +1,6 @@
 """A training job on a made-up pool. Any worker can build it."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +8,10 @@ from torch import Tensor
 
 from pool_world import pool_run
 from raylabel.config import SelectionConfig, TrainingConfig
-from raylabel.models.segmenter import Target
+from raylabel.models.segmenter import Segmenter, Target
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
-from raylabel.training.job import TrainJob
+from raylabel.training.job import SegmenterBuilder, TrainJob
 from raylabel.training.pool.choice import PoolChoice
 from raylabel.training.pool.index import PoolIndex, index_pool
 from raylabel.training.pool.stream import PoolStream
@@ -45,8 +44,13 @@ def write_pool(folder: Path) -> None:
     pool_run(folder, [[[0], [0, 1], []], [[0], [0]], [[0, 2], [0]]], num_classes=NUM_CLASSES)
 
 
-def toy_pool_job(folder: str) -> tuple[Any, TrainJob]:
-    """Build a job with 3 labelled and 4 strongly augmented pool images per step. The segmenter is None."""
+def no_segmenter() -> Segmenter:
+    """Fail, because readers of batches need no model."""
+    raise AssertionError("a reader built a model")
+
+
+def toy_pool_job(folder: str) -> tuple[SegmenterBuilder, TrainJob]:
+    """Build a job with 3 labelled and 4 strongly augmented pool images per step."""
     run = RunFolder(str(Path(folder) / "run"))
     choice = PoolChoice(selection=SelectionConfig(), frequency_groups=np.array(["f"] * NUM_CLASSES))
     table = index_pool(committed_shards(run), choice, threshold=0.6)
@@ -60,4 +64,4 @@ def toy_pool_job(folder: str) -> tuple[Any, TrainJob]:
         unlabelled_per_batch=4,
         seed=2,
     )
-    return None, job
+    return no_segmenter, job

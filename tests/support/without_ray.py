@@ -57,10 +57,10 @@ def train_here(
     """The same as `cluster.ddp.train_on_ray`, with one rank, which is this process, and without checkpoints."""
     for training in trainings:
         if not training.is_saved(run):
-            segmenter, job = training.build()
+            build_segmenter, job = training.build()
             log = TrainingLog(run.path(training.folder), finished_steps=0)
             num_parts = settings.num_workers * settings.optimizer.accumulate
-            trained = train(segmenter, job, TrainContext(num_parts=num_parts, report=log.add))
+            trained = train(build_segmenter(), job, TrainContext(num_parts=num_parts, report=log.add))
             log.close()
             description = {**training.description, "identity": digest(training.identity)}
             save_segmenter(trained, run.path(training.folder), description)
