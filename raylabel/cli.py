@@ -103,7 +103,9 @@ def _build_parser() -> argparse.ArgumentParser:
     generated.add_argument("--classes", type=int, default=24, help="number of classes (default: %(default)s)")
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
-    _add_config(add("check", "validate config and data, say what would run, spend nothing", _check))
+    check = add("check", "validate config and data, say what would run, spend nothing", _check)
+    _add_config(check)
+    check.add_argument("--thorough", action="store_true", help="read all pixels of the annotated images too")
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)
@@ -199,7 +201,7 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.report.console import format_check
     from raylabel.stages.check import check_run
 
-    print(format_check(check_run(*_load(arguments, overrides))))
+    print(format_check(check_run(*_load(arguments, overrides), thorough=arguments.thorough)))
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:

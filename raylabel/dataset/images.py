@@ -52,12 +52,12 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_effort(image, content, max_pixels)
-            orientation = _orientation(image) if isinstance(image, TiffImageFile) else 1
+            orientation = exif_orientation(image) if isinstance(image, TiffImageFile) else 1
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
                 # Turned back unless displayed, because Pillow has already turned a TIFF.
                 return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
-            return _turned(pixels_HW3, _orientation(image)) if as_displayed else pixels_HW3
+            return _turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -190,8 +190,11 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image, 1 to 8; 1 if it is missing or unreadable.
+
+    From 5 on, width and height of the displayed image are exchanged.
+    """
     try:
         if isinstance(image, TiffImageFile):
             return image.tag_v2.get(ExifTags.Base.Orientation, 1)

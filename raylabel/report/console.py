@@ -122,6 +122,7 @@ def format_check(found: dict[str, Any]) -> str:
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
     for number, stages in found["rounds"].items():
         lines.append(f"round {number:<6} " + ", ".join(f"{stage} {state}" for stage, state in stages.items()))
+    lines += [f"{'warning':<12} {remark}" for remark in found["remarks"]]
     return "\n".join(lines)
 
 

@@ -6,10 +6,13 @@ from typing import Any
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.frequency import FrequencyGroup
+from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.inspection import inspect_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import list_files
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
+from raylabel.progress import Progress
 from raylabel.run.calibration import load_corrector
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
@@ -21,17 +24,20 @@ from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
 
 
-def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict[str, Any]:
+def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thorough: bool = False) -> dict[str, Any]:
     """Check a config and its data, and tell what would run. Starts no Ray and leaves no file.
 
-    Reads all data and builds both models. Checks that the run folder can be written and that its disk holds the labels.
+    Reads all annotations and the header of every annotated image, lists the pool, and builds both models. Checks that
+    the run folder can be written and that its disk holds the labels.
 
     Args:
         config: the run's config.
         run: the run folder, a path or a URI. Without it, the config's `out`.
+        thorough: read all pixels of the annotated images. Damage in the middle of a file shows only there.
 
     Returns:
-        The splits, classes, pool, disk space, and the state of every stage.
+        The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations that
+        hardly anyone wants.
 
     Raises:
         InputError: anything that would stop the run.
@@ -46,12 +52,15 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
     run = run_folder(run or config.out)
     check_writable(run)
     data = RunData(config)
-    splits = {}
+    splits: dict[str, dict[str, Any]] = {}
+    remarks: list[str] = []
     for name in ("labelled", "calibration", "validation"):
         if name == "calibration" and config.calibration.folds:
             continue
         part = getattr(data, name)
         _check_images_exist(name, part)
+        _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+        remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
         splits[name] = {
             "num_images": len(part),
@@ -79,6 +88,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         "teacher": _teacher_misfit(run, data),
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
+        "remarks": remarks,
     }
 
 
@@ -125,6 +135,26 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
                 f"data.{name}: {folder}/{missing[0]}: no such image"
                 + (f", and {len(missing) - 1} more are missing in that folder" if len(missing) > 1 else "")
             )
+
+
+def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:
+    """Check that every image is one, and has the size of its annotations."""
+    with Progress(f"check: {name} images", len(annotated)) as progress:
+        unusable = unusable_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
+    if unusable:
+        image, why = unusable[0]
+        others = f", and {len(unusable) - 1} more can't be used" if len(unusable) > 1 else ""
+        raise InputError(f"data.{name}: {image.uri}: {why}{others}")
+
+
+def _check_meaning(name: str, annotated: AnnotatedSet) -> list[str]:
+    """Return remarks on the annotations of a split. Refuse a split without anything to learn or to measure."""
+    found = inspect_annotations(annotated)
+    remarks = [f"{name}: {remark}" for remark in found.remarks()]
+    if not found.num_learnable:
+        why = "; ".join(found.remarks()) or "there is no annotation"
+        raise InputError(f"data.{name}: nothing can be learnt or measured: {why}")
+    return remarks
 
 
 def _check_models(config: Config, labelled: AnnotatedSet) -> None:

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.images import ImageError, check_size, read_annotated_image
+from raylabel.dataset.inspection import are_learnable
 from raylabel.errors import InputError
-from raylabel.masks.rle import Rle, decode_masks
+from raylabel.masks.rle import Rle, decode_masks, mask_areas
 from raylabel.models.segmenter import Target
 from raylabel.training.augment.copy_paste import RareDonors, paste_objects
 from raylabel.training.augment.views import Augment, weak_augmentation
 from raylabel.training.federated import FederatedClasses
-
-MIN_BOX_SIDE = 1.0
 
 
 class Examples(Protocol):
@@ -62,7 +61,7 @@ class ExampleStream(Protocol):
 
 
 class LabelledExamples:
-    """The images of an annotated set. Crowd regions and objects smaller than a pixel are left out.
+    """The images of an annotated set. Crowd regions, empty masks and objects smaller than a pixel are left out.
 
     Args:
         annotated: images and annotations.
@@ -161,11 +160,13 @@ def target_of(
     """Build the target of an image.
 
     Boxes are clipped to the image. Objects whose box is narrower or lower than a pixel are left out, because boxes
-    without width or height would make infinite regression targets.
+    without width or height would make infinite regression targets. So are those with an empty mask, because a mask head
+    would learn from them that nothing is there.
     """
     height, width = image_size_hw
     boxes = boxes_xyxy.clip(0, np.array([width, height, width, height], np.float32)).reshape(-1, 4)
-    rows = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1)).tolist()
+    is_empty = mask_areas(masks) == 0
+    rows = np.flatnonzero(are_learnable(boxes, is_empty, image_size_hw)).tolist()
     return Target(
         boxes_xyxy=torch.from_numpy(boxes[rows].astype(np.float32)),
         masks_NHW=torch.from_numpy(decode_masks([masks[row] for row in rows], image_size_hw)),

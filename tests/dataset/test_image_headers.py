@@ -1,0 +1,94 @@
+"""Headers tell what the stages' reader would tell, without its decoding."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from raylabel.dataset import image_headers
+from raylabel.dataset.annotated_set import ImageRecord
+from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.images import ImageError, check_size, read_annotated_image
+
+LIMIT = 10_000
+
+
+def encoded(form: str, *, orientation: int = 1, size_hw: tuple[int, int] = (30, 40)) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (*size_hw, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, exif=exif)
+    return buffer.getvalue()
+
+
+def with_hole(content: bytes) -> bytes:
+    """Damage the middle of a file. Its head and end stay."""
+    half = len(content) // 2
+    return content[:half] + b"\x00" * 200 + content[half + 200 :]
+
+
+CASES = {
+    "sound": (encoded("JPEG"), (30, 40)),
+    "sound.png": (encoded("PNG"), (30, 40)),
+    "sound.webp": (encoded("WEBP"), (30, 40)),
+    "sound.tif": (encoded("TIFF", orientation=6), (30, 40)),
+    "turned": (encoded("JPEG", orientation=6), (40, 30)),
+    "turned, annotated as stored": (encoded("JPEG", orientation=6), (30, 40)),
+    "not turned": (encoded("JPEG"), (40, 30)),
+    "mirrored": (encoded("JPEG", orientation=2), (40, 30)),
+    "another size": (encoded("JPEG"), (60, 80)),
+    "truncated": (encoded("JPEG")[:-100], (30, 40)),
+    "truncated.png": (encoded("PNG")[:-100], (30, 40)),
+    "padded": (encoded("JPEG") + b"\x00" * 5000, (30, 40)),
+    "empty": (b"", (30, 40)),
+    "text": (b"not an image at all", (30, 40)),
+    "large": (encoded("PNG", size_hw=(110, 100)), (110, 100)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_reason_as_the_stages_give(name: str, tmp_path: Path) -> None:
+    content, (height, width) = CASES[name]
+    uri = str(tmp_path / "image")
+    Path(uri).write_bytes(content)
+    image = ImageRecord(image_id=1, file_name="image", uri=uri, height=height, width=width)
+    try:
+        check_size(read_annotated_image(uri, (height, width), max_pixels=LIMIT), (height, width))
+        expected = []
+    except ImageError as error:
+        expected = [(image, str(error))]
+    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == expected
+    assert unusable_images([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None) == expected
+
+
+def test_sound_images_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(image_headers, "read_annotated_image", refuse)
+    images = []
+    for name in ("sound", "sound.png", "sound.webp", "turned", "turned, annotated as stored"):
+        content, (height, width) = CASES[name]
+        (tmp_path / name).write_bytes(content)
+        uri = str(tmp_path / name)
+        images.append(ImageRecord(image_id=name, file_name=name, uri=uri, height=height, width=width))
+    seen: list[int] = []
+    assert unusable_images(images, max_pixels=LIMIT, on_image=seen.append) == []
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_damage_in_the_middle_shows_when_all_pixels_are_read(tmp_path: Path) -> None:
+    uri = str(tmp_path / "image.png")
+    Path(uri).write_bytes(with_hole(encoded("PNG")))
+    image = ImageRecord(image_id=1, file_name="image.png", uri=uri, height=30, width=40)
+    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == []
+    [(_, why)] = unusable_images([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None)
+    assert why.startswith(("corrupt", "truncated"))
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    image = ImageRecord(image_id=1, file_name="gone.jpg", uri=str(tmp_path / "gone.jpg"), height=3, width=4)
+    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == [(image, "missing")]
