@@ -5,6 +5,7 @@ from pydantic.dataclasses import dataclass
 
 from raylabel.config.constraints import STRICT, NonNegativeInt
 from raylabel.config.data import DataConfig, SplitFraction
+from raylabel.config.evaluation import EvaluationConfig
 from raylabel.config.labelling import CalibrationConfig, LabelConfig, SelectionConfig
 from raylabel.config.training import SmoothingConfig, StudentConfig, TeacherConfig
 from raylabel.errors import InputError
@@ -39,6 +40,8 @@ class Config:
     """Which predictions become pseudo-labels."""
     student: StudentConfig = Field(default_factory=StudentConfig)
     """The distilled model, and its training."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """How models are measured."""
     seed: NonNegativeInt = 0
     """Seed of every random choice: splits, folds, initial weights, sampling and augmentation."""
     out: str = "runs/default"

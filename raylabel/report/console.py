@@ -19,6 +19,8 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     for arm, figures in metrics["validation"].items():
         cells = "".join("       –" if (value := figures.get(name)) is None else f"{100 * value:8.1f}" for name in NAMES)
         lines.append(f"  {arm:<24}{cells}{_format_learnt_from(metrics, arm)}")
+    if metrics.get("frequency") == "declared":
+        lines.append("  (APr, APc and APf: groups as the validation file declares them)")
     lines += _format_differences(metrics.get("validation_differences"))
     if metrics.get("verification"):
         lines.append(format_verification(metrics["verification"]))

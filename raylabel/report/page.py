@@ -58,6 +58,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "tiles": headline_tiles(metrics, calibration, labels, seconds=seconds),
         "precision": precision_table(metrics),
         "differences": difference_table(metrics),
+        "groups_are_declared": (metrics or {}).get("frequency") == "declared",
         "verification": format_verification((metrics or {}).get("verification")),
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,

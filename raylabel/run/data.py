@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,18 @@ from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, file_digest
+
+
+class MeasuredGroups(NamedTuple):
+    """Frequency groups by which AP is measured.
+
+    Attributes:
+        source: "declared" by the validation file, or "labelled": by the number of images that the student learns from.
+        of_category: category id -> "r", "c" or "f".
+    """
+
+    source: Literal["declared", "labelled"]
+    of_category: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,15 @@ class RunData:
     def frequency_groups(self) -> NDArray[np.str_]:
         """(num_classes,) "r", "c" or "f", by the number of images that the student learns from."""
         return self.student_labelled.frequency_groups()
+
+    @cached_property
+    def measured_groups(self) -> MeasuredGroups:
+        """The frequency groups of APr, APc and APf, as `evaluation.frequency` says."""
+        declared = {one.category_id: one.frequency for one in self.validation.categories}
+        if self.config.evaluation.frequency == "declared" and all(declared.values()):
+            return MeasuredGroups("declared", {key: group.value for key, group in declared.items() if group})
+        groups = zip(self.labelled.category_ids.tolist(), self.frequency_groups.tolist(), strict=True)
+        return MeasuredGroups("labelled", dict(groups))
 
     @cached_property
     def labelled_digest(self) -> str:

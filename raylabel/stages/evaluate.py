@@ -66,7 +66,9 @@ CORRECTED = "+corrector"
 def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
     """Return everything that the outcome depends on."""
     labels = finished(run, "label")
-    return {
+    # Left out where the run's own labels say it, because earlier versions knew no other way.
+    groups = {"frequency": "declared"} if data.measured_groups.source == "declared" else {}
+    return groups | {
         "teacher": finished(run, "teacher")["fingerprint"],
         "student": finished(run, "distill")["fingerprint"],
         "labels": labels["fingerprint"],
@@ -101,6 +103,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
 
     - AP by LVIS's names (COCO's and APr/APc/APf for COCO data), with 95% intervals over the validation images.
     - What each model has learnt from: images and steps.
+    - Whether the groups of APr, APc and APf are `declared` by the validation file, or counted in what was `labelled`.
     - Differences from the supervised baseline with their intervals. Without a baseline: from the teacher.
     - Calibration, precision and recall of the pseudo-labels, if the pool's truth is known.
 
@@ -125,6 +128,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         measured, verification = _evaluate_models(config, run, data, verify=verify)
         metrics = {
             **_precision(measured),
+            "frequency": data.measured_groups.source,
             "learnt_from": {name: vars(one) for name, one in learnt_from(config, run)},
             "verification": verification.to_json() if verification else None,
             "pool": measure(run),
@@ -167,7 +171,7 @@ def _evaluate_models(
     classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
     annotations = data.validation.to_json()
-    groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
+    groups = data.measured_groups.of_category
     models = {"teacher": (run, TEACHER), SUPERVISED: (run, BASELINE)}
     models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
     arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}

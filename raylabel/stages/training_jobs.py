@@ -211,11 +211,10 @@ def evaluation(data: RunData, settings: TrainingConfig) -> Evaluate | None:
     """Return the evaluation of a model during its training, None if there is none."""
     if not settings.evaluate_every:
         return None
-    groups = zip(data.labelled.category_ids.tolist(), data.frequency_groups.tolist(), strict=True)
     return ValidationAP(
         lambda: data.validation,
         num_images=settings.evaluate_images,
-        frequency_groups=dict(groups),
+        frequency_groups=data.measured_groups.of_category,
         max_pixels=data.config.data.max_image_pixels,
     )
 

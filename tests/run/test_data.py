@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from raylabel.config import Config, SplitFraction
+from raylabel.config import Config, EvaluationConfig, SplitFraction
 from raylabel.errors import InputError
+from raylabel.files.storage import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -68,3 +69,21 @@ def test_an_empty_pool_and_an_unknown_model_are_refused(config: Config, tmp_path
         check_run(
             replace(config, student=replace(config.student, init="weights", model="resnet51")), RunFolder("unused")
         )
+
+
+def test_ap_is_measured_by_the_groups_that_the_validation_file_declares(config: Config, tmp_path: Path) -> None:
+    """Or by what the student learns from, if a setting says so or the file does not."""
+    data = RunData(config)
+    declared = {one["id"]: one["frequency"] for one in read_json(str(config.data.validation))["categories"]}
+    counted = dict(zip(data.labelled.category_ids.tolist(), data.frequency_groups.tolist(), strict=True))
+    assert declared != counted, "the generated set declares the groups of its own training split"
+    assert data.measured_groups == ("declared", declared)
+
+    by_setting = replace(config, evaluation=EvaluationConfig(frequency="labelled"))
+    assert RunData(by_setting).measured_groups == ("labelled", counted)
+
+    content = read_json(str(config.data.validation))
+    del content["categories"][2]["frequency"]
+    commit_json(str(tmp_path / "val.json"), content)
+    by_file = replace(config, data=replace(config.data, validation=str(tmp_path / "val.json")))
+    assert RunData(by_file).measured_groups == ("labelled", counted)

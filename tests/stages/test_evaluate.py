@@ -59,6 +59,12 @@ def test_metrics_as_text_show_every_arm_and_absent_figures() -> None:
     assert "student                     30.0" in text
 
 
+@pytest.mark.parametrize(("source", "is_said"), [("declared", True), ("labelled", False)])
+def test_metrics_say_whose_frequency_groups_they_have(source: str, is_said: bool) -> None:
+    text = format_metrics({"validation": {}, "frequency": source, "pool": None})
+    assert ("as the validation file declares them" in text) == is_said
+
+
 def test_differences_are_shown_with_intervals() -> None:
     figures = {"AP": 0.25, "AP50": 0.4, "APr": None, "APc": 0.2, "APf": 0.3}
     metrics = {
