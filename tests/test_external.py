@@ -127,7 +127,7 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks, not by boxes"),
+        ({"segmentation": None}, "entry 7 has no segmentation: masks are compared here, not boxes"),
         ({"image_id": 99}, "entry 7: unknown image_id 99"),
         ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
         ({"category_id": 4}, "entry 7: unknown category_id 4"),
@@ -141,7 +141,7 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "0"}}, r"entry 7 \(image 3\): RLE counts must sum to 256"),
         ({"segmentation": {"size": 16, "counts": "0"}}, r"entry 7 \(image 3\)"),
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "é"}}, r"entry 7 \(image 3\): RLE counts"),
-        ({"segmentation": [[0, 0, 5, 5]]}, r"entry 7 \(image 3\): polygon must have at least 3 points"),
+        ({"segmentation": [[0, 0, 5, 5]]}, r"entry 7 \(image 3\): a polygon must have at least 3 points"),
     ],
 )
 def test_damaged_entries_are_named(files: Files, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -250,9 +250,8 @@ def test_context_is_not_asked_for_where_the_model_has_no_say(files: Files, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": None}, "entry 5 has no RLE segmentation"),
-        ({"segmentation": [[0, 0, 6, 0, 6, 6]]}, "entry 5 has no RLE segmentation"),
-        ({"segmentation": rle(0, 0, 6, size=20)}, "masks of image 2 differ in size"),
+        ({"segmentation": None}, "entry 5 has no segmentation"),
+        ({"segmentation": rle(0, 0, 6, size=20)}, r"entry 5 \(image 2\): RLE size must be \[16, 16\]"),
         ({"image_id": None}, "entry 5 has no image_id"),
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "zz"}}, "entry 5"),
     ],
