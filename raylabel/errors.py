@@ -4,6 +4,7 @@ import reprlib
 from typing import Any
 
 _MAX_SHOWN = 100
+_MAX_SHOWN_ERROR = 200
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 80, 80, 60
 
@@ -18,6 +19,12 @@ def shown(value: Any) -> str:
     """
     text = _REPR.repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def shown_error(error: BaseException) -> str:
+    """Return the message of another library's error in one line of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MAX_SHOWN_ERROR else f"{text[: _MAX_SHOWN_ERROR - 3]}..."
 
 
 class InputError(ValueError):

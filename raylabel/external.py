@@ -13,6 +13,7 @@ from raylabel.calibration import (
     federated_accuracy,
     fit_corrector,
 )
+from raylabel.calibration.correctors.kinds import try_corrector
 from raylabel.calibration.metrics import group_masks
 from raylabel.calibration.results_file import matched_detections, unmatched_detections
 from raylabel.calibration.tables import calibration_tables
@@ -200,6 +201,8 @@ def correct_results(
         scores = fitted(detections) if entries else np.zeros(0)
     except ValueError as error:
         raise InputError(f"{predictions}: {error}") from error
+    if not np.isfinite(scores).all():
+        raise InputError(f"{corrector}: corrector {fitted.kind!r} gives scores that are not in [0, 1]")
     raw_scores = detections.raw_scores.tolist()
     corrected = [
         one | {"score": score, "raw_score": raw}
@@ -223,7 +226,11 @@ def _read_corrector(path: str) -> tuple[Corrector, dict[Any, int]]:
         check_category_id(category_id, f"{path}: category_ids number {index}"): index
         for index, category_id in enumerate(content["category_ids"])
     }
+    if len(class_index_of) < len(content["category_ids"]):
+        raise InputError(f"{path}: category_ids must differ from each other")
     try:
-        return corrector_from_json(content), class_index_of
+        fitted = corrector_from_json(content)
+        try_corrector(fitted, len(class_index_of))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    return fitted, class_index_of

@@ -30,3 +30,18 @@ def _with_one_odd(draw: st.DrawFn, valid: object) -> object:
         key = draw(st.sampled_from(sorted(valid)))
         return valid | {key: draw(_with_one_odd(valid[key]))}
     return draw(_SCALARS)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, valid: object) -> object:
+    """Draw a valid value in which one part, at any depth, is missing or any JSON value."""
+    what = draw(st.sampled_from(["replace", "remove", "below", "below", "below"]))
+    if what == "replace" or not isinstance(valid, dict | list) or not valid:
+        return draw(JSON_VALUES)
+    if isinstance(valid, dict):
+        key = draw(st.sampled_from(sorted(valid)))
+        rest = {name: one for name, one in valid.items() if name != key}
+        return rest if what == "remove" else valid | {key: draw(damaged(valid[key]))}
+    place = draw(st.integers(0, len(valid) - 1))
+    inner = [] if what == "remove" else [draw(damaged(valid[place]))]
+    return [*valid[:place], *inner, *valid[place + 1 :]]
