@@ -21,7 +21,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
-def shown_error(error: BaseException) -> str:
+def shown_name(value: Any) -> str:
+    """Return an id or a key as a message names it: text without quotes, unless it is long or not printable."""
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN and text.isprintable() else shown(value)
+
+
+def shown_error(error: BaseException | str) -> str:
     """Return the message of another library's error in one line of at most 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= _MAX_SHOWN_ERROR else f"{text[: _MAX_SHOWN_ERROR - 3]}..."

@@ -22,9 +22,8 @@ from raylabel.dataset.fields import (
     check_mask,
     listed_objects,
     look_up,
-    shown_id,
 )
-from raylabel.errors import InputError, shown
+from raylabel.errors import InputError, shown, shown_name
 from raylabel.files import storage
 from raylabel.masks.segmentation import first_bad_runs
 
@@ -97,7 +96,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
     grouped: list[list[dict[str, Any]]] = [[] for _ in images]
     masks, annotation_ids = list[Any](), list[int | str]()
     for annotation_id, one in by_id(rows["annotations"], "annotation", path, check_image_id).items():
-        where = f"{path}: annotation {shown_id(annotation_id)}"
+        where = f"{path}: annotation {shown_name(annotation_id)}"
         row = look_up(one, "image_id", row_of, where)
         look_up(one, "category_id", class_index_of, where)
         check_crowd_and_area(one, where)
@@ -110,7 +109,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         grouped[row].append(one if mask is one["segmentation"] else one | {"segmentation": mask})
     bad = first_bad_runs(masks)
     if bad is not None:
-        raise InputError(f"{path}: annotation {shown_id(annotation_ids[bad[0]])}: {bad[1]}")
+        raise InputError(f"{path}: annotation {shown_name(annotation_ids[bad[0]])}: {bad[1]}")
     return AnnotatedSet(
         images=images,
         categories=categories,
@@ -144,7 +143,7 @@ def _category(one: dict[str, Any], category_id: int, path: str) -> Category:
 def _image(
     one: dict[str, Any], image_id: int | str, folders: "_Folders", class_index_of: dict[int, int], path: str
 ) -> ImageRecord:
-    where = f"{path}: image {shown_id(image_id)}"
+    where = f"{path}: image {shown_name(image_id)}"
     height, width = check_image_size(one, where)
     negative, not_exhaustive = (
         frozenset(class_index_of[value] for value in check_categories_of_image(one, name, class_index_of, where))

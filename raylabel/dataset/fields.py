@@ -4,11 +4,8 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.errors import InputError, shown
+from raylabel.errors import InputError, shown, shown_name
 from raylabel.masks.segmentation import MAX_COORDINATE, MAX_PIXELS, are_finite, checked_segmentation, rle_size
-
-MAX_SHOWN_ID = 60
-"""Characters of an id that a message shows as it is."""
 
 _Id = TypeVar("_Id", bound=Hashable)
 
@@ -33,7 +30,7 @@ def by_id(
     for index, one in enumerate(rows):
         one_id = check_id(one.get("id"), f"{where}: {kind} number {index}")
         if one_id in found:
-            raise InputError(f"{where}: {kind} id {shown_id(one_id)} is given twice")
+            raise InputError(f"{where}: {kind} id {shown_name(one_id)} is given twice")
         found[one_id] = one
     return found
 
@@ -134,12 +131,6 @@ def check_mask(segmentation: Any, image_size_hw: tuple[int, int] | None, where: 
         return checked_segmentation(segmentation, image_size_hw or (1, 1))
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
-
-
-def shown_id(value: Any) -> str:
-    """Return an id as messages name it: strings without quotes, long ids cut short."""
-    text = str(value)
-    return text if len(text) <= MAX_SHOWN_ID and text.isprintable() else shown(value)
 
 
 def is_integer(value: Any) -> TypeGuard[int]:

@@ -19,10 +19,9 @@ from raylabel.dataset.fields import (
     check_mask,
     listed_objects,
     look_up,
-    shown_id,
 )
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown_name
 from raylabel.masks.rle import mask_areas
 from raylabel.masks.segmentation import first_bad_runs, rle_from_segmentation, rle_size
 from raylabel.predictions.results_file import check_entries, entry_masks, entry_name, entry_places, entry_scores
@@ -139,11 +138,11 @@ def _numbers(ids: Iterable[Any]) -> dict[Any, int]:
 
 
 def _image_name(image_id: int | str, where: str) -> str:
-    return f"{where}: image {shown_id(image_id)}"
+    return f"{where}: image {shown_name(image_id)}"
 
 
 def _annotation_name(row: int, one: Mapping[str, Any], where: str) -> str:
-    return f"{where}: annotation {shown_id(one['id']) if 'id' in one else f'number {row}'}"
+    return f"{where}: annotation {shown_name(one['id']) if 'id' in one else f'number {row}'}"
 
 
 def _ground_truth(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.dataset.fields import check_mask, is_integer, look_up, shown_id
-from raylabel.errors import InputError, shown
+from raylabel.dataset.fields import check_mask, is_integer, look_up
+from raylabel.errors import InputError, shown, shown_name
 from raylabel.files.storage import read_json
 from raylabel.masks.segmentation import first_bad_runs, rle_size
 
@@ -127,4 +127,4 @@ def entry_masks(
 
 
 def _with_image(where: str, row: int, entry: Mapping[str, Any]) -> str:
-    return f"{entry_name(where, row)} (image {shown_id(entry.get('image_id'))})"
+    return f"{entry_name(where, row)} (image {shown_name(entry.get('image_id'))})"

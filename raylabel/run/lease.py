@@ -18,7 +18,7 @@ from pyarrow import fs
 from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import open_uri
 from raylabel.files.file_tree import remove_temporary
-from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.files.storage import commit_json, read_json_object, remove
 from raylabel.run.folder import RunFolder
 from raylabel.threads import every
 
@@ -44,7 +44,7 @@ def read_lease(run: RunFolder) -> dict[str, Any] | None:
     The driver may be dead. None if no driver holds the run.
     """
     try:
-        lease: dict[str, Any] = read_json(run.path(LEASE))
+        lease = read_json_object(run.path(LEASE))
     except InputError:
         return None  # there is no lease, or a driver is writing it
     return lease
