@@ -121,6 +121,10 @@ def _build_parser() -> argparse.ArgumentParser:
             command.add_argument("--annotations", help="ground truth of --predictions, COCO/LVIS JSON")
         if stage == "calibrate":
             command.add_argument("--corrector", help="kind of corrector, with --predictions (default: auto)")
+            command.add_argument(
+                "--train-annotations",
+                help="what the detector of --predictions was trained on: image counts for norcal and frequency groups",
+            )
         if stage == "evaluate":
             command.add_argument("--iou-type", choices=("segm", "bbox"), help="with --predictions (default: segm)")
             _add_verify(command)
@@ -128,6 +132,7 @@ def _build_parser() -> argparse.ArgumentParser:
     correct = add("correct", "apply a fitted corrector to a results file", _correct)
     correct.add_argument("--corrector", required=True, help="corrector.json that calibrate wrote")
     correct.add_argument("--predictions", required=True, help="COCO/LVIS results JSON")
+    correct.add_argument("--annotations", help="COCO/LVIS JSON with the images, whose sizes polygons need")
     correct.add_argument("--out", required=True, help="results JSON to write")
 
     recalibrated = add("recalibrate", "new calibrated scores on stored labels, without a model", _recalibrate)
@@ -217,7 +222,7 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.config is None:
         {"calibrate": _calibrate_results, "evaluate": _evaluate_results}[arguments.stage](arguments)
         return
-    if any(getattr(arguments, name, None) for name in ("predictions", "annotations", "iou_type")):
+    if any(getattr(arguments, name, None) for name in ("predictions", "annotations", "iou_type", "train_annotations")):
         raise InputError(f"{arguments.stage}: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
@@ -252,7 +257,11 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
 
     _require(arguments, "predictions", "annotations", "out")
     summary = calibrate_results(
-        arguments.predictions, arguments.annotations, arguments.out, corrector=_kind(arguments.corrector or "auto")
+        arguments.predictions,
+        arguments.annotations,
+        arguments.out,
+        train_annotations=arguments.train_annotations,
+        corrector=_kind(arguments.corrector or "auto"),
     )
     print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {arguments.out}")
 
@@ -294,7 +303,9 @@ def _kind(text: str) -> str:
 def _correct(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.external import correct_results
 
-    summary = correct_results(arguments.corrector, arguments.predictions, arguments.out)
+    summary = correct_results(
+        arguments.corrector, arguments.predictions, arguments.out, annotations=arguments.annotations
+    )
     print(f"{arguments.out}: " + ", ".join(f"{name} {value}" for name, value in summary.items()))
 
 

@@ -1,4 +1,36 @@
-"""The exceptions that end a command with one line and no traceback."""
+"""The exceptions that end a command with one line and no traceback, and how such a line shows a value."""
+
+import reprlib
+from typing import Any
+
+_MAX_SHOWN = 100
+_MAX_SHOWN_ERROR = 200
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 80, 80, 60
+
+
+def shown(value: Any) -> str:
+    """Return a value of a user's file as a message shows it: its `repr`, at most 100 characters in one line.
+
+    Examples:
+        >>> from raylabel.errors import shown
+        >>> shown([1, "a"]), len(shown(list(range(1000)))) < 100
+        ("[1, 'a']", True)
+    """
+    text = _REPR.repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def shown_name(value: Any) -> str:
+    """Return an id or a key as a message names it: text without quotes, unless it is long or not printable."""
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN and text.isprintable() else shown(value)
+
+
+def shown_error(error: BaseException | str) -> str:
+    """Return the message of another library's error in one line of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MAX_SHOWN_ERROR else f"{text[: _MAX_SHOWN_ERROR - 3]}..."
 
 
 class InputError(ValueError):

@@ -12,15 +12,17 @@ from raylabel.calibration import (
     corrector_from_json,
     federated_accuracy,
     fit_corrector,
-    read_detections,
 )
+from raylabel.calibration.correctors.kinds import try_corrector
 from raylabel.calibration.metrics import group_masks
-from raylabel.calibration.results_file import read_entries, unmatched_detections
+from raylabel.calibration.results_file import matched_detections, unmatched_detections
 from raylabel.calibration.tables import calibration_tables
 from raylabel.config import CORRECTOR_KINDS
-from raylabel.dataset.annotations import read_annotations
+from raylabel.dataset.annotations import read_annotations, validate_same_categories
+from raylabel.dataset.fields import check_category_id
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.predictions.results_file import read_entries
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
 from raylabel.report.reliability import reliability_png
@@ -31,6 +33,7 @@ def calibrate_results(
     annotations: str | Path,
     out: str | Path,
     *,
+    train_annotations: str | Path | None = None,
     corrector: str = "auto",
     num_bins: int = 15,
     iou_threshold: float = 0.5,
@@ -40,9 +43,12 @@ def calibrate_results(
 
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
-            `segmentation` (RLE).
+            `segmentation` (polygons or RLE). Other fields may hold anything.
         annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
             groups; without it, the image counts do.
+        train_annotations: COCO or LVIS JSON that the detector was trained on, with the same categories. Its image
+            counts give `norcal` its divisors, and the frequency groups if `annotations` does not declare them. Without
+            it, the image counts are those of `annotations`.
         out: folder or URI to write. It gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
             `correct_results`), reliability.png (corrected scores are cross-validated), calibration.html (diagrams and
             figures of every class), classes.csv and, last, artifact.json.
@@ -52,8 +58,10 @@ def calibrate_results(
         seed: seed of the cross-validation folds.
 
     Returns:
-        The content of artifact.json: counts by outcome, CCECE (all classes, and per frequency group with counts), ECE,
-        NLL and Brier score. The figures are of raw scores and of calibrated scores, cross-validated by image.
+        The content of artifact.json: the file of the image counts (`train_counts_of`), whether `correct_results` needs
+        annotations for such a file (`correct_needs_annotations`), counts by outcome, CCECE (all classes, and per
+        frequency group with counts), ECE, NLL and Brier score. The figures are of raw scores and of calibrated scores,
+        cross-validated by image.
 
     Raises:
         InputError: a file is missing or malformed; the message names the entry. Or all detections are ignored.
@@ -85,10 +93,14 @@ def calibrate_results(
     if not 0 <= iou_threshold <= 1:
         raise InputError(f"iou_threshold must be in [0, 1], got {iou_threshold}")
     annotated = read_annotations(annotations)
-    detections = read_detections(predictions, annotated, iou_threshold=iou_threshold)
+    train = None if train_annotations is None else read_annotations(train_annotations)
+    if train is not None:
+        validate_same_categories(annotated, train)
+    entries = read_entries(predictions)
+    detections = matched_detections(predictions, entries, annotated, iou_threshold=iou_threshold)
     if not detections.is_scored.any():
         raise InputError(f"{predictions}: all {len(detections)} detections are ignored, so none can be judged")
-    context = FitContext.of(annotated, num_bins=num_bins, seed=seed)
+    context = FitContext.of(annotated, train=train, num_bins=num_bins, seed=seed)
     fitted = fit_corrector(corrector, detections, context=context)
     tables = calibration_tables(
         detections,
@@ -97,11 +109,19 @@ def calibrate_results(
         image_ids=[str(image.image_id) for image in annotated.images],
         class_names=annotated.class_names,
         category_ids=annotated.category_ids,
-        num_train_images=annotated.class_image_counts(),
+        num_train_images=(annotated if train is None else train).class_image_counts(),
         accuracy=federated_accuracy(detections, annotated),
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
-    artifact = {"predictions": predictions, "annotations": annotations, "settings": settings, **tables.summary}
+    artifact = {
+        "predictions": predictions,
+        "annotations": annotations,
+        "train_counts_of": str(train_annotations or annotations),
+        "correct_needs_annotations": bool(fitted.features)
+        and any(isinstance(one["segmentation"], list) for one in entries),
+        "settings": settings,
+        **tables.summary,
+    }
     commit_table(join(out, "detections.parquet"), tables.detections)
     commit_table(join(out, "bins.parquet"), tables.bins)
     commit_table(join(out, "classes.parquet"), tables.classes)
@@ -121,19 +141,23 @@ def calibrate_results(
     return artifact
 
 
-def correct_results(corrector: str | Path, predictions: str | Path, out: str | Path) -> dict[str, Any]:
+def correct_results(
+    corrector: str | Path, predictions: str | Path, out: str | Path, *, annotations: str | Path | None = None
+) -> dict[str, Any]:
     """Apply a fitted corrector to a results file.
 
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
         predictions: results JSON. Every corrector reads `category_id` and `score`; a corrector that uses context also
-            reads `image_id` and `segmentation` (RLE). The file should hold all detections of an image, like the file
-            that the corrector was fitted to.
+            reads `image_id` and `segmentation` (polygons or RLE). Other fields may hold anything. The file should hold
+            all detections of an image, like the file that the corrector was fitted to.
         out: JSON file to write: the same entries in the same order. `score` is the calibrated score, and `raw_score`
             is added.
+        annotations: COCO or LVIS JSON with the images of `predictions`, for their sizes. Only polygons need it.
 
     Returns:
-        {"num_detections": ..., "mean_raw_score": ..., "mean_calibrated_score": ..., "corrector": kind}.
+        {"num_detections": ..., "mean_raw_score": ..., "mean_calibrated_score": ..., "corrector": kind}. The
+        means are None without a detection.
 
     Raises:
         InputError: a file is missing or malformed, the corrector was not fitted to a category, or the results were
@@ -169,21 +193,27 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
-    detections = unmatched_detections(predictions, entries, class_index_of, with_context=bool(fitted.features))
+    annotated = None if annotations is None or not fitted.features else read_annotations(annotations)
+    detections = unmatched_detections(
+        predictions, entries, class_index_of, with_context=bool(fitted.features), annotated=annotated
+    )
     try:
-        scores = fitted(detections)
+        scores = fitted(detections) if entries else np.zeros(0)
     except ValueError as error:
         raise InputError(f"{predictions}: {error}") from error
+    if not np.isfinite(scores).all():
+        raise InputError(f"{corrector}: corrector {fitted.kind!r} gives scores that are not in [0, 1]")
     raw_scores = detections.raw_scores.tolist()
     corrected = [
         one | {"score": score, "raw_score": raw}
         for one, score, raw in zip(entries, scores.tolist(), raw_scores, strict=True)
     ]
-    commit_bytes(out, json.dumps(corrected, allow_nan=False).encode())
+    # NaN is written where it was read: in fields that nothing here needs.
+    commit_bytes(out, json.dumps(corrected).encode())
     return {
         "num_detections": len(corrected),
-        "mean_raw_score": float(np.mean(raw_scores)),
-        "mean_calibrated_score": float(scores.mean()),
+        "mean_raw_score": float(np.mean(raw_scores)) if corrected else None,
+        "mean_calibrated_score": float(scores.mean()) if corrected else None,
         "corrector": fitted.kind,
     }
 
@@ -192,8 +222,15 @@ def _read_corrector(path: str) -> tuple[Corrector, dict[Any, int]]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("category_ids"), list):
         raise InputError(f"{path}: not a corrector of results files. It must be an object with category_ids")
+    class_index_of = {
+        check_category_id(category_id, f"{path}: category_ids number {index}"): index
+        for index, category_id in enumerate(content["category_ids"])
+    }
+    if len(class_index_of) < len(content["category_ids"]):
+        raise InputError(f"{path}: category_ids must differ from each other")
     try:
         fitted = corrector_from_json(content)
+        try_corrector(fitted, len(class_index_of))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    return fitted, {category_id: index for index, category_id in enumerate(content["category_ids"])}
+    return fitted, class_index_of

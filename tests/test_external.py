@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from raylabel.calibration import ReliabilityBins
+from json_values import damaged
+from one_line import value_or_line
+from raylabel.calibration import FitContext, ReliabilityBins, fit_corrector, read_detections
+from raylabel.cli import main
+from raylabel.config import CORRECTOR_KINDS
+from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
 from raylabel.files.storage import read_json, read_table
@@ -26,15 +33,17 @@ def rle(row: int, column: int, side: int, size: int = SIZE) -> dict[str, Any]:
     return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
-def write_files(folder: Path) -> Files:
-    """Write 12 images with one object of class 3 each. The detector finds it (0.9), with a false alarm (0.4)."""
+def write_files(folder: Path, num_images: int = 12) -> Files:
+    """Write images with one object of class 3 each. The detector finds it (0.9), with a false alarm (0.4)."""
     truth = {
-        "images": [{"id": image, "file_name": f"{image}.jpg", "height": SIZE, "width": SIZE} for image in range(12)],
+        "images": [
+            {"id": image, "file_name": f"{image}.jpg", "height": SIZE, "width": SIZE} for image in range(num_images)
+        ],
         "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
         "annotations": [
             {"id": image + 1, "image_id": image, "category_id": 3, "iscrowd": 0, "area": 36}
             | {"bbox": [0, 0, 6, 6], "segmentation": rle(0, 0, 6)}
-            for image in range(12)
+            for image in range(num_images)
         ],
     }
     results = [
@@ -46,7 +55,7 @@ def write_files(folder: Path) -> Files:
             "segmentation": rle(place, place, 6),
         }
         | {"note": f"{image}/{place}"}
-        for image in range(12)
+        for image in range(num_images)
         for place, score in ((0, 0.9), (9, 0.4))
     ]
     annotations, predictions = folder / "truth.json", folder / "results.json"
@@ -127,7 +136,7 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks, not by boxes"),
+        ({"segmentation": None}, "entry 7 has no segmentation: masks are compared here, not boxes"),
         ({"image_id": 99}, "entry 7: unknown image_id 99"),
         ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
         ({"category_id": 4}, "entry 7: unknown category_id 4"),
@@ -141,7 +150,7 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "0"}}, r"entry 7 \(image 3\): RLE counts must sum to 256"),
         ({"segmentation": {"size": 16, "counts": "0"}}, r"entry 7 \(image 3\)"),
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "é"}}, r"entry 7 \(image 3\): RLE counts"),
-        ({"segmentation": [[0, 0, 5, 5]]}, r"entry 7 \(image 3\): polygon must have at least 3 points"),
+        ({"segmentation": [[0, 0, 5, 5]]}, r"entry 7 \(image 3\): a polygon must have at least 3 points"),
     ],
 )
 def test_damaged_entries_are_named(files: Files, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -215,6 +224,126 @@ def test_bad_arguments_and_correctors_are_refused(files: Files, tmp_path: Path) 
             correct_results(str(corrector), predictions, str(tmp_path / "corrected.json"))
 
 
+def test_polygons_are_calibrated_and_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A corrector that looks at masks needs the size of a polygon's image. calibrate says so."""
+    predictions, annotations, results = write_files(tmp_path, num_images=60)
+    corrector, out = str(tmp_path / "cal" / "corrector.json"), str(tmp_path / "out.json")
+    calibrate = ["calibrate", "--predictions", predictions, "--annotations", annotations, "--out", f"{tmp_path}/cal"]
+    correct = ["correct", "--corrector", corrector, "--predictions", predictions, "--out", out]
+    note = "correct: polygons need the size of their image, so give raylabel correct --annotations too\n"
+    assert main([*calibrate, "--corrector", "contextual"]) == 0
+    assert note not in capsys.readouterr().out
+    assert main(correct) == 0
+    of_runs = [one["score"] for one in read_json(out)]
+    places = {0.9: 0, 0.4: 9}
+    for one in results:
+        low, high = places[one["score"]], places[one["score"]] + 6
+        one["segmentation"] = [[low, low, high, low, high, high, low, high]]
+    Path(predictions).write_text(json.dumps(results))
+    assert main([*calibrate, "--corrector", "contextual"]) == 0
+    assert note in capsys.readouterr().out
+    assert main([*correct, "--annotations", annotations]) == 0
+    assert [one["score"] for one in read_json(out)] == of_runs
+    assert main(correct) == 2
+    assert "Give the images' annotation file with --annotations" in capsys.readouterr().err
+
+
+def test_fields_that_nobody_needs_may_hold_anything(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, results = files
+    odd = [one | {"bbox": [float("nan")] * 4, "note": float("inf")} for one in results]
+    Path(predictions).write_text(json.dumps(odd))
+    calibrate_results(predictions, annotations, tmp_path / "out", corrector="contextual")
+    correct_results(tmp_path / "out" / "corrector.json", predictions, tmp_path / "corrected.json")
+    [first, *_] = read_json(str(tmp_path / "corrected.json"))
+    assert (str(first["bbox"]), first["note"]) == ("[nan, nan, nan, nan]", float("inf"))
+
+
+def test_scores_that_exceed_one_by_rounding_are_clipped(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, results = files
+    Path(predictions).write_text(json.dumps([one | {"score": 1 + 5e-7} for one in results]))
+    calibrate_results(predictions, annotations, tmp_path / "out", corrector="none")
+    correct_results(tmp_path / "out" / "corrector.json", predictions, tmp_path / "corrected.json")
+    assert {one["score"] for one in read_json(str(tmp_path / "corrected.json"))} == {1.0}
+
+
+def test_an_empty_file_is_corrected_to_an_empty_file(calibration: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("[]")
+    summary = correct_results(calibration[0] / "corrector.json", tmp_path / "none.json", tmp_path / "out.json")
+    assert (summary["num_detections"], summary["mean_raw_score"]) == (0, None)
+    assert read_json(str(tmp_path / "out.json")) == []
+
+
+def test_norcal_takes_the_counts_of_the_training_set(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12 evaluation images have a cat; 3 training images have a cat, and 1 has a dog."""
+    predictions, annotations, _ = files
+    truth, train = read_json(annotations), str(tmp_path / "train.json")
+    objects = [one | {"category_id": 5} if one["image_id"] == 3 else one for one in truth["annotations"][:4]]
+    Path(train).write_text(json.dumps(truth | {"annotations": objects}))
+    command = ["calibrate", "--predictions", predictions, "--annotations", annotations, "--corrector", "norcal"]
+    command += ["--out", f"{tmp_path}/out"]
+    assert main(command) == 0
+    assert f"norcal: image counts of the classes are those of {annotations}\n" in capsys.readouterr().out
+    assert read_json(str(tmp_path / "out" / "corrector.json"))["log_divisors"] == [0, 0]
+    assert main([*command, "--train-annotations", train]) == 0
+    assert f"norcal: image counts of the classes are those of {train}\n" in capsys.readouterr().out
+    of_train = read_json(str(tmp_path / "out" / "corrector.json"))["log_divisors"]
+    assert of_train == pytest.approx([0.6 * np.log(3) / 2, -0.6 * np.log(3) / 2])
+    classes = read_table(str(tmp_path / "out" / "classes.parquet"))
+    assert classes["num_train_images"].to_pylist() == [3, 1]
+    Path(train).write_text(json.dumps(truth | {"categories": [{"id": 3, "name": "cat"}]}))
+    assert main([*command, "--train-annotations", train]) == 2
+    assert "categories must be the same in every annotation file" in capsys.readouterr().err
+    assert main(["calibrate", "config.yaml", "--train-annotations", train]) == 2
+    assert "give either a config or --predictions" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A folder with the small files, and the content of a corrector.json per kind that was fitted to them."""
+    folder = tmp_path_factory.mktemp("small")
+    predictions, annotations, _ = write_files(folder)
+    truth = read_annotations(annotations)
+    detections, context = read_detections(predictions, truth), FitContext.of(truth)
+    ids = {"category_ids": truth.category_ids.tolist()}
+    return folder, {kind: fit_corrector(kind, detections, context=context).to_json() | ids for kind in CORRECTOR_KINDS}
+
+
+@pytest.mark.parametrize("kind", CORRECTOR_KINDS)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_damaged_corrector_gives_scores_or_one_line(
+    small: tuple[Path, dict[str, dict[str, Any]]], kind: str, data: st.DataObject
+) -> None:
+    folder, fitted = small
+    content = fitted[kind] | ({"share": 1.0} if kind == "contextual" else {})
+    (folder / "corrector.json").write_text(json.dumps(data.draw(damaged(content))))
+    files = (folder / "corrector.json", folder / "results.json", folder / "corrected.json")
+    _, line = value_or_line(lambda: correct_results(*files))
+    if not line:
+        assert all(0 <= one["score"] <= 1 for one in read_json(str(files[2])))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_ids": [3, 3]}, "category_ids must differ"),
+        ({"category_ids": [3, 2**63]}, "category_ids number 1: id must be an integer of at most 64 bits"),
+        ({"category_ids": [3]}, "does not fit its classes: the corrector was fitted on 2 classes"),
+        ({"bias": [0.1, float("nan")]}, r"gives scores that are not in \[0, 1\]"),
+        ({"bias": 0.1}, "corrector 'ccece' does not fit its classes"),
+        ({"bias": {}}, "corrector 'ccece' lacks or has a malformed parameter"),
+    ],
+)
+def test_damaged_correctors_are_named(
+    small: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(small[1]["ccece"] | change))
+    with pytest.raises(InputError, match=rf"c\.json: .*{message}"):
+        correct_results(tmp_path / "c.json", small[0] / "results.json", tmp_path / "out.json")
+
+
 def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shared_data("external_detector")
     predictions, annotations = str(folder / "results.json"), str(folder / "instances.json")
@@ -250,9 +379,8 @@ def test_context_is_not_asked_for_where_the_model_has_no_say(files: Files, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": None}, "entry 5 has no RLE segmentation"),
-        ({"segmentation": [[0, 0, 6, 0, 6, 6]]}, "entry 5 has no RLE segmentation"),
-        ({"segmentation": rle(0, 0, 6, size=20)}, "masks of image 2 differ in size"),
+        ({"segmentation": None}, "entry 5 has no segmentation"),
+        ({"segmentation": rle(0, 0, 6, size=20)}, r"entry 5 \(image 2\): RLE size must be \[16, 16\]"),
         ({"image_id": None}, "entry 5 has no image_id"),
         ({"segmentation": {"size": [SIZE, SIZE], "counts": "zz"}}, "entry 5"),
     ],
@@ -270,7 +398,7 @@ def test_context_needs_whole_entries(files: Files, tmp_path: Path, change: dict[
 def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files: Files, tmp_path: Path) -> None:
     corrector, _ = contextual(files, tmp_path)
     content = read_json(corrector)
-    content |= {"features": [*content["features"], "mask_quality"]}
+    content |= {"features": [*content["features"][:-1], "mask_quality"]}
     Path(corrector).write_text(json.dumps(content))
     with pytest.raises(InputError, match="mask_quality, which these detections lack"):
         correct_results(corrector, files[0], str(tmp_path / "corrected.json"))

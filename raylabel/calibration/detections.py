@@ -12,9 +12,7 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.masks.rle import Rle, mask_areas
 from raylabel.predictions.context import CONTEXT_FEATURES, image_context
 from raylabel.predictions.matching import ImageToMatch, Outcome, detection_weights, match_images
-
-_SLACK = 1e-6
-"""Scores may exceed [0, 1] by this amount, because single precision rounds."""
+from raylabel.predictions.results_file import SCORE_SLACK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class Detections:
                 assert value.shape == shape, f"{field.name} must have shape {shape}, got {value.shape}"
         assert num == 0 or (self.class_indices.min() >= 0 and self.class_indices.max() < self.num_classes)
         # `not (a and b)`, because NaN must fail too.
-        if num and not (self.raw_scores.min() >= -_SLACK and self.raw_scores.max() <= 1 + _SLACK):
+        if num and not (self.raw_scores.min() >= -SCORE_SLACK and self.raw_scores.max() <= 1 + SCORE_SLACK):
             raise ValueError(f"raw_scores must be in [0, 1], got {self.raw_scores.min()} to {self.raw_scores.max()}")
         if num and not (self.weights.min() > 0 and np.isfinite(self.weights.max())):
             raise ValueError(f"weights must be > 0 and finite, got {self.weights.min()} to {self.weights.max()}")

@@ -1,6 +1,5 @@
 """Detections from the COCO or LVIS results file of any detector. No image and no model is needed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,17 @@ from raylabel.calibration.detections import Detections, ImagePredictions
 from raylabel.calibration.match_set import match_set
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
-from raylabel.files.storage import read_json
-from raylabel.masks.rle import Rle, first_bad_rle, rle_from_segmentation
+from raylabel.masks.rle import Rle
+from raylabel.masks.segmentation import rle_from_segmentation
 from raylabel.predictions.context import CONTEXT_FEATURES, image_context
+from raylabel.predictions.results_file import (
+    Entries,
+    entry_images,
+    entry_masks,
+    entry_places,
+    entry_scores,
+    read_entries,
+)
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:
@@ -51,11 +58,20 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
         >>> detections.raw_scores.tolist(), detections.outcomes.tolist()
         ([0.9], [1])
     """
-    entries = read_entries(predictions)
+    return matched_detections(predictions, read_entries(predictions), annotated, iou_threshold=iou_threshold)
+
+
+def matched_detections(
+    predictions: str, entries: list[dict[str, Any]], annotated: AnnotatedSet, *, iou_threshold: float = 0.5
+) -> Detections:
+    """Match the entries of a results file, see `read_detections`. `predictions` is its path, for messages."""
+    if not entries:
+        raise InputError(f"{predictions}: results hold no detection")
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
-    rows = [_look_up(predictions, entry, one, "image_id", row_of) for entry, one in enumerate(entries)]
-    classes, scores = _classes_and_scores(predictions, entries, annotated.class_index_of)
-    masks = _masks(predictions, entries, [annotated.images[row].image_size_hw for row in rows])
+    rows = entry_places(entries, "image_id", row_of, predictions)
+    classes = _classes(entries, annotated.class_index_of, predictions)
+    scores = entry_scores(entries, predictions, are_probabilities=True)
+    masks = _masks(entries, rows, _sizes_hw(annotated), predictions)
     of_image = _by_image(rows)
     found = match_set(
         annotated,
@@ -69,7 +85,12 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
 
 
 def unmatched_detections(
-    path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int], *, with_context: bool = True
+    path: str,
+    entries: list[dict[str, Any]],
+    class_index_of: Mapping[Any, int],
+    *,
+    with_context: bool = True,
+    annotated: AnnotatedSet | None = None,
 ) -> Detections:
     """Build detections without truth from the entries of a results file, in the order of the file.
 
@@ -77,68 +98,47 @@ def unmatched_detections(
         path: path of the file, for messages.
         entries: output of `read_entries`.
         class_index_of: category id -> class index.
-        with_context: whether to read the masks (RLE) and compute the context. The size of an RLE is the image size.
+        with_context: whether to read the masks and compute the context.
+        annotated: a set with the images, for their sizes. Without it, every mask must be an RLE, whose size is that of
+            its image.
 
     Raises:
         InputError: an entry is malformed, or its category is unknown.
     """
-    classes, scores = _classes_and_scores(path, entries, class_index_of)
+    classes = _classes(entries, class_index_of, path)
+    scores = entry_scores(entries, path, are_probabilities=True)
     if not with_context:
         return Detections.of_scores(classes, scores, num_classes=len(class_index_of))
-    for row, one in enumerate(entries):
-        if not isinstance(one.get("image_id"), int | float | str):
-            raise InputError(f"{path}: entry {row} has no image_id, which a contextual corrector needs")
-    masks = _masks(path, entries, [_mask_size(path, row, one) for row, one in enumerate(entries)])
+    images: Sequence[Any]
+    if annotated is None:
+        images, sizes_hw = entry_images(entries, path), dict[Any, tuple[int, int]]()
+    else:
+        row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
+        images, sizes_hw = entry_places(entries, "image_id", row_of, path), _sizes_hw(annotated)
+    masks = _masks(entries, images, sizes_hw, path, remedy=". Give the images' annotation file with --annotations")
     context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
-    for image_id, chosen in _by_image([one["image_id"] for one in entries]).items():
-        of_image = [masks[row] for row in chosen]
-        if any(mask["size"] != of_image[0]["size"] for mask in of_image):
-            raise InputError(f"{path}: entry {chosen[0]}: masks of image {image_id} differ in size")
-        context[chosen] = image_context(classes[chosen], scores[chosen], of_image)
+    for chosen in _by_image(images).values():
+        context[chosen] = image_context(classes[chosen], scores[chosen], [masks[row] for row in chosen])
     return Detections.of_scores(classes, scores, num_classes=len(class_index_of), context=context)
 
 
-def read_entries(path: str) -> list[dict[str, Any]]:
-    """Read the entries of a results file. Each must be an object; its fields are not checked.
-
-    Raises:
-        InputError: the file is missing, is not a list, or is empty.
-    """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: results must be a list of detections, got {type(entries).__name__}")
-    if not entries:
-        raise InputError(f"{path}: results hold no detection")
-    for row, one in enumerate(entries):
-        if not isinstance(one, dict):
-            raise InputError(f"{path}: entry {row} must be an object, got {type(one).__name__}")
-    return entries
+def _classes(entries: Entries, class_index_of: Mapping[Any, int], path: str) -> NDArray[np.int32]:
+    return np.array(entry_places(entries, "category_id", class_index_of, path), dtype=np.int32)
 
 
-def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapping[Any, int]) -> int:
-    if name not in entry:
-        raise InputError(f"{path}: entry {row} has no {name}")
-    value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or value not in places:
-        raise InputError(f"{path}: entry {row}: unknown {name} {value!r}")
-    return places[value]
+def _masks(
+    entries: Entries, images: Sequence[Any], sizes_hw: Mapping[Any, tuple[int, int]], path: str, *, remedy: str = ""
+) -> list[Rle]:
+    """Return the masks of all entries as compressed RLE."""
+    checked = entry_masks(entries, images, sizes_hw, path, remedy=remedy)
+    return [
+        rle_from_segmentation(one, sizes_hw.get(image, (0, 0)), check=False)
+        for image, one in zip(images, checked, strict=True)
+    ]
 
 
-def _score(path: str, row: int, entry: dict[str, Any]) -> float:
-    if "score" not in entry:
-        raise InputError(f"{path}: entry {row} has no score")
-    score = entry["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score) or not 0 <= score <= 1:
-        raise InputError(f"{path}: entry {row}: score must be a number in [0, 1], got {score!r}")
-    return float(score)
-
-
-def _classes_and_scores(
-    path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    classes = [_look_up(path, row, one, "category_id", class_index_of) for row, one in enumerate(entries)]
-    scores = [_score(path, row, one) for row, one in enumerate(entries)]
-    return np.array(classes, dtype=np.int32), np.array(scores, dtype=np.float64)
+def _sizes_hw(annotated: AnnotatedSet) -> dict[int, tuple[int, int]]:
+    return {row: image.image_size_hw for row, image in enumerate(annotated.images)}
 
 
 def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:
@@ -147,29 +147,3 @@ def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:
     for place, image in enumerate(image_of):
         places.setdefault(image, []).append(place)
     return {image: np.array(of_image, dtype=np.int64) for image, of_image in places.items()}
-
-
-def _masks(path: str, entries: list[dict[str, Any]], sizes_hw: Sequence[tuple[int, int]]) -> list[Rle]:
-    masks = []
-    for row, (one, size_hw) in enumerate(zip(entries, sizes_hw, strict=True)):
-        if one.get("segmentation") is None:
-            raise InputError(f"{path}: entry {row} has no segmentation: detections are matched by masks, not by boxes")
-        try:
-            masks.append(rle_from_segmentation(one["segmentation"], size_hw, check=False))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: entry {row} (image {one['image_id']}): {error}") from error
-    bad = first_bad_rle(masks)
-    if bad is not None:
-        row, message = bad
-        raise InputError(f"{path}: entry {row} (image {entries[row]['image_id']}): {message}")
-    return masks
-
-
-def _mask_size(path: str, row: int, entry: dict[str, Any]) -> tuple[int, int]:
-    segmentation = entry.get("segmentation")
-    size = segmentation.get("size") if isinstance(segmentation, dict) else None
-    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise InputError(
-            f"{path}: entry {row} has no RLE segmentation with its size, which a contextual corrector needs"
-        )
-    return size[0], size[1]

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from raylabel.config.run import Config
 from raylabel.config.training import has_weights_name
-from raylabel.errors import InputError
+from raylabel.config.yaml_text import parse_yaml
+from raylabel.errors import InputError, shown, shown_name
 
 
 def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
@@ -51,17 +52,14 @@ def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | No
     """Read and check the YAML text of a config. Relative paths stay relative.
 
     Args:
-        content: UTF-8 text.
+        content: see `parse_yaml`.
         source: file name or URI, for messages.
         overrides: see `load_config`.
 
     Raises:
         InputError: see `load_config`.
     """
-    try:
-        settings = yaml.safe_load(content.decode("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    settings = parse_yaml(content, source) or {}
     if not isinstance(settings, dict):
         raise InputError(f"{source}: must be a mapping of settings, got {type(settings).__name__}")
     for dotted, text in (overrides or {}).items():
@@ -90,7 +88,7 @@ def parse_config(settings: dict[str, Any], *, source: str = "config") -> Config:
         message = first["msg"][0].lower() + first["msg"][1:]
         if first["type"] == "missing":
             raise InputError(f"{source}: {location or first['loc'][-1]} is required") from None
-        raise InputError(f"{source}: {location}: {message}, got {first['input']!r}") from None
+        raise InputError(f"{source}: {location}: {message}, got {shown(first['input'])}") from None
 
 
 def dump_config(config: Config) -> str:
@@ -126,10 +124,7 @@ def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             raise InputError(f"--{dotted}: {name} is not a section")
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--{dotted}: not a YAML value: {text!r}") from error
+    place[last] = parse_yaml(text, f"--{dotted}")
 
 
 def _sections(annotation: Any) -> list[type]:
@@ -146,7 +141,7 @@ def _refuse_unknown(section: type, settings: dict[str, Any], *, prefix: str, sou
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
             hint = f"Did you mean {prefix}{near[0]}?" if near else f"Valid names: {', '.join(names)}"
-            raise InputError(f"{source}: unknown key {prefix}{key}. {hint}")
+            raise InputError(f"{source}: unknown key {prefix}{shown_name(key)}. {hint}")
         inner = _sections(hints[key])
         if inner and isinstance(value, dict):
             _refuse_unknown(inner[0], value, prefix=f"{prefix}{key}.", source=source)

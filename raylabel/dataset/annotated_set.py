@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.dataset.frequency import FrequencyGroup, frequency_groups
-from raylabel.masks.rle import Rle, mask_boxes, rle_from_segmentation
+from raylabel.masks.rle import Rle, mask_boxes
+from raylabel.masks.segmentation import rle_from_segmentation
 
 
 @dataclass(frozen=True, kw_only=True)

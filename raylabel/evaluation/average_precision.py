@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
-from raylabel.evaluation.checked_input import IouType, normalised_annotations, normalised_results
+from raylabel.evaluation.checked_input import IouType, checked_annotations, checked_detections
 from raylabel.files.storage import read_json
 from raylabel.masks.rle import Rle
 
@@ -81,11 +81,11 @@ class CheckedResults:
     """Checked ground truth and detections, in the form that hotcoco reads.
 
     Attributes:
-        dataset: images, annotations and categories. Image ids are replaced by numbers.
-        detections: detections with the same image numbers.
+        dataset: images, annotations and categories. Ids of images and categories are replaced by numbers.
+        detections: detections with the same numbers.
         iou_type: "segm" or "bbox".
         is_federated: whether LVIS's protocol applies.
-        frequency_groups: see `evaluate_results`.
+        frequency_groups: category number -> "r", "c" or "f", see `evaluate_results`.
         names: names of annotations and results, for messages.
     """
 
@@ -145,11 +145,13 @@ def check_results(
     results = str(results) if isinstance(results, Path) else results
     where = annotations if isinstance(annotations, str) else "annotations"
     content = read_json(annotations) if isinstance(annotations, str) else annotations
-    dataset, image_numbers, is_federated = normalised_annotations(content, iou_type, frequency_groups, where)
+    truth = checked_annotations(content, iou_type, frequency_groups, where)
     results_where = results if isinstance(results, str) else "results"
     rows = read_json(results) if isinstance(results, str) else results
-    detections = normalised_results(rows, dataset, image_numbers, iou_type, where=results_where)
-    return CheckedResults(dataset, detections, iou_type, is_federated, frequency_groups, (where, results_where))
+    detections = checked_detections(rows, truth, iou_type, where=results_where)
+    numbers = truth.category_numbers
+    groups = frequency_groups and {numbers[one]: group for one, group in frequency_groups.items() if one in numbers}
+    return CheckedResults(truth.dataset, detections, iou_type, truth.is_federated, groups, (where, results_where))
 
 
 def to_results(

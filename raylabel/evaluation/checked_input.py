@@ -1,186 +1,209 @@
-"""Checks of results and annotations before they are evaluated: every fault is one line that names the entry."""
+"""Checks of results and annotations before they are evaluated: every fault is one line that names the entry.
 
-import math
-from collections import Counter
-from collections.abc import Mapping
+Fields that an evaluation does not need may hold anything or be absent.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from raylabel.errors import InputError
-from raylabel.masks.rle import Rle, first_bad_rle, mask_areas, rle_from_segmentation
+from raylabel.dataset.fields import (
+    by_id,
+    check_box,
+    check_categories_of_image,
+    check_category_id,
+    check_crowd_and_area,
+    check_frequency,
+    check_image_id,
+    check_image_size,
+    check_mask,
+    listed_objects,
+    look_up,
+)
+from raylabel.dataset.frequency import FrequencyGroup
+from raylabel.errors import InputError, shown_name
+from raylabel.masks.rle import mask_areas
+from raylabel.masks.segmentation import first_bad_runs, rle_from_segmentation, rle_size
+from raylabel.predictions.results_file import check_entries, entry_masks, entry_name, entry_places, entry_scores
 
 IouType = Literal["segm", "bbox"]
 
-
-def _rows(content: Any, name: str, where: str) -> list[dict[str, Any]]:
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: must be an object with images, annotations and categories")
-    if name not in content:
-        raise InputError(f"{where}: has no list {name!r}")
-    rows = content[name] or []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{where}: {name!r} must be a list of objects")
-    return rows
+_FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-def normalised_annotations(
+@dataclass(frozen=True, kw_only=True)
+class CheckedAnnotations:
+    """Ground truth in hotcoco's form.
+
+    Images and categories are numbered in the order of their ids, because hotcoco takes no negative ids and no strings.
+
+    Attributes:
+        dataset: images, annotations and categories with these numbers.
+        image_numbers: image id -> number.
+        category_numbers: category id -> number.
+        sizes_hw: image number -> height and width, if the file gives them or if an RLE does.
+        is_federated: whether the data are LVIS data.
+    """
+
+    dataset: dict[str, Any]
+    image_numbers: dict[int | str, int]
+    category_numbers: dict[int, int]
+    sizes_hw: dict[int, tuple[int, int]]
+    is_federated: bool
+
+
+def checked_annotations(
     content: Any, iou_type: IouType, frequency_groups: Mapping[int, str] | None, where: str
-) -> tuple[dict[str, Any], dict[int | str, int], bool]:
-    """Return the data set in hotcoco's form, the number of each image id, and whether the data are federated."""
-    images, annotations, categories = (_rows(content, name, where) for name in ("images", "annotations", "categories"))
-    if not images:
+) -> CheckedAnnotations:
+    """Check ground truth and return it in hotcoco's form."""
+    rows = {name: listed_objects(content, name, where) for name in ("images", "annotations", "categories")}
+    if not rows["images"]:
         raise InputError(f"{where}: has no images")
-    image_numbers = _image_numbers(images, where)
-    category_ids = _category_ids(categories, where)
-    is_federated = any("neg_category_ids" in image for image in images)
-    sizes = {image_numbers[image["id"]]: (image.get("height"), image.get("width")) for image in images}
-    ground_truth = []
-    for number, one in enumerate(annotations, start=1):
-        label = f"{where}: annotation {one.get('id', f'number {number - 1}')}"
-        image_number = _number_of(one.get("image_id"), image_numbers, label)
-        _check_category(one.get("category_id"), category_ids, label)
-        _check_segmentation(one.get("segmentation"), sizes[image_number], label, is_needed=iou_type == "segm")
-        _check_box(one.get("bbox"), label, is_needed=iou_type == "bbox")
-        # Annotations get new ids, because pycocotools takes id 0 for "not matched".
-        row = {"id": number, "image_id": image_number, "category_id": one["category_id"]}
-        row |= {"iscrowd": one.get("iscrowd") or 0, "segmentation": one.get("segmentation"), "bbox": one.get("bbox")}
-        row["area"] = one["area"] if one.get("area") is not None else _area(row, sizes[image_number], label)
-        ground_truth.append({name: value for name, value in row.items() if value is not None})
-    federated_names = ("neg_category_ids", "not_exhaustive_category_ids") if is_federated else ()
+    images = by_id(rows["images"], "image", where, check_image_id)
+    categories = by_id(rows["categories"], "category", where, check_category_id)
+    image_numbers: dict[int | str, int] = _numbers(images)
+    category_numbers: dict[int, int] = _numbers(categories)
+    is_federated = any(_FEDERATED[0] in image for image in rows["images"])
+    sizes_hw = {
+        image_numbers[image_id]: check_image_size(image, _image_name(image_id, where))
+        for image_id, image in images.items()
+        if image.get("height") is not None or image.get("width") is not None
+    }
+    ground_truth = [
+        _ground_truth(number, one, image_numbers, category_numbers, sizes_hw, iou_type, where)
+        for number, one in enumerate(rows["annotations"], start=1)
+    ]
+    bad = first_bad_runs([one.get("segmentation") for one in ground_truth])
+    if bad is not None:
+        raise InputError(f"{_annotation_name(bad[0], rows['annotations'][bad[0]], where)}: {bad[1]}")
+    for row in ground_truth:
+        if "area" not in row:
+            row["area"] = _area(row, sizes_hw)
     dataset = {
         "images": [
-            {"id": image_numbers[image["id"]], "height": image.get("height") or 0, "width": image.get("width") or 0}
-            | {name: image.get(name) or [] for name in federated_names}
-            for image in images
+            {"id": number, "height": height, "width": width}
+            | (
+                _verified_categories(images[image_id], category_numbers, _image_name(image_id, where))
+                if is_federated
+                else {}
+            )
+            for image_id, number in image_numbers.items()
+            for height, width in [sizes_hw.get(number, (0, 0))]
         ],
         "annotations": ground_truth,
-        "categories": [_category(one, frequency_groups) for one in categories],
+        "categories": [
+            _category(number, _frequency(category_id, categories, frequency_groups, where) if is_federated else None)
+            for category_id, number in category_numbers.items()
+        ],
     }
-    return dataset, image_numbers, is_federated
+    return CheckedAnnotations(
+        dataset=dataset,
+        image_numbers=image_numbers,
+        category_numbers=category_numbers,
+        sizes_hw=sizes_hw,
+        is_federated=is_federated,
+    )
 
 
-def _category(one: dict[str, Any], frequency_groups: Mapping[int, str] | None) -> dict[str, Any]:
-    frequency = one.get("frequency") if frequency_groups is None else frequency_groups.get(one["id"])
-    row = {"id": one["id"], "name": str(one.get("name", one["id"]))}
-    return row | ({"frequency": frequency} if frequency is not None else {})
-
-
-def _image_numbers(images: list[dict[str, Any]], where: str) -> dict[int | str, int]:
-    """Map image ids to hotcoco's numbers: integers keep their value, other ids get their place in sorted order."""
-    ids = [image.get("id") for image in images]
-    for index, one in enumerate(ids):
-        if not isinstance(one, int | str) or isinstance(one, bool):
-            raise InputError(f"{where}: image number {index}: id must be an integer or a string, got {one!r}")
-    _refuse_duplicates(ids, "image", where)
-    known: list[int | str] = [one for one in ids if isinstance(one, int | str)]
-    if all(isinstance(one, int) and one >= 0 for one in known):
-        return {one: int(one) for one in known}
-    return {one: number for number, one in enumerate(sorted(known, key=lambda one: (isinstance(one, str), one)))}
-
-
-def _category_ids(categories: list[dict[str, Any]], where: str) -> set[int]:
-    ids = [one.get("id") for one in categories]
-    for index, one in enumerate(ids):
-        if not isinstance(one, int) or isinstance(one, bool) or one < 0:
-            raise InputError(f"{where}: category number {index}: id must be an integer >= 0, got {one!r}")
-    _refuse_duplicates(ids, "category", where)
-    return {one for one in ids if isinstance(one, int)}
-
-
-def _refuse_duplicates(ids: list[Any], kind: str, where: str) -> None:
-    [(one, count)] = Counter(ids).most_common(1) or [(None, 0)]
-    if count > 1:
-        raise InputError(f"{where}: {kind} id {one} is given {count} times")
-
-
-def _number_of(image_id: Any, image_numbers: dict[int | str, int], label: str) -> int:
-    if not isinstance(image_id, int | str) or image_id not in image_numbers:
-        raise InputError(f"{label}: unknown image id {image_id!r}")
-    return image_numbers[image_id]
-
-
-def _check_category(category_id: Any, category_ids: set[int], label: str) -> None:
-    if not isinstance(category_id, int) or category_id not in category_ids:
-        raise InputError(f"{label}: unknown category id {category_id!r}")
-
-
-def _area(row: dict[str, Any], image_size_hw: tuple[Any, Any], label: str) -> float:
-    if row["segmentation"]:
-        if not all(isinstance(side, int) and side > 0 for side in image_size_hw):
-            raise InputError(f"{label}: its image has no height and width")
-        try:
-            return float(mask_areas([rle_from_segmentation(row["segmentation"], image_size_hw)])[0])
-        except ValueError as error:
-            raise InputError(f"{label}: {error}") from None
-    box = row["bbox"]
-    if isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box):
-        return float(box[2] * box[3])
-    raise InputError(f"{label}: has neither a segmentation nor a bbox")
-
-
-def normalised_results(
-    rows: Any, dataset: dict[str, Any], image_numbers: dict[int | str, int], iou_type: IouType, *, where: str
+def checked_detections(
+    content: Any, annotations: CheckedAnnotations, iou_type: IouType, *, where: str
 ) -> list[dict[str, Any]]:
-    """Return the detections in hotcoco's form, with the numbers of their images."""
-    if not isinstance(rows, list):
-        raise InputError(f"{where}: must be a list of detections, got {type(rows).__name__}")
-    category_ids = {one["id"] for one in dataset["categories"]}
-    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
-    detections = []
-    for index, one in enumerate(rows):
-        label = f"{where}: detection {index}"
-        if not isinstance(one, dict):
-            raise InputError(f"{label}: must be an object, got {type(one).__name__}")
-        image_number = _number_of(one.get("image_id"), image_numbers, label)
-        _check_category(one.get("category_id"), category_ids, label)
-        score = one.get("score")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(f"{label}: score must be a finite number, got {score!r}")
-        segmentation, box = one.get("segmentation"), one.get("bbox")
-        if not segmentation and not box:
-            raise InputError(f"{label}: has neither segmentation nor bbox")
-        _check_segmentation(segmentation, sizes[image_number], label, is_needed=iou_type == "segm")
-        _check_box(box, label, is_needed=iou_type == "bbox")
-        row = {"image_id": image_number, "category_id": one["category_id"], "score": float(score)}
-        row |= {"segmentation": segmentation} if segmentation else {}
-        detections.append(row | ({"bbox": box} if box else {}))
-    _refuse_damaged_masks(detections, where)
+    """Check results and return them in hotcoco's form, with the numbers of images and categories."""
+    entries = check_entries(content, where)
+    images = entry_places(entries, "image_id", annotations.image_numbers, where)
+    categories = entry_places(entries, "category_id", annotations.category_numbers, where)
+    scores = entry_scores(entries, where, are_probabilities=False).tolist()
+    detections: list[dict[str, Any]] = [
+        {"image_id": image, "category_id": category, "score": score}
+        for image, category, score in zip(images, categories, scores, strict=True)
+    ]
+    if iou_type == "segm":
+        masks = entry_masks(entries, images, annotations.sizes_hw, where)
+        for detection, mask in zip(detections, masks, strict=True):
+            detection["segmentation"] = mask
+    for row, one in enumerate(entries):
+        if one.get("bbox"):
+            check_box(one["bbox"], entry_name(where, row))
+            detections[row]["bbox"] = one["bbox"]
+        elif iou_type == "bbox":
+            # hotcoco would count it as a box that overlaps nothing.
+            raise InputError(f"{entry_name(where, row)} has no bbox, which iou_type 'bbox' needs")
     return detections
 
 
-def _refuse_damaged_masks(detections: list[dict[str, Any]], where: str) -> None:
-    """Refuse compressed RLEs that hold no mask: hotcoco reads them as empty, and pycocotools may read for ever."""
-    rows, rles = list[int](), list[Rle]()
-    for row, one in enumerate(detections):
-        mask = one.get("segmentation")
-        if isinstance(mask, dict) and isinstance(mask["counts"], str | bytes) and mask.get("size"):
-            counts = mask["counts"].encode() if isinstance(mask["counts"], str) else mask["counts"]
-            rows.append(row)
-            rles.append(Rle(size=mask["size"], counts=counts))
-    if bad := first_bad_rle(rles):
-        place, reason = bad
-        raise InputError(f"{where}: detection {rows[place]}: {reason}")
+def _numbers(ids: Iterable[Any]) -> dict[Any, int]:
+    """Number ids from 1 in sorted order, integers before strings."""
+    ordered = sorted(ids, key=lambda one: (isinstance(one, str), one))
+    return {one: number for number, one in enumerate(ordered, start=1)}
 
 
-def _check_segmentation(segmentation: Any, image_size_hw: tuple[Any, Any], label: str, *, is_needed: bool) -> None:
-    """Refuse a form of mask that hotcoco would silently read as empty."""
-    if not segmentation:
-        if is_needed:
-            raise InputError(f"{label}: has no segmentation, which iou_type 'segm' needs")
-    elif isinstance(segmentation, dict):
-        size, height_width = segmentation.get("size"), list(image_size_hw)
-        if all(height_width) and size != height_width:
-            raise InputError(f"{label}: RLE size must be {height_width} like its image, got {size}")
-        if not isinstance(segmentation.get("counts"), str | bytes | list):
-            raise InputError(f"{label}: RLE has no counts")
-    elif not isinstance(segmentation, list):
-        raise InputError(f"{label}: segmentation must be polygons or RLE, got {type(segmentation).__name__}")
-    else:
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise InputError(f"{label}: a polygon must be a list of at least 3 points (6 numbers), got {polygon!r}")
+def _image_name(image_id: int | str, where: str) -> str:
+    return f"{where}: image {shown_name(image_id)}"
 
 
-def _check_box(box: Any, label: str, *, is_needed: bool) -> None:
-    """Refuse a missing box, because hotcoco would count it as one that overlaps nothing."""
-    if is_needed and not box:
-        raise InputError(f"{label}: has no bbox, which iou_type 'bbox' needs")
+def _annotation_name(row: int, one: Mapping[str, Any], where: str) -> str:
+    return f"{where}: annotation {shown_name(one['id']) if 'id' in one else f'number {row}'}"
+
+
+def _ground_truth(
+    number: int,
+    one: dict[str, Any],
+    image_numbers: Mapping[int | str, int],
+    category_numbers: Mapping[int, int],
+    sizes_hw: dict[int, tuple[int, int]],
+    iou_type: IouType,
+    where: str,
+) -> dict[str, Any]:
+    """Check an annotation. The first RLE of an image without a size enters its size into `sizes_hw`."""
+    # Annotations get new ids, because pycocotools takes id 0 for "not matched".
+    name = _annotation_name(number - 1, one, where)
+    image = look_up(one, "image_id", image_numbers, name)
+    row = {"id": number, "image_id": image, "category_id": look_up(one, "category_id", category_numbers, name)}
+    check_crowd_and_area(one, name)
+    row["iscrowd"] = int(one.get("iscrowd") or 0)
+    segmentation, box, has_area = one.get("segmentation"), one.get("bbox"), one.get("area") is not None
+    if has_area:
+        row["area"] = one["area"]
+    if iou_type == "segm" and not segmentation:
+        raise InputError(f"{name}: has no segmentation, which iou_type 'segm' needs")
+    if iou_type == "bbox" and not box:
+        # hotcoco would count it as a box that overlaps nothing.
+        raise InputError(f"{name}: has no bbox, which iou_type 'bbox' needs")
+    if box:
+        check_box(box, name)
+        row["bbox"] = box
+    if segmentation and (iou_type == "segm" or not has_area):
+        row["segmentation"] = check_mask(segmentation, sizes_hw.get(image), name)
+        if size_hw := rle_size(row["segmentation"]):
+            sizes_hw.setdefault(image, size_hw)
+    return row
+
+
+def _area(row: dict[str, Any], sizes_hw: Mapping[int, tuple[int, int]]) -> float:
+    if "segmentation" in row:
+        return float(
+            mask_areas([rle_from_segmentation(row["segmentation"], sizes_hw[row["image_id"]], check=False)])[0]
+        )
+    return float(row["bbox"][2] * row["bbox"][3])
+
+
+def _verified_categories(image: dict[str, Any], numbers: Mapping[int, int], where: str) -> dict[str, list[int]]:
+    return {
+        name: [numbers[one] for one in check_categories_of_image(image, name, numbers, where)] for name in _FEDERATED
+    }
+
+
+def _frequency(
+    category_id: int,
+    categories: Mapping[int, dict[str, Any]],
+    frequency_groups: Mapping[int, str] | None,
+    where: str,
+) -> FrequencyGroup | str | None:
+    if frequency_groups is not None:
+        return frequency_groups.get(category_id)
+    return check_frequency(categories[category_id], f"{where}: category {category_id}")
+
+
+def _category(number: int, frequency: FrequencyGroup | str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": number, "name": str(number)}
+    return row | ({"frequency": str(frequency)} if frequency is not None else {})

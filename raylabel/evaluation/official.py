@@ -15,7 +15,7 @@ from typing import Any
 
 from raylabel.errors import InputError
 from raylabel.evaluation.average_precision import LVIS_MAX_DETECTIONS, CheckedResults, check_results
-from raylabel.masks.rle import rle_from_segmentation
+from raylabel.masks.segmentation import rle_from_segmentation
 
 TOLERANCE = 1e-6
 """Largest difference at which two evaluators agree. Rounding alone gives about 1e-15."""
@@ -191,16 +191,10 @@ def _detections(checked: CheckedResults) -> list[dict[str, Any]]:
     """Copies of the detections with masks as compressed RLE, the only form that both evaluators read."""
     sizes_hw = {image["id"]: (image["height"], image["width"]) for image in checked.dataset["images"]}
     copies = []
-    for index, one in enumerate(checked.detections):
-        copy = dict(one)
-        segmentation = copy.get("segmentation")
-        if checked.iou_type == "bbox":
-            copy.pop("segmentation", None)
-        elif isinstance(segmentation, list) or isinstance((segmentation or {}).get("counts"), list):
-            try:
-                copy["segmentation"] = rle_from_segmentation(segmentation, sizes_hw[one["image_id"]])
-            except ValueError as error:
-                raise InputError(f"{checked.names[1]}: detection {index}: {error}") from error
+    for one in checked.detections:
+        copy, mask = dict(one), one.get("segmentation")
+        if isinstance(mask, list) or (isinstance(mask, dict) and isinstance(mask["counts"], list)):
+            copy["segmentation"] = rle_from_segmentation(mask, sizes_hw[one["image_id"]], check=False)
         copies.append(copy)
     return copies
 

@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import is_object_store, open_uri, split_options
+from raylabel.files.json_text import parse_json
 from raylabel.files.retries import retried
 
 
@@ -219,19 +220,36 @@ def commit_json(uri: str, content: Any) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, see `parse_json`.
 
     Raises:
         InputError: the file is missing or not JSON; the message names it.
     """
+    return parse_json(_read_users_file(uri), uri)
+
+
+def read_json_object(uri: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        InputError: the file is missing, not JSON, or holds something else; the message names it.
+    """
+    content = read_json(uri)
+    if not isinstance(content, dict):
+        raise InputError(f"{uri}: must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _read_users_file(uri: str) -> bytes:
+    """Read a file whose path a user gave, and refuse what is no file in one line."""
     try:
-        return json.loads(read_bytes(uri))
+        return read_bytes(uri)
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{uri}: must be a file, got a folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{uri}: not JSON: {error}") from error
+    except SpecialFileError as error:
+        raise InputError(f"{uri}: must be a file, got {error.strerror}") from None
 
 
 def commit_table(uri: str, table: pa.Table) -> None:
@@ -270,9 +288,4 @@ def file_digest(uri: str) -> str:
     Raises:
         InputError: the file is missing.
     """
-    try:
-        return hashlib.sha256(read_bytes(uri)).hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{uri}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{uri}: must be a file, got a folder") from None
+    return hashlib.sha256(_read_users_file(uri)).hexdigest()

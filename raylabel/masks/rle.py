@@ -48,43 +48,6 @@ def decode_masks(masks: Sequence[Rle], image_size_hw: tuple[int, int]) -> NDArra
     return coco_mask.decode(list(masks)).transpose(2, 0, 1).astype(bool)
 
 
-def rle_from_segmentation(segmentation: Any, image_size_hw: tuple[int, int], *, check: bool = True) -> Rle:
-    """Read a COCO `segmentation`: polygons, uncompressed RLE or compressed RLE.
-
-    Args:
-        segmentation: list of polygons `[x0, y0, x1, y1, ...]`, or a dict with `size` and `counts`.
-        image_size_hw: size of the image. An RLE must have the same size.
-        check: whether to check the runs of a compressed RLE. `read_annotations` has already checked what it read.
-
-    Raises:
-        ValueError: there is no polygon, or a polygon has fewer than 3 points. An RLE has another size or bad runs. The
-            value is neither polygons nor RLE.
-    """
-    height, width = image_size_hw
-    if isinstance(segmentation, list):
-        if not segmentation:
-            raise ValueError("segmentation has no polygon")
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                num_values = len(polygon) if isinstance(polygon, list) else 0
-                raise ValueError(f"polygon must have at least 3 points (6 numbers), got {num_values} numbers")
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"RLE size must be {[height, width]} like its image, got {segmentation['size']}")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            runs = np.asarray(counts)
-            if runs.dtype.kind not in "iu" or runs.min() < 0 or runs.sum() != height * width:
-                raise ValueError(f"RLE counts must be runs that sum to {height * width}, got {sum(counts)}")
-            return coco_mask.frPyObjects(segmentation, height, width)
-        rle: Rle = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-        if check:
-            check_rle(rle)
-        return rle
-    raise ValueError(f"segmentation must be polygons or RLE, got {type(segmentation).__name__}")
-
-
 def check_rle(rle: Rle) -> None:
     """Check that the runs of a compressed RLE fill its mask exactly.
 

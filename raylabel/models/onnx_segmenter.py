@@ -1,6 +1,5 @@
 """Predicting with an ONNX graph, a teacher that another tool trained. docs/models.md has the graph's contract."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown
+from raylabel.files.json_text import parse_json
 from raylabel.models.extras import import_extra
 from raylabel.models.parts.duplicates import distinct_boxes, distinct_masks
 from raylabel.models.parts.map_masks import map_instances
@@ -196,7 +196,10 @@ class OnnxSegmenter(nn.Module):
             )
         metadata = session.get_modelmeta().custom_metadata_map
         if "class_names" in metadata:
-            self.class_names = tuple(json.loads(metadata["class_names"]))
+            names = parse_json(metadata["class_names"], "model onnx: the graph's metadata class_names")
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise InputError(f"model onnx: class_names must be a list of names, got {shown(names)}")
+            self.class_names = tuple(names)
         columns = shapes[PROBS][1]
         num_classes = len(self.class_names) if self.class_names else columns - 1 if isinstance(columns, int) else None
         if num_classes not in (None, self.num_classes):

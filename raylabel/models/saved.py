@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, join, read_bytes, read_json
+from raylabel.files.storage import commit_bytes, commit_json, join, read_bytes, read_json_object
 from raylabel.models.build import build_segmenter
 from raylabel.models.segmenter import Segmenter
 
@@ -37,10 +37,12 @@ def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
     Raises:
         InputError: the folder has no saved model, or its weights don't fit the model that it names.
     """
-    description = read_json(join(folder_uri, DESCRIPTION_FILE))
+    description = read_json_object(join(folder_uri, DESCRIPTION_FILE))
     missing = [key for key in ("model", "num_classes") if key not in description]
     if missing:
         raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: {', '.join(missing)} is required")
+    if not isinstance(description["model"], str) or not isinstance(description["num_classes"], int):
+        raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: model must be a name, and num_classes an integer")
     segmenter = build_segmenter(
         description["model"],
         num_classes=description["num_classes"],

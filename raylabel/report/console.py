@@ -234,9 +234,20 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         f"{summary['num_detections']} detections on {summary['num_images']} images: {summary['num_correct']} correct, "
         f"{summary['num_incorrect']} incorrect, {summary['num_ignored']} ignored",
         f"corrector: {choice}",
+        *_notes(summary),
         f"{'':<44}{'raw':>8}{'calibrated':>12} (cross-validated by image)",
     ]
     for name, before, after in figures:
         cells = ["–" if value is None else f"{value:.4f}" for value in (before, after)]
         lines.append(f"  {name:<42}{cells[0]:>8}{cells[1]:>12}")
     return "\n".join(lines)
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a user of an external detector must know about the corrector, one line per fact."""
+    notes = []
+    if summary["corrector_chosen"] == "norcal" and "train_counts_of" in summary:
+        notes.append(f"norcal: image counts of the classes are those of {summary['train_counts_of']}")
+    if summary.get("correct_needs_annotations"):
+        notes.append("correct: polygons need the size of their image, so give raylabel correct --annotations too")
+    return notes

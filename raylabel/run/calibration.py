@@ -17,6 +17,7 @@ from raylabel.calibration import (
 )
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.config import CalibrationConfig
+from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, commit_table, digest, exists, read_json, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder
@@ -59,9 +60,15 @@ def load_corrector(run: RunFolder) -> Corrector:
     """Load the corrector that calibrate or recalibrate fitted.
 
     Raises:
-        InputError: the run has no corrector yet.
+        InputError: the run has no corrector yet, or its file is damaged.
     """
-    return corrector_from_json(read_json(corrector_uri(run)))
+    uri = corrector_uri(run)
+    try:
+        return corrector_from_json(read_json(uri))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{uri}: {error}") from error
 
 
 def corrector_digest(run: RunFolder) -> str | None:

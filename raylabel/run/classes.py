@@ -1,12 +1,14 @@
 """RUN/classes.json: the classes of a run in the order of their index."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from raylabel.errors import InputError
+from raylabel.files.json_text import checked_as
 from raylabel.files.storage import commit_json, exists, read_json
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -36,6 +38,25 @@ class RunClasses:
         return len(self.names)
 
 
+_Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredCategory:
+    category_id: _Integer
+    name: str
+    frequency_group: Literal["r", "c", "f"]
+    num_train_images: _Integer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesFile:
+    """The content of classes.json."""
+
+    categories: list[_StoredCategory]
+    is_federated: bool
+
+
 def commit_classes(run: RunFolder, data: RunData) -> None:
     """Write RUN/classes.json: the classes in the order of their index.
 
@@ -59,10 +80,9 @@ def load_categories(run: RunFolder) -> list[dict[str, Any]]:
     """Read the classes in the order of their index: category_id, name, frequency_group, num_train_images.
 
     Raises:
-        InputError: classes.json is missing.
+        InputError: classes.json is missing or damaged.
     """
-    categories: list[dict[str, Any]] = _read(run)["categories"]
-    return categories
+    return [asdict(one) for one in _read(run).categories]
 
 
 def has_classes(run: RunFolder) -> bool:
@@ -79,21 +99,21 @@ def load_classes(run: RunFolder) -> RunClasses:
     """Read the classes as arrays.
 
     Raises:
-        InputError: classes.json is missing.
+        InputError: classes.json is missing or damaged.
     """
     content = _read(run)
-    categories = content["categories"]
+    categories = content.categories
     return RunClasses(
-        category_ids=np.array([one["category_id"] for one in categories], np.int64),
-        names=tuple(one["name"] for one in categories),
-        frequency_groups=np.array([one["frequency_group"] for one in categories]),
-        num_train_images=np.array([one["num_train_images"] for one in categories], np.int64),
-        is_federated=content["is_federated"],
+        category_ids=np.array([one.category_id for one in categories], np.int64),
+        names=tuple(one.name for one in categories),
+        frequency_groups=np.array([one.frequency_group for one in categories]),
+        num_train_images=np.array([one.num_train_images for one in categories], np.int64),
+        is_federated=content.is_federated,
     )
 
 
-def _read(run: RunFolder) -> dict[str, Any]:
+def _read(run: RunFolder) -> ClassesFile:
+    uri = classes_uri(run)
     if not has_classes(run):
-        raise InputError(f"{classes_uri(run)}: no such file. Run prototypes first.")
-    content: dict[str, Any] = read_json(classes_uri(run))
-    return content
+        raise InputError(f"{uri}: no such file. Run prototypes first.")
+    return checked_as(ClassesFile, read_json(uri), uri)

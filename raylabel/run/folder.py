@@ -7,7 +7,7 @@ from typing import Any, Literal
 from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json
+from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class RunFolder:
     def artifact(self, folder: str) -> dict[str, Any] | None:
         """Read what a finished stage recorded in its folder. None if the stage is not finished."""
         path = self.path(folder, "artifact.json")
-        return read_json(path) if exists(path) else None
+        return read_json_object(path) if exists(path) else None
 
     def commit_artifact(self, folder: str, content: dict[str, Any]) -> None:
         """Declare a stage finished."""

@@ -20,7 +20,7 @@ from pyarrow import fs
 from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import open_uri
 from raylabel.files.file_tree import remove_temporary
-from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.files.storage import commit_json, read_json_object, remove
 from raylabel.run.folder import RunFolder
 from raylabel.threads import every
 
@@ -51,7 +51,7 @@ def read_lease(run: RunFolder) -> dict[str, Any] | None:
 
 def _read(run: RunFolder, name: str) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = read_json(run.path(name))
+        content = read_json_object(run.path(name))
     except InputError:
         return None  # it is not there, or a driver is writing it
     return content

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.files.storage import commit_json, read_json_object, remove
 from raylabel.progress import Figures
 from raylabel.run.folder import RunFolder
 
@@ -42,7 +42,7 @@ def read_snapshot(run: RunFolder, folder: str) -> dict[str, Any] | None:
 
 def _read_with_age(uri: str) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = read_json(uri)
+        content = read_json_object(uri)
     except InputError:
         # The driver may remove the file at any moment.
         return None

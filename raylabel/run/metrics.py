@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raylabel.files.storage import commit_json, exists, read_json
+from raylabel.files.storage import commit_json, exists, read_json_object
 from raylabel.run.folder import RunFolder, stage_folder
 
 
@@ -14,7 +14,7 @@ def commit_metrics(run: RunFolder, metrics: dict[str, Any]) -> None:
 def load_metrics(run: RunFolder) -> dict[str, Any] | None:
     """Read the figures of the evaluate stage. None if the run is not evaluated yet."""
     uri = _metrics_uri(run)
-    return read_json(uri) if exists(uri) else None
+    return read_json_object(uri) if exists(uri) else None
 
 
 def _metrics_uri(run: RunFolder) -> str:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from raylabel.files.storage import digest, exists, read_bytes, read_json, remove
+from raylabel.files.storage import digest, exists, read_bytes, read_json_object, remove
 from raylabel.run.folder import RunFolder, stage_folder
 
 TEACHER = stage_folder("teacher")
@@ -50,12 +50,12 @@ def has_model(run: RunFolder, folder: str) -> bool:
 
 def is_saved_as(run: RunFolder, folder: str, identity: Any) -> bool:
     """Whether the model saved in a folder of the run has this identity, a JSON-able value."""
-    return has_model(run, folder) and read_json(description_uri(run, folder)).get("identity") == digest(identity)
+    return has_model(run, folder) and read_json_object(description_uri(run, folder)).get("identity") == digest(identity)
 
 
 def num_model_classes(run: RunFolder, folder: str) -> int:
     """Read how many classes a saved model has, without background."""
-    num_classes: int = read_json(description_uri(run, folder))["num_classes"]
+    num_classes: int = read_json_object(description_uri(run, folder))["num_classes"]
     return num_classes
 
 

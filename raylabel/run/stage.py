@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, digest, exists, list_files, move_folder, read_json, remove
+from raylabel.files.storage import commit_json, digest, exists, list_files, move_folder, read_json_object, remove
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.lease import check_lease, hold_lease
 
@@ -86,7 +86,7 @@ def _execute(
             return artifact
         remove(run.path(folder, "artifact.json"))
     started_uri = run.path(folder, "started.json")
-    started = read_json(started_uri) if exists(started_uri) else None
+    started = read_json_object(started_uri) if exists(started_uri) else None
     if started is not None and started["fingerprint"] != fingerprint:
         aside = run.path("superseded", f"{folder}-{started['fingerprint'][:8]}-{int(time.time())}")
         print(f"{title}: made before with other settings or data; moved to {aside}", flush=True)

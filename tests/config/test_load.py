@@ -71,7 +71,7 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("student.strong_view.min_scale", "1.5", "min_scale must be <= max_scale 1, got 1.5"),
         ("teacher", "3", "teacher: "),
         ("teacher.model", "maskrcnn_resnet50_fpn_v2", "student.init: teacher needs student.model maskrcnn_resnet50"),
-        ("teacher.steps", "[", "--teacher.steps: not a YAML value"),
+        ("teacher.steps", "[", "--teacher.steps: not YAML: while parsing"),
     ],
 )
 def test_bad_settings_name_key_and_value(config_file: Path, key: str, value: str, message: str) -> None:

@@ -163,19 +163,19 @@ def test_inputs_are_left_as_they_were(tiny: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 99}, "detection 1: unknown image id 99"),
-        ({"image_id": [1]}, "detection 1: unknown image id"),
-        ({"category_id": 0}, "detection 1: unknown category id 0"),
-        ({"category_id": []}, "detection 1: unknown category id"),
-        ({"score": None}, "detection 1: score must be a finite number, got None"),
-        ({"score": float("nan")}, "detection 1: score must be a finite number, got nan"),
-        ({"segmentation": None, "bbox": [0, 0, 5, 5]}, "detection 1: has no segmentation"),
+        ({"image_id": 99}, "entry 1: unknown image_id 99"),
+        ({"image_id": [1]}, "entry 1: unknown image_id"),
+        ({"category_id": 0}, "entry 1: unknown category_id 0"),
+        ({"category_id": []}, "entry 1: unknown category_id"),
+        ({"score": None}, "entry 1: score must be a finite number, got None"),
+        ({"score": float("nan")}, "entry 1: score must be a finite number, got nan"),
+        ({"segmentation": None, "bbox": [0, 0, 5, 5]}, "entry 1 has no segmentation"),
         (
             {"segmentation": {"size": [30, 20], "counts": "a"}},
-            r"1: RLE size must be \[20, 30\] .* \[30, 20\]",
+            r"entry 1 \(image 1\): RLE size must be \[20, 30\] .* \[30, 20\]",
         ),
-        ({"segmentation": [[1, 2, 3, 4]]}, "detection 1: a polygon must .* at least 3 points"),
-        ({"bbox": [1, 2]}, "results: .*bbox"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "entry 1 .image 1.: a polygon must .* at least 3 points"),
+        ({"bbox": [1, 2]}, r"entry 1: bbox must be 4 finite numbers .* got \[1, 2\]"),
     ],
 )
 def test_bad_detections_are_named(tiny: dict[str, Any], changes: dict[str, Any], message: str) -> None:
@@ -189,7 +189,7 @@ def test_bad_detections_are_named(tiny: dict[str, Any], changes: dict[str, Any],
     [
         ({"detections": []}, "must be a list of detections, got dict"),
         (None, "must be a list of detections, got NoneType"),
-        ([3], "detection 0: must be an object, got int"),
+        ([3], "entry 0 must be an object, got int"),
         ("{", "not JSON"),
     ],
 )
@@ -205,10 +205,10 @@ def test_results_that_are_not_a_list(tiny: dict[str, Any], tmp_path: Path, conte
     [
         ({"images": None}, "has no images"),
         ({"annotations": {"id": 1}}, "'annotations' must be a list of objects"),
-        ({"images": [{"id": 1}, {"id": 1}]}, "image id 1 is given 2 times"),
+        ({"images": [{"id": 1}, {"id": 1}]}, "image id 1 is given twice"),
         ({"categories": [{"id": 3}, {"id": "x"}]}, "category number 1: id must be an integer"),
-        ({"annotations": [{"image_id": 7, "category_id": 3}]}, "annotation number 0: unknown image id 7"),
-        ({"annotations": [{"id": 4, "image_id": 1, "category_id": 9}]}, "annotation 4: unknown category id 9"),
+        ({"annotations": [{"image_id": 7, "category_id": 3}]}, "annotation number 0: unknown image_id 7"),
+        ({"annotations": [{"id": 4, "image_id": 1, "category_id": 9}]}, "annotation 4: unknown category_id 9"),
         ({"annotations": [{"id": 4, "image_id": 1, "category_id": 3}]}, "annotation 4: has no segmentation"),
     ],
 )
@@ -221,14 +221,14 @@ def test_box_precision_needs_boxes(tiny: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="annotation 1: has no bbox, which iou_type 'bbox' needs"):
         evaluate_results(tiny, [detection(bbox=[2, 2, 8, 8])], iou_type="bbox")
     tiny["annotations"][0]["bbox"] = [2, 2, 8, 8]
-    with pytest.raises(InputError, match="detection 0: has no bbox, which iou_type 'bbox' needs"):
+    with pytest.raises(InputError, match="entry 0 has no bbox, which iou_type 'bbox' needs"):
         evaluate_results(tiny, [detection()], iou_type="bbox")
     assert evaluate_results(tiny, [detection(bbox=[2, 2, 8, 8])], iou_type="bbox")["AP"] == pytest.approx(1)
 
 
 def test_polygons_need_the_size_of_their_image(tiny: dict[str, Any]) -> None:
     del tiny["images"][0]["height"]
-    with pytest.raises(InputError, match=r"annotations with results: .*`height`") as raised:
+    with pytest.raises(InputError, match="annotations: image 1: height must be a positive integer, got None") as raised:
         evaluate_results(tiny, [detection()])
     assert "\n" not in str(raised.value)
 

@@ -77,7 +77,7 @@ def test_boxes(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> No
     assert main(command(files, "--iou-type", "bbox", "--verify")) == 0
     assert capsys.readouterr().out.startswith("box AP and AR x 100\n  AP ")
     assert main(command(files)) == 2
-    assert "has no segmentation, which iou_type 'segm' needs" in capsys.readouterr().err
+    assert "has no segmentation: masks are compared here, not boxes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

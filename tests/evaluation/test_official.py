@@ -246,5 +246,5 @@ def test_a_damaged_mask_is_refused_before_any_evaluator_reads_it() -> None:
                          "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]}],
     }  # fmt: skip
     result = {"image_id": 1, "category_id": 3, "score": 0.9, "segmentation": {"size": [20, 30], "counts": "???zzz"}}
-    with pytest.raises(InputError, match="results: detection 0: "):
+    with pytest.raises(InputError, match=r"results: entry 0 \(image 1\): "):
         check_results(truth, [result])

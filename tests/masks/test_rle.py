@@ -1,7 +1,6 @@
 """Masks against pycocotools and plain NumPy."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -15,8 +14,8 @@ from raylabel.masks.rle import (
     mask_boxes,
     mask_iou,
     mirror_masks,
-    rle_from_segmentation,
 )
+from raylabel.masks.segmentation import rle_from_segmentation
 
 stacks = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=12).flatmap(lambda shape: arrays(bool, shape))
 
@@ -78,37 +77,6 @@ def test_no_masks():
     assert mask_areas([]).shape == (0,)
     assert mask_boxes([]).shape == (0, 4)
     assert mask_iou([], encode_masks(np.ones((2, 4, 5))), [False, False]).shape == (0, 2)
-
-
-def test_polygons_are_merged():
-    square = [1, 1, 4, 1, 4, 4, 1, 4]
-    rle = rle_from_segmentation([square, [6, 6, 9, 6, 9, 9, 6, 9]], (10, 12))
-    mask_HW = decode_masks([rle], (10, 12))[0]
-    assert mask_HW[1:4, 1:4].all()
-    assert mask_HW[6:9, 6:9].all()
-    assert mask_HW.sum() == 18
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "message"),
-    [
-        ([], "no polygon"),
-        ([[1, 2, 3, 4]], "got 4 numbers"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "got 7 numbers"),
-        ([3.0], "got 0 numbers"),
-        ({"size": [5, 4], "counts": [20]}, "like its image"),
-        ({"size": [4, 5], "counts": [19]}, "sum to 20"),
-        ({"size": [4, 5], "counts": [-1, 21]}, "sum to 20"),
-        ({"size": [4, 5], "counts": "d"}, "end within a run|sum to 20"),
-        ({"size": [4, 5], "counts": ""}, "sum to 20"),
-        ({"size": [4, 5], "counts": "é"}, "from 48 to 111"),
-        ({"size": [4, 5]}, "must be polygons or RLE"),
-        (None, "must be polygons or RLE"),
-    ],
-)
-def test_bad_segmentations(segmentation, message):
-    with pytest.raises(ValueError, match=message):
-        rle_from_segmentation(segmentation, (4, 5))
 
 
 @given(st.binary(max_size=12), st.integers(1, 9), st.integers(1, 9))

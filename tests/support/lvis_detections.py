@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from raylabel.masks.rle import decode_masks, encode_masks, rle_from_segmentation
+from raylabel.masks.rle import decode_masks, encode_masks
+from raylabel.masks.segmentation import rle_from_segmentation
 
 
 def lvis_detections(truth: dict[str, Any], seed: int) -> list[dict[str, Any]]:

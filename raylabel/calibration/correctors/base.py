@@ -43,17 +43,27 @@ class FitContext:
     pool_histogram: ReliabilityBins | None = None
 
     @staticmethod
-    def of(annotated: AnnotatedSet, *, num_bins: int = 15, seed: int = 0) -> "FitContext":
+    def of(
+        annotated: AnnotatedSet, *, train: AnnotatedSet | None = None, num_bins: int = 15, seed: int = 0
+    ) -> "FitContext":
         """Build the context for detections of an annotated set that the detector was not trained on.
 
-        Frequency groups belong to the training set. If every category declares its group (LVIS), the declared groups
-        are used. Otherwise the groups follow from the image counts of `annotated`.
+        Frequency groups and image counts belong to the training set. If every category of `annotated` declares its
+        group (LVIS), the declared groups are used. Otherwise the groups follow from the image counts.
+
+        Args:
+            annotated: the set that the detections belong to.
+            train: the set that the detector was trained on, with the same classes. Without it, the image counts are
+                those of `annotated`.
+            num_bins: confidence bins over (0, 1].
+            seed: seed of the folds of cross-validation.
         """
         declared = [category.frequency for category in annotated.categories]
+        counted = annotated if train is None else train
         return FitContext(
             num_bins=num_bins,
-            frequency_groups=annotated.frequency_groups() if None in declared else np.array(declared),
-            num_train_images=annotated.class_image_counts(),
+            frequency_groups=counted.frequency_groups() if None in declared else np.array(declared),
+            num_train_images=counted.class_image_counts(),
             seed=seed,
         )
 

@@ -13,6 +13,7 @@ from raylabel.calibration.correctors.base import FitContext, logits, require_cla
 from raylabel.calibration.correctors.class_shift import ClassShift, fit_class_shift
 from raylabel.calibration.correctors.folds import MAX_TRIAL_DETECTIONS, image_folds, some_images
 from raylabel.calibration.detections import Detections
+from raylabel.errors import shown
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.threads import map_on_threads
 
@@ -199,9 +200,13 @@ class ContextualCorrector:
         from lightgbm.basic import LightGBMError
 
         try:
-            return Booster(model_str=self.trees)
+            booster = Booster(model_str=self.trees)
         except LightGBMError as error:
             raise ValueError(f"the corrector's trees are not a LightGBM model: {error}") from error
+        num_features = 1 + len(self.model_features)
+        if booster.num_feature() != num_features:
+            raise ValueError(f"the corrector's trees must have {num_features} features, got {booster.num_feature()}")
+        return booster
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -223,7 +228,9 @@ class ContextualCorrector:
         """
         unknown = [name for name in content["features"] if name not in CONTEXT_FEATURES]
         if unknown:
-            raise ValueError(f"unknown context feature {unknown[0]!r}; known features: {', '.join(CONTEXT_FEATURES)}")
+            raise ValueError(
+                f"unknown context feature {shown(unknown[0])}; known features: {', '.join(CONTEXT_FEATURES)}"
+            )
         return cls(
             share=float(content["share"]),
             prior=np.asarray(content["prior"], dtype=np.float64),

@@ -3,9 +3,15 @@
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from raylabel.calibration.correctors.base import Corrector, FitContext
 from raylabel.calibration.detections import Detections
 from raylabel.config import CORRECTOR_KINDS
+from raylabel.errors import shown, shown_error
+from raylabel.predictions.context import CONTEXT_FEATURES
+
+_NUM_TRIED_SCORES = 21
 
 
 def corrector_class(kind: str) -> type[Corrector]:
@@ -44,16 +50,40 @@ def fit_corrector(kind: str, detections: Detections, *, context: FitContext) -> 
     return corrector_class(kind).fit(detections, context)
 
 
-def corrector_from_json(content: dict[str, Any]) -> Corrector:
+def corrector_from_json(content: Any) -> Corrector:
     """Rebuild a corrector from the output of its `to_json`. Unknown keys are ignored.
 
     Raises:
-        ValueError: the kind is unknown, or a parameter is missing or malformed.
+        ValueError: the kind is unknown, or a parameter is missing or malformed. The message is one line.
     """
+    if not isinstance(content, dict):
+        raise ValueError(f"a corrector must be an object, got {type(content).__name__}")
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in CORRECTOR_KINDS:
-        raise ValueError(f"corrector kind must be one of {', '.join(CORRECTOR_KINDS)}, got {kind!r}")
+        raise ValueError(f"corrector kind must be one of {', '.join(CORRECTOR_KINDS)}, got {shown(kind)}")
     try:
         return corrector_class(kind).from_json(content)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"corrector {kind!r} lacks or has a malformed parameter: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = shown_error(error)
+        raise ValueError(f"corrector {kind!r} lacks or has a malformed parameter: {reason}") from error
+
+
+def try_corrector(corrector: Corrector, num_classes: int) -> None:
+    """Apply a corrector that was read from a file to detections of every class, because its parameters may not fit.
+
+    Raises:
+        ValueError: it fails, or gives a score that is not in [0, 1]. The message is one line.
+    """
+    scores = np.linspace(0, 1, _NUM_TRIED_SCORES)
+    tried = Detections.of_scores(
+        np.repeat(np.arange(num_classes), len(scores)),
+        np.tile(scores, num_classes),
+        num_classes=num_classes,
+        context=np.zeros((num_classes * len(scores), len(CONTEXT_FEATURES)), np.float32),
+    )
+    try:
+        given = corrector(tried)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"corrector {corrector.kind!r} does not fit its classes: {shown_error(error)}") from error
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"corrector {corrector.kind!r} gives scores that are not in [0, 1]")

@@ -25,6 +25,7 @@ from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.sorting import POOL_IMAGES, images_of, images_to_table, sort_images
 from raylabel.errors import InputError
 from raylabel.files import storage
+from raylabel.files.json_text import checked_as
 from raylabel.files.stored_file import StoredFile
 
 MANIFEST = "manifest.json"
@@ -153,16 +154,15 @@ class Growth:
 
 
 def read_manifest(folder: str) -> ShardManifest | None:
-    """Read the manifest in a folder. Returns None if no manifest was finished."""
+    """Read the manifest in a folder. Returns None if no manifest was finished.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
     uri = storage.join(folder, MANIFEST)
     if not storage.exists(uri):
         return None
-    content = storage.read_json(uri)
-    generations = [
-        Generation(listed=one["listed"], parts=tuple(ManifestPart(**part) for part in one["parts"]))
-        for one in content.pop("generations")
-    ]
-    return ShardManifest(folder=folder, generations=tuple(generations), **content)
+    return checked_as(ShardManifest, storage.read_json_object(uri) | {"folder": folder}, uri)
 
 
 def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, shard_size: int) -> ShardManifest:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ import pyarrow.parquet as pq
 
 from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
 from raylabel.dataset.pool.image import NOT_UTF8, OUTSIDE, PoolImage, climbs_out, image_below, printable
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown
 from raylabel.files import storage
+from raylabel.files.json_text import parse_json
 from raylabel.files.stored_file import StoredFile
 
 
@@ -33,10 +33,7 @@ def of_jsonl(uri: str) -> Iterator[PoolImage]:
             if not line.strip():
                 continue
             where = f"{uri}: line {number}"
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise InputError(f"{where}: not JSON: {error}") from error
+            row = parse_json(line, where, must_be_unicode=False)
             if not isinstance(row, dict):
                 raise InputError(f"{where}: must be an object with uri, got {type(row).__name__}")
             yield _from_row(row, uri, where)
@@ -103,7 +100,7 @@ def _open_text(uri: str, newline: str | None = None) -> Iterator[TextIO]:
 def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
     uri = row.get("uri")
     if not isinstance(uri, str) or not uri:
-        raise InputError(f"{where}: uri must be a path or URI, got {uri!r}")
+        raise InputError(f"{where}: uri must be a path or URI, got {shown(uri)}")
     image_id = _image_id(row, printable(uri), where)
     if "://" not in uri and not posixpath.isabs(uri):
         image = image_below(posixpath.dirname(manifest_uri), uri, image_id=image_id)
@@ -118,5 +115,5 @@ def _image_id(row: dict[str, Any], default: str, where: str) -> str:
     if image_id is None or image_id == "":
         return default
     if not isinstance(image_id, int | str) or isinstance(image_id, bool):
-        raise InputError(f"{where}: image_id must be a string or an integer, got {image_id!r}")
+        raise InputError(f"{where}: image_id must be a string or an integer, got {shown(image_id)}")
     return printable(str(image_id))

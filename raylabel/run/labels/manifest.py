@@ -5,7 +5,7 @@ from typing import Any
 
 from raylabel.dataset.pool.manifest import ShardManifest, grow_manifest, read_manifest, write_manifest
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, exists, read_json
+from raylabel.files.storage import commit_json, exists, read_json_object
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards
@@ -81,7 +81,7 @@ def commit_plan(run: RunFolder, manifest: ShardManifest, *, fingerprint: str) ->
 def load_plan(run: RunFolder) -> dict[str, Any] | None:
     """Read labels/plan.json. None if labelling has not started."""
     uri = _plan_uri(run)
-    return read_json(uri) if exists(uri) else None
+    return read_json_object(uri) if exists(uri) else None
 
 
 def _plan_uri(run: RunFolder) -> str:
