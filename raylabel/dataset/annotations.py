@@ -87,7 +87,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
     }
     categories = tuple(by_id[category_id] for category_id in sorted(by_id))
     class_index_of = {category.category_id: index for index, category in enumerate(categories)}
-    folders = _Folders(images_root if images_root is not None else posixpath.dirname(path))
+    folders = _Folders(images_root if images_root is not None else storage.split(path)[0])
     images = tuple(
         _image(one, image_id, folders, class_index_of, path)
         for image_id, one in _by_id(rows["images"], "image", path, _image_id).items()

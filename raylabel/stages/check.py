@@ -5,9 +5,10 @@ from typing import Any
 
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError
-from raylabel.files.storage import list_files
+from raylabel.files.storage import list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.run.calibration import load_corrector
@@ -115,16 +116,20 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
     """Check that the images exist, with one listing per folder because object stores answer slowly."""
     by_folder: dict[str, list[str]] = {}
     for image in annotated.images:
-        folder, _, file_name = image.uri.rpartition("/")
-        by_folder.setdefault(folder, []).append(file_name)
-    for folder, file_names in by_folder.items():
+        by_folder.setdefault(split(image.uri)[0], []).append(image.uri)
+    missing: list[str] = []
+    for folder, uris in by_folder.items():
         there = {info.base_name for info in list_files(folder)}
-        missing = [file_name for file_name in file_names if file_name not in there]
-        if missing:
-            raise InputError(
-                f"data.{name}: {folder}/{missing[0]}: no such image"
-                + (f", and {len(missing) - 1} more are missing in that folder" if len(missing) > 1 else "")
-            )
+        missing += [uri for uri in uris if there.isdisjoint(_file_names(uri))]
+    if missing:
+        others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        raise InputError(f"data.{name}: {missing[0]}: no such image{others}, of {len(annotated)} images")
+
+
+def _file_names(uri: str) -> list[str]:
+    """Return the name of an image's file and, of a reference such as `x.tar#1.jpg`, the name of the container."""
+    reference = split_reference(uri)
+    return [split(one)[1] for one in (uri, reference and reference[0]) if one]
 
 
 def _check_models(config: Config, labelled: AnnotatedSet) -> None:
