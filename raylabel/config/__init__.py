@@ -5,7 +5,7 @@ Decides nothing.
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind
-from raylabel.config.data import DataConfig, SplitFraction
+from raylabel.config.data import DataConfig, SplitFraction, TarSamples
 from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig
 from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision, TeacherOptimizerConfig
@@ -44,6 +44,7 @@ __all__ = [
     "SplitFraction",
     "StrongViewConfig",
     "StudentConfig",
+    "TarSamples",
     "TeacherConfig",
     "TeacherOptimizerConfig",
     "TrainingConfig",

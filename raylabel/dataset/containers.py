@@ -78,8 +78,12 @@ class TarMember:
         return join_reference(tar_uri, f"{self.name}@{self.offset}+{self.num_bytes}")
 
 
-def tar_members(uri: str) -> Iterator[TarMember]:
+def tar_members(uri: str, *, on_link: Callable[[str], None] | None = None) -> Iterator[TarMember]:
     """Yield the regular files of a tar in its order.
+
+    Args:
+        uri: local path or URI of the tar.
+        on_link: called with the name of each link. Its content would be at another place.
 
     Raises:
         tarfile.TarError: the file is not an uncompressed tar.
@@ -91,6 +95,8 @@ def tar_members(uri: str) -> Iterator[TarMember]:
             tar.members = []  # type: ignore[attr-defined]  # because tarfile would keep every member
             if one.isfile():
                 yield TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size)
+            elif on_link and (one.issym() or one.islnk()):
+                on_link(one.name)
 
 
 class MissingMemberError(ImageError):

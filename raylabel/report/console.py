@@ -113,7 +113,8 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
-    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")
+    left_out = f"; {pool['left_out']}" if "left_out" in pool else ""
+    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}{left_out}")
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")

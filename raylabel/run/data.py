@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from raylabel.config import Config, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
 from raylabel.dataset.pool.image import PoolImage
+from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
@@ -76,12 +77,12 @@ class RunData:
         """The split on which the stage evaluate measures AP."""
         return self._part("validation")
 
-    def list_pool(self) -> Iterator[PoolImage]:
-        """List the unlabelled images that the pool has now, in any order."""
+    def list_pool(self, left_out: LeftOut | None = None) -> Iterator[PoolImage]:
+        """List the unlabelled images that the pool has now, in any order. `left_out` counts the other files."""
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
             return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
-        return iter_pool(source)
+        return iter_pool(source, tar_samples=self.config.data.tar_samples, left_out=left_out)
 
     @property
     def pool_source(self) -> str:

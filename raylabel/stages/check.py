@@ -7,6 +7,7 @@ from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
+from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.errors import InputError
 from raylabel.files.storage import list_files, split
 from raylabel.models.saved import load_segmenter
@@ -63,7 +64,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         }
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
-    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size)
+    left_out = LeftOut()
+    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out)
     stages, rounds = stage_states(config, run, data)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
@@ -75,7 +77,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
             "num_images": num_images,
             "num_shards": num_shards,
             "truth_known": data.pool_truth is not None,
-        },
+        }
+        | ({"left_out": left_out.text()} if left_out else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
         "stages": stages,

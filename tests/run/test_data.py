@@ -1,5 +1,7 @@
 """The data of a run: splits of one file, pool truth, clear refusals."""
 
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from raylabel.errors import InputError
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.manifest import ensure_manifest
 from raylabel.stages.check import check_run
 
 
@@ -52,6 +55,32 @@ def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None
     assert set(found["stages"].values()) == {"would run"}
     assert "federated" in format_check(found)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_listing_leaves_out_is_said_once(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, run = tmp_path / "pool", RunFolder(str(tmp_path / "run"))
+    shutil.copytree(config.data.pool, pool)
+    for name in ("a.zip", "b.zip", "notes"):
+        (pool / name).write_text("")
+    config = replace(config, data=replace(config.data, pool=str(pool)))
+    said = "3 files of other kinds left out (2 .zip, 1 no suffix)"
+    assert format_check(check_run(config, run)).count(said) == 1
+    assert not capsys.readouterr().out.count(said)
+    ensure_manifest(run, RunData(config), shard_size=8)
+    assert capsys.readouterr().out.splitlines() == ["label: listing the pool", f"label: 32 images; {said}"]
+
+
+def test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint(config: Config, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pool.tar", "w") as tar:
+        for name in ("1.png", "1.mask.png"):
+            tar.addfile(tarfile.TarInfo(name))
+    data = replace(config.data, pool=str(tmp_path / "pool.tar"))
+    for rule, listed in (("files", ["1.png", "1.mask.png"]), ("webdataset", ["1.png"])):
+        of_rule = RunData(replace(config, data=replace(data, tar_samples=rule)))
+        assert [image.image_id for image in of_rule.list_pool()] == listed
+        assert of_rule.pool_source == RunData(replace(config, data=data)).pool_source
 
 
 def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:
