@@ -101,7 +101,14 @@ def calibrate_results(
         accuracy=federated_accuracy(detections, annotated),
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
-    artifact = {"predictions": predictions, "annotations": annotations, "settings": settings, **tables.summary}
+    num_without = len(annotated) - tables.summary["num_images"]
+    artifact = {
+        "predictions": predictions,
+        "annotations": annotations,
+        "settings": settings,
+        "num_images_without_detection": num_without,
+        **tables.summary,
+    }
     commit_table(join(out, "detections.parquet"), tables.detections)
     commit_table(join(out, "bins.parquet"), tables.bins)
     commit_table(join(out, "classes.parquet"), tables.classes)

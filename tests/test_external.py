@@ -13,6 +13,7 @@ from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
 from raylabel.files.storage import read_json, read_table
 from raylabel.masks.rle import encode_masks
+from raylabel.report.console import format_summary
 from raylabel.schema import CLASSES, DETECTIONS
 
 SIZE = 16
@@ -117,6 +118,18 @@ def test_correct_keeps_everything_but_the_score(
         correct_results(corrector, out, out)
 
 
+def test_images_without_detection_are_counted(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, results = files
+    Path(predictions).write_text(json.dumps([one for one in results if one["image_id"] not in (4, 5, 6)]))
+    artifact = calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    assert artifact["num_images_without_detection"] == 3
+    assert "WARNING: 3 of 12 images of the annotations have no detection" in format_summary(artifact)
+    Path(predictions).write_text(json.dumps(results))
+    assert "WARNING" not in format_summary(
+        calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    )
+
+
 def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     dogs = tmp_path / "dogs.json"
     dogs.write_text(json.dumps([{"image_id": 1, "category_id": 5, "score": 0.4}]))
@@ -128,7 +141,8 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
     ("change", "message"),
     [
         ({"segmentation": None}, "entry 7 has no segmentation: detections are matched by masks, not by boxes"),
-        ({"image_id": 99}, "entry 7: unknown image_id 99"),
+        ({"image_id": 99}, r"entry 7: unknown image_id 99\. 1 of \d+ entries name an image that the annotations lack"),
+        ({"image_id": "3"}, "entry 7: unknown image_id '3'"),
         ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
         ({"category_id": 4}, "entry 7: unknown category_id 4"),
         ({"category_id": 3.5}, "entry 7: unknown category_id 3.5"),

@@ -53,6 +53,7 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
     """
     entries = read_entries(predictions)
     row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
+    _refuse_unknown_images(predictions, entries, row_of)
     rows = [_look_up(predictions, entry, one, "image_id", row_of) for entry, one in enumerate(entries)]
     classes, scores = _classes_and_scores(predictions, entries, annotated.class_index_of)
     masks = _masks(predictions, entries, [annotated.images[row].image_size_hw for row in rows])
@@ -119,9 +120,23 @@ def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapp
     if name not in entry:
         raise InputError(f"{path}: entry {row} has no {name}")
     value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or value not in places:
+    if not _is_known(value, places):
         raise InputError(f"{path}: entry {row}: unknown {name} {value!r}")
     return places[value]
+
+
+def _is_known(value: Any, places: Mapping[Any, int]) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float | str) and value in places
+
+
+def _refuse_unknown_images(path: str, entries: list[dict[str, Any]], row_of: Mapping[Any, int]) -> None:
+    """Refuse entries of images that the annotations lack, with their number."""
+    unknown = [row for row, one in enumerate(entries) if "image_id" in one and not _is_known(one["image_id"], row_of)]
+    if unknown:
+        raise InputError(
+            f"{path}: entry {unknown[0]}: unknown image_id {entries[unknown[0]]['image_id']!r}. {len(unknown)} of "
+            f"{len(entries)} entries name an image that the annotations lack."
+        )
 
 
 def _score(path: str, row: int, entry: dict[str, Any]) -> float:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from raylabel.dataset.annotations import refuse_ids_of_two_types
 from raylabel.errors import InputError
 from raylabel.masks.rle import Rle, first_bad_rle, mask_areas, rle_from_segmentation
 
@@ -68,10 +69,11 @@ def _image_numbers(images: list[dict[str, Any]], where: str) -> dict[int | str, 
     """Map image ids to hotcoco's numbers: integers keep their value, other ids get their place in sorted order."""
     ids = [image.get("id") for image in images]
     for index, one in enumerate(ids):
-        if not isinstance(one, int | str) or isinstance(one, bool):
+        if not _is_id(one):
             raise InputError(f"{where}: image number {index}: id must be an integer or a string, got {one!r}")
     _refuse_duplicates(ids, "image", where)
     known: list[int | str] = [one for one in ids if isinstance(one, int | str)]
+    refuse_ids_of_two_types(known, where)
     if all(isinstance(one, int) and one >= 0 for one in known):
         return {one: int(one) for one in known}
     return {one: number for number, one in enumerate(sorted(known, key=lambda one: (isinstance(one, str), one)))}
@@ -93,7 +95,7 @@ def _refuse_duplicates(ids: list[Any], kind: str, where: str) -> None:
 
 
 def _number_of(image_id: Any, image_numbers: dict[int | str, int], label: str) -> int:
-    if not isinstance(image_id, int | str) or image_id not in image_numbers:
+    if not _is_id(image_id) or image_id not in image_numbers:
         raise InputError(f"{label}: unknown image id {image_id!r}")
     return image_numbers[image_id]
 
@@ -123,6 +125,7 @@ def normalised_results(
     """Return the detections in hotcoco's form, with the numbers of their images."""
     if not isinstance(rows, list):
         raise InputError(f"{where}: must be a list of detections, got {type(rows).__name__}")
+    _refuse_unknown_images(rows, image_numbers, where)
     category_ids = {one["id"] for one in dataset["categories"]}
     sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
     detections = []
@@ -130,7 +133,7 @@ def normalised_results(
         label = f"{where}: detection {index}"
         if not isinstance(one, dict):
             raise InputError(f"{label}: must be an object, got {type(one).__name__}")
-        image_number = _number_of(one.get("image_id"), image_numbers, label)
+        image_number = image_numbers[one["image_id"]]
         _check_category(one.get("category_id"), category_ids, label)
         score = one.get("score")
         if not isinstance(score, int | float) or not math.isfinite(score):
@@ -145,6 +148,25 @@ def normalised_results(
         detections.append(row | ({"bbox": box} if box else {}))
     _refuse_damaged_masks(detections, where)
     return detections
+
+
+def _refuse_unknown_images(rows: list[Any], image_numbers: dict[int | str, int], where: str) -> None:
+    """Refuse detections of images that the annotations lack, with their number."""
+    unknown = [
+        index
+        for index, one in enumerate(rows)
+        if isinstance(one, dict) and not (_is_id(one.get("image_id")) and one["image_id"] in image_numbers)
+    ]
+    if unknown:
+        image_id = rows[unknown[0]].get("image_id")
+        raise InputError(
+            f"{where}: detection {unknown[0]}: unknown image id {image_id!r}. {len(unknown)} of {len(rows)} detections "
+            "name an image that the annotations lack."
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _refuse_damaged_masks(detections: list[dict[str, Any]], where: str) -> None:

@@ -12,6 +12,7 @@ from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validat
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
+from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, file_digest
@@ -124,3 +125,16 @@ class RunData:
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])
         return file_digest(source) if source else ""
+
+
+def truth_match(data: RunData) -> TruthMatch | None:
+    """Return a counter of the pool's images with a truth. None if the truth is not known."""
+    if data.pool_truth is None:
+        return None
+    return TruthMatch(data.pool_truth, data.config.data.pool_truth or data.config.data.labelled)
+
+
+def overlap(part: AnnotatedSet, other: AnnotatedSet) -> int:
+    """Count the images of a part that another part has too, by their URIs."""
+    uris = {image.uri for image in other.images}
+    return sum(image.uri in uris for image in part.images)

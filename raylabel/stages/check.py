@@ -13,7 +13,7 @@ from raylabel.files.storage import list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.run.calibration import load_corrector
-from raylabel.run.data import RunData
+from raylabel.run.data import RunData, overlap, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
@@ -55,17 +55,20 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         part = getattr(data, name)
         _check_images_exist(name, part)
         counts = part.class_image_counts()
+        num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
         splits[name] = {
             "num_images": len(part),
             "num_instances": int(part.class_instance_counts().sum()),
             "num_classes": part.num_classes,
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
-        }
+        } | ({"num_also_labelled": num_labelled} if num_labelled else {})
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
-    left_out = LeftOut()
-    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out)
+    left_out, truth = LeftOut(), truth_match(data)
+    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth)
+    if truth:
+        truth.refuse_none()
     stages, rounds = stage_states(config, run, data)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
@@ -76,9 +79,10 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         "pool": {
             "num_images": num_images,
             "num_shards": num_shards,
-            "truth_known": data.pool_truth is not None,
+            "truth_known": truth is not None,
         }
-        | ({"left_out": left_out.text()} if left_out else {}),
+        | ({"left_out": left_out.text()} if left_out else {})
+        | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
         "stages": stages,

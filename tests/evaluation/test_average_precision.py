@@ -163,7 +163,8 @@ def test_inputs_are_left_as_they_were(tiny: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 99}, "detection 1: unknown image id 99"),
+        ({"image_id": 99}, "detection 1: unknown image id 99. 1 of 2 detections name an image"),
+        ({"image_id": True}, "detection 1: unknown image id True"),
         ({"image_id": [1]}, "detection 1: unknown image id"),
         ({"category_id": 0}, "detection 1: unknown category id 0"),
         ({"category_id": []}, "detection 1: unknown category id"),
@@ -206,6 +207,7 @@ def test_results_that_are_not_a_list(tiny: dict[str, Any], tmp_path: Path, conte
         ({"images": None}, "has no images"),
         ({"annotations": {"id": 1}}, "'annotations' must be a list of objects"),
         ({"images": [{"id": 1}, {"id": 1}]}, "image id 1 is given 2 times"),
+        ({"images": [{"id": 1}, {"id": "1"}]}, 'image ids 1 and "1" differ by their type alone'),
         ({"categories": [{"id": 3}, {"id": "x"}]}, "category number 1: id must be an integer"),
         ({"annotations": [{"image_id": 7, "category_id": 3}]}, "annotation number 0: unknown image id 7"),
         ({"annotations": [{"id": 4, "image_id": 1, "category_id": 9}]}, "annotation 4: unknown category id 9"),

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from raylabel.config import Config, SplitFraction
 from raylabel.errors import InputError
+from raylabel.files.storage import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -70,6 +72,39 @@ def test_what_a_listing_leaves_out_is_said_once(
     assert not capsys.readouterr().out.count(said)
     ensure_manifest(run, RunData(config), shard_size=8)
     assert capsys.readouterr().out.splitlines() == ["label: listing the pool", f"label: 32 images; {said}"]
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_check_counts_images_without_a_partner(config: Config, tmp_path: Path, is_listed: bool) -> None:
+    run, truth = RunFolder(str(tmp_path / "run")), read_json(config.data.pool_truth or "")
+    if is_listed:
+        ensure_manifest(run, RunData(config), shard_size=config.label.shard_size)
+    names = [image["file_name"] for image in truth["images"]]
+    data = replace(config.data, pool_truth=str(tmp_path / "truth.json"))
+
+    def write(folder_of: Callable[[int], str]) -> None:
+        for number, image in enumerate(truth["images"]):
+            image["file_name"] = folder_of(number) + names[number]
+        commit_json(str(tmp_path / "truth.json"), truth)
+
+    write(lambda number: "pool/" if number < 2 else "")
+    text = format_check(check_run(replace(config, data=data), run))
+    assert "truth known (WARNING: 30 of 32 images of" in text
+    assert "are in the pool, and 2 of 32 images of the pool have no truth)" in text
+    write(lambda number: "pool/")
+    with pytest.raises(InputError, match=r"pool_truth: 0 of 32 images of .* and 32 of 32 images of the pool have no"):
+        check_run(replace(config, data=data), run)
+
+
+def test_check_warns_of_images_that_are_in_two_splits(config: Config, tmp_path: Path) -> None:
+    run, data = RunFolder(str(tmp_path / "run")), config.data
+    assert "WARNING" not in format_check(check_run(config, run))
+    mixed, others = read_json(data.labelled), read_json(str(data.validation))
+    mixed["images"] = others["images"] + [one | {"id": 10_000 + one["id"]} for one in mixed["images"][:3]]
+    mixed["annotations"] = others["annotations"]
+    commit_json(str(tmp_path / "mixed.json"), mixed)
+    config = replace(config, data=replace(data, calibration=str(tmp_path / "mixed.json")))
+    assert format_check(check_run(config, run)).count("WARNING: 3 of these images are also in labelled") == 1
 
 
 def test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint(config: Config, tmp_path: Path) -> None:

@@ -4,7 +4,14 @@ import time
 from typing import Any
 
 from raylabel.dataset.pool.left_out import LeftOut
-from raylabel.dataset.pool.manifest import ShardManifest, grow_manifest, read_manifest, write_manifest
+from raylabel.dataset.pool.manifest import (
+    ShardManifest,
+    grow_manifest,
+    manifest_images,
+    read_manifest,
+    write_manifest,
+)
+from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, exists, read_json
 from raylabel.run.data import RunData
@@ -67,18 +74,31 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
     return growth.num_new > 0
 
 
-def count_pool(run: RunFolder, data: RunData, *, shard_size: int, left_out: LeftOut | None = None) -> tuple[int, int]:
+def count_pool(
+    run: RunFolder,
+    data: RunData,
+    *,
+    shard_size: int,
+    left_out: LeftOut | None = None,
+    truth: TruthMatch | None = None,
+) -> tuple[int, int]:
     """Count images and shards: those of the run's manifest if it has one, else those of the pool now.
 
-    If the pool is listed, `left_out` counts its other files.
+    If the pool is listed, `left_out` counts its other files. `truth` sees every image.
 
     Raises:
         InputError: the pool can't be listed.
     """
     manifest = read_manifest(manifest_folder(run))
     if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
+        if truth:
+            truth.see_all(image.image_id for image in manifest_images(manifest))
         return manifest.num_images, manifest.num_shards
-    num_images = sum(1 for _ in data.list_pool(left_out))
+    num_images = 0
+    for image in data.list_pool(left_out):
+        num_images += 1
+        if truth:
+            truth.see(image.image_id)
     return num_images, -(-num_images // shard_size)
 
 
