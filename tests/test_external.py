@@ -1,6 +1,7 @@
 """Real results files are calibrated; damaged ones are refused with one clear line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,16 @@ def test_correct_keeps_everything_but_the_score(
         assert all(after[name] == value for name, value in before.items() if name != "score")
     with pytest.raises(InputError, match=r"entry 0 already has a raw_score"):
         correct_results(corrector, out, out)
+
+
+def test_the_page_writes_names_that_the_plots_font_lacks(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, _ = files
+    truth = read_json(annotations)
+    truth["categories"][0]["name"] = "犬 <b>"
+    Path(annotations).write_text(json.dumps(truth))
+    calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    page = (tmp_path / "out" / "calibration.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<span style="left: [\d.]+%; bottom: [\d.]+%">犬 &lt;b&gt;</span>', page)) == 1
 
 
 def test_images_without_detection_are_counted(files: Files, tmp_path: Path) -> None:
