@@ -269,7 +269,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
 def _evaluate_results(arguments: argparse.Namespace) -> None:
     from raylabel.evaluation.average_precision import check_results
     from raylabel.evaluation.official import verify_figures
-    from raylabel.report.console import format_figures, format_verification
+    from raylabel.report.console import format_figures, format_misses, format_verification
 
     _require(arguments, "predictions", "annotations")
     if arguments.out:
@@ -278,10 +278,15 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
     checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
     figures = checked.figures()
     verification = verify_figures(checked, figures).to_json() if arguments.verify else None
+    misses = format_misses(checked.num_images_without_detection, len(checked.image_numbers))
+    for line in misses if arguments.json else ():
+        print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(figures | ({"verification": verification} if verification else {})))
     else:
         print(format_figures(figures, iou_type=iou_type))
+        for line in misses:
+            print(line)
         print(format_verification(verification))
 
 

@@ -1,27 +1,33 @@
 """Pseudo-labels for other tools: COCO JSON, LVIS v1 JSON, YOLO segmentation."""
 
+import csv
 import io
 import os
 import posixpath
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 import yaml
+from pyarrow import fs
 
 from raylabel.config import SelectionConfig, config_dict
-from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, exists, join, list_files
+from raylabel.dataset.pool.image import IMAGE_SUFFIXES
+from raylabel.errors import InputError, StorageError
+from raylabel.files.file_systems import split_options
+from raylabel.files.storage import commit_bytes, commit_json, exists, file_type, join, list_files, remove
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config, run_folder
 from raylabel.run.labels.kept import KeptImage, kept_images
-from raylabel.run.labels.shards import committed_shards
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, read_fields
 from raylabel.run.stage import finished
 
 ExportFormat = Literal["coco", "lvis", "yolo"]
@@ -38,8 +44,11 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     - "lvis": the same as LVIS v1. Nobody verified the labels: `neg_category_ids` is empty, and
       `not_exhaustive_category_ids` holds every class with a pseudo-label. `frequency` comes from the run's labelled
       images; the counts are those of this file.
-    - "yolo": a folder with `labels/*.txt` (one polygon per object) and `data.yaml`. If pool and folder are on a local
-      disk, `images/` holds links to the images.
+    - "yolo": a folder with `labels/*.txt` (one polygon per object) and `data.yaml`, named by the image ids. If pool and
+      folder are on a local disk, `images/` holds links to the images. Images that would share a label file, such as
+      a.jpg and a.png, are named a-jpg and a-png; one line says how many, and `renamed.csv` lists them.
+
+    An export is whole or not there. A failed one removes its files, and the next one replaces what a killed one left.
 
     Args:
         run: run folder with a labelled pool, a path or a URI.
@@ -50,7 +59,8 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
         The numbers "images", "annotations" and "images_left_out".
 
     Raises:
-        InputError: the run has no finished labels, the format is unknown, or the folder is not empty.
+        InputError: the run has no finished labels, the format is unknown, the folder is not empty, or an image id leads
+            out of it. No file is written then.
 
     Examples:
         >>> import json, tempfile
@@ -66,12 +76,16 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     if format not in ("coco", "lvis", "yolo"):
         raise InputError(f"format must be coco, lvis or yolo, got {format!r}")
     run, out = run_folder(run), str(out)
+    out = out if "://" in out else str(Path(out).expanduser().absolute())
+    kind, wrong = ("folder", fs.FileType.File) if format == "yolo" else ("file", fs.FileType.Directory)
+    if file_type(out) == wrong:
+        raise InputError(f"{out}: must be a {kind} to write, got a {wrong.name.lower()}")
     config = load_run_config(run)
     labels, categories = finished(run, "label"), load_categories(run)
     counts: Counter[str] = Counter(images=0, annotations=0, images_left_out=0)
     images = _labelled_images(run, config.selection, categories, counts)
     if format == "yolo":
-        _write_yolo(images, categories, out)
+        _write_yolo(images, _YoloPaths(run), categories, out)
     else:
         content = _coco(images, categories, is_lvis=format == "lvis")
         lineage = {
@@ -105,7 +119,7 @@ def _labelled_images(
 
 
 def _file_name(image: KeptImage) -> str:
-    return image.image_id if f"/{image.uri}".endswith(f"/{image.image_id}") else image.uri
+    return image.image_id if f"/{split_options(image.uri)[0]}".endswith(f"/{image.image_id}") else image.uri
 
 
 def _coco(images: Iterator[KeptImage], categories: list[dict[str, Any]], *, is_lvis: bool) -> dict[str, Any]:
@@ -153,37 +167,122 @@ def _annotation(struct: dict[str, Any], image: KeptImage, categories: list[dict[
     }
 
 
-def _write_yolo(images: Iterator[KeptImage], categories: list[dict[str, Any]], out: str) -> None:
+def _write_yolo(images: Iterator[KeptImage], paths: "_YoloPaths", categories: list[dict[str, Any]], out: str) -> None:
+    renamed = io.StringIO()
+    table = csv.writer(renamed, lineterminator="\n")
+    table.writerow(["image_id", "path"])
+    num_renamed = 0
+    with _new_folder(out):
+        for image in images:
+            path = paths.of(image.image_id, image.uri)
+            stem = _stem(path)
+            if image.image_id in paths.renamed:
+                table.writerow([image.image_id, path])
+                num_renamed += 1
+            commit_bytes(join(out, "labels", f"{stem}.txt"), _yolo_lines(image).encode())
+            if "://" not in out and "://" not in image.uri and exists(image.uri):
+                _link(Path(out, "images", path), image.uri)
+        if num_renamed:
+            commit_bytes(join(out, _RENAMED), renamed.getvalue().encode())
+        names = {index: one["name"] for index, one in enumerate(categories)}
+        text = io.StringIO()
+        text.write(
+            "# Pseudo-labels: predicted by a model, checked by nobody. `val` must be an annotated set of your own.\n"
+        )
+        yaml.safe_dump({"train": "images", "val": None, "names": names}, text, sort_keys=False, allow_unicode=True)
+        commit_bytes(join(out, "data.yaml"), text.getvalue().encode())
+    if num_renamed:
+        print(f"{out}: {num_renamed} images would share a label file with another, so they are renamed ({_RENAMED})")
+
+
+_RENAMED, _UNFINISHED = "renamed.csv", "unfinished"
+
+
+@contextmanager
+def _new_folder(out: str) -> Iterator[None]:
+    """Write an empty folder inside the block. A failure removes everything again.
+
+    Until the end a marker says that the export is unfinished, so that the next one may replace what a killed one left.
+    """
+
+    def clear() -> None:
+        for name in ("labels", "images", _RENAMED, "data.yaml", _UNFINISHED):
+            remove(join(out, name))
+
+    if exists(join(out, _UNFINISHED)):
+        clear()
     if list_files(out, recursive=True):
         raise InputError(f"{out}: the folder is not empty. Give a new one")
-    written: dict[str, str] = {}
-    for image in images:
-        name = _yolo_name(image)
-        stem = posixpath.splitext(name)[0]
-        if stem in written:
-            raise InputError(f"{out}: images {written[stem]!r} and {image.image_id!r} would share {stem}.txt")
-        written[stem] = image.image_id
-        commit_bytes(join(out, "labels", f"{stem}.txt"), _yolo_lines(image).encode())
-        if "://" not in out and "://" not in image.uri and exists(image.uri):
-            link = Path(out, "images", name)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(Path(image.uri).absolute(), link)
-    names = {index: one["name"] for index, one in enumerate(categories)}
-    text = io.StringIO()
-    text.write(
-        "# Pseudo-labels: predicted by a model, checked by nobody. `val` must be an annotated set of your own.\n"
-    )
-    yaml.safe_dump({"train": "images", "val": None, "names": names}, text, sort_keys=False, allow_unicode=True)
-    commit_bytes(join(out, "data.yaml"), text.getvalue().encode())
+    is_new = not exists(out)
+    try:
+        commit_bytes(join(out, _UNFINISHED), b"")
+        yield
+        remove(join(out, _UNFINISHED))
+    except BaseException:
+        clear()
+        if is_new:
+            remove(out)
+        raise
 
 
-def _yolo_name(image: KeptImage) -> str:
-    """Return the image's path below `images/`. Labels have the same path below `labels/`."""
-    path = PurePosixPath(image.image_id)
-    if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"image id {image.image_id!r} leads out of the folder to be written")
-    extension = posixpath.splitext(image.uri)[1] if not path.suffix and "#" not in image.uri else ""
-    return f"{path}{extension}"
+def _link(link: Path, image: str) -> None:
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(Path(image).absolute(), link)
+    except OSError as error:
+        raise StorageError(f"{link}: could not link to {image}: {error.strerror}") from error
+
+
+class _YoloPaths:
+    """Paths of a run's images below `images/`. Labels have the same paths below `labels/`, with `.txt` as suffix.
+
+    A path is the image's id. Images whose label files would be the same get paths with their suffix in the name. All
+    readable images count, so a path does not depend on the selection.
+
+    Attributes:
+        renamed: paths of the images whose path is not their id.
+
+    Raises:
+        InputError: an id leads out of the folder.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        num_of_stem = Counter(_stem(path) for _, path in _own_paths(run))
+        self.renamed: dict[str, str] = {}
+        for image_id, path in _own_paths(run):
+            if num_of_stem[stem := _stem(path)] > 1:
+                suffix = path[len(stem) :]
+                first = f"{stem}-{suffix[1:]}" if suffix else stem
+                free = (one for n in count(1) if (one := first if n == 1 else f"{first}-{n}") not in num_of_stem)
+                num_of_stem[renamed := next(free)] = 1
+                self.renamed[image_id] = renamed + suffix
+
+    def of(self, image_id: str, uri: str) -> str:
+        """Return the path of an image."""
+        return self.renamed.get(image_id) or _own_path(image_id, uri)
+
+
+def _own_paths(run: RunFolder) -> Iterator[tuple[str, str]]:
+    """Yield id and own path of every readable image of the pool."""
+    for shard in committed_shards(run).values():
+        for row in read_fields(shard, ["image_id", "uri", "status"]).to_pylist():
+            if row["status"] == STATUS_OK:
+                yield row["image_id"], _own_path(row["image_id"], row["uri"])
+
+
+def _own_path(image_id: str, uri: str) -> str:
+    name = split_options(image_id)[0].rpartition("://")[2]
+    path = PurePosixPath(name.lstrip("/"))
+    if ".." in path.parts or not path.parts:
+        raise InputError(f"image id {image_id!r} leads out of the folder to be written")
+    suffix = posixpath.splitext(split_options(uri)[0])[1]
+    is_known = path.suffix.lower() in IMAGE_SUFFIXES or suffix.lower() not in IMAGE_SUFFIXES
+    return str(path) if is_known else f"{path}{suffix}"
+
+
+def _stem(path: str) -> str:
+    stem, suffix = posixpath.splitext(path)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else path
 
 
 def _yolo_lines(image: KeptImage) -> str:

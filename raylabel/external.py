@@ -120,6 +120,7 @@ def calibrate_results(
         "correct_needs_annotations": bool(fitted.features)
         and any(isinstance(one["segmentation"], list) for one in entries),
         "settings": settings,
+        "num_images_without_detection": len(annotated) - tables.summary["num_images"],
         **tables.summary,
     }
     commit_table(join(out, "detections.parquet"), tables.detections)

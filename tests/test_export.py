@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ import pyarrow as pa
 import pytest
 import yaml
 from hotcoco import COCO
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from raylabel.config import Config, DataConfig, SelectionConfig, dump_config
 from raylabel.dataset.annotations import read_annotations
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError
 from raylabel.evaluation.average_precision import evaluate_results
-from raylabel.export import export_labels
+from raylabel.export import _own_path, _stem, _YoloPaths, export_labels
 from raylabel.files.storage import commit_bytes, commit_json, commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
@@ -176,17 +179,107 @@ def test_a_full_folder_is_not_mixed_with(run: RunFolder, tmp_path: Path) -> None
         export_labels(run, "yolo", str(tmp_path / "yolo"))
 
 
-@pytest.mark.parametrize(
-    ("image_ids", "message"),
-    [(("../a.png", "b.png"), r"image id '\.\./a\.png' leads out"), (("a.png", "a.jpg"), "would share a.txt")],
-)
-def test_yolo_names_that_cannot_be_written(
-    run: RunFolder, tmp_path: Path, image_ids: tuple[str, str], message: str
-) -> None:
-    rows = [label_row(image_id, "somewhere", [instance(0, (5, 5, 25, 30), 0.9)]) for image_id in image_ids]
+def write_images(run: RunFolder, pool: Path, image_ids: list[str]) -> None:
+    """Replace the first shard by one object in each of these images."""
+    rows = [label_row(one, str(pool / one.lstrip("/")), [instance(0, (5, 5, 25, 30), 0.9)]) for one in image_ids]
     commit_table(shard_uri(run, 0), pa.Table.from_pylist(rows, schema=LABELS))
-    with pytest.raises(InputError, match=message):
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_images_that_would_share_a_label_file_get_names_that_differ(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(
+        run, tmp_path / "elsewhere", ["a.png", "a.jpg", "x/a.JPG", "x/a.jpg", "x/a-jpg.png", "scan.2", "scan.3"]
+    )
+    out = tmp_path / "yolo"
+    assert export_labels(run, "yolo", str(out))["images"] == 8
+    named = ["a-jpg", "a-png", "b", "scan.2", "scan.3", "x/a-JPG", "x/a-jpg-2", "x/a-jpg"]
+    assert [name for name in files_below(out) if name.startswith("labels")] == [f"labels/{one}.txt" for one in named]
+    assert (out / "renamed.csv").read_text().splitlines() == [
+        "image_id,path",
+        "a.png,a-png.png",
+        "a.jpg,a-jpg.jpg",
+        "x/a.JPG,x/a-JPG.JPG",
+        "x/a.jpg,x/a-jpg-2.jpg",
+    ]
+    assert capsys.readouterr().out.count("\n") == 1
+    assert not (out / "unfinished").exists()
+
+
+def test_the_selection_does_not_change_names(run: RunFolder, tmp_path: Path) -> None:
+    weak = [label_row("a.jpg", "a.jpg", [instance(0, (5, 5, 25, 30), 0.1)])]
+    strong = [label_row("a.png", "a.png", [instance(0, (5, 5, 25, 30), 0.9)])]
+    commit_table(shard_uri(run, 0), pa.Table.from_pylist(weak + strong, schema=LABELS))
+    export_labels(run, "yolo", str(tmp_path / "yolo"))
+    assert files_below(tmp_path / "yolo" / "labels") == ["a-png.txt", "b.txt"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "/", "x/", "s3://x/"]), st.text("a1-", min_size=1, max_size=3),
+                          st.sampled_from([".jpg", ".png", ".JPG", ""])).map("".join), unique=True))  # fmt: skip
+def test_no_two_images_share_a_label_file(image_ids: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        run = RunFolder(folder)
+        write_images(run, Path(folder), image_ids)
+        paths = _YoloPaths(run)
+        found = [paths.of(one, f"{folder}/{one.lstrip('/')}") for one in image_ids]
+        stems = [_stem(path) for path in found]
+        assert len(set(stems)) == len(stems)
+        assert {_stem(_own_path(one, "")) for one in image_ids if one not in paths.renamed} <= set(stems)
+
+
+def test_ids_that_lead_out_are_refused_before_a_file_is_written(run: RunFolder, tmp_path: Path) -> None:
+    write_images(run, tmp_path, ["b.png", "../a.png"])
+    with pytest.raises(InputError, match=r"image id '\.\./a\.png' leads out"):
         export_labels(run, "yolo", str(tmp_path / "yolo"))
+    assert not (tmp_path / "yolo").exists()
+
+
+def test_ids_that_are_absolute_or_uris_lose_their_root(run: RunFolder, tmp_path: Path) -> None:
+    write_images(run, tmp_path, ["/data/x/a.jpg", "/data/y/a.jpg", "s3://data/x/b #1.jpg?region=r"])
+    export_labels(run, "yolo", str(tmp_path / "yolo"))
+    assert files_below(tmp_path / "yolo" / "labels") == ["b.txt", "data/x/a.txt", "data/x/b #1.txt", "data/y/a.txt"]
+
+
+@pytest.mark.parametrize("fails_at", ["sub/a.txt", "b.txt", "data.yaml"])
+def test_a_failed_export_leaves_nothing_and_the_next_one_works(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    def failing(uri: str, content: bytes) -> None:
+        if uri.endswith(fails_at):
+            raise StorageError("no space left")
+        commit_bytes(uri, content)
+
+    monkeypatch.setattr("raylabel.export.commit_bytes", failing)
+    with pytest.raises(StorageError):
+        export_labels(run, "yolo", str(tmp_path / "yolo"))
+    assert not (tmp_path / "yolo").exists()
+    assert Image.open(tmp_path / "pool" / "b.png").size == (WIDTH, HEIGHT), "links are removed, images are not"
+    monkeypatch.undo()
+    assert export_labels(run, "yolo", str(tmp_path / "yolo"))["images"] == 2
+
+
+def test_what_a_killed_export_left_is_replaced(run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "yolo"
+    export_labels(run, "yolo", str(out))
+    whole = files_below(out)
+    (out / "data.yaml").unlink()
+    (out / "labels" / "old.txt").write_text("")
+    (out / "unfinished").write_text("")
+    export_labels(run, "yolo", str(out))
+    assert files_below(out) == whole
+    assert (tmp_path / "pool" / "b.png").is_file()
+
+
+def test_a_file_in_place_of_a_folder_and_the_reverse(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: must be a folder to write, got a file"):
+        export_labels(run, "yolo", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="pool: must be a file to write, got a directory"):
+        export_labels(run, "coco", str(tmp_path / "pool"))
 
 
 def test_pools_whose_ids_are_not_paths_keep_their_uri(run: RunFolder, tmp_path: Path) -> None:

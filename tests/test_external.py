@@ -1,6 +1,7 @@
 """Real results files are calibrated; damaged ones are refused with one clear line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
 from raylabel.files.storage import read_json, read_table
 from raylabel.masks.rle import encode_masks
+from raylabel.report.console import format_summary
 from raylabel.schema import CLASSES, DETECTIONS
 
 SIZE = 16
@@ -126,6 +128,28 @@ def test_correct_keeps_everything_but_the_score(
         correct_results(corrector, out, out)
 
 
+def test_the_page_writes_names_that_the_plots_font_lacks(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, _ = files
+    truth = read_json(annotations)
+    truth["categories"][0]["name"] = "犬 <b>"
+    Path(annotations).write_text(json.dumps(truth))
+    calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    page = (tmp_path / "out" / "calibration.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<span style="left: [\d.]+%; bottom: [\d.]+%">犬 &lt;b&gt;</span>', page)) == 1
+
+
+def test_images_without_detection_are_counted(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, results = files
+    Path(predictions).write_text(json.dumps([one for one in results if one["image_id"] not in (4, 5, 6)]))
+    artifact = calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    assert artifact["num_images_without_detection"] == 3
+    assert "WARNING: 3 of 12 images of the annotations have no detection" in format_summary(artifact)
+    Path(predictions).write_text(json.dumps(results))
+    assert "WARNING" not in format_summary(
+        calibrate_results(predictions, annotations, tmp_path / "out", corrector="temperature")
+    )
+
+
 def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     dogs = tmp_path / "dogs.json"
     dogs.write_text(json.dumps([{"image_id": 1, "category_id": 5, "score": 0.4}]))
@@ -137,7 +161,8 @@ def test_unseen_class_gets_its_parent(calibration: tuple[Path, dict[str, Any]], 
     ("change", "message"),
     [
         ({"segmentation": None}, "entry 7 has no segmentation: masks are compared here, not boxes"),
-        ({"image_id": 99}, "entry 7: unknown image_id 99"),
+        ({"image_id": 99}, r"entry 7: unknown image_id 99\. 1 of \d+ entries name no image of the annotations"),
+        ({"image_id": "3"}, "entry 7: unknown image_id '3'"),
         ({"image_id": [1]}, r"entry 7: unknown image_id \[1\]"),
         ({"category_id": 4}, "entry 7: unknown category_id 4"),
         ({"category_id": 3.5}, "entry 7: unknown category_id 3.5"),

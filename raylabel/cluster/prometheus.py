@@ -4,12 +4,12 @@
 a repeated shard counts again. Totals come from committed shards.
 """
 
-import posixpath
 from collections.abc import Mapping
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from raylabel.files.storage import split
 from raylabel.run.folder import RunFolder
 from raylabel.schema import SHARD_PHASES
 
@@ -26,7 +26,7 @@ SECONDS_BOUNDARIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 
 
 def run_tag(run: RunFolder) -> str:
     """Return the value of the tag `run`: the last part of the run's path."""
-    return posixpath.basename(run.uri.split("?", 1)[0].rstrip("/"))
+    return split(run.uri)[1]
 
 
 class ShardMetrics:

@@ -1,11 +1,14 @@
 """Settings of the data: where images and annotations are."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from raylabel.config.constraints import STRICT, PositiveInt
+
+TarSamples = Literal["files", "webdataset"]
+"""Rules by which the images of a tar are listed."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,6 +37,10 @@ class DataConfig:
     """The unlabelled images: a folder, URI prefix, Parquet file, tar file or manifest, or a pattern such as
     `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for measuring only. The
     next `label` also labels the images added to the pool since the last one."""
+    tar_samples: TarSamples = "files"
+    """Which images of a pool's tars are listed: "files" lists all, as in the unpacked folder. "webdataset" leaves out
+    images with a second dot in their name (`7.mask.png`) beside one without (`7.jpg`). A change acts on the next
+    listing: new images get labelled, and labels of images that are no longer listed stay."""
     pool_truth: str | None = None
     """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
     max_image_pixels: PositiveInt = 50_000_000

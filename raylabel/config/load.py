@@ -110,8 +110,8 @@ def resolve_paths(config: Config, base: Path) -> Config:
         return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
 
     settings = config_dict(config)
-    for name, value in settings["data"].items():
-        settings["data"][name] = absolute(value)
+    for name in ("labelled", "images", "calibration", "validation", "pool", "pool_truth"):
+        settings["data"][name] = absolute(settings["data"][name])
     for section, name in (("teacher", "weights"), ("student", "weights"), ("smoothing", "embedder")):
         settings[section][name] = absolute(settings[section][name])
     return parse_config(settings)

@@ -4,6 +4,7 @@ The reader refuses every defect that could fail a stage, and names the file and 
 """
 
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from raylabel.dataset.fields import (
     check_mask,
     listed_objects,
     look_up,
+    refuse_ids_of_two_types,
 )
 from raylabel.errors import InputError, shown, shown_name
 from raylabel.files import storage
@@ -49,9 +51,10 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         images_root: folder or URI prefix of the images; the folder of the file if None.
 
     Raises:
-        InputError: the file is missing or not JSON; a list or field is missing or has the wrong type; an id is repeated
-            or unknown; a number is not finite; a polygon has fewer than three points or lies far outside its image; an
-            RLE does not have its image's size. The message names the file and the image, annotation or category.
+        InputError: the file is missing or not JSON; a list or field is missing or has the wrong type; an id or a file
+            name is repeated; an id is unknown; two image ids differ by their type alone (1 and "1"); a number is not
+            finite; a polygon has fewer than three points or lies far outside its image; an RLE does not have its
+            image's size. The message names the file and the image, annotation or category.
 
     Examples:
         >>> import json
@@ -87,11 +90,13 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
     of_id = by_id(rows["categories"], "category", path, check_category_id)
     categories = tuple(_category(of_id[category_id], category_id, path) for category_id in sorted(of_id))
     class_index_of = {category.category_id: index for index, category in enumerate(categories)}
-    folders = _Folders(images_root if images_root is not None else posixpath.dirname(path))
+    folders = _Folders(images_root if images_root is not None else storage.split(path)[0])
     images = tuple(
         _image(one, image_id, folders, class_index_of, path)
         for image_id, one in by_id(rows["images"], "image", path, check_image_id).items()
     )
+    refuse_ids_of_two_types([image.image_id for image in images], path)
+    _refuse_shared_names(images, path)
     row_of = {image.image_id: row for row, image in enumerate(images)}
     grouped: list[list[dict[str, Any]]] = [[] for _ in images]
     masks, annotation_ids = list[Any](), list[int | str]()
@@ -122,15 +127,30 @@ def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet) -> None:
     """Check that two sets have the same classes, by id and name.
 
     Raises:
-        InputError: the classes differ; the message names the first category that differs.
+        InputError: the classes differ; the message names the first category that differs, and how many do on each side.
     """
     names, others = ({one.category_id: one.name for one in each.categories} for each in (first, second))
-    for category_id in sorted(names.keys() | others.keys()):
-        if names.get(category_id) != others.get(category_id):
+    known, there = set(names.items()), set(others.items())
+    if known == there:
+        return
+    category_id, _ = min(known ^ there)
+    raise InputError(
+        f"categories must be the same in every annotation file, got for id {category_id}: "
+        f"{names.get(category_id, 'none')!r} and {others.get(category_id, 'none')!r}. {len(known - there)} of "
+        f"{len(known)} and {len(there - known)} of {len(there)} categories have no partner."
+    )
+
+
+def _refuse_shared_names(images: Iterable[ImageRecord], path: str) -> None:
+    """Refuse two images of one file, because names match images with pools and with other files."""
+    id_of: dict[str, int | str] = {}
+    for image in images:
+        if image.file_name in id_of:
             raise InputError(
-                f"categories must be the same in every annotation file, got for id {category_id}: "
-                f"{names.get(category_id, 'none')!r} and {others.get(category_id, 'none')!r}"
+                f"{path}: images {id_of[image.file_name]} and {image.image_id} have the same file_name "
+                f"{image.file_name!r}"
             )
+        id_of[image.file_name] = image.image_id
 
 
 def _category(one: dict[str, Any], category_id: int, path: str) -> Category:

@@ -22,7 +22,8 @@ from raylabel.files.stored_file import StoredFile
 BYTES_COLUMN = "bytes"
 # A few suffice, because shards follow the pool's order: a worker reads one or two containers at a time.
 NUM_KEPT_OPEN = 8
-_REFERENCE = re.compile(r"(.+\.(?:tar|parquet))#(.+)", re.DOTALL)
+TAR, PARQUET = ".tar", ".parquet"
+_CONTAINER_END = re.compile(rf"(?<=.)(?:{re.escape(TAR)}|{re.escape(PARQUET)})#(?=.)", re.DOTALL | re.IGNORECASE)
 _PLACE = re.compile(r"(.+)@(\d+)\+(\d+)", re.DOTALL)
 # One request of this size fetches several headers of a tar with photographs.
 _BUFFER_BYTES = 2**20
@@ -31,9 +32,22 @@ _ROWS_AT_ONCE, _KEPT_BYTES = 4, 64 * 2**20
 
 def split_reference(uri: str) -> tuple[str, str] | None:
     """Split `file.tar#member` or `file.parquet#row` into container and key. A plain path or URI gives None."""
+    return next(iter(possible_references(uri)), None)
+
+
+def possible_references(uri: str) -> list[tuple[str, str]]:
+    """Split a reference into container and key in every possible way, the longest container first.
+
+    Names may hold "#" as well, so only the files that exist decide.
+    """
     base, options = split_options(uri)
-    match = _REFERENCE.fullmatch(base)
-    return (match[1] + options, match[2]) if match else None
+    ends = [match.end() for match in _CONTAINER_END.finditer(base)]
+    return [(base[: end - 1] + options, base[end:]) for end in reversed(ends)]
+
+
+def is_container(uri: str, suffix: str) -> bool:
+    """Tell by its suffix, `TAR` or `PARQUET`, whether a file is such a container. The case does not matter."""
+    return split_options(uri)[0].lower().endswith(suffix)
 
 
 def join_reference(container_uri: str, key: str) -> str:
@@ -64,8 +78,12 @@ class TarMember:
         return join_reference(tar_uri, f"{self.name}@{self.offset}+{self.num_bytes}")
 
 
-def tar_members(uri: str) -> Iterator[TarMember]:
+def tar_members(uri: str, *, on_link: Callable[[str], None] | None = None) -> Iterator[TarMember]:
     """Yield the regular files of a tar in its order.
+
+    Args:
+        uri: local path or URI of the tar.
+        on_link: called with the name of each link. Its content would be at another place.
 
     Raises:
         tarfile.TarError: the file is not an uncompressed tar.
@@ -77,6 +95,12 @@ def tar_members(uri: str) -> Iterator[TarMember]:
             tar.members = []  # type: ignore[attr-defined]  # because tarfile would keep every member
             if one.isfile():
                 yield TarMember(name=one.name, offset=one.offset_data, num_bytes=one.size)
+            elif on_link and (one.issym() or one.islnk()):
+                on_link(one.name)
+
+
+class MissingMemberError(ImageError):
+    """A container without the member or row that a reference names."""
 
 
 class ContainerReader:
@@ -118,9 +142,7 @@ class _Container:
     def read(self, key: str, max_bytes: int) -> bytes:
         with self._lock:
             if self._reader is None:
-                self._reader = (
-                    _TarReader(self._uri) if split_options(self._uri)[0].endswith(".tar") else _ParquetReader(self._uri)
-                )
+                self._reader = _TarReader(self._uri) if is_container(self._uri, TAR) else _ParquetReader(self._uri)
         return self._reader(key, max_bytes)
 
 
@@ -139,7 +161,7 @@ class _TarReader:
         else:
             member = self._index().get(key)
             if member is None:
-                raise ImageError("missing")
+                raise MissingMemberError("missing")
             offset, num_bytes = member.offset, member.num_bytes
         if num_bytes > max_bytes:
             raise storage.TooLargeError(f"{num_bytes} bytes")
@@ -173,7 +195,7 @@ class _ParquetReader:
     def __call__(self, row_text: str, max_bytes: int) -> bytes:
         row = int(row_text) if row_text.isascii() and row_text.isdecimal() else -1
         if not 0 <= row < self._first_rows[-1] or not self._has_images:
-            raise ImageError("missing")
+            raise MissingMemberError("missing")
         with self._lock:
             first_row, column = self._piece_of(row)
         content: bytes = column[row - first_row].as_py() or b""

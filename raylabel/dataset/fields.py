@@ -1,6 +1,6 @@
 """Checks of single fields of annotation and results files. Every reader of such a file uses them."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 from raylabel.dataset.frequency import FrequencyGroup
@@ -55,9 +55,29 @@ def look_up(entry: Mapping[str, Any], name: str, places: Mapping[Any, int], wher
     if name not in entry:
         raise InputError(f"{where} has no {name}")
     value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or value not in places:
+    if not is_known(value, places):
         raise InputError(f"{where}: unknown {name} {shown(value)}")
     return places[value]
+
+
+def is_known(value: Any, places: Mapping[Any, int]) -> bool:
+    """Tell whether a value of any JSON type is one of the ids."""
+    return not isinstance(value, bool) and isinstance(value, int | float | str) and value in places
+
+
+def refuse_ids_of_two_types(image_ids: Iterable[int | str], where: str) -> None:
+    """Check that no two image ids have the same text, such as 1 and "1".
+
+    Raises:
+        InputError: two have.
+    """
+    of_type: dict[type, set[int | str]] = {int: set(), str: set()}
+    for image_id in image_ids:
+        of_type[type(image_id)].add(image_id)
+    if of_type[str]:
+        for number in of_type[int]:
+            if str(number) in of_type[str]:
+                raise InputError(f'{where}: image ids {number} and "{number}" differ by their type alone')
 
 
 def check_side(one: Mapping[str, Any], name: str, where: str) -> int:

@@ -5,6 +5,7 @@ import io
 import logging
 import re
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from raylabel.dataset.containers import ContainerReader, split_reference
+from raylabel.dataset.containers import ContainerReader, MissingMemberError, possible_references
 from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
 from raylabel.files import storage
@@ -137,10 +138,10 @@ class ImageReader:
     def read_bytes(self, uri: str) -> bytes:
         """Read the encoded image. Raises the same errors as `read`."""
         max_bytes = _BYTES_PER_PIXEL * self.max_pixels + _OTHER_BYTES
-        reference = split_reference(uri)
         try:
-            if reference:
-                return self._containers.read(*reference, max_bytes=max_bytes)
+            for reference in possible_references(uri):
+                with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, MissingMemberError):
+                    return self._containers.read(*reference, max_bytes=max_bytes)
             return storage.read_bytes(uri, max_bytes=max_bytes)
         except storage.TooLargeError as error:
             raise ImageError(f"too large: {error}") from None

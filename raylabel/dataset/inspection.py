@@ -1,14 +1,13 @@
 """What can be learnt from an annotated set: exporters write files that are well formed and mean nothing."""
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.dataset.annotated_set import AnnotatedSet
-from raylabel.masks.rle import mask_areas, mask_boxes, rle_from_segmentation
+from raylabel.masks.rle import mask_areas, mask_boxes
+from raylabel.masks.segmentation import rle_from_segmentation
 
 MIN_BOX_SIDE = 1.0
 """Pixels. Objects with a narrower or lower box are not learnt."""
@@ -35,7 +34,6 @@ class Inspection:
         num_normalised: objects with all coordinates in 0..1, in an image of more than 2 pixels.
         num_other_box: objects whose box is not their mask's.
         num_outside: objects with a box or polygon that leaves the image by more than a pixel.
-        repeated_files: file name -> number of image ids that name it, if several do.
         lost_classes: names of the classes whose annotations are all not learnt.
     """
 
@@ -46,7 +44,6 @@ class Inspection:
     num_normalised: int
     num_other_box: int
     num_outside: int
-    repeated_files: Mapping[str, int]
     lost_classes: tuple[str, ...]
 
     def remarks(self) -> list[str]:
@@ -59,12 +56,6 @@ class Inspection:
             "have a box or polygon that leaves the image": self.num_outside,
         }
         lines = [f"{num:,} of {self.num_annotations:,} annotations {what}" for what, num in counts.items() if num]
-        if self.repeated_files:
-            name, num = next(iter(self.repeated_files.items()))
-            lines.append(
-                f"{len(self.repeated_files):,} image files appear under several ids, such as {name} under {num}. Their "
-                "annotations do not see each other: each counts as background for the others"
-            )
         if self.lost_classes:
             shown = ", ".join(self.lost_classes[:5]) + (", ..." if len(self.lost_classes) > 5 else "")
             lines.append(f"{len(self.lost_classes):,} classes have annotations, and none is learnt: {shown}")
@@ -95,10 +86,8 @@ def inspect_annotations(annotated: AnnotatedSet) -> Inspection:
             ("outside", found.is_outside),
         ):
             totals[name] += int((holds & is_object).sum())
-    names = Counter(image.file_name for image in annotated.images)
     return Inspection(
         **{f"num_{name}": num for name, num in totals.items()},  # type: ignore[arg-type]  # the keys are its fields
-        repeated_files={name: num for name, num in names.items() if num > 1},
         lost_classes=tuple(
             annotated.class_names[index] for index in np.flatnonzero((num_of_class > 0) & (num_learnt_of_class == 0))
         ),

@@ -101,6 +101,11 @@ class CheckedResults:
         """Numbers of all images."""
         return [image["id"] for image in self.dataset["images"]]
 
+    @property
+    def num_images_without_detection(self) -> int:
+        """Number of images that no detection names."""
+        return len(self.dataset["images"]) - len({one["image_id"] for one in self.detections})
+
     def of_images(self, image_numbers: Collection[int]) -> "CheckedResults":
         """Keep some images with their annotations and detections."""
         dataset = self.dataset | {

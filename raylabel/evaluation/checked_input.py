@@ -19,6 +19,7 @@ from raylabel.dataset.fields import (
     check_mask,
     listed_objects,
     look_up,
+    refuse_ids_of_two_types,
 )
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError, shown_name
@@ -61,6 +62,7 @@ def checked_annotations(
         raise InputError(f"{where}: has no images")
     images = by_id(rows["images"], "image", where, check_image_id)
     categories = by_id(rows["categories"], "category", where, check_category_id)
+    refuse_ids_of_two_types(images, where)
     image_numbers: dict[int | str, int] = _numbers(images)
     category_numbers: dict[int, int] = _numbers(categories)
     is_federated = any(_FEDERATED[0] in image for image in rows["images"])

@@ -9,27 +9,50 @@ from numpy.typing import NDArray
 from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
 from raylabel.calibration.metrics.binned import ccece, ece, group_masks, nll
 from raylabel.config import CalibrationConfig, SelectionConfig
-from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.predictions.matching import verification_weights
 from raylabel.predictions.selection import select
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images, read_fields
+
+
+def match_labelled(run: RunFolder, match: TruthMatch) -> None:
+    """Match the labelled images of a run with the pool's truth by their ids. Quarantined images count too.
+
+    Raises:
+        InputError: no image has a truth.
+    """
+    for uri in committed_shards(run).values():
+        match.see_all(read_fields(uri, ["image_id"])["image_id"].to_pylist())
+    match.refuse_none()
 
 
 def measure_pool(
-    run: RunFolder, truth: AnnotatedSet | None, *, calibration: CalibrationConfig, selection: SelectionConfig
+    run: RunFolder, match: TruthMatch | None, *, calibration: CalibrationConfig, selection: SelectionConfig
 ) -> dict[str, Any] | None:
     """Compare stored labels with the pool's truth.
 
+    Args:
+        run: run with a labelled pool.
+        match: the truth, which has seen no image yet. None if the truth is not known.
+        calibration: bins and IoU.
+        selection: which predictions are pseudo-labels.
+
     Returns:
-        Counts. ECE, NLL and CCECE (all classes, and per frequency group) of raw and calibrated scores. Precision and
-        recall of the selected pseudo-labels at `calibration.iou_threshold`. None if the truth is not known.
+        Counts, also of images without a partner on either side. ECE, NLL and CCECE (all classes, and per frequency
+        group) of raw and calibrated scores. Precision and recall of the selected pseudo-labels at
+        `calibration.iou_threshold`. None if the truth is not known.
+
+    Raises:
+        InputError: no image of the pool has a truth.
     """
-    if truth is None:
+    if match is None:
         return None
+    match_labelled(run, match)
+    truth, row_of = match.truth, match.row_of
+    misses = {"num_without_truth": match.num_without_truth, "num_truth_not_in_pool": match.num_not_in_pool}
     classes = load_classes(run)
-    row_of = {image.file_name: row for row, image in enumerate(truth.images)}
     class_weights = verification_weights(truth)
     parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
     num_images = num_objects = 0
@@ -68,10 +91,11 @@ def measure_pool(
         np.concatenate(kept)[is_scored],
     )
     if not len(scored):
-        return {"num_images": num_images, "num_instances": 0}
+        return {"num_images": num_images, **misses, "num_instances": 0}
     num_correct = int((scored.is_correct & is_kept).sum())
     return {
         "num_images": num_images,
+        **misses,
         "num_instances": len(scored),
         "num_objects": num_objects,
         "raw": _calibration_figures(scored, scored.raw_scores, calibration.num_bins, classes.frequency_groups),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -16,18 +16,26 @@ _LISTING_THREADS = 16
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.tmp")
 
 
-def walk_files(uri: str) -> Iterator[str]:
+def _ignore(path: str) -> None:
+    """Do nothing with a hidden path."""
+
+
+def walk_files(uri: str, *, on_hidden: Callable[[str], None] = _ignore) -> Iterator[str]:
     """Yield the relative paths of all files below a folder, in any order. Hidden files are left out.
 
     Memory holds one directory at a time, or 16 on object stores, because those answer slowly. Links are followed, but
     not in circles. Bytes of local names that are not UTF-8 become lone surrogates.
+
+    Args:
+        uri: local path or URI of the folder.
+        on_hidden: called with the relative path of each hidden file, and of each hidden folder without what is in it.
 
     Raises:
         InputError: a folder may not be listed.
     """
     file_system, root = open_uri(uri)
     if isinstance(file_system, fs.LocalFileSystem):
-        yield from _walk_local(root)
+        yield from _walk_local(root, on_hidden)
         return
     root = root.rstrip("/")
     pending = [root]
@@ -38,8 +46,8 @@ def walk_files(uri: str) -> Iterator[str]:
             for infos in threads.map(partial(_list_folder, file_system, uri), selectors):
                 for info in infos:
                     if info.base_name.startswith("."):
-                        continue
-                    if info.type == fs.FileType.Directory:
+                        on_hidden(info.path[len(root) + 1 :])
+                    elif info.type == fs.FileType.Directory:
                         pending.append(info.path)
                     elif info.type == fs.FileType.File:
                         yield info.path[len(root) + 1 :]
@@ -49,7 +57,7 @@ def _list_folder(file_system: fs.FileSystem, uri: str, selector: fs.FileSelector
     return retried(lambda: file_system.get_file_info(selector), uri=uri, doing="read")
 
 
-def _walk_local(root: str) -> Iterator[str]:
+def _walk_local(root: str, on_hidden: Callable[[str], None]) -> Iterator[str]:
     # Each folder comes with the identities of the folders above it, because a link to one of them is a circle.
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
@@ -64,8 +72,8 @@ def _walk_local(root: str) -> Iterator[str]:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
+                    on_hidden(path)
+                elif entry.is_dir():
                     status = entry.stat()
                     if (status.st_dev, status.st_ino) not in above:
                         pending.append((path, above))

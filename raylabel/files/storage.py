@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,11 +23,34 @@ from raylabel.files.file_systems import is_object_store, open_uri, split_options
 from raylabel.files.json_text import parse_json
 from raylabel.files.retries import retried
 
+_FILE = "file://"
+
 
 def join(uri: str, *parts: str) -> str:
-    """Append path parts to a path or URI. Options at the end of the URI stay at the end."""
+    """Append path parts to a path or URI. Options at the end of the URI stay at the end.
+
+    Parts are names: "#", "?" and "%" stand for themselves. An absolute path or a URI among the parts replaces
+    everything before it, as in `posixpath.join`.
+    """
+    for place, part in enumerate(parts):
+        if "://" in part or posixpath.isabs(part):
+            return join(part, *parts[place + 1 :])
     base, options = split_options(uri)
+    if base.startswith(_FILE):
+        parts = tuple(part.replace("%", "%25") for part in parts)
     return posixpath.join(base, *parts) + options
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Split a path or URI into its folder and its name. `join` puts them together again.
+
+    Options at the end of the URI go to the folder. A slash at the end of the path does not count.
+    """
+    base, options = split_options(uri)
+    folder, slash, name = base.rstrip("/").rpartition("/")
+    if not folder or folder == _FILE:  # the root of a disk
+        folder += slash
+    return folder + options, unquote(name, errors="surrogateescape") if base.startswith(_FILE) else name
 
 
 def exists(uri: str) -> bool:

@@ -1,9 +1,12 @@
 """Random access to a file on a disk or in an object store, for readers that need parts of it."""
 
+import errno
 import io
+import os
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 
 from raylabel.files.file_systems import open_uri
 from raylabel.files.retries import retried
@@ -16,7 +19,7 @@ class StoredFile(io.RawIOBase):
         uri: local path or URI.
 
     Raises:
-        FileNotFoundError, StorageError: see `storage.read_bytes`.
+        FileNotFoundError, IsADirectoryError, StorageError: see `storage.read_bytes`.
     """
 
     def __init__(self, uri: str) -> None:
@@ -27,6 +30,9 @@ class StoredFile(io.RawIOBase):
 
     def _open(self) -> pa.NativeFile:
         file_system, path = open_uri(self._uri)
+        if isinstance(file_system, fs.LocalFileSystem) and os.path.isdir(path):
+            # Because pyarrow's error has no number, and would be taken for a failing disk.
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return retried(lambda: file_system.open_input_file(path), uri=self._uri, doing="read")
 
     def read_at(self, num_bytes: int, offset: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.dataset.fields import check_mask, is_integer, look_up
+from raylabel.dataset.fields import check_mask, is_integer, is_known, look_up
 from raylabel.errors import InputError, shown, shown_name
 from raylabel.files.storage import read_json
 from raylabel.masks.segmentation import first_bad_runs, rle_size
@@ -53,9 +53,19 @@ def entry_places(entries: Entries, name: str, places: Mapping[Any, int], where: 
     """Look up `image_id` or `category_id` of every entry.
 
     Raises:
-        InputError: an entry lacks it or has an unknown one.
+        InputError: an entry lacks it or has an unknown one. The message says how many entries do.
     """
-    return [look_up(one, name, places, entry_name(where, row)) for row, one in enumerate(entries)]
+    found = list[int]()
+    for row, one in enumerate(entries):
+        try:
+            found.append(look_up(one, name, places, entry_name(where, row)))
+        except InputError as error:
+            num_unknown = sum(not is_known(other.get(name), places) for other in entries)
+            kind = name.removesuffix("_id")
+            raise InputError(
+                f"{error}. {num_unknown} of {len(entries)} entries name no {kind} of the annotations."
+            ) from None
+    return found
 
 
 def entry_images(entries: Entries, where: str) -> list[int | str]:

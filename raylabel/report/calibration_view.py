@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import class_bias, group_masks
 from raylabel.dataset.frequency import group_title
+from raylabel.report.page_titles import page_titles
 from raylabel.report.plots import bars_png, png
 from raylabel.report.reliability import choose_classes, class_panels, reliability_figure, reliability_png
 from raylabel.report.reliability_curve import FEW, MeanWeights, mean_weights
@@ -102,7 +103,8 @@ def _class_diagrams(
             image_kind=image_kind,
         )
         figure = reliability_figure(raw_bins, calibrated_bins, panels, weights=weights, after_name=after_name)
-        diagrams.append({"heading": choice.heading, "num_classes": len(panels), "png": png(figure)})
+        drawn = {"png": png(figure), "titles": page_titles(figure, panels)}
+        diagrams.append({"heading": choice.heading, "num_classes": len(panels), **drawn})
     return diagrams
 
 

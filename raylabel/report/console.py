@@ -86,6 +86,13 @@ def format_figures(figures: Mapping[str, float | None], *, iou_type: str = "segm
     return "\n".join(lines)
 
 
+def format_misses(num_without_detection: int, num_images: int) -> list[str]:
+    """Format the number of annotated images that a results file does not name, as at most one line."""
+    if not num_without_detection:
+        return []
+    return [f"WARNING: {num_without_detection} of {num_images} images of the annotations have no detection"]
+
+
 def format_verification(verification: Mapping[str, Any] | None) -> str:
     """Format `Verification.to_json` as one line; None is "not verified"."""
     if verification is None:
@@ -110,12 +117,17 @@ def format_check(found: dict[str, Any]) -> str:
             f"{name:<12} {split['num_images']} images, {split['num_instances']} instances, "
             f"{split['num_classes']} classes ({kind}){absent}"
         )
+        if "num_also_labelled" in split:
+            lines.append(f"{'':<12} WARNING: {split['num_also_labelled']} of these images are also in labelled")
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
     lines.append(f"{'classes':<12} {groups} by training images")
     lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
-    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}")
+    if "truth_misses" in pool:
+        truth += f" (WARNING: {pool['truth_misses']})"
+    left_out = f"; {pool['left_out']}" if "left_out" in pool else ""
+    lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}{left_out}")
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
@@ -223,6 +235,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """Format a calibration summary: counts, and each figure raw and calibrated."""
     chosen = summary["corrector_chosen"]
     choice = summary["corrector"] if chosen == summary["corrector"] else f"{summary['corrector']} chose {chosen}"
+    num_without = summary.get("num_images_without_detection", 0)
     raw, calibrated = summary["raw"], summary["calibrated_cross_validated"]
     figures = [(name, raw[key], calibrated[key]) for name, key in (("NLL", "nll"), ("Brier", "brier"), ("ECE", "ece"))]
     for group, counts in summary["groups"].items():
@@ -233,6 +246,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines = [
         f"{summary['num_detections']} detections on {summary['num_images']} images: {summary['num_correct']} correct, "
         f"{summary['num_incorrect']} incorrect, {summary['num_ignored']} ignored",
+        *format_misses(num_without, num_without + summary["num_images"]),
         f"corrector: {choice}",
         *_notes(summary),
         f"{'':<44}{'raw':>8}{'calibrated':>12} (cross-validated by image)",

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -99,6 +100,12 @@ def plain(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color("#8c959f")
     axes.tick_params(colors=INK, labelsize=9, length=3)
     axes.set_axisbelow(True)
+
+
+def is_drawable(text: str) -> bool:
+    """Tell whether the font of the plots has every sign of a text. It has no Chinese signs and no emoji."""
+    known = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
+    return all(ord(sign) in known for sign in text)
 
 
 def png(figure: Figure) -> bytes:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import ccece, ece
 from raylabel.dataset.frequency import group_title
-from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, new_figure, plain, png
+from raylabel.report.plots import AFTER, BEFORE, FAINT, INK, SOFT_INK, is_drawable, new_figure, plain, png
 from raylabel.report.reliability_curve import FEW, MeanWeights, ReliabilityCurve, reliability_curve
 
-_COLUMNS = 4
+COLUMNS = 4
+"""Panels in a row."""
+
 _LOG_FROM = 30.0
 
 
@@ -165,7 +167,7 @@ def reliability_figure(
         title: line above all panels.
         after_name: name of `after` in the legend.
     """
-    columns = min(_COLUMNS, len(panels))
+    columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(2.75 * columns + 0.4, 3.95 * rows + 0.5)
     axes = figure.subplots(2 * rows, columns, height_ratios=[3.1, 1] * rows, squeeze=False)
@@ -213,7 +215,9 @@ def _draw_panel(
     weights: MeanWeights | None,
 ) -> None:
     chosen = [bins.of_classes(panel.classes) for bins in (before, after) if bins is not None]
-    upper.set_title(panel.title, fontsize=11, color=INK, pad=32)
+    title = upper.set_title(panel.title, fontsize=11, color=INK, pad=32)
+    if not is_drawable(panel.title):
+        title.set(text="x", alpha=0)  # keeps the place for `page_titles`
     for height, text in ((18, panel.subtitle), (5, _errors(chosen))):
         upper.annotate(
             text, (0.5, 1), (0, height), "axes fraction", "offset points", ha="center", fontsize=9, color=SOFT_INK

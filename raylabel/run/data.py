@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from raylabel.config import Config, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
 from raylabel.dataset.pool.image import PoolImage
+from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
+from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, file_digest
@@ -89,12 +91,12 @@ class RunData:
         """The split on which the stage evaluate measures AP."""
         return self._part("validation")
 
-    def list_pool(self) -> Iterator[PoolImage]:
-        """List the unlabelled images that the pool has now, in any order."""
+    def list_pool(self, left_out: LeftOut | None = None) -> Iterator[PoolImage]:
+        """List the unlabelled images that the pool has now, in any order. `left_out` counts the other files."""
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
             return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
-        return iter_pool(source)
+        return iter_pool(source, tar_samples=self.config.data.tar_samples, left_out=left_out)
 
     @property
     def pool_source(self) -> str:
@@ -145,3 +147,16 @@ class RunData:
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])
         return file_digest(source) if source else ""
+
+
+def truth_match(data: RunData) -> TruthMatch | None:
+    """Return a counter of the pool's images with a truth. None if the truth is not known."""
+    if data.pool_truth is None:
+        return None
+    return TruthMatch(data.pool_truth, data.config.data.pool_truth or data.config.data.labelled)
+
+
+def overlap(part: AnnotatedSet, other: AnnotatedSet) -> int:
+    """Count the images of a part that another part has too, by their URIs."""
+    uris = {image.uri for image in other.images}
+    return sum(image.uri in uris for image in part.images)

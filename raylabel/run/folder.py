@@ -7,7 +7,7 @@ from typing import Any, Literal
 from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json_object
+from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json_object, split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class RunFolder:
     def outer(self) -> "RunFolder":
         """Return the run that this nested run lies in."""
         place, _, _ = self.place.rstrip("/").rpartition("/")
-        return RunFolder(self.uri.rstrip("/").rpartition("/")[0], f"{place}/" if place else "")
+        return RunFolder(split(self.uri)[0], f"{place}/" if place else "")
 
     def title(self, stage: str) -> str:
         """Return the name of a stage as users read it, such as "round-2/label"."""

@@ -42,7 +42,7 @@ from raylabel.run.calibration import (
     refit,
 )
 from raylabel.run.classes import load_classes
-from raylabel.run.data import RunData
+from raylabel.run.data import RunData, overlap
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import TEACHER, fold_folder
 from raylabel.run.rounds import has_seen_calibration
@@ -103,6 +103,12 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             gathered = _carry_over(config, run, data)
         else:
             num_split_images = len(data.labelled if config.calibration.folds else data.calibration)
+            if not config.calibration.folds and (num_seen := overlap(data.calibration, data.labelled)):
+                print(
+                    f"{run.title('calibrate')}: WARNING: {num_seen} of {num_split_images} calibration images are "
+                    "also in labelled, where the teacher has seen them",
+                    flush=True,
+                )
             gathered = _gather_detections(config, run, data)
         fitted = fit_and_commit(run, config.calibration, *gathered, seed=config.seed)
         return fitted | {"num_split_images": num_split_images}

@@ -5,16 +5,18 @@ from typing import Any
 
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_headers import unusable_images
 from raylabel.dataset.inspection import inspect_annotations
+from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.errors import InputError
-from raylabel.files.storage import list_files
+from raylabel.files.storage import list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
 from raylabel.run.calibration import load_corrector
-from raylabel.run.data import RunData
+from raylabel.run.data import RunData, overlap, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
@@ -62,16 +64,20 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
         remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
+        num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
         splits[name] = {
             "num_images": len(part),
             "num_instances": int(part.class_instance_counts().sum()),
             "num_classes": part.num_classes,
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
-        }
+        } | ({"num_also_labelled": num_labelled} if num_labelled else {})
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
-    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size)
+    left_out, truth = LeftOut(), truth_match(data)
+    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth)
+    if truth:
+        truth.refuse_none()
     stages, rounds = stage_states(config, run, data)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
@@ -82,8 +88,10 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         "pool": {
             "num_images": num_images,
             "num_shards": num_shards,
-            "truth_known": data.pool_truth is not None,
-        },
+            "truth_known": truth is not None,
+        }
+        | ({"left_out": left_out.text()} if left_out else {})
+        | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
         "stages": stages,
@@ -125,16 +133,20 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
     """Check that the images exist, with one listing per folder because object stores answer slowly."""
     by_folder: dict[str, list[str]] = {}
     for image in annotated.images:
-        folder, _, file_name = image.uri.rpartition("/")
-        by_folder.setdefault(folder, []).append(file_name)
-    for folder, file_names in by_folder.items():
+        by_folder.setdefault(split(image.uri)[0], []).append(image.uri)
+    missing: list[str] = []
+    for folder, uris in by_folder.items():
         there = {info.base_name for info in list_files(folder)}
-        missing = [file_name for file_name in file_names if file_name not in there]
-        if missing:
-            raise InputError(
-                f"data.{name}: {folder}/{missing[0]}: no such image"
-                + (f", and {len(missing) - 1} more are missing in that folder" if len(missing) > 1 else "")
-            )
+        missing += [uri for uri in uris if there.isdisjoint(_file_names(uri))]
+    if missing:
+        others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        raise InputError(f"data.{name}: {missing[0]}: no such image{others}, of {len(annotated)} images")
+
+
+def _file_names(uri: str) -> list[str]:
+    """Return the name of an image's file and, of a reference such as `x.tar#1.jpg`, the name of the container."""
+    reference = split_reference(uri)
+    return [split(one)[1] for one in (uri, reference and reference[0]) if one]
 
 
 def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:

@@ -18,12 +18,12 @@ from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError, NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
 from raylabel.evaluation.official import Verification, require_evaluators, verify_models
-from raylabel.evaluation.pool_quality import measure_pool
+from raylabel.evaluation.pool_quality import match_labelled, measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
 from raylabel.files.storage import digest
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
-from raylabel.run.data import RunData
+from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
@@ -122,9 +122,13 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         require_evaluators()
 
     def measure(of_round: RunFolder) -> dict[str, Any] | None:
-        return measure_pool(of_round, data.pool_truth, calibration=config.calibration, selection=config.selection)
+        return measure_pool(of_round, truth_match(data), calibration=config.calibration, selection=config.selection)
 
     def work() -> dict[str, Any]:
+        if match := truth_match(data):  # before the models predict
+            match_labelled(run, match)
+            if match.text():
+                print(f"evaluate: WARNING: {match.text()}", flush=True)
         measured, verification = _evaluate_models(config, run, data, verify=verify)
         metrics = {
             **_precision(measured),

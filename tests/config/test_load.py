@@ -24,6 +24,13 @@ def test_paths_are_relative_to_the_config_and_uris_stay(config_file: Path) -> No
     assert config.data.pool == "s3://x/y"
 
 
+def test_rules_for_tars_are_no_path(config_file: Path) -> None:
+    assert load_config(config_file).data.tar_samples == "files"
+    assert load_config(config_file, {"data.tar_samples": "webdataset"}).data.tar_samples == "webdataset"
+    with pytest.raises(InputError, match=r"data\.tar_samples: input should be 'files' or 'webdataset', got 'all'"):
+        load_config(config_file, {"data.tar_samples": "all"})
+
+
 def test_the_fixed_keys_have_their_documented_defaults(config_file: Path) -> None:
     config = load_config(config_file)
     assert (config.smoothing.kind, config.smoothing.eps_min, config.smoothing.eps_max) == ("none", 0.02, 0.2)

@@ -144,6 +144,11 @@ BAD = {
     "no categories": (change(["categories"], None), "has no categories"),
     "annotations no list": (change(["annotations"], {"a": 1}), "'annotations' must be a list"),
     "image twice": (change(["images", 1, "id"], 7), "image id 7 is given twice"),
+    "image id of two types": (change(["images", 1, "id"], "7"), r'image ids 7 and "7" differ by their type alone'),
+    "file name twice": (
+        change(["images", 1, "file_name"], content()["images"][0]["file_name"]),
+        "images 7 and .* have the same file_name",
+    ),
     "annotation twice": (change([*ANNOTATION, "id"], 12), "annotation id 12 is given twice"),
     "category twice": (change(["categories", 0, "id"], 2), "category id 2 is given twice"),
     "no image id": (lambda data: data["images"][1].pop("id"), "image number 1: id must be"),

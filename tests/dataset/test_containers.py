@@ -13,6 +13,7 @@ import pytest
 from raylabel.dataset import containers
 from raylabel.dataset.containers import ContainerReader, split_reference, tar_members
 from raylabel.dataset.image_errors import ImageError
+from raylabel.dataset.images import ImageReader
 from raylabel.files import stored_file
 from raylabel.files.storage import TooLargeError
 
@@ -87,6 +88,25 @@ def test_rows_in_order_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_names_without_a_place_are_looked_up(tmp_path: Path) -> None:
     write_tar(tmp_path / "pool.tar", 5)
     assert ContainerReader().read(str(tmp_path / "pool.tar"), "deep/3.jpg", max_bytes=MAX_BYTES) == content_of(3)
+
+
+def test_names_with_a_hash_are_names(tmp_path: Path) -> None:
+    """`x.tar#1.jpg` may be a member of x.tar, a file, or a file in a folder of such a name."""
+    write_tar(tmp_path / "x.tar", 2)
+    write_tar(tmp_path / "a.parquet#x.TAR", 2)
+    (tmp_path / "y.tar").mkdir()
+    names = ["x.tar#1.jpg", "absent.tar#1.jpg", "y.tar#1.jpg", "x.tar#z/1.jpg", "a#b %.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    reader = ImageReader(max_pixels=100)
+    assert [reader.read_bytes(str(tmp_path / name)).decode() for name in names] == names
+    for packed in ("x.tar", "a.parquet#x.TAR"):
+        assert reader.read_bytes(str(tmp_path / f"{packed}#deep/1.jpg")) == content_of(1)
+        for member in tar_members(str(tmp_path / packed)):
+            assert reader.read_bytes(member.reference(str(tmp_path / packed)))
+    with pytest.raises(ImageError, match=r"^missing$"):
+        reader.read_bytes(str(tmp_path / "x.tar#2.jpg"))
 
 
 def test_what_is_not_there(packed: tuple[str, list[str]], tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_inputs_are_left_as_they_were(tiny: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 99}, "entry 1: unknown image_id 99"),
+        ({"image_id": 99}, r"entry 1: unknown image_id 99\. 1 of 2 entries name no image of the annotations"),
         ({"image_id": [1]}, "entry 1: unknown image_id"),
         ({"category_id": 0}, "entry 1: unknown category_id 0"),
         ({"category_id": []}, "entry 1: unknown category_id"),

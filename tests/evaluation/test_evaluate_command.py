@@ -71,6 +71,19 @@ def test_lvis_data_show_groups_and_recall(
     assert "verified with lvis-api " in text
 
 
+def test_images_without_detection_are_counted(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    truth = json.loads(Path(files[1]).read_text())
+    truth["images"] += [{"id": number, "height": 20, "width": 30} for number in (2, 3)]
+    Path(files[1]).write_text(json.dumps(truth))
+    warning = "WARNING: 2 of 3 images of the annotations have no detection"
+    assert main(command(files)) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == warning
+    assert main(command(files, "--json")) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["AP"] == pytest.approx(1)
+    assert found.err.splitlines() == [warning]
+
+
 def test_boxes(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     rows: list[dict[str, Any]] = json.loads(Path(files[0]).read_text())
     Path(files[0]).write_text(json.dumps([{**rows[0], "segmentation": None, "bbox": [2, 2, 8, 8]}]))

@@ -24,7 +24,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         found = Verification(evaluator="pycocotools", version="2", num_figures=12, largest_difference=0.0, figure="AP")
         return {"teacher": JackknifedFigures({"AP": 0.5}, ())}, found if verify else None
 
-    monkeypatch.setattr(evaluate, "RunData", lambda config: SimpleNamespace(pool_truth=None, validation=[1, 2]))
+    data = SimpleNamespace(pool_truth=None, validation=[1, 2], measured_groups=SimpleNamespace(source="labelled"))
+    monkeypatch.setattr(evaluate, "RunData", lambda config: data)
     monkeypatch.setattr(evaluate, "inputs", lambda config, run, data: {"student": "f"})
     monkeypatch.setattr(evaluate, "calibrate_models", lambda config, run: None)
     monkeypatch.setattr(evaluate, "learnt_from", lambda config, run: ())

@@ -1,6 +1,7 @@
 """Runs and pools on an S3 store that works, fails or hangs."""
 
 import io
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 from pyarrow import fs
 
 from object_store import FlakyProxy
+from raylabel.dataset.annotations import read_annotations
 from raylabel.dataset.images import read_image
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.listing import iter_pool
@@ -23,6 +25,7 @@ from raylabel.files import retries, storage
 from raylabel.files.stored_file import StoredFile
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, shard_uri
+from raylabel.stages.check import _check_images_exist
 
 MIB = 2**20
 
@@ -86,6 +89,33 @@ def test_endpoint_and_credentials_may_be_in_the_uri(
     assert storage.read_table(uri).num_rows == 1
     (image,) = picture_pool(run.path("pool"))
     assert read_image(image.uri, max_pixels=100).shape == (1, 1, 3)
+
+
+def test_options_of_a_uri_reach_the_images_that_its_files_name(
+    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    options = f"?endpoint_override={s3_endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
+    folder = f"{s3_bucket}/p{options}"
+    names = ["a#1.png", "b%20c [d].png", "犬 🐕.png"]
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    for name in names:
+        storage.commit_bytes(storage.join(folder, name), buffer.getvalue())
+    storage.commit_bytes(
+        storage.join(folder, "pool.jsonl"), "".join(json.dumps({"uri": name}) + "\n" for name in names).encode()
+    )
+    images = [{"id": number, "file_name": name, "height": 1, "width": 1} for number, name in enumerate(names)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    storage.commit_json(storage.join(folder, "labelled.json"), content)
+
+    annotated = read_annotations(storage.join(folder, "labelled.json"))
+    _check_images_exist("labelled", annotated)
+    pool = listed(storage.join(folder, "pool.jsonl"))
+    assert [image.image_id for image in pool] == names
+    for uri in [image.uri for image in pool] + [image.uri for image in annotated.images]:
+        assert read_image(uri, max_pixels=100).shape == (1, 1, 3)
+    assert RunFolder(f"{s3_bucket}/run{options}").nested("round-2").outer == RunFolder(f"{s3_bucket}/run{options}")
 
 
 def test_the_endpoint_of_s3_alone_comes_first(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

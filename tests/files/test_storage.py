@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raylabel.errors import InputError, StorageError
 from raylabel.files import retries, storage
@@ -167,6 +169,37 @@ def test_options_at_the_end_of_a_uri_stay_there() -> None:
     )
     assert storage.join("s3://bucket/what?", "x") == "s3://bucket/what?/x"
     assert storage.join("s3://bucket/a?scheme=http&x=1", "x") == "s3://bucket/a?scheme=http&x=1/x"
+
+
+def test_a_path_or_uri_splits_into_what_join_takes() -> None:
+    options = "?endpoint_override=127.0.0.1:9000&scheme=http"
+    assert storage.split(f"s3://bucket/p/pool.jsonl{options}") == (f"s3://bucket/p{options}", "pool.jsonl")
+    assert storage.split("s3://bucket/pool.jsonl") == ("s3://bucket", "pool.jsonl")
+    assert storage.split("file:///a.json") == ("file:///", "a.json")
+    assert storage.split("file:///d/a%20b.json") == ("file:///d", "a b.json")
+    assert storage.split("/a.json") == ("/", "a.json")
+    assert storage.split("a.json") == ("", "a.json")
+    assert storage.split("/runs/x/") == ("/runs", "x")
+
+
+odd_names = st.text(st.sampled_from("a1.#%?&=[]{}* 犬🐕ö"), min_size=1, max_size=8).filter(lambda name: name.strip("."))
+
+
+@given(st.sampled_from(["/d", "d", "s3://b/d", "s3://b/d?scheme=http&region=x", "file:///d"]), odd_names)
+def test_any_name_survives_joining_and_splitting(folder: str, name: str) -> None:
+    assert storage.split(storage.join(folder, name)) == (folder, name)
+
+
+@pytest.mark.parametrize("name", ["a%20b#1 [2].jpg", "50%.jpg", "犬 🐕.jpg"])
+def test_odd_names_are_names_in_paths_and_uris(folder: str, tmp_path: Path, name: str) -> None:
+    storage.commit_bytes(storage.join(folder, name), b"1")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_absolute_path_or_a_uri_stands_alone_in_a_join() -> None:
+    for whole in ("/data/50%.jpg", "s3://other/x.jpg"):
+        assert storage.join("s3://bucket/d?scheme=http", whole) == whole
+        assert storage.join("file:///d", whole) == whole
 
 
 def test_names_that_are_not_utf8_can_be_given_as_file_uris(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
+from scipy.ndimage import gaussian_filter
 
 from raylabel.masks.polygons import mask_polygon
 
@@ -35,6 +37,51 @@ def test_rasterises_back_with_parts_and_holes(added: list[np.ndarray], removed: 
         mask = mask & ~hole
     if mask.sum() >= 300:
         assert iou(rasterised(mask_polygon(mask)), mask) > 0.85
+
+
+def even_odd(polygon: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+    """Fill by the even-odd rule at pixel centres."""
+    (x0, y0), (x1, y1) = polygon.T, np.roll(polygon, -1, axis=0).T
+    filled = np.zeros(shape_hw, bool)
+    for row in range(shape_hw[0]):
+        y = row + 0.5
+        crosses = (y0 <= y) != (y1 <= y)
+        at = x0[crosses] + (y - y0[crosses]) * (x1 - x0)[crosses] / (y1 - y0)[crosses]
+        filled[row] = (at[:, None] > np.arange(shape_hw[1]) + 0.5).sum(axis=0) % 2
+    return filled
+
+
+sides = st.integers(1, 24)
+pixels = st.tuples(sides, sides).flatmap(lambda shape: arrays(bool, shape))
+seeds_and_shares = st.tuples(st.integers(0, 2**32 - 1), st.floats(0, 1), sides, sides)
+noise = seeds_and_shares.map(lambda given: np.random.default_rng(given[0]).random(given[2:]) < given[1])
+
+
+@settings(max_examples=300)
+@given(pixels | noise)
+def test_every_pixel_centre_is_on_its_side(mask: np.ndarray) -> None:
+    """Also for ragged masks: holes, many parts, single pixels, parts that share neither a row nor a column."""
+    polygon = mask_polygon(mask)
+    assert np.array_equal(even_odd(polygon, mask.shape) if len(polygon) else np.zeros_like(mask), mask)
+
+
+def test_a_large_ragged_mask_is_kept() -> None:
+    """A mask of 5,000 parts and holes, of single pixels, and of far corners. It took minutes once."""
+    mask = gaussian_filter(np.random.default_rng(0).normal(size=(640, 640)), 1.0) > 0
+    mask[:, 300:400] = False
+    mask[100:110, 340:350] = mask[0, -1] = mask[-1, 0] = True
+    polygon = mask_polygon(mask)
+    assert np.array_equal(even_odd(polygon, mask.shape), mask)
+    [rle] = coco_mask.frPyObjects([polygon.ravel().tolist()], *mask.shape)
+    assert iou(coco_mask.decode(rle).astype(bool), mask) == 1
+
+
+def test_parts_are_joined_where_they_are_near() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[:10], mask[12:20], mask[30:, :3], mask[22:25, 20:25] = True, True, True, True
+    steps = np.abs(np.diff(mask_polygon(mask), axis=0)).sum(axis=1)
+    ways_between = sorted(steps[(steps > 1) & (steps < 20)].tolist())
+    assert ways_between[:4] == [2, 2, 2, 2], "gaps of two pixels are crossed there and back"
 
 
 def test_rectangle_has_its_edges_and_few_points() -> None:

@@ -14,7 +14,8 @@ from scipy.stats import beta
 
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.detections import Detections
-from raylabel.report.plots import AFTER, BEFORE
+from raylabel.report.page_titles import page_titles
+from raylabel.report.plots import AFTER, BEFORE, png
 from raylabel.report.reliability import (
     Panel,
     choose_classes,
@@ -220,6 +221,22 @@ def test_five_panels_take_two_rows_and_the_rest_is_blank() -> None:
     figure = reliability_figure(RAW, CALIBRATED, panels, weights=MeanWeights(correct=np.ones(2), incorrect=np.ones(2)))
     assert len(figure.axes) == 16
     assert sum(axes.axison for axes in figure.axes) == 10
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_names_that_the_font_lacks_are_left_to_the_page() -> None:
+    names = ["%#[x] {a} ö", "犬 $1 $2", "price $1 or $2", "🐕 dog", "a\nb"]
+    bins = ReliabilityBins.zeros(5, 4)
+    panels = class_panels(bins, range(5), names=names, num_train_images=[1] * 5)
+    figure = reliability_figure(bins, None, panels)
+    png(figure)
+    titles = page_titles(figure, panels)
+    assert [title.text for title in titles] == ["犬 $1 $2", "🐕 dog", "a\nb"]
+    second, fourth, fifth = titles
+    assert second.bottom == fourth.bottom > fifth.bottom + 40, "in the first row, and in the row below"
+    assert fifth.left + 20 < second.left < fourth.left - 40, "in the first, second and fourth column"
+    drawn = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert drawn == ["%#[x] {a} ö", "x", r"price \$1 or \$2", "x", "x"]
 
 
 def test_same_bytes_and_no_global_state() -> None:

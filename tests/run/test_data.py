@@ -1,5 +1,8 @@
 """The data of a run: splits of one file, pool truth, clear refusals."""
 
+import shutil
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from raylabel.files.storage import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.manifest import ensure_manifest
 from raylabel.stages.check import check_run
 
 
@@ -53,6 +57,65 @@ def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None
     assert set(found["stages"].values()) == {"would run"}
     assert "federated" in format_check(found)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_listing_leaves_out_is_said_once(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, run = tmp_path / "pool", RunFolder(str(tmp_path / "run"))
+    shutil.copytree(config.data.pool, pool)
+    for name in ("a.zip", "b.zip", "notes"):
+        (pool / name).write_text("")
+    config = replace(config, data=replace(config.data, pool=str(pool)))
+    said = "3 files of other kinds left out (2 .zip, 1 no suffix)"
+    assert format_check(check_run(config, run)).count(said) == 1
+    assert not capsys.readouterr().out.count(said)
+    ensure_manifest(run, RunData(config), shard_size=8)
+    assert capsys.readouterr().out.splitlines() == ["label: listing the pool", f"label: 32 images; {said}"]
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_check_counts_images_without_a_partner(config: Config, tmp_path: Path, is_listed: bool) -> None:
+    run, truth = RunFolder(str(tmp_path / "run")), read_json(config.data.pool_truth or "")
+    if is_listed:
+        ensure_manifest(run, RunData(config), shard_size=config.label.shard_size)
+    names = [image["file_name"] for image in truth["images"]]
+    data = replace(config.data, pool_truth=str(tmp_path / "truth.json"))
+
+    def write(folder_of: Callable[[int], str]) -> None:
+        for number, image in enumerate(truth["images"]):
+            image["file_name"] = folder_of(number) + names[number]
+        commit_json(str(tmp_path / "truth.json"), truth)
+
+    write(lambda number: "pool/" if number < 2 else "")
+    text = format_check(check_run(replace(config, data=data), run))
+    assert "truth known (WARNING: 30 of 32 images of" in text
+    assert "are in the pool, and 2 of 32 images of the pool have no truth)" in text
+    write(lambda number: "pool/")
+    with pytest.raises(InputError, match=r"pool_truth: 0 of 32 images of .* and 32 of 32 images of the pool have no"):
+        check_run(replace(config, data=data), run)
+
+
+def test_check_warns_of_images_that_are_in_two_splits(config: Config, tmp_path: Path) -> None:
+    run, data = RunFolder(str(tmp_path / "run")), config.data
+    assert "WARNING" not in format_check(check_run(config, run))
+    mixed, others = read_json(data.labelled), read_json(str(data.validation))
+    mixed["images"] = others["images"] + [one | {"id": 10_000 + one["id"]} for one in mixed["images"][:3]]
+    mixed["annotations"] = others["annotations"]
+    commit_json(str(tmp_path / "mixed.json"), mixed)
+    config = replace(config, data=replace(data, calibration=str(tmp_path / "mixed.json")))
+    assert format_check(check_run(config, run)).count("WARNING: 3 of these images are also in labelled") == 1
+
+
+def test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint(config: Config, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pool.tar", "w") as tar:
+        for name in ("1.png", "1.mask.png"):
+            tar.addfile(tarfile.TarInfo(name))
+    data = replace(config.data, pool=str(tmp_path / "pool.tar"))
+    for rule, listed in (("files", ["1.png", "1.mask.png"]), ("webdataset", ["1.png"])):
+        of_rule = RunData(replace(config, data=replace(data, tar_samples=rule)))
+        assert [image.image_id for image in of_rule.list_pool()] == listed
+        assert of_rule.pool_source == RunData(replace(config, data=data)).pool_source
 
 
 def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:

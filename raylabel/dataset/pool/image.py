@@ -8,7 +8,7 @@ from raylabel.files import storage
 NOT_UTF8 = "name is not UTF-8"
 OUTSIDE = "outside of the pool"
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
     return PoolImage(
         text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal
     )
+
+
+def is_image_name(name: str) -> bool:
+    """Tell by its suffix whether a file is an image. The case does not matter."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def printable(text: str) -> str:

@@ -4,12 +4,16 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from pyarrow import fs
 
-from raylabel.dataset.containers import TarMember, tar_members
-from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, printable
+from raylabel.config import TarSamples
+from raylabel.dataset.containers import PARQUET, TAR, TarMember, is_container, tar_members
+from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, is_image_name, printable
+from raylabel.dataset.pool.left_out import LeftOut, Reason
 from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
 from raylabel.files import storage
@@ -22,42 +26,51 @@ _GLOB = re.compile(r"(\*\*|\*|\[[^\]/]+\])")
 _MAGIC = re.compile(r"[*\[{]")
 
 
-def iter_pool(uri: str) -> Iterator[PoolImage]:
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    tar_samples: TarSamples
+    left_out: LeftOut
+
+
+def iter_pool(uri: str, *, tar_samples: TarSamples = "files", left_out: LeftOut | None = None) -> Iterator[PoolImage]:
     """Yield the images of the pool in any order, with bounded memory. No image is opened.
 
     The pool is one of:
 
-    - A folder or URI prefix. Its images are found by suffix, recursively; hidden files are left out. The id is the
-      relative path. Tar and Parquet files in the folder are listed too. Their ids start with the file's relative path
-      and "/".
+    - A folder or URI prefix. Its images are found by suffix (in any case), recursively; hidden files are left out. The
+      id is the relative path. Tar and Parquet files in the folder are listed too. Their ids start with the file's
+      relative path and "/".
     - A manifest: `.txt` with one URI per line (also the id), or `.jsonl` or `.csv` with `uri` and optional `image_id`.
       Relative URIs are relative to the manifest.
     - A `.parquet` file with a column `bytes` of encoded images (default id: the row number in 9 digits), or a column
       `uri` as in a manifest. `image_id` is optional.
-    - An uncompressed `.tar` file. Its images are found by suffix, and the id is the member's name. Members with the
-      same name up to the first dot are one sample (WebDataset's rule). If a sample has an image without a second dot
-      (`7.jpg`), its images with a second dot (`7.mask.png`) do not count.
+    - An uncompressed `.tar` file. Its images are those of the unpacked folder, and the id is the member's name.
     - A pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar` or `20[12]*/**.jpg`. It
-      may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Files that
-      braces alone name must exist.
+      may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Folders
+      that exist under their literal name are names, whatever their signs. Files that braces alone name must exist.
 
     Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
 
     Args:
         uri: local path or URI. Local paths are made absolute.
+        tar_samples: "files" lists all images of a tar. "webdataset" takes members with the same name up to the first
+            dot for one sample. If a sample has an image without a second dot (`7.jpg`), its images with a second dot
+            (`7.mask.png`) do not count.
+        left_out: counts what the listing leaves out. It is complete after the last image.
 
     Raises:
         InputError: the pool is missing, of no known kind or empty, or a row is damaged.
     """
+    rules = _Rules(tar_samples=tar_samples, left_out=LeftOut() if left_out is None else left_out)
     file_system, path = storage.open_uri(uri)
     root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
     kind = file_system.get_file_info(path).type
     if kind == fs.FileType.Directory:
-        images = _of_folder(root)
+        images = _of_folder(root, rules)
     elif kind == fs.FileType.File:
-        images = _of_file(root)
+        images = _of_file(root, rules)
     elif _MAGIC.search(split_options(root)[0]):
-        images = _of_pattern(root)
+        images = _of_pattern(root, rules)
     else:
         raise InputError(f"{uri}: no such pool")
     is_empty = True
@@ -65,31 +78,40 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
         is_empty = False
         yield image
     if is_empty:
-        raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)})")
+        others = f". {rules.left_out.text()}" if rules.left_out else ""
+        raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)}){others}")
 
 
-def _of_folder(root: str) -> Iterator[PoolImage]:
-    for relative in walk_files(root):
-        yield from _of_entry(root, relative)
+def _of_folder(root: str, rules: _Rules) -> Iterator[PoolImage]:
+    for relative in walk_files(root, on_hidden=partial(rules.left_out.add, Reason.HIDDEN)):
+        yield from _of_entry(root, relative, rules)
 
 
-def _of_pattern(pattern: str) -> Iterator[PoolImage]:
+def _of_pattern(pattern: str, rules: _Rules) -> Iterator[PoolImage]:
     base, options = split_options(pattern)
-    magic = _MAGIC.search(base)
-    assert magic is not None
-    folder = base[: magic.start()].rpartition("/")[0]
-    root, names = folder + options, [name[len(folder) + 1 :] for name in _expand_braces(base)]
+    folder = _literal_folder(base, options)
+    root, names = folder + options, list(_expand_braces(base[len(folder) + 1 :]))
     if not any(map(_GLOB.search, names)):
         for name in names:
-            if not (name.lower().endswith(IMAGE_SUFFIXES) or name.endswith((".tar", ".parquet"))):
+            if not (is_image_name(name) or is_container(name, TAR) or is_container(name, PARQUET)):
                 _refuse_compressed(name)
                 raise InputError(f"{pattern}: a pattern must name images, *.tar or *.parquet, got {name}")
-            yield from _of_entry(root, name)
+            yield from _of_entry(root, name, rules)
         return
     matching = re.compile("|".join(map(_glob_regex, names)))
     for relative in walk_files(root):
         if matching.fullmatch(relative):
-            yield from _of_entry(root, relative)
+            yield from _of_entry(root, relative, rules)
+
+
+def _literal_folder(pattern: str, options: str) -> str:
+    """Return the folder before the first sign of a pattern. Folders of that literal name, such as `set[1]`, count."""
+    folder, start = "", 0
+    while (end := pattern.find("/", start)) >= 0:
+        if _MAGIC.search(pattern, start, end) and not storage.exists(pattern[:end] + options):
+            break
+        folder, start = pattern[:end], end + 1
+    return folder
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
@@ -113,30 +135,32 @@ def _glob_regex(name: str) -> str:
     )
 
 
-def _of_entry(root: str, relative: str) -> Iterator[PoolImage]:
+def _of_entry(root: str, relative: str, rules: _Rules) -> Iterator[PoolImage]:
     """Yield the images of a file below the pool's folder: one, those packed in it, or none."""
-    if relative.lower().endswith(IMAGE_SUFFIXES):
+    if is_image_name(relative):
         yield image_below(root, relative)
         return
     _refuse_compressed(storage.join(root, printable(relative)))
-    if relative.endswith((".tar", ".parquet")):
+    if not (is_container(relative, TAR) or is_container(relative, PARQUET)):
+        rules.left_out.add(Reason.OTHER_KIND, relative)
+    else:
         packed_uri = storage.join(root, relative)
         if printable(relative) != relative:
             raise InputError(f"{printable(packed_uri)}: the name of a packed file must be UTF-8")
-        for image in _of_file(packed_uri):
+        for image in _of_file(packed_uri, rules):
             yield PoolImage(f"{relative}/{image.image_id}", image.uri, image.refusal)
 
 
-def _of_file(uri: str) -> Iterator[PoolImage]:
+def _of_file(uri: str, rules: _Rules) -> Iterator[PoolImage]:
     listers: dict[str, Callable[[str], Iterator[PoolImage]]] = {
         ".txt": of_text,
         ".jsonl": of_jsonl,
         ".csv": of_csv,
-        ".parquet": of_parquet,
-        ".tar": _of_tar,
+        PARQUET: of_parquet,
+        TAR: partial(_of_tar, rules=rules),
     }
     for suffix, lister in listers.items():
-        if split_options(uri)[0].endswith(suffix):
+        if split_options(uri)[0].lower().endswith(suffix):
             try:
                 yield from lister(uri)
             except FileNotFoundError:
@@ -146,20 +170,37 @@ def _of_file(uri: str) -> Iterator[PoolImage]:
     raise InputError(f"{uri}: a pool must be a folder, a pattern or one of *{', *'.join(listers)}")
 
 
-def _of_tar(uri: str) -> Iterator[PoolImage]:
+def _of_tar(uri: str, rules: _Rules) -> Iterator[PoolImage]:
     try:
-        images = (
-            member
-            for member in tar_members(uri)
-            if member.name.lower().endswith(IMAGE_SUFFIXES) and not posixpath.basename(member.name).startswith(".")
-        )
-        for _, sample in groupby(images, key=_sample_key):
-            members = list(sample)
-            plain = [member for member in members if posixpath.basename(member.name).count(".") == 1]
-            for member in plain or members:
-                yield image_below(uri, member.name, uri=member.reference(uri))
+        images = _tar_images(uri, rules.left_out)
+        if rules.tar_samples == "webdataset":
+            images = _without_sample_parts(images, rules.left_out)
+        for member in images:
+            yield image_below(uri, member.name, uri=member.reference(uri))
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
+
+
+def _tar_images(uri: str, left_out: LeftOut) -> Iterator[TarMember]:
+    """Yield the members that the unpacked folder would list as images."""
+    for member in tar_members(uri, on_link=partial(left_out.add, Reason.LINK)):
+        if any(part.startswith(".") and part not in (".", "..") for part in member.name.split("/")):
+            left_out.add(Reason.HIDDEN, member.name)
+        elif is_image_name(member.name):
+            yield member
+        else:
+            left_out.add(Reason.OTHER_KIND, member.name)
+
+
+def _without_sample_parts(images: Iterator[TarMember], left_out: LeftOut) -> Iterator[TarMember]:
+    """Leave out images with a second dot if their WebDataset sample has one without."""
+    for _, sample in groupby(images, key=_sample_key):
+        members = list(sample)
+        plain = [member for member in members if posixpath.basename(member.name).count(".") == 1]
+        yield from plain or members
+        for member in members if plain else ():
+            if member not in plain:
+                left_out.add(Reason.SAMPLE_PART, member.name)
 
 
 def _sample_key(member: TarMember) -> tuple[str, str]:

@@ -186,7 +186,7 @@ def grow_manifest(manifest: ShardManifest, images: Iterable[PoolImage]) -> Growt
     listed = _without_repeats(sort_images(images), manifest.source)
 
     def new_images() -> Iterator[PoolImage]:
-        known = _manifest_images(manifest)
+        known = manifest_images(manifest)
         old = next(known, None)
         for image in listed:
             while old is not None and old.image_id < image.image_id:
@@ -249,7 +249,7 @@ def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage],
     return ManifestPart(name=name, num_shards=num_shards, num_images=num_images)
 
 
-def _manifest_images(manifest: ShardManifest) -> Iterator[PoolImage]:
+def manifest_images(manifest: ShardManifest) -> Iterator[PoolImage]:
     """Yield the images of all generations in order of their ids."""
     generations = [_generation_images(manifest, generation) for generation in manifest.generations]
     return heapq.merge(*generations, key=lambda image: image.image_id)

@@ -103,7 +103,7 @@ def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
         raise InputError(f"{where}: uri must be a path or URI, got {shown(uri)}")
     image_id = _image_id(row, printable(uri), where)
     if "://" not in uri and not posixpath.isabs(uri):
-        image = image_below(posixpath.dirname(manifest_uri), uri, image_id=image_id)
+        image = image_below(storage.split(manifest_uri)[0], uri, image_id=image_id)
         if (reference := split_reference(uri)) and any(map(climbs_out, reference)):
             return PoolImage(image.image_id, image.uri, OUTSIDE)
         return image

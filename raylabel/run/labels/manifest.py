@@ -3,7 +3,15 @@
 import time
 from typing import Any
 
-from raylabel.dataset.pool.manifest import ShardManifest, grow_manifest, read_manifest, write_manifest
+from raylabel.dataset.pool.left_out import LeftOut
+from raylabel.dataset.pool.manifest import (
+    ShardManifest,
+    grow_manifest,
+    manifest_images,
+    read_manifest,
+    write_manifest,
+)
+from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, exists, read_json_object
 from raylabel.run.data import RunData
@@ -30,7 +38,12 @@ def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardM
             f"{manifest_folder(run)}: the shard manifest of the committed shards is lost. Move the shards away."
         )
     print(f"{run.title('label')}: listing the pool", flush=True)
-    return write_manifest(manifest_folder(run), data.list_pool(), source=data.pool_source, shard_size=shard_size)
+    left_out = LeftOut()
+    images = data.list_pool(left_out)
+    manifest = write_manifest(manifest_folder(run), images, source=data.pool_source, shard_size=shard_size)
+    if left_out:
+        print(f"{run.title('label')}: {manifest.num_images} images; {left_out.text()}", flush=True)
+    return manifest
 
 
 def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
@@ -42,7 +55,8 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
     manifest = read_manifest(manifest_folder(run))
     if manifest is None or manifest.digest != artifact["pool_digest"]:
         return True
-    growth, title = grow_manifest(manifest, data.list_pool()), run.title("label")
+    left_out, title = LeftOut(), run.title("label")
+    growth = grow_manifest(manifest, data.list_pool(left_out))
     if growth.num_gone:
         print(
             f"{title}: {growth.num_gone} labelled images are no longer in the pool; their labels stay",
@@ -55,20 +69,36 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
         )
     if growth.num_new:
         num_shards = growth.manifest.num_shards - manifest.num_shards
-        print(f"{title}: the pool grew by {growth.num_new} images, in {num_shards} new shards", flush=True)
+        others = f"; {left_out.text()}" if left_out else ""
+        print(f"{title}: the pool grew by {growth.num_new} images, in {num_shards} new shards{others}", flush=True)
     return growth.num_new > 0
 
 
-def count_pool(run: RunFolder, data: RunData, *, shard_size: int) -> tuple[int, int]:
+def count_pool(
+    run: RunFolder,
+    data: RunData,
+    *,
+    shard_size: int,
+    left_out: LeftOut | None = None,
+    truth: TruthMatch | None = None,
+) -> tuple[int, int]:
     """Count images and shards: those of the run's manifest if it has one, else those of the pool now.
+
+    If the pool is listed, `left_out` counts its other files. `truth` sees every image.
 
     Raises:
         InputError: the pool can't be listed.
     """
     manifest = read_manifest(manifest_folder(run))
     if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
+        if truth:
+            truth.see_all(image.image_id for image in manifest_images(manifest))
         return manifest.num_images, manifest.num_shards
-    num_images = sum(1 for _ in data.list_pool())
+    num_images = 0
+    for image in data.list_pool(left_out):
+        num_images += 1
+        if truth:
+            truth.see(image.image_id)
     return num_images, -(-num_images // shard_size)
 
 

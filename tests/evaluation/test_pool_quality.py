@@ -1,0 +1,64 @@
+"""Pseudo-labels are measured where a truth is known, and images without a partner are counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pool_world import SIDE, labelled_run
+from raylabel.config import CalibrationConfig, SelectionConfig
+from raylabel.dataset.annotations import read_annotations
+from raylabel.dataset.pool.truth import TruthMatch
+from raylabel.errors import InputError
+from raylabel.evaluation.pool_quality import measure_pool
+from raylabel.run.folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A labelled pool of the images 0, 1 and 2, each with one object of the first class, and two quarantined ones."""
+    return labelled_run(tmp_path, [[[0], [0]], [[0]]], names=["cat", "dog"])
+
+
+def match(folder: Path, names: list[str]) -> TruthMatch:
+    """A truth of images with these names, each with the object that is predicted."""
+    square = [[3, 2, 12, 2, 12, 9, 3, 9]]
+    content = {
+        "images": [{"id": row, "file_name": name, "height": SIDE, "width": SIDE} for row, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": row, "image_id": row, "category_id": 1, "segmentation": square} for row in range(len(names))
+        ],
+    }
+    (folder / "truth.json").write_text(json.dumps(content))
+    return TruthMatch(read_annotations(folder / "truth.json"), "truth.json")
+
+
+def test_images_without_a_partner_are_counted_on_both_sides(run: RunFolder, tmp_path: Path) -> None:
+    matched = match(tmp_path, ["0", "2", "elsewhere", "bad-0"])
+    found = measure_pool(run, matched, calibration=CalibrationConfig(), selection=SelectionConfig())
+    assert found is not None
+    assert (found["num_images"], found["num_objects"]) == (2, 2), "a quarantined image has a partner and no labels"
+    assert (found["num_without_truth"], found["num_truth_not_in_pool"]) == (2, 1)
+    assert found["selected"] == {"num": 2, "precision": 1, "recall": 1}
+    assert matched.text() == (
+        "3 of 4 images of truth.json are in the pool, and 2 of 5 images of the pool have no truth"
+    )
+
+
+def test_a_whole_match_says_nothing(run: RunFolder, tmp_path: Path) -> None:
+    matched = match(tmp_path, ["0", "1", "2", "bad-0", "bad-1"])
+    measure_pool(run, matched, calibration=CalibrationConfig(), selection=SelectionConfig())
+    assert matched.text() == ""
+    assert measure_pool(run, None, calibration=CalibrationConfig(), selection=SelectionConfig()) is None
+
+
+def test_a_truth_of_other_names_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    message = (
+        r"data\.pool_truth: 0 of 2 images of truth\.json are in the pool, and 5 of 5 .* "
+        r"Every file_name must be the image id in the pool, such as 'bad-0', got 'pool/0'"
+    )
+    with pytest.raises(InputError, match=message):
+        measure_pool(
+            run, match(tmp_path, ["pool/0", "pool/1"]), calibration=CalibrationConfig(), selection=SelectionConfig()
+        )
