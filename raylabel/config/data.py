@@ -34,6 +34,13 @@ class DataConfig:
     """The unlabelled images: a folder, URI prefix, Parquet file, tar file or manifest, or a pattern such as
     `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for measuring only. The
     next `label` also labels the images added to the pool since the last one."""
+    allowed_schemes: tuple[str, ...] | None = None
+    """Schemes that the URIs in a pool's manifest may have, such as `[s3, https]`. Without it, they may have those of
+    `pool` and `images`. Other images are quarantined. Neither reaches a host of the machine itself that `pool` or
+    `images` does not name."""
+    allowed_roots: tuple[str, ...] = ()
+    """Local folders that the paths in a pool's manifest may lie in, besides the manifest's folder and `images`. Paths
+    elsewhere are quarantined."""
     pool_truth: str | None = None
     """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
     max_image_pixels: PositiveInt = 50_000_000

@@ -4,11 +4,13 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 
 from pyarrow import fs
 
 from raylabel.dataset.containers import TarMember, tar_members
+from raylabel.dataset.pool.access import NOWHERE_ELSE, Access
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, printable
 from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
@@ -22,7 +24,7 @@ _GLOB = re.compile(r"(\*\*|\*|\[[^\]/]+\])")
 _MAGIC = re.compile(r"[*\[{]")
 
 
-def iter_pool(uri: str) -> Iterator[PoolImage]:
+def iter_pool(uri: str, access: Access = NOWHERE_ELSE) -> Iterator[PoolImage]:
     """Yield the images of the pool in any order, with bounded memory. No image is opened.
 
     The pool is one of:
@@ -41,10 +43,12 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
       may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Files that
       braces alone name must exist.
 
-    Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
+    Paths that lead out of the pool's folder, other places that `access` does not allow, and names that are not UTF-8
+    give images with a `refusal`.
 
     Args:
         uri: local path or URI. Local paths are made absolute.
+        access: further places that a manifest may name.
 
     Raises:
         InputError: the pool is missing, of no known kind or empty, or a row is damaged.
@@ -61,9 +65,11 @@ def iter_pool(uri: str) -> Iterator[PoolImage]:
     else:
         raise InputError(f"{uri}: no such pool")
     is_empty = True
+    folder = root if kind == fs.FileType.Directory else posixpath.dirname(_MAGIC.split(root)[0])
+    access = replace(access, named=(root, folder, *access.named))
     for image in images:
         is_empty = False
-        yield image
+        yield access.checked(image)
     if is_empty:
         raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)})")
 
