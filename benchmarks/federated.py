@@ -77,7 +77,7 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         annotated = read_annotations(str(config.data.calibration), images_root=root)
         truth = read_annotations(str(config.data.calibration).replace(".json", "_full.json"), images_root=root)
         found = list(
-            Predictor(run.path("teacher"), config.label, max_pixels=config.data.max_image_pixels)(
+            Predictor(run.path("teacher"), config.label, max_pixels=config.data.max_image_pixels, own_classes=())(
                 [ImageSource(one.uri, one.image_size_hw) for one in truth.images]
             )
         )

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,7 @@ class Predictor:
         model_uri: folder of the saved model.
         label: device, batches, decoding, and limits of the predictions.
         max_pixels: larger images are refused. See `read_image`.
+        own_classes: users' classes that the model may have. See `load_segmenter`.
         score_threshold: replaces `label.score_threshold` if given.
 
     Attributes:
@@ -62,10 +63,16 @@ class Predictor:
     """
 
     def __init__(
-        self, model_uri: str, label: LabelConfig, *, max_pixels: int, score_threshold: float | None = None
+        self,
+        model_uri: str,
+        label: LabelConfig,
+        *,
+        max_pixels: int,
+        own_classes: Collection[str],
+        score_threshold: float | None = None,
     ) -> None:
         self.device = _device(label)
-        self.segmenter, self.description = load_segmenter(model_uri)
+        self.segmenter, self.description = load_segmenter(model_uri, own_classes)
         self.segmenter.to(self.device).eval()
         self.seconds = PhaseSeconds()
         self._decoder = build_decoder(label, max_pixels=max_pixels)

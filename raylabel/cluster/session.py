@@ -9,6 +9,9 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError
+
+from raylabel.cluster.start_up import check_address, refused_start
 
 _is_connected_here = False
 """Whether `connect` made this process's connection to Ray."""
@@ -18,17 +21,25 @@ def connect() -> None:
     """Connect to the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start a local one.
 
     Later calls in the same process keep the connection.
+
+    Raises:
+        InputError: RAY_ADDRESS is malformed or names no cluster that takes this driver, or a local Ray cannot start.
     """
     global _is_connected_here
     if not ray.is_initialized():
         # Ray's C++ core logs a harmless remark on every actor pool as an error. Real failures come as exceptions.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if not os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            check_address(address)
+        else:
             # At least two, because the pool needs one CPU and everything else another.
             options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
-        with _silent_stderr():
-            ray.init(**options)
+        try:
+            with _silent_stderr():
+                ray.init(**options)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise refused_start(error, address) from error
         _is_connected_here = True
     context = DataContext.get_current()
     context.enable_progress_bars = False

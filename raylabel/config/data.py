@@ -41,6 +41,13 @@ class DataConfig:
     """Which images of a pool's tars are listed: "files" lists all, as in the unpacked folder. "webdataset" leaves out
     images with a second dot in their name (`7.mask.png`) beside one without (`7.jpg`). A change acts on the next
     listing: new images get labelled, and labels of images that are no longer listed stay."""
+    allowed_schemes: tuple[str, ...] | None = None
+    """Schemes that the URIs in a pool's manifest may have, such as `[s3, https]`. Without it, they may have those of
+    `pool` and `images`. Other images are quarantined. Neither reaches a host of the machine itself that `pool` or
+    `images` does not name."""
+    allowed_roots: tuple[str, ...] = ()
+    """Local folders that the paths in a pool's manifest may lie in, besides the manifest's folder and `images`. Paths
+    elsewhere are quarantined."""
     pool_truth: str | None = None
     """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
     max_image_pixels: PositiveInt = 50_000_000

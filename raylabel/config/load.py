@@ -105,12 +105,14 @@ def resolve_paths(config: Config, base: Path) -> Config:
     """Make relative paths absolute, starting from `base`. URIs and names of weights stay."""
 
     def absolute(text: Any) -> Any:
+        if isinstance(text, list):
+            return [absolute(one) for one in text]
         if not isinstance(text, str) or "://" in text or has_weights_name(text):
             return text
         return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
 
     settings = config_dict(config)
-    for name in ("labelled", "images", "calibration", "validation", "pool", "pool_truth"):
+    for name in ("labelled", "images", "calibration", "validation", "pool", "pool_truth", "allowed_roots"):
         settings["data"][name] = absolute(settings["data"][name])
     for section, name in (("teacher", "weights"), ("student", "weights"), ("smoothing", "embedder")):
         settings[section][name] = absolute(settings[section][name])

@@ -48,6 +48,11 @@ class Config:
     """Folder or URI of the run, unless `--out` is given. Relative paths are relative to the working directory."""
 
     @property
+    def own_classes(self) -> tuple[str, ...]:
+        """The user's classes, `module:Class`, that models of this run may have. No other class is imported."""
+        return tuple(model for model in (self.teacher.model, self.student.model) if ":" in model)
+
+    @property
     def student_learns_calibration(self) -> bool:
         """Whether there is a calibration split, and the student learns from its images as well."""
         return self.student.learn_from_calibration and not self.calibration.folds

@@ -25,8 +25,10 @@ from raylabel.dataset.fields import (
     look_up,
     refuse_ids_of_two_types,
 )
+from raylabel.dataset.pool.image import climbs_out
 from raylabel.errors import InputError, shown, shown_name
 from raylabel.files import storage
+from raylabel.files.file_systems import split_options
 from raylabel.masks.segmentation import first_bad_runs
 
 __all__ = [
@@ -48,7 +50,8 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
 
     Args:
         path: local path or URI of the JSON file.
-        images_root: folder or URI prefix of the images; the folder of the file if None.
+        images_root: folder or URI prefix of the images. No name may lead out of it. None stands for the folder of the
+            file, and for images that nobody reads: their names may be anything.
 
     Raises:
         InputError: the file is missing or not JSON; a list or field is missing or has the wrong type; an id or a file
@@ -90,7 +93,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
     of_id = by_id(rows["categories"], "category", path, check_category_id)
     categories = tuple(_category(of_id[category_id], category_id, path) for category_id in sorted(of_id))
     class_index_of = {category.category_id: index for index, category in enumerate(categories)}
-    folders = _Folders(images_root if images_root is not None else storage.split(path)[0])
+    folders = _Folders(storage.split(path)[0] if images_root is None else images_root, images_root is not None)
     images = tuple(
         _image(one, image_id, folders, class_index_of, path)
         for image_id, one in by_id(rows["images"], "image", path, check_image_id).items()
@@ -170,10 +173,13 @@ def _image(
         for name in ("neg_category_ids", "not_exhaustive_category_ids")
     )
     file_name = _file_name(one, folders, where)
+    uri = storage.join(folders.root, file_name)
+    if folders.holds_images and (climbs_out(file_name) or split_options(uri)[1] != split_options(folders.root)[1]):
+        raise InputError(f"{where}: must lie below {folders.root}, got {file_name}")
     return ImageRecord(
         image_id=image_id,
         file_name=file_name,
-        uri=storage.join(folders.root, file_name),
+        uri=uri,
         height=height,
         width=width,
         negative_classes=negative,
@@ -199,8 +205,8 @@ def _file_name(one: dict[str, Any], folders: "_Folders", where: str) -> str:
 class _Folders:
     """Folders below the images' root. Each is looked up once, because an object store takes milliseconds per answer."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, holds_images: bool) -> None:
+        self.root, self.holds_images = root, holds_images
         self._known: dict[str, bool] = {}
 
     def has(self, name: str) -> bool:

@@ -27,7 +27,10 @@ _CONTAINER_END = re.compile(rf"(?<=.)(?:{re.escape(TAR)}|{re.escape(PARQUET)})#(
 _PLACE = re.compile(r"(.+)@(\d+)\+(\d+)", re.DOTALL)
 # One request of this size fetches several headers of a tar with photographs.
 _BUFFER_BYTES = 2**20
-_ROWS_AT_ONCE, _KEPT_BYTES = 4, 64 * 2**20
+# Per row: lengths, levels and the headers of pages.
+_OTHER_BYTES = 1024
+# One row, because a file of 2 kB can repeat an image of 64 MiB in every row.
+_ROWS_AT_ONCE, _KEPT_BYTES = 1, 64 * 2**20
 
 
 def split_reference(uri: str) -> tuple[str, str] | None:
@@ -186,6 +189,8 @@ class _ParquetReader:
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._first_rows = [0, *accumulate(sizes)]
         self._has_images = BYTES_COLUMN in self._file.schema_arrow.names
+        paths = [self._file.schema.column(place).path for place in range(len(self._file.schema))]
+        self._column = paths.index(BYTES_COLUMN) if BYTES_COLUMN in paths else 0
         self._lock = threading.Lock()
         self._pieces: deque[tuple[int, Any]] = deque()
         self._kept_bytes = 0
@@ -197,11 +202,19 @@ class _ParquetReader:
         if not 0 <= row < self._first_rows[-1] or not self._has_images:
             raise MissingMemberError("missing")
         with self._lock:
+            self._check_group(row, max_bytes)
             first_row, column = self._piece_of(row)
         content: bytes = column[row - first_row].as_py() or b""
         if len(content) > max_bytes:
             raise storage.TooLargeError(f"{len(content)} bytes")
         return content
+
+    def _check_group(self, row: int, max_bytes: int) -> None:
+        """Refuse a row group, unread, if its images have more than `max_bytes` on average."""
+        group = self._file.metadata.row_group(bisect_right(self._first_rows, row) - 1)
+        num_bytes: int = group.column(self._column).total_uncompressed_size
+        if num_bytes > (max_bytes + _OTHER_BYTES) * group.num_rows:
+            raise storage.TooLargeError(f"{num_bytes} bytes in {group.num_rows} rows")
 
     def _piece_of(self, row: int) -> tuple[int, Any]:
         for first_row, column in self._pieces:

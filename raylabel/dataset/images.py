@@ -25,7 +25,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Limited because each scan of a progressive JPEG visits all pixels, and a scan of a few bytes suffices. 500 scans keep
 # a CPU busy for 20 seconds, and 50,000 scans fit into 3 MB. Encoders write about ten.
 MAX_JPEG_SCANS = 100
+# An image file has at most this many bytes per pixel of `max_pixels`, and this many others: the largest pixels are four
+# channels of 16 bits, uncompressed.
 _BYTES_PER_PIXEL, _OTHER_BYTES = 8, 16 * 2**20
+_STRIP_PIXELS = 2**20
 
 # A pool of millions has many odd files. Pillow's warnings are silenced, because each reason already tells the fault.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -180,15 +183,26 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("F", "LAB", "HSV"):
         raise ImageError(f"unsupported: pixels of mode {image.mode}")
-    if image.mode.startswith("I"):
-        # By hand, because Pillow would clip 16-bit grey at 255.
-        gray = (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
     image.load()
-    if image.has_transparency_data:
-        page = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(page, image.convert("RGBA"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    width, height = image.size
+    pixels_HW3 = np.empty((height, width, 3), np.uint8)
+    # In strips, because blending and 16-bit grey take up to 24 bytes per pixel.
+    num_rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, num_rows):
+        bottom = min(top + num_rows, height)
+        pixels_HW3[top:bottom] = _strip_rgb(image.crop((0, top, width, bottom)))
+    return pixels_HW3
+
+
+def _strip_rgb(strip: Image.Image) -> NDArray[np.uint8]:
+    if strip.mode.startswith("I"):
+        # By hand, because Pillow would clip 16-bit grey at 255.
+        gray = (np.asarray(strip).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if strip.has_transparency_data:
+        page = Image.new("RGBA", strip.size, "white")
+        strip = Image.alpha_composite(page, strip.convert("RGBA"))
+    return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
 
 
 def exif_orientation(image: Image.Image) -> int:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 import fsspec
@@ -13,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raylabel.errors import InputError
+from raylabel.files.web import WEB_SCHEMES, web_options
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 10
 # Small, because `retries` already retries.
@@ -20,6 +20,9 @@ _S3_ATTEMPTS, _GCS_RETRY_SECONDS = 2, 20
 
 # Below 10 MiB, because pyarrow's S3 stream cuts larger files into parts.
 _ONE_UPLOAD_BYTES = 8 * 2**20
+
+CHAIN = "::"
+"""fsspec's sign between file systems that read from each other, such as `zip://a.png::http://host/x.zip`."""
 
 _S3_SCHEMES = ("s3", "s3a", "s3n")
 _PYARROW_SCHEMES = ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
@@ -43,6 +46,20 @@ def split_options(uri: str) -> tuple[str, str]:
     return (uri[: match.start()], match[0]) if match else (uri, "")
 
 
+def scheme_of(uri: str) -> str:
+    """Return the scheme of a URI, "" for a path."""
+    scheme, is_uri, _ = uri.partition("://")
+    return scheme if is_uri else ""
+
+
+def local_path(uri: str) -> str | None:
+    """Return the absolute path of a local path or `file://` URI, None for any other URI."""
+    scheme, is_uri, rest = uri.partition("://")
+    if not is_uri:
+        return str(Path(uri).expanduser().absolute())
+    return os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost"))) if scheme == "file" else None
+
+
 def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
     """Return the file system and the path of a local path or URI (`file://`, `s3://`, `gs://`, ...).
 
@@ -53,13 +70,12 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
             therefore get a stream that starts the upload when it is opened.
 
     Raises:
-        InputError: the scheme is unknown or needs a package that is not installed, or the URI is malformed.
+        InputError: the scheme is unknown or needs a package that is not installed, or the URI is malformed or a chain.
     """
-    scheme, is_uri, rest = uri.partition("://")
-    if not is_uri:
-        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    if scheme == "file":
-        return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost")))
+    local = local_path(uri)
+    if local is not None:
+        return fs.LocalFileSystem(), local
+    scheme = scheme_of(uri)
     base, options = split_options(uri)
     host, _, path = base.partition("://")[2].partition("/")
     try:
@@ -69,20 +85,17 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
         elif scheme in _PYARROW_SCHEMES:
             file_system, root = _of_pyarrow(scheme, host, options)
         else:
-            known, path = fsspec.core.url_to_fs(uri, **_http_options(scheme))
+            if CHAIN in uri:
+                raise ValueError(f"a chain of file systems ({CHAIN}) is not read, because its parts read other files")
+            arguments = {}
+            if scheme in WEB_SCHEMES:
+                arguments = web_options(uri, connect_seconds=CONNECT_SECONDS, request_seconds=REQUEST_SECONDS)
+            known, path = fsspec.core.url_to_fs(uri, **arguments)
             return fs.PyFileSystem(fs.FSSpecHandler(known)), path
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
         # A malformed URI, or a scheme that this build of pyarrow lacks, fsspec does not know or has no package for.
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
     return file_system, "/".join(part for part in (root, path) if part)
-
-
-def _http_options(scheme: str) -> dict[str, Any]:
-    if scheme not in ("http", "https"):
-        return {}
-    from aiohttp import ClientTimeout
-
-    return {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=REQUEST_SECONDS)}}
 
 
 def is_object_store(file_system: fs.FileSystem) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.http import HTTPFileSystem
 from pyarrow import fs
 
 from raylabel.errors import InputError, StorageError
@@ -24,6 +25,7 @@ from raylabel.files.json_text import parse_json
 from raylabel.files.retries import retried
 
 _FILE = "file://"
+_PIECE_BYTES = 2**20
 
 
 def join(uri: str, *parts: str) -> str:
@@ -69,7 +71,7 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
 
     Args:
         uri: local path or URI.
-        max_bytes: size limit; larger files are refused unread.
+        max_bytes: size limit. Larger files are refused: unread if their size is known, else when the limit is read.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -104,12 +106,23 @@ def _read_local(file_system: fs.FileSystem, path: str, max_bytes: int | None) ->
 def _read_remote(file_system: fs.FileSystem, path: str, max_bytes: int | None) -> bytes:
     if isinstance(file_system, fs.PyFileSystem):
         # Read with fsspec, because pyarrow's adapter reports a network error as a missing file.
-        content = file_system.handler.fs.cat_file(path)
-        _check_size(len(content), max_bytes)
-        return content
+        known = file_system.handler.fs
+        return known.cat_file(path) if max_bytes is None else _read_stream(known, path, max_bytes)
     with file_system.open_input_file(path) as file:
         _check_size(file.size(), max_bytes)
         return file.read()
+
+
+def _read_stream(known: Any, path: str, max_bytes: int) -> bytes:
+    """Read a file of fsspec up to a limit, because its size may be unknown, or a lie."""
+    # A web server is asked for one stream. The size spares a request for it, and is used for nothing else.
+    options = {"block_size": 0, "size": 1} if isinstance(known, HTTPFileSystem) else {}
+    with known.open(path, "rb", **options) as file:
+        content = io.BytesIO()
+        while piece := file.read(_PIECE_BYTES):
+            _check_size(content.tell() + len(piece), max_bytes)
+            content.write(piece)
+        return content.getvalue()
 
 
 def _check_size(num_bytes: int, max_bytes: int | None) -> None:

@@ -1,12 +1,13 @@
 """Saved models: folders with `model.safetensors` and `model.json`."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown
 from raylabel.files.storage import commit_bytes, commit_json, join, read_bytes, read_json_object
 from raylabel.models.build import build_segmenter
 from raylabel.models.segmenter import Segmenter
@@ -31,11 +32,17 @@ def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str,
     commit_json(join(folder_uri, DESCRIPTION_FILE), full)
 
 
-def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
+def load_segmenter(folder_uri: str, own_classes: Collection[str] = ()) -> tuple[Segmenter, dict[str, Any]]:
     """Load a saved model in eval mode on the CPU, and its description.
 
+    Args:
+        folder_uri: path or URI of the folder.
+        own_classes: users' classes, `module:Class`, that the config names. The description of a saved model may be
+            another person's, and importing a class runs its module.
+
     Raises:
-        InputError: the folder has no saved model, or its weights don't fit the model that it names.
+        InputError: the folder has no saved model, its weights don't fit the model that it names, or the model is a
+            class that is not in `own_classes`.
     """
     description = read_json_object(join(folder_uri, DESCRIPTION_FILE))
     missing = [key for key in ("model", "num_classes") if key not in description]
@@ -43,8 +50,14 @@ def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
         raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: {', '.join(missing)} is required")
     if not isinstance(description["model"], str) or not isinstance(description["num_classes"], int):
         raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: model must be a name, and num_classes an integer")
+    model = description["model"]
+    if ":" in model and model not in own_classes:
+        raise InputError(
+            f"{join(folder_uri, DESCRIPTION_FILE)}: the model {shown(model)} is imported only if the config names it. "
+            "Set teacher.model or student.model to it, if you trust its code."
+        )
     segmenter = build_segmenter(
-        description["model"],
+        model,
         num_classes=description["num_classes"],
         min_size=description.get("min_size"),
         options=description.get("model_options"),
@@ -55,7 +68,5 @@ def load_segmenter(folder_uri: str) -> tuple[Segmenter, dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: doesn't fit {json.dumps(description['model'])}: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise InputError(f"{path}: doesn't fit {json.dumps(model)}: {' '.join(str(error).split())[:200]}") from error
     return segmenter.eval(), description

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
+from raylabel.dataset.pool.access import Access
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
@@ -96,7 +97,9 @@ class RunData:
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
             return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
-        return iter_pool(source, tar_samples=self.config.data.tar_samples, left_out=left_out)
+        data = self.config.data
+        access = Access(named=(data.images,), schemes=data.allowed_schemes, roots=data.allowed_roots)
+        return iter_pool(source, access, tar_samples=data.tar_samples, left_out=left_out)
 
     @property
     def pool_source(self) -> str:

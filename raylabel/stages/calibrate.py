@@ -257,7 +257,12 @@ class MatchShard:
         self._config = parse_config(config)
         self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
         self._class_weights = verification_weights(self._annotated)
-        self._predictor = Predictor(model_uri, self._config.label, max_pixels=self._config.data.max_image_pixels)
+        self._predictor = Predictor(
+            model_uri,
+            self._config.label,
+            max_pixels=self._config.data.max_image_pixels,
+            own_classes=self._config.own_classes,
+        )
         self._counter, self._calibration_actor = counter, calibration_actor
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:

@@ -182,7 +182,9 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
         raise InputError(f"teacher.model: {config.teacher.model} only predicts. Set teacher.steps: 0.")
     for settings in (config.teacher, config.student):
         federated_classes(labelled, settings.federated_loss)
-    embedder = load_segmenter(config.smoothing.embedder)[0] if config.smoothing.embedder else teacher
+    embedder = (
+        load_segmenter(config.smoothing.embedder, config.own_classes)[0] if config.smoothing.embedder else teacher
+    )
     if embedder.embed_layers or config.smoothing.layer:
         chosen_layer(embedder.embed_layers, config.smoothing.layer)
     student = new_segmenter(config.student, num_classes=labelled.num_classes, seed=config.seed)

@@ -248,7 +248,11 @@ class PredictShard:
         self._annotated = RunData(parsed).validation
         self._predictors = {
             name: Predictor(
-                uri, parsed.label, max_pixels=parsed.data.max_image_pixels, score_threshold=MIN_RESULT_SCORE
+                uri,
+                parsed.label,
+                max_pixels=parsed.data.max_image_pixels,
+                own_classes=parsed.own_classes,
+                score_threshold=MIN_RESULT_SCORE,
             )
             for name, uri in model_uris.items()
         }

@@ -54,7 +54,10 @@ class LabelShard:
         self._driver_id = driver_id
         self._counter, self._calibration_actor = counter, calibration_actor
         self._predictor = Predictor(
-            self._run.path(TEACHER), self._config.label, max_pixels=self._config.data.max_image_pixels
+            self._run.path(TEACHER),
+            self._config.label,
+            max_pixels=self._config.data.max_image_pixels,
+            own_classes=self._config.own_classes,
         )
         self._metrics = ShardMetrics(self._run)
         self._reported = 0.0

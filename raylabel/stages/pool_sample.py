@@ -77,8 +77,13 @@ class ScoreShard:
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         if shard["model"] != self._model_uri:
-            self._model_uri, max_pixels = shard["model"], self._config.data.max_image_pixels
-            self._predictor = Predictor(self._model_uri, self._config.label, max_pixels=max_pixels)
+            self._model_uri = shard["model"]
+            self._predictor = Predictor(
+                self._model_uri,
+                self._config.label,
+                max_pixels=self._config.data.max_image_pixels,
+                own_classes=self._config.own_classes,
+            )
         class_indices, raw_scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         for done, found in enumerate(self._predictor([ImageSource(uri) for uri in shard["uris"]])):
             if not isinstance(found, ImageError):

@@ -146,7 +146,9 @@ class EmbedShard:
         )
         self._unused_rng = np.random.default_rng(0)
         self._num_classes, self._counter = annotated.num_classes, counter
-        self._predictor = Predictor(model_uri, parsed.label, max_pixels=parsed.data.max_image_pixels)
+        self._predictor = Predictor(
+            model_uri, parsed.label, max_pixels=parsed.data.max_image_pixels, own_classes=parsed.own_classes
+        )
         self._layer = parsed.smoothing.layer
         self._batch_size = parsed.label.batch_size
 

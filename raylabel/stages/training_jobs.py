@@ -92,8 +92,8 @@ def new_segmenter(settings: TrainingConfig, *, num_classes: int, seed: int) -> S
     )
 
 
-def _saved_segmenter(uri: str) -> Segmenter:
-    return load_segmenter(uri)[0]
+def _saved_segmenter(uri: str, own_classes: tuple[str, ...]) -> Segmenter:
+    return load_segmenter(uri, own_classes)[0]
 
 
 def describe_model(settings: TrainingConfig, role: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[SegmenterBuilde
     if config.smoothing.embedder:
         build = partial(new_segmenter, config.teacher, num_classes=labelled.num_classes, seed=config.seed)
     else:
-        build = partial(_saved_segmenter, run.path(EMBEDDER))
+        build = partial(_saved_segmenter, run.path(EMBEDDER), config.own_classes)
     job = _teacher_schedule(config, labelled, targets, start=warmup_steps(config))
     return build, replace(job, evaluate=evaluation(data, config.teacher))
 
@@ -155,7 +155,7 @@ def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tupl
     student, data = config.student, RunData(config)
     labelled = data.student_labelled
     if student.init == "teacher":
-        build = partial(_saved_segmenter, run.path(TEACHER))
+        build = partial(_saved_segmenter, run.path(TEACHER), config.own_classes)
     else:
         build = partial(new_segmenter, student, num_classes=labelled.num_classes, seed=config.seed)
     job = TrainJob(

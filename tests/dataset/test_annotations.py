@@ -266,3 +266,26 @@ def test_masks_as_pycocotools_reads_them(shared_data):
         assert len(found) == len(expected)
         for mask_HW, expected_HW in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mask_HW, expected_HW)
+
+
+@pytest.mark.parametrize(
+    ("root", "image"),
+    [
+        ("images", {"file_name": "../secret.jpg"}),
+        ("images", {"file_name": "a/../../secret.jpg"}),
+        ("images", {"file_name": "/etc/passwd"}),
+        ("images", {"file_name": "../x.tar#a.jpg"}),
+        ("images", {"file_name": "", "coco_url": "http://images.org/../secret.jpg"}),
+        ("s3://bucket/images", {"file_name": "../other/a.jpg"}),
+        ("s3://bucket/images", {"file_name": "a.jpg?endpoint_override=evil.org"}),
+    ],
+)
+def test_file_names_stay_below_the_images(write, tmp_path, root, image):
+    (tmp_path / "images").mkdir()
+    root = root if "://" in root else str(tmp_path / root)
+    value = content()
+    value["images"][0] |= image
+    with pytest.raises(InputError, match=f"set.json: image 7: must lie below {root}, got "):
+        read_annotations(write(value), root)
+    if "coco_url" not in image:
+        assert len(read_annotations(write(value))) == 2, "without a root, nobody reads the images"

@@ -138,3 +138,18 @@ def test_damaged_containers_have_their_reason(packed: tuple[str, list[str]]) -> 
             except ImageError as error:
                 reason = str(error).split(":")[0]
             assert reason in ("ok", "container unreadable", "missing")
+
+
+def test_a_small_parquet_of_large_images(tmp_path: Path) -> None:
+    """One image repeated in every row is read once. A row group of images over the limit is refused unread."""
+    path = tmp_path / "pool.parquet"
+    pq.write_table(pa.table({"bytes": [bytes(2**22)] * 64}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    reader = ContainerReader()
+    assert len(reader.read(str(path), "5", max_bytes=2**22)) == 2**22
+    assert pa.total_allocated_bytes() < 2**27
+    with pytest.raises(TooLargeError):
+        reader.read(str(path), "6", max_bytes=2**22 - 1)
+    pq.write_table(pa.table({"bytes": [bytes(2**24)]}), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(TooLargeError, match=r"1677\d+ bytes in 1 rows"):
+        ContainerReader().read(str(path), "0", max_bytes=2**20)

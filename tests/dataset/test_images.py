@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from raylabel.dataset import images
 from raylabel.dataset.image_errors import REASONS, reason_kind
 from raylabel.dataset.images import ImageError, decode_image, read_annotated_image, read_image
 
@@ -347,3 +348,41 @@ def test_what_may_not_be_read(tmp_path):
     (tmp_path / "a.png").touch(mode=0)
     with pytest.raises(ImageError, match=r"^no permission"):
         read_image(str(tmp_path / "a.png"), max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P"])
+def test_decoding_takes_few_bytes_per_pixel(tmp_path, mode):
+    """A picture of one colour has a small file. Its decoded forms must not be in memory at the same time."""
+    side = 3000
+    picture = Image.new(mode, (side, side))
+    picture.save(tmp_path / "a.png", **({"transparency": 0} if mode == "P" else {}))
+    code = """
+import resource, sys
+from raylabel.dataset.images import read_image
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+read_image(sys.argv[2], max_pixels=10**8)
+before = peak()
+pixels = read_image(sys.argv[1], max_pixels=10**8)
+print((peak() - before) / (pixels.size / 3))
+"""
+    Image.new(mode, (30, 30)).save(tmp_path / "small.png")
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "small.png")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 11  # 4 in Pillow, 3 in the array, and strips
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "CMYK"])
+def test_strips_do_not_show(monkeypatch, mode):
+    """An image decoded in strips has the pixels that it has in one piece."""
+    rng = np.random.default_rng(0)
+    shape = {"RGB": (3,), "RGBA": (4,), "LA": (2,), "CMYK": (4,)}.get(mode, ())
+    pixels = rng.integers(0, 256, (37, 23, *shape)).astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(pixels * 201 if mode == "I;16" else pixels, None if mode == "I;16" else mode)
+    if mode == "P":
+        image.putpalette(rng.integers(0, 256, 768).astype(np.uint8).tobytes())
+        content = encoded(image, "PNG", transparency=7)
+    else:
+        content = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
+    whole = decode_image(content, max_pixels=10**4)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 50)
+    assert np.array_equal(decode_image(content, max_pixels=10**4), whole)

@@ -1,6 +1,7 @@
 """Saved models and local weights: round trips and unsuitable files."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,44 @@ def test_weights_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"no")
         with pytest.raises(InputError, match="not a weights file"):
             build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / name))
+
+
+def test_a_class_is_imported_only_if_the_config_names_it(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"model": "antigravity_of_tests:Model", "num_classes": 4}))
+    with pytest.raises(InputError, match=r"model\.json: the model 'antigravity_of_tests:Model' is imported only if"):
+        load_segmenter(str(tmp_path))
+    with pytest.raises(InputError, match="no module antigravity_of_tests"):
+        load_segmenter(str(tmp_path), ["antigravity_of_tests:Model"])
+    for content in ([], {"model": ["a:B"], "num_classes": 4}, {"model": "a:B", "num_classes": "4"}):
+        (tmp_path / "model.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"model\.json: .* is required"):
+            load_segmenter(str(tmp_path))
+
+
+class Bomb:
+    """An object that runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", ["bomb.pt", "bomb.pth", "bomb.bin", "bomb.safetensors"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_pickle_bomb_is_refused_in_one_line(tmp_path: Path, name: str, is_zip: bool) -> None:
+    went_off = tmp_path / "went off"
+    state = {"model": {"a": torch.zeros(1), "b": Bomb(went_off)}}
+    torch.save(state, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(InputError, match=f"{name}: not a weights file") as caught:
+        build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+    (tmp_path / name).write_bytes(pickle.dumps(state))
+    with pytest.raises(InputError, match=f"{name}: not a weights file"):
+        build_segmenter("tiny_maskrcnn", num_classes=4, weights=str(tmp_path / name))
+    assert not went_off.exists()
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from raylabel.config import TarSamples
 from raylabel.dataset.containers import PARQUET, TAR, TarMember, is_container, tar_members
+from raylabel.dataset.pool.access import NOWHERE_ELSE, Access
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, is_image_name, printable
 from raylabel.dataset.pool.left_out import LeftOut, Reason
 from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
@@ -32,7 +33,13 @@ class _Rules:
     left_out: LeftOut
 
 
-def iter_pool(uri: str, *, tar_samples: TarSamples = "files", left_out: LeftOut | None = None) -> Iterator[PoolImage]:
+def iter_pool(
+    uri: str,
+    access: Access = NOWHERE_ELSE,
+    *,
+    tar_samples: TarSamples = "files",
+    left_out: LeftOut | None = None,
+) -> Iterator[PoolImage]:
     """Yield the images of the pool in any order, with bounded memory. No image is opened.
 
     The pool is one of:
@@ -49,10 +56,12 @@ def iter_pool(uri: str, *, tar_samples: TarSamples = "files", left_out: LeftOut 
       may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Folders
       that exist under their literal name are names, whatever their signs. Files that braces alone name must exist.
 
-    Paths that lead out of the pool's folder, and names that are not UTF-8, give images with a `refusal`.
+    Paths that lead out of the pool's folder, other places that `access` does not allow, and names that are not UTF-8
+    give images with a `refusal`.
 
     Args:
         uri: local path or URI. Local paths are made absolute.
+        access: further places that a manifest may name.
         tar_samples: "files" lists all images of a tar. "webdataset" takes members with the same name up to the first
             dot for one sample. If a sample has an image without a second dot (`7.jpg`), its images with a second dot
             (`7.mask.png`) do not count.
@@ -74,9 +83,11 @@ def iter_pool(uri: str, *, tar_samples: TarSamples = "files", left_out: LeftOut 
     else:
         raise InputError(f"{uri}: no such pool")
     is_empty = True
+    folder = root if kind == fs.FileType.Directory else posixpath.dirname(_MAGIC.split(root)[0])
+    access = replace(access, named=(root, folder, *access.named))
     for image in images:
         is_empty = False
-        yield image
+        yield access.checked(image)
     if is_empty:
         others = f". {rules.left_out.text()}" if rules.left_out else ""
         raise InputError(f"{uri}: the pool has no images (known suffixes: {', '.join(IMAGE_SUFFIXES)}){others}")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
@@ -16,6 +17,12 @@ from raylabel.errors import InputError, shown
 from raylabel.files import storage
 from raylabel.files.json_text import parse_json
 from raylabel.files.stored_file import StoredFile
+
+MAX_TEXT = 2**13
+"""Largest number of characters of a URI or an id. Presigned URLs, the longest known, have about 2,000."""
+_MAX_LINE = 2**20
+_MAX_GROUP_BYTES = 2**29
+"""Largest size of a row group's URIs and ids in memory. A million rows, pyarrow's default, have about 200 MB."""
 
 
 def of_text(uri: str) -> Iterator[PoolImage]:
@@ -66,7 +73,10 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
             if not has_bytes and "uri" not in names:
                 raise InputError(f"{uri}: must have a column uri or {BYTES_COLUMN}, got {', '.join(names)}")
             columns = [name for name in ("image_id", "uri") if name in names and not (has_bytes and name == "uri")]
-            for number, row in enumerate(_rows(parquet, columns)):
+            # As dictionaries, because a file of 435 bytes can repeat a long text 4,096 times.
+            texts = [name for name in columns if _is_text(parquet.schema_arrow.field(name).type)]
+            parquet = pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=texts)
+            for number, row in enumerate(_rows(parquet, columns, uri)):
                 where = f"{uri}: row {number}"
                 if has_bytes:
                     yield PoolImage(_image_id(row, f"{number:09d}", where), join_reference(uri, str(number)))
@@ -76,31 +86,60 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
         raise InputError(f"{uri}: not readable as Parquet: {error}") from error
 
 
-def _rows(parquet: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(parquet: pq.ParquetFile, columns: list[str], uri: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some columns. Row groups that would take much memory are refused unread."""
     if not columns:
         yield from ({} for _ in range(parquet.metadata.num_rows))
         return
-    for batch in parquet.iter_batches(4096, columns=columns):
-        yield from batch.to_pylist()
+    for number in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        chunks = (group.column(place) for place in range(group.num_columns))
+        num_bytes = sum(one.total_uncompressed_size for one in chunks if one.path_in_schema in columns)
+        limit = min(_MAX_GROUP_BYTES, len(columns) * MAX_TEXT * group.num_rows)
+        if num_bytes > limit:
+            raise InputError(f"{uri}: row group {number}: must have at most {limit} bytes of text, got {num_bytes}")
+        for batch in parquet.iter_batches(4096, row_groups=[number], columns=columns):
+            if any(_longest(column) > MAX_TEXT for column in batch.columns):
+                raise InputError(f"{uri}: row group {number}: a text must have at most {MAX_TEXT} bytes")
+            yield from batch.to_pylist()
+
+
+def _longest(column: pa.Array) -> int:
+    """Return the length of the longest text of a column in bytes, 0 for numbers."""
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    return (pc.max(pc.binary_length(texts)).as_py() or 0) if _is_text(texts.type) else 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
 @contextmanager
-def _open_text(uri: str, newline: str | None = None) -> Iterator[TextIO]:
+def _open_text(uri: str, newline: str | None = None) -> Iterator[Iterator[str]]:
+    """Open a text file as its lines."""
     file_system, path = storage.open_uri(uri)
     try:
         with (
             file_system.open_input_stream(path, compression=None, buffer_size=1 << 20) as stream,
             io.TextIOWrapper(stream, "utf-8-sig", newline=newline) as text,
         ):
-            yield text
+            yield _lines(text, uri)
     except UnicodeDecodeError as error:
         raise InputError(f"{uri}: not UTF-8 text: {error}") from error
+
+
+def _lines(text: TextIO, uri: str) -> Iterator[str]:
+    while line := text.readline(_MAX_LINE + 1):
+        if len(line) > _MAX_LINE:
+            raise InputError(f"{uri}: a line must have at most {_MAX_LINE} characters")
+        yield line
 
 
 def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
     uri = row.get("uri")
     if not isinstance(uri, str) or not uri:
         raise InputError(f"{where}: uri must be a path or URI, got {shown(uri)}")
+    _check_length(uri, where, "uri")
     image_id = _image_id(row, printable(uri), where)
     if "://" not in uri and not posixpath.isabs(uri):
         image = image_below(storage.split(manifest_uri)[0], uri, image_id=image_id)
@@ -116,4 +155,10 @@ def _image_id(row: dict[str, Any], default: str, where: str) -> str:
         return default
     if not isinstance(image_id, int | str) or isinstance(image_id, bool):
         raise InputError(f"{where}: image_id must be a string or an integer, got {shown(image_id)}")
+    _check_length(str(image_id), where, "image_id")
     return printable(str(image_id))
+
+
+def _check_length(text: str, where: str, name: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise InputError(f"{where}: {name} must have at most {MAX_TEXT} characters, got {len(text)}")

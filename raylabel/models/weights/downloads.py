@@ -36,7 +36,7 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
             "such as MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1."
         ) from error
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
         raise InputError(_refusal(f"torchvision:{name}", weights.url, error)) from error
 

@@ -58,7 +58,12 @@ def test_torchvisions_weights_fit_but_for_the_class_and_box_layers(monkeypatch: 
     """A local state dict stands for torchvision's download."""
     torch.manual_seed(0)
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: dict(theirs))
+
+    def load(url: str, **options: Any) -> dict[str, Any]:
+        assert options["weights_only"], "no object may be unpickled"
+        return dict(theirs)
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", load)
     model = build_segmenter("maskrcnn_resnet50_fpn", num_classes=4)
     report = load_weights(model, NAMED)
     assert {".".join(name.split(".")[:2]) for name in report.left_at_init} == {
