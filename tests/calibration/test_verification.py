@@ -219,3 +219,35 @@ def test_no_detection_at_all() -> None:
     annotated = annotated_set([{0}, set()], [set(), {0}], [set(), set()])
     assert np.isnan(federated_accuracy(Detections.empty(NUM_CLASSES), annotated).accuracy).all()
     assert len(match_set(annotated, {})) == 0
+
+
+def test_an_interval_spans_what_the_share_is_unsure_by() -> None:
+    """The detector says the same about every image, so its scores can't tell which unknown images have the class.
+
+    More images then do not narrow the interval: how many images were left out stays as unsure as for one class alone.
+    """
+    widths = []
+    for num in (200, 2000):
+        present, absent = num, num
+        annotated = annotated_set(
+            [{0}] * present + [set()] * (num * 5),
+            [set()] * present + [{0}] * absent + [set()] * (num * 4),
+            [set()] * (num * 6),
+        )
+        rows = np.arange(num * 6)
+        outcomes = np.where(
+            rows < present, Outcome.CORRECT, np.where(rows < 2 * num, Outcome.INCORRECT, Outcome.IGNORED)
+        )
+        detections = Detections(
+            num_classes=NUM_CLASSES,
+            class_indices=np.zeros(len(rows), np.int32),
+            raw_scores=np.full(len(rows), 0.5),
+            image_indices=rows,
+            outcomes=outcomes.astype(np.int8),
+            weights=np.ones(len(rows)),
+        )
+        found = federated_accuracy(detections, annotated)
+        assert found.low[0] < found.accuracy[0] < found.high[0]
+        widths.append(found.high[0] - found.low[0])
+    assert widths[0] > 0.1
+    assert widths[1] > 0.8 * widths[0]
