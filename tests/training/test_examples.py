@@ -10,8 +10,9 @@ from PIL import Image
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json
+from raylabel.masks.rle import encode_masks
 from raylabel.training.augment.views import no_augmentation
-from raylabel.training.examples import LabelledExamples
+from raylabel.training.examples import LabelledExamples, target_of
 
 HEIGHT, WIDTH = 20, 30
 RNG = np.random.default_rng(0)
@@ -101,3 +102,15 @@ def test_an_image_that_cannot_be_read_or_has_another_size_is_named(annotated: An
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "2.png")
     with pytest.raises(InputError, match=r"2\.png: .* another size: 9 x 9 pixels, annotated as 20 x 30"):
         examples.load(1, RNG)
+
+
+def test_objects_of_one_pixel_are_kept_and_smaller_ones_are_not() -> None:
+    boxes = np.array([[3, 4, 4, 5], [3, 4, 3.9, 9], [3, 4, 9, 4.9], [-2, 4, 1, 5], [-2, 4, 0.5, 9]], np.float32)
+    masks = encode_masks(np.ones((5, HEIGHT, WIDTH), bool))
+    weights, location = np.arange(5, dtype=np.float32), np.arange(5, 10, dtype=np.float32)
+    target = target_of((HEIGHT, WIDTH), boxes, masks, np.eye(5, 6), weights, location)
+    assert target.boxes_xyxy.tolist() == [[3, 4, 4, 5], [0, 4, 1, 5]]
+    assert target.weights.tolist() == [0, 3]
+    assert target.location_weights.tolist() == [5, 8]
+    assert target.class_probs.argmax(dim=1).tolist() == [0, 3]
+    assert target_of((HEIGHT, WIDTH), boxes, masks, np.eye(5, 6), weights).location_weights.tolist() == [1, 1]

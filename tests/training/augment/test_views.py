@@ -154,3 +154,14 @@ def test_every_setting_changes_the_image(settings: dict[str, float]) -> None:
     assert changed.shape != image.shape or not torch.equal(changed, image)
     has_moved = moved.masks_NHW.shape != target.masks_NHW.shape or not torch.equal(moved.masks_NHW, target.masks_NHW)
     assert has_moved == bool(settings.keys() & {"flip", "max_scale", "output_size"})
+
+
+@pytest.mark.parametrize(("size", "expected"), [((10, 20), (10, 20)), ((20, 10), (20, 10)), ((40, 20), (20, 10))])
+def test_at_scale_1_an_image_fits_into_the_output(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """The whole image is visible, and the rest is padding."""
+    image, target = torch.ones(3, *size), scene(0, 1, size)[1]
+    found, moved = jitter_scale(image, target, np.random.default_rng(0), scale=1.0, output_size=20)
+    rows, columns = torch.where(found[0] == 1)
+    assert (len(rows.unique()), len(columns.unique())) == expected
+    assert (found == 0.5).sum() == 3 * (400 - expected[0] * expected[1])
+    assert len(moved) == 1

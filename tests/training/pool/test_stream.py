@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs
+from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs, labelled_images
 from raylabel.schema import INSTANCE
 from raylabel.training.augment.views import no_augmentation
 from raylabel.training.batch_source import BatchSource
@@ -173,6 +174,12 @@ def test_dropped_predictions_of_enough_foreground_have_weight_0(
     assert target.weights.tolist() == weights, "the dropped prediction has foreground 0.6"
 
 
+def test_doubtful_predictions_have_weight_0_beside_weights_by_score(tmp_path: Path) -> None:
+    targets = PoolTargets(doubtful_score=0.5, weight_by_score=True)
+    _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
+    torch.testing.assert_close(target.weights, torch.tensor([0.8, 0.0]))
+
+
 @pytest.mark.parametrize(
     ("targets", "expected"),
     [
@@ -207,6 +214,46 @@ def test_selection_by_foreground_looks_at_background_alone(
     assert table["classes"].to_pylist() == [sorted(classes)]
     _, target = stream_of(run, choice).load(0, RNG)
     assert target.class_probs[:, :-1].argmax(dim=1).tolist() == classes
+
+
+def test_thresholds_per_group_do_not_judge_foreground(tmp_path: Path) -> None:
+    """The foreground is 0.7 and 0.6, and the smallest score of the group is 0.95."""
+    choice = PoolChoice(
+        selection=SelectionConfig(min_score_by_group={"f": 0.95}),
+        frequency_groups=np.array(["f", "f"]),
+        min_foreground=0.65,
+    )
+    _, target = stream_of(two_predictions(tmp_path), choice).load(0, RNG)
+    assert target.class_probs[:, :-1].argmax(dim=1).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("selection", "num"),
+    [
+        ({}, 2),
+        ({"min_mask_quality": 0.6}, 1),
+        ({"min_area": 50}, 1),
+        ({"max_per_image": 1}, 1),
+        ({"min_score_by_group": {"r": 0.3}}, 1),
+        ({"min_score": 0.3}, 1),
+    ],
+)
+@pytest.mark.parametrize("by_foreground", [False, True])
+def test_every_limit_of_selection_counts(
+    selection: dict[str, Any], num: int, by_foreground: bool, tmp_path: Path
+) -> None:
+    """The scores are 0.8 and 0.2, the qualities 0.9 and 0.5, the areas 36 and 52. By foreground no score counts."""
+    choice = PoolChoice(
+        selection=SelectionConfig(**{"min_score": 0.1, **selection}),
+        frequency_groups=np.array(["r", "r"]),
+        min_foreground=0.1 if by_foreground else None,
+    )
+    run = two_predictions(tmp_path)
+    _, target = stream_of(run, choice).load(0, RNG)
+    assert len(target) == (2 if by_foreground and "min_score" in "".join(selection) else num)
+    [image] = labelled_images(committed_shards(run)[0], 2)
+    kept = choice.keep_instances(image.instances, image.calibrated_scores)
+    assert kept.sum() == len(target), "the same rule for the instances of one image"
 
 
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 999))
