@@ -141,6 +141,23 @@ def test_frequency_groups_add_their_ap_to_coco_figures(tiny: dict[str, Any]) -> 
     assert (metrics["APr"], metrics["APc"]) == (0, None)
 
 
+def test_a_class_without_truth_does_not_count_in_its_groups_ap(tiny: dict[str, Any]) -> None:
+    """Class 5 has no object, so it has no AP, and the group's AP is that of class 3 alone."""
+    metrics = evaluate_results(tiny, [detection()], frequency_groups={3: "r", 5: "r"})
+    assert metrics["APr"] == pytest.approx(1)
+    assert (metrics["APc"], metrics["APf"]) == (None, None)
+
+
+def test_given_groups_replace_those_of_the_file(tiny: dict[str, Any]) -> None:
+    """Groups belong to the training images, and a validation file may declare others."""
+    tiny["images"][0]["neg_category_ids"] = []
+    tiny["categories"][0]["frequency"], tiny["categories"][1]["frequency"] = "c", "r"
+    metrics = evaluate_results(tiny, [detection()], frequency_groups={3: "f", 5: "r"})
+    assert metrics["APf"] == pytest.approx(1)
+    assert (metrics["APr"], metrics["APc"]) == (None, None)
+    assert evaluate_results(tiny, [detection()], frequency_groups={5: "r"})["APc"] is None
+
+
 def test_ids_areas_and_nulls_are_normalised(tiny: dict[str, Any]) -> None:
     reference = evaluate_results(tiny, [detection(), detection(image_id=2, score=0.95)])
     changed = copy.deepcopy(tiny) | {"licenses": None, "info": None}
