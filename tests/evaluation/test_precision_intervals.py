@@ -100,3 +100,13 @@ def test_a_half_width_by_hand() -> None:
     assert found == Interval(0.5, pytest.approx(4.3027 * np.sqrt(0.04 / 3), rel=1e-4))
     base = JackknifedFigures({"AP": 0.3}, ({"AP": 0.3}, {"AP": 0.3}, {"AP": 0.3}))
     assert precision_intervals(figures, base)["AP"] == Interval(pytest.approx(0.2), pytest.approx(found.half_width))
+
+
+def test_figures_without_a_part_have_the_given_groups() -> None:
+    dataset, [results] = simulated(0, num_images=30)
+    found = jackknife_results(dataset, results, iou_type="bbox", frequency_groups={0: "r", 1: "f", 2: "f"})
+    for figures in (found.figures, *found.without):
+        assert figures["APr"] is not None
+        assert figures["APc"] is None
+    assert {"APr", "APf"} <= set(precision_intervals(found))
+    assert len(jackknife_results(dataset, results, iou_type="bbox", num_parts=7).without) == 7

@@ -14,21 +14,21 @@ from PIL import Image
 from every_setting import OTHER, override
 from fakes import FakeSegmenter
 from prepared import prepared_run
-from raylabel.calibration import ReliabilityBins
-from raylabel.config import Config, TrainingConfig, load_config
+from raylabel.calibration import Detections, ReliabilityBins
+from raylabel.config import Config, TrainingConfig, config_dict, load_config
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, read_table
-from raylabel.run.calibration import load_corrector
+from raylabel.run.calibration import load_corrector, load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder
-from raylabel.run.models import BASELINE, EMBEDDER, STUDENT
-from raylabel.run.rounds import further_rounds
-from raylabel.stages import calibrate, distill, label, prototypes
+from raylabel.run.models import BASELINE, EMBEDDER, STUDENT, TEACHER
+from raylabel.run.rounds import further_rounds, round_config
+from raylabel.stages import calibrate, distill, evaluate, label, prototypes, teacher
 from raylabel.stages.run import run_pipeline
 from raylabel.stages.states import FINISHED, stage_states
 from stored_labels import label_rows
-from without_ray import put_stages_here
+from without_ray import Silent, put_stages_here
 
 CCECE = {"calibration.corrector": "ccece"}
 """A corrector that is fitted at once."""
@@ -163,15 +163,15 @@ def test_a_setting_of_the_labels_changes_them(setting: str, generated: Path, tmp
 
 
 def test_a_share_of_bad_images_is_allowed(config: Config, tmp_path: Path) -> None:
-    """One of three images can't be read."""
+    """One of four images can't be read."""
     (tmp_path / "pool").mkdir()
-    for number in range(2):
+    for number in range(3):
         Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(tmp_path / "pool" / f"{number}.png")
-    (tmp_path / "pool" / "2.png").write_bytes(b"no image")
+    (tmp_path / "pool" / "3.png").write_bytes(b"no image")
     config = replace(config, data=replace(config.data, pool=str(tmp_path / "pool")))
     with pytest.raises(InputError, match=r"label\.max_bad_fraction"):
-        labelled(replace(config, label=replace(config.label, max_bad_fraction=0.33)), tmp_path / "strict")
-    _, artifact = labelled(replace(config, label=replace(config.label, max_bad_fraction=0.34)), tmp_path / "lenient")
+        labelled(replace(config, label=replace(config.label, max_bad_fraction=0.24)), tmp_path / "strict")
+    _, artifact = labelled(replace(config, label=replace(config.label, max_bad_fraction=0.25)), tmp_path / "lenient")
     assert artifact["num_quarantined"] == 1
 
 
@@ -302,3 +302,87 @@ def test_what_is_trained(
     further = further_rounds(load_config(generated / "config.yaml", {"student.rounds": "3"}), copied)
     assert list(further) == [2, 3]
     assert further_rounds(config, copied) == {}
+
+
+@pytest.mark.parametrize("is_teacher", [True, False])
+def test_what_is_trained_before(
+    is_teacher: bool, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warm-up and the teacher share the teacher's 9 steps, of which 2 are the warm-up's."""
+    asked: list[tuple[Any, TrainingConfig]] = []
+
+    def train(trainings: Any, *, settings: TrainingConfig, **_: Any) -> None:
+        asked.append((trainings, settings))
+        raise StopError
+
+    config = load_config(generated / "config.yaml", {"teacher.steps": "9", "student.num_workers": "7"})
+    run = prepared_run(config, tmp_path / "run")
+    module, num_steps, role = (teacher, 7, "teacher") if is_teacher else (prototypes, 2, "embedder")
+    monkeypatch.setattr(module, "train_on_ray", train)
+    with pytest.raises(StopError):
+        module.run_stage(replace(config, seed=5), run)
+    [([training], settings)] = asked
+    assert settings == config.teacher
+    assert (training.num_steps, training.description["role"]) == (num_steps, role)
+    assert training.folder == (TEACHER if is_teacher else EMBEDDER)
+
+
+def test_average_precision_needs_predictions_below_the_pools_threshold(whole: RunFolder, generated: Path) -> None:
+    """The AP of every model comes from the whole ranking, whatever `label.score_threshold` says."""
+    overrides = {"label.score_threshold": "0.5", "label.max_per_image": "2", "label.top_k": "3"}
+    config = load_config(generated / "config.yaml", overrides)
+    uris = {"teacher": whole.path(TEACHER), "student": whole.path(STUDENT)}
+    predict = evaluate.PredictShard(config=config_dict(config), model_uris=uris, counter=Silent())
+    rows = predict({"shard_id": 0, "rows": list(range(8))}).to_pylist()
+    assert [(row["arm"], row["row"]) for row in rows] == [(arm, row) for arm in uris for row in range(8)]
+    instances = [one for row in rows for one in row["instances"]]
+    assert min(one["raw_score"] for one in instances) < 0.5
+    assert {len(one["soft_classes"]) for one in instances} == {3}
+    assert max(len(row["instances"]) for row in rows) == 2
+
+
+class Halving:
+    """A corrector that halves scores."""
+
+    def __call__(self, detections: Detections) -> np.ndarray:
+        return detections.raw_scores / 2
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+
+def test_a_models_corrected_results_have_its_correctors_scores(
+    whole: RunFolder, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best class of each object gets half of its score, and the groups are those of the training images."""
+    results: list[tuple[list[dict[str, Any]], Any]] = []
+
+    def jackknife(annotations: Any, rows: list[dict[str, Any]], *, frequency_groups: Any) -> Any:
+        results.append((rows, frequency_groups))
+        return evaluate.JackknifedFigures({}, ())
+
+    monkeypatch.setattr(evaluate, "jackknife_results", jackknife)
+    monkeypatch.setattr(evaluate, "_correctors", lambda config, run: {"student": Halving()})
+    config = load_config(generated / "config.yaml", CCECE)
+    measured, _ = evaluate._evaluate_models(config, whole, RunData(config), verify=False)
+    assert list(measured) == ["teacher", "supervised", "student", "student+corrector"]
+    raw, corrected = [
+        max(row["score"] for row in rows if row["image_id"] == results[2][0][0]["image_id"]) for rows, _ in results[2:]
+    ]
+    assert corrected < raw
+    classes = load_classes(whole)
+    groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
+    assert all(given == groups for _, given in results)
+
+
+def test_detections_keep_the_models_own_context(whole: RunFolder) -> None:
+    """Mask quality, background and runner-up are known for raylabel's models alone."""
+    detections, _ = load_detections(whole)
+    assert detections.context is not None
+    assert not np.isnan(detections.context).any()
+
+
+def test_a_further_round_trains_no_baseline(config: Config) -> None:
+    of_round = round_config(replace(config, student=replace(config.student, rounds=3)))
+    assert (of_round.student.rounds, of_round.student.supervised_baseline) == (1, False)
+    assert replace(of_round, student=config.student) == config

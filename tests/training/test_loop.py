@@ -128,6 +128,12 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
+def test_a_job_ends_with_its_schedule() -> None:
+    steps: list[int] = []
+    train(CountedLosses(), one_part(steps=2, stop_step=9), TrainContext(report=lambda step, *_: steps.append(step)))
+    assert steps == [2]
+
+
 def one_part(**changes: object) -> TrainJob:
     """Make a job without a pool, for a model whose losses are known."""
     return a_job(labelled_per_batch=1, unlabelled_per_batch=0, pool=None, **changes)
@@ -343,6 +349,43 @@ def test_the_average_is_evaluated_on_rank_0_and_training_goes_on_as_without() ->
     assert all(torch.equal(value, seen[1][name]) for name, value in evaluated.state_dict().items())
     plain = train(new_segmenter(), a_job(settings=TrainingConfig(checkpoint_every=100), steps=4), TrainContext())
     assert_same_weights(evaluated, plain)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_rank_evaluates_and_saves(rank: int) -> None:
+    """Every rank reports at the same steps."""
+    evaluated: list[int] = []
+    saved: list[Snapshot] = []
+    reported: list[int] = []
+
+    def evaluate(segmenter: Segmenter) -> dict[str, float]:
+        evaluated.append(1)
+        return {}
+
+    job = one_part(settings=TrainingConfig(evaluate_every=2, checkpoint_every=3), evaluate=evaluate)
+    context = TrainContext(
+        rank=rank, world_size=2, num_parts=2, save=saved.append, report=lambda step, values: reported.append(step)
+    )
+    train(CountedLosses(), job, context)
+    assert reported == [2, 4, 6]
+    assert len(evaluated) == (3 if rank == 0 else 0)
+    assert [one.step for one in saved] == ([3, 6] if rank == 0 else [])
+
+
+def test_each_step_learns_from_its_own_gradient_and_reports_its_loss() -> None:
+    """The loss is 1111 times a parameter near 1, and each of two parts has its share of it."""
+    saved: list[Snapshot] = []
+    reported: list[dict[str, float]] = []
+    optimizer = OptimizerConfig(max_gradient_norm=None, learning_rate=1e-9)
+    settings = TrainingConfig(optimizer=optimizer, checkpoint_every=1)
+    job = one_part(steps=2, settings=settings)
+    context = TrainContext(num_parts=2, save=saved.append, report=lambda step, values: reported.append(values))
+    train(CountedLosses(), job, context)
+    # AdamW's first moment of a constant gradient g is 0.1 g, then 0.19 g.
+    assert [one.tensors["optimizer.exp_avg.scale"].item() for one in saved] == pytest.approx([111.1, 0.19 * 1111])
+    assert reported[-1]["loss"] == pytest.approx(1111)
+    assert reported[-1]["gradient_norm"] == pytest.approx(1111)
+    assert reported[-1]["labelled_masks"] == pytest.approx(1000)
 
 
 class Layered(torch.nn.Module):

@@ -31,7 +31,7 @@ def test_no_object() -> None:
 def test_a_suppressed_mask_suppresses_nothing() -> None:
     """Of a chain in which neighbours overlap, the second goes, and the third overlaps it alone."""
     masks = torch.full((3, 1, 12), -1.0)
-    for row, (first, last) in enumerate([(0, 6), (1, 8), (3, 11)]):  # IoU 5/8 of neighbours, 3/11 of the ends
+    for row, (first, last) in enumerate([(0, 6), (1, 8), (3, 10)]):  # IoU 5/8, 5/9, and 3/10 of the ends
         masks[row, 0, first:last] = 1
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     assert distinct_masks(masks, probs, 0.0).tolist() == [0, 2]

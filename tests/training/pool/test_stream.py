@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
@@ -20,7 +20,7 @@ from raylabel.errors import InputError
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs, labelled_images
 from raylabel.schema import INSTANCE
-from raylabel.training.augment.views import no_augmentation
+from raylabel.training.augment.views import Augment, no_augmentation
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.batches import Batch
 from raylabel.training.job import TrainJob
@@ -272,3 +272,39 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.png"):
         stream.load(0, RNG)
+
+
+def stream_with(run: RunFolder, **changes: Any) -> PoolStream:
+    choice = choice_of(2, min_score=0.5)
+    table = index_pool(committed_shards(run), choice, threshold=0)
+    index = PoolIndex.from_table(table, num_classes=2, threshold=0)
+    return PoolStream(run, index, choice, PoolTargets(), **{"seed": 0, "max_pixels": SIDE * SIDE, **changes})
+
+
+def test_a_larger_pool_image_is_not_read(tmp_path: Path) -> None:
+    run = two_predictions(tmp_path)
+    assert stream_with(run, augment=no_augmentation).load(0, RNG)
+    with pytest.raises(InputError, match=r"a\.png: .*too large"):
+        stream_with(run, augment=no_augmentation, max_pixels=SIDE * SIDE - 1).load(0, RNG)
+
+
+def test_from_a_draw_on_images_have_the_weak_view_and_no_object(tmp_path: Path) -> None:
+    def brighter(by: float) -> Augment:
+        return lambda image, target, rng: (image + by, target)
+
+    stream = stream_with(two_predictions(tmp_path), augment=brighter(2), weak_view=brighter(4), unlabelled_from=2)
+    found = [stream.load(draw, RNG) for draw in range(4)]
+    assert [round(image[0, 0, 0].item()) for image, _ in found] == [2, 2, 4, 4]
+    assert [len(target) for _, target in found] == [1, 1, 0, 0]
+
+
+def test_a_pool_image_is_turned_as_viewers_show_it(tmp_path: Path) -> None:
+    """The labels were made of the image as it is shown: 10 x 8 pixels, stored as 8 x 10."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    masks = np.ones((1, 10, 8), bool)
+    run = RunFolder(str(tmp_path / "run"))
+    write_shard(run, 0, [labelled_row("a", str(tmp_path / "a.jpg"), (10, 8), [[0.1, 0.6, 0.3]], [0.8], masks, 0.9)])
+    image, target = stream_with(run, augment=no_augmentation).load(0, RNG)
+    assert image.shape[1:] == target.masks_NHW.shape[1:] == (10, 8)
