@@ -22,18 +22,25 @@ def bar(width: int) -> Rle:
     return encode_masks(mask)[0]
 
 
-def annotated_set() -> AnnotatedSet:
-    """Each image has one object of class 0, 10 columns wide."""
+def annotated_set(*, is_federated: bool = False) -> AnnotatedSet:
+    """Each image has one object of class 0, 10 columns wide. In the first it is known that there is none of class 1."""
     counts = bar(10)["counts"].decode()
     one = {"category_id": 4, "iscrowd": 0, "segmentation": {"size": list(SIZE), "counts": counts}}
     return AnnotatedSet(
         images=tuple(
-            ImageRecord(image_id=row, file_name=f"{row}.png", uri="", height=SIZE[0], width=SIZE[1])
+            ImageRecord(
+                image_id=row,
+                file_name=f"{row}.png",
+                uri="",
+                height=SIZE[0],
+                width=SIZE[1],
+                negative_classes=frozenset([1] if is_federated and row == 0 else []),
+            )
             for row in range(NUM_IMAGES)
         ),
         categories=(Category(category_id=4, name="a"), Category(category_id=6, name="b")),
         annotations=tuple(({**one, "id": row},) for row in range(NUM_IMAGES)),
-        is_federated=False,
+        is_federated=is_federated,
     )
 
 
@@ -75,3 +82,13 @@ def test_context_is_computed_given_or_left_out() -> None:
     found = match_set(annotated_set(), {0: given})
     assert found.context is not None
     assert (found.context == 0.5).all()
+
+
+def test_detections_of_a_federated_set_are_weighed_over_all_its_images() -> None:
+    """One wrong detection of class 1 stands for those in the four images in which nobody looked for the class."""
+    annotated = annotated_set(is_federated=True)
+    found = match_set(annotated, predictions(range(5)))
+    is_other = found.class_indices == 1
+    assert found.known_outcomes[is_other].tolist() == [Outcome.INCORRECT] + [Outcome.IGNORED] * 4
+    assert found.weights[is_other] == pytest.approx([5, 1, 1, 1, 1])
+    assert match_set(annotated_set(), predictions(range(5))).weights.tolist() == [1] * 10

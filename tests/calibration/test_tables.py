@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raylabel.calibration import (
+    ClassAccuracy,
     Detections,
     FitContext,
     ReliabilityBins,
@@ -161,3 +162,28 @@ def test_a_pools_histogram_does_not_judge_held_out_detections() -> None:
     assert found.summary == plain.summary
     stored = found.detections["calibrated_score"].to_numpy()
     np.testing.assert_allclose(stored, corrector(detections), rtol=1e-6)
+
+
+def test_given_accuracies_are_stored() -> None:
+    """Those of a federated set use more than its scored detections."""
+    detections = made(300)
+    accuracy = ClassAccuracy(
+        accuracy=np.array([np.nan, 0.25, 0.5]),
+        low=np.array([np.nan, 0.125, 0.25]),
+        high=np.array([np.nan, 0.5, 0.75]),
+        num_effective=np.array([0.0, 3.0, 4.0]),
+    )
+    tables = calibration_tables(
+        detections,
+        corrector=fit_corrector("none", detections, context=CONTEXT),
+        context=CONTEXT,
+        image_ids=[str(index) for index in range(20)],
+        class_names=["a", "b", "c"],
+        category_ids=[7, 8, 9],
+        num_train_images=[0, 50, 200],
+        accuracy=accuracy,
+    )
+    assert tables.classes["accuracy"].to_pylist() == [None, 0.25, 0.5]
+    assert tables.classes["accuracy_low"].to_pylist() == [None, 0.125, 0.25]
+    assert tables.classes["accuracy_high"].to_pylist() == [None, 0.5, 0.75]
+    assert tables.classes["num_effective"].to_pylist() == [0, 3, 4]

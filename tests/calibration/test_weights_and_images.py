@@ -294,3 +294,15 @@ def _dispersion(first: Any, second: Any) -> np.ndarray:
     num, images = (first.num + second.num).sum(axis=1), first.num_images + second.num_images
     squares = (first.products + second.products).sum(axis=(1, 2))
     return (squares / images - (num / images) ** 2) * images / (images - 1) / (num / images)
+
+
+def test_the_error_of_a_gain_is_that_of_a_mean_over_images() -> None:
+    """One image has a right detection of score 0.8, the other a wrong one of score 0.6.
+
+    The other image's bias, 0.6 and -0.2, is subtracted from each, with a thousandth of the score mixed in.
+    """
+    two = Detections.of_scores([0, 0], [0.8, 0.6], num_classes=1)
+    found = _trial(replace(two, outcomes=np.array([1, 0], np.int8), image_indices=np.arange(2)))
+    gains = [-np.log(0.8) + np.log(0.999 * 0.2 + 0.0008), -np.log(0.4) + np.log(1 - 0.999 * 0.8 - 0.0006)]
+    assert found.gain == pytest.approx(np.mean(gains))
+    assert found.gain_error == pytest.approx(np.std(gains, ddof=1) / np.sqrt(2))

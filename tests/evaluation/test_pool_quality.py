@@ -1,5 +1,6 @@
 """Quality of pseudo-labels against the pool's truth, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 
 from pool_world import labelled_row, write_shard
+from raylabel.calibration import ImagePredictions, match_set
 from raylabel.config import CalibrationConfig, SelectionConfig
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.files.storage import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.shards import committed_shards, labelled_images
 
 SIZE = (16, 16)
 HALVES = CalibrationConfig(num_bins=2)
@@ -128,3 +131,31 @@ def test_without_truth_or_detection(run: RunFolder, truth: AnnotatedSet, tmp_pat
         "num_images": 1,
         "num_instances": 0,
     }
+
+
+def test_figures_of_a_federated_pool_are_weighed(run: RunFolder, truth: AnnotatedSet) -> None:
+    """Class a is known to be absent from the third image. Nobody looked for it in ten further images."""
+    images = [replace(one, negative_classes=frozenset([0] if row == 2 else [])) for row, one in enumerate(truth.images)]
+    unseen = [replace(images[3], image_id=row, file_name=f"{row}.jpg") for row in range(10, 19)]
+    unseen.append(replace(images[3], image_id=19, file_name="other.png"))
+    federated = replace(
+        truth,
+        images=(*images, *unseen),
+        annotations=(*truth.annotations, *[()] * 10),
+        is_federated=True,
+    )
+    found = measure_pool(run, federated, calibration=HALVES, selection=SelectionConfig())
+    assert found is not None
+    labelled = {
+        federated_row: image.instances
+        for uri in committed_shards(run).values()
+        for image in labelled_images(uri, 2)
+        for federated_row, one in enumerate(federated.images)
+        if image.status == "ok" and one.file_name == image.image_id
+    }
+    predictions = {row: ImagePredictions(one.class_indices, one.raw_scores, one.masks) for row, one in labelled.items()}
+    scored = match_set(federated, predictions, with_context=False).scored()
+    assert scored.weights.max() > 1.2
+    losses = -np.log(np.where(scored.is_correct, scored.raw_scores, 1 - scored.raw_scores))
+    assert found["raw"]["nll"] == pytest.approx(np.average(losses, weights=scored.weights))
+    assert found["raw"]["nll"] != pytest.approx(losses.mean(), rel=0.001)

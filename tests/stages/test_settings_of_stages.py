@@ -18,7 +18,7 @@ from raylabel.calibration import Detections, ReliabilityBins
 from raylabel.config import Config, TrainingConfig, config_dict, load_config
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, read_table
-from raylabel.run.calibration import load_corrector, load_detections
+from raylabel.run.calibration import fit_and_commit, load_corrector, load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder
@@ -386,3 +386,68 @@ def test_a_further_round_trains_no_baseline(config: Config) -> None:
     of_round = round_config(replace(config, student=replace(config.student, rounds=3)))
     assert (of_round.student.rounds, of_round.student.supervised_baseline) == (1, False)
     assert replace(of_round, student=config.student) == config
+
+
+@pytest.mark.parametrize(
+    "changes", [{"selection.min_score": "0.25"}, {"calibration.corrector": "temperature"}, {"label.top_k": "3"}]
+)
+def test_other_labels_make_another_student(
+    changes: dict[str, str], whole: RunFolder, generated: Path, tmp_path: Path
+) -> None:
+    """After the labels are made or selected again, they are finished, and the student is not."""
+    copied = RunFolder(str(shutil.copytree(whole.uri, tmp_path / "run")))
+    config = load_config(generated / "config.yaml", {**CCECE, **changes})
+    calibrate.run_stage(config, copied)
+    label.run_stage(config, copied)
+    states, _ = stage_states(config, copied, RunData(config))
+    again = [name for name, state in states.items() if state != FINISHED]
+    assert again == ["distill", "evaluate", "report"]
+
+
+def test_weights_are_fitted_as_they_are_stored(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refit on the stored detections must be the same fit."""
+    fitted: list[Detections] = []
+    monkeypatch.setattr(
+        calibrate, "weigh_by_verification", lambda found, _: replace(found, weights=np.full(len(found), 4 / 3))
+    )
+
+    def fit(run: RunFolder, settings: Any, detections: Detections, *rest: Any, **more: Any) -> dict[str, Any]:
+        fitted.append(detections)
+        return fit_and_commit(run, settings, detections, *rest, **more)
+
+    monkeypatch.setattr(calibrate, "fit_and_commit", fit)
+    config = load_config(generated / "config.yaml", CCECE)
+    run = prepared_run(config, tmp_path / "run")
+    (tmp_path / "run" / "calibration" / "artifact.json").unlink()
+    calibrate.run_stage(config, run)
+    stored, _ = load_detections(run)
+    np.testing.assert_array_equal(fitted[0].weights, stored.weights)
+    np.testing.assert_array_equal(fitted[0].raw_scores, stored.raw_scores)
+
+
+def test_every_image_of_a_shard_keeps_its_own_labels(config: Config, generated: Path, tmp_path: Path) -> None:
+    """The second of three images lies outside of the pool, and is refused before the others are predicted."""
+    names = sorted(path.name for path in (generated / "pool").iterdir())[:8]
+    rows = {}
+    for with_refused in (True, False):
+        folder = tmp_path / str(with_refused)
+        shutil.copytree(generated / "pool", folder)
+        lines = [f"{number}0,{name}" for number, name in enumerate(names, start=1)]
+        lines += ["15,../x.png"] if with_refused else []
+        (folder / "list.csv").write_text("\n".join(["image_id,uri", *lines]))
+        data = replace(config.data, pool=str(folder / "list.csv"), pool_truth=None)
+        run = prepared_run(replace(config, data=data), tmp_path / f"run-{with_refused}")
+        allowed = replace(config.label, max_bad_fraction=0.5, shard_size=16)
+        label.run_stage(replace(config, data=data, label=allowed), run)
+        rows[with_refused] = {row["image_id"]: row for row in label_rows(run)}
+    assert list(rows[True]) == ["10", "15", *[f"{number}0" for number in range(2, 9)]]
+    refused = rows[True].pop("15")
+    assert refused["status"] != "ok"
+    assert refused["instances"] == []
+    assert sum(len(row["instances"]) for row in rows[False].values()) > 4
+    for image_id, row in rows[False].items():
+        assert rows[True][image_id]["status"] == row["status"] == "ok"
+        assert rows[True][image_id]["height"] == row["height"] == 64
+        assert rows[True][image_id]["instances"] == row["instances"]

@@ -147,9 +147,35 @@ def test_trees_learn_the_weighted_outcomes() -> None:
         weights=np.where(is_duplicate & ~is_right, 3.0, 1.0),
         context=context,
     )
-    found = fit_corrector("contextual", detections, context=CONTEXT)(detections)
+    corrector = fit_corrector("contextual", detections, context=CONTEXT)
+    assert isinstance(corrector, ContextualCorrector)
+    # The weights sum up to 6000 and their squares to 12000, so they are worth 3000 detections, a third of them right.
+    slope = 1000 / (1000 + 3000)
+    np.testing.assert_allclose(corrector.prior, [(1 - slope) * logit(1000.5 / 3001), slope])
+    found = corrector(detections)
     assert found[is_duplicate] == pytest.approx(0.25, abs=0.01)
     assert found[~is_duplicate] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_is_learnt_of_single_images_has_no_share() -> None:
+    """All detections of an image are right, or all are wrong, and a feature names the image. It tells nothing of others."""
+    num_images = 60
+    images = np.repeat(np.arange(num_images), 50)
+    rng = np.random.default_rng(0)
+    context = np.full((len(images), len(CONTEXT_FEATURES)), np.nan, np.float32)
+    context[:, DUPLICATE] = rng.permutation(num_images)[images] / num_images
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.ones(len(images), np.int32),
+        raw_scores=np.full(len(images), 0.5),
+        image_indices=images,
+        outcomes=(rng.permutation(num_images) % 2)[images].astype(np.int8),
+        weights=np.ones(len(images)),
+        context=context,
+    )
+    found = fit_corrector("contextual", detections, context=CONTEXT)
+    assert isinstance(found, ContextualCorrector)
+    assert found.share < 0.2
 
 
 def test_shifts_meet_the_weighted_outcomes() -> None:
@@ -161,6 +187,9 @@ def test_shifts_meet_the_weighted_outcomes() -> None:
     assert found.of_class[2] == pytest.approx(0.0, abs=0.01)
     assert found.of_class[3] == pytest.approx(np.log(1 / 3), abs=0.01)
     assert found.num_effective.tolist() == [0, 0, 5000, 10_000, 0, 0]
+    # The information of a class is its weight * p (1 - p), plus that of the prior.
+    prior = 1 / found.deviation**2
+    assert found.error[2:4] == pytest.approx([(5000 / 4 + prior) ** -0.5, (10_000 * 3 / 16 + prior) ** -0.5], rel=0.01)
 
 
 def test_a_class_shift_by_hand() -> None:

@@ -158,3 +158,23 @@ def test_temperature_and_marginal_by_hand_for_few() -> None:
     temperature = TemperatureCorrector.fit(few, context()).temperature
     score = expit(logit(0.8) / temperature)
     assert (15 - 30 * score) * logit(0.8) / temperature == pytest.approx(-np.log(temperature), abs=1e-3)
+
+
+def test_marginal_weighs_scores_and_outcomes_by_hand() -> None:
+    """10 right ones of weight 1 score 0.9, and 10 wrong ones of weight 3 score 0.5. Their effective number is 16."""
+    is_right = np.arange(20) < 10
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.zeros(20, dtype=np.int32),
+        raw_scores=np.where(is_right, 0.9, 0.5),
+        image_indices=np.arange(20),
+        outcomes=is_right.astype(np.int8),
+        weights=np.where(is_right, 1.0, 3.0),
+    )
+    corrector = MarginalCorrector.fit(detections, context())
+    # The mean score is (10 * 0.9 + 30 * 0.5) / 40 = 0.6, and a quarter is right. All together: 0.478, the class: 0.399.
+    overall = (16 * 0.25 + 30 * 0.6) / 46
+    of_class = (16 * 0.25 + 30 * overall) / 46
+    assert np.average(corrector(detections), weights=detections.weights) == pytest.approx(of_class, abs=1e-6)
+    unseen = replace(detections, class_indices=np.full(20, 5, dtype=np.int32))
+    assert np.average(corrector(unseen), weights=detections.weights) == pytest.approx(overall, abs=1e-6)
