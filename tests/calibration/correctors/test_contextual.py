@@ -158,7 +158,7 @@ def test_trees_learn_the_weighted_outcomes() -> None:
 
 
 def test_what_is_learnt_of_single_images_has_no_share() -> None:
-    """All detections of an image are right, or all are wrong, and a feature names the image. It tells nothing of others."""
+    """The detections of an image are all right or all wrong, and a feature names the image alone."""
     num_images = 60
     images = np.repeat(np.arange(num_images), 50)
     rng = np.random.default_rng(0)
