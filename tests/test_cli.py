@@ -1,12 +1,13 @@
 """The command line: exit codes, and one clear line for every mistake."""
 
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from raylabel.cli import main
+from raylabel.cli import _load, main
 from raylabel.run.folder import STAGES
 
 
@@ -108,3 +109,12 @@ def test_results_of_any_detector_print_one_json_object(
     before, after = json.loads((folder / "results.json").read_text()), json.loads(Path(corrected).read_text())
     assert [one["score"] for one in before] == [one["raw_score"] for one in after]
     assert all(0 <= one["score"] <= 1 for one in after)
+
+
+def test_the_command_line_may_name_another_folder(generated: Path, tmp_path: Path) -> None:
+    """Otherwise the config's `out` is the run."""
+    for out, expected in ((None, tmp_path / "runs"), (str(tmp_path / "other"), tmp_path / "other")):
+        arguments = Namespace(config=str(generated / "config.yaml"), out=out)
+        config, run = _load(arguments, {"out": str(tmp_path / "runs"), "seed": "9"})
+        assert run.uri == str(expected)
+        assert config.seed == 9

@@ -430,3 +430,58 @@ def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files
     Path(corrector).write_text(json.dumps(content | {"features": content["features"][:-1], "trees": "no trees"}))
     with pytest.raises(InputError, match="trees are not a LightGBM model"):
         correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
+
+
+def test_every_argument_of_a_calibration_counts(files: Files, tmp_path: Path) -> None:
+    """Right detections overlap their object wholly, and wrong ones not at all; the tilted ones have an IoU of 0.5."""
+    predictions, annotations, results = files
+    tilted = [
+        one
+        | {"score": one["score"] - one["image_id"] / 100}
+        | ({"segmentation": rle(0, 2, 6)} if one["score"] == 0.9 and one["image_id"] < 6 else {})
+        for one in results
+    ]
+    Path(predictions).write_text(json.dumps(tilted))
+    found = {}
+    for name, changes in {
+        "plain": {},
+        "corrector": {"corrector": "ccece"},
+        "num_bins": {"num_bins": 4},
+        "iou_threshold": {"iou_threshold": 0.51},
+        "seed": {"seed": 5},
+    }.items():
+        out = str(tmp_path / name)
+        summary = calibrate_results(predictions, annotations, out, **{"corrector": "isotonic", **changes})
+        bins = ReliabilityBins.from_table(read_table(f"{out}/bins.parquet"))
+        found[name] = {
+            "corrector": read_json(f"{out}/corrector.json")["kind"],
+            "num_bins": bins.num_bins,
+            "iou_threshold": summary["num_correct"],
+            "seed": summary["calibrated_cross_validated"]["nll"],
+        }
+    assert found["plain"] | {"seed": 0} == {"corrector": "isotonic", "num_bins": 15, "iou_threshold": 12, "seed": 0}
+    assert found["corrector"]["corrector"] == "ccece"
+    assert found["num_bins"] == found["plain"] | {"num_bins": 4}
+    assert found["iou_threshold"]["iou_threshold"] == 6
+    assert found["seed"]["seed"] != found["plain"]["seed"]
+    assert found["seed"] | {"seed": 0} == found["plain"] | {"seed": 0}
+
+
+def test_a_federated_results_file_is_weighed(files: Files, tmp_path: Path) -> None:
+    """In one image it is known that there is no dog. Its wrong dog stands for those of the other images."""
+    predictions, annotations, results = files
+    truth = json.loads(Path(annotations).read_text())
+    for image in truth["images"]:
+        image["neg_category_ids"] = [5] if image["id"] == 0 else []
+    Path(annotations).write_text(json.dumps(truth))
+    dogs = [one | {"category_id": 5} if one["score"] == 0.4 else one for one in results]
+    Path(predictions).write_text(json.dumps(dogs))
+    summary = calibrate_results(predictions, annotations, str(tmp_path / "out"), corrector="none")
+    table = read_table(str(tmp_path / "out" / "detections.parquet")).to_pylist()
+    weights = {(row["class_index"], row["outcome"]): row["weight"] for row in table}
+    assert weights == {(0, 1): 1, (1, 0): pytest.approx(12), (1, 2): 1}
+    assert summary["num_ignored"] == 11
+    # 12 right cats of 0.9, and a wrong dog of 0.4 that counts as 12.
+    assert summary["raw"]["brier"] == pytest.approx((12 * 0.01 + 12 * 0.16) / 24)
+    rows = read_table(str(tmp_path / "out" / "classes.parquet")).to_pylist()
+    assert [row["num_effective"] for row in rows][1] == 1, "it is one detection in one image"

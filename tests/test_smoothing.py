@@ -48,6 +48,14 @@ def test_centring_spreads_similarities_that_bunch() -> None:
     np.testing.assert_array_equal(similarity, similarity.T)
 
 
+def test_a_class_without_instances_changes_no_similarity() -> None:
+    prototypes = np.array([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+    alone = class_similarity(prototypes, np.array([4, 5, 6]))
+    beside = class_similarity(np.vstack([prototypes, np.zeros((5, 2))]), np.array([4, 5, 6, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(beside[:3, :3], alone)
+    np.testing.assert_array_equal(beside[3:], np.eye(5, 8, 3))
+
+
 @given(seed=st.integers(0, 999), num=st.integers(1, 8), num_seen=st.integers(0, 8))
 def test_similarity_is_a_symmetric_cosine_that_goes_with_its_classes(seed: int, num: int, num_seen: int) -> None:
     rng = np.random.default_rng(seed)

@@ -25,7 +25,6 @@ from raylabel.dataset.fields import (
     look_up,
     refuse_ids_of_two_types,
 )
-from raylabel.dataset.pool.image import climbs_out
 from raylabel.errors import InputError, shown, shown_name
 from raylabel.files import storage
 from raylabel.files.file_systems import split_options
@@ -174,7 +173,9 @@ def _image(
     )
     file_name = _file_name(one, folders, where)
     uri = storage.join(folders.root, file_name)
-    if folders.holds_images and (climbs_out(file_name) or split_options(uri)[1] != split_options(folders.root)[1]):
+    if folders.holds_images and (
+        storage.climbs_out(file_name) or split_options(uri)[1] != split_options(folders.root)[1]
+    ):
         raise InputError(f"{where}: must lie below {folders.root}, got {file_name}")
     return ImageRecord(
         image_id=image_id,

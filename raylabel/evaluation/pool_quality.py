@@ -1,5 +1,6 @@
 """Quality of stored pseudo-labels if the pool's truth is known: calibration, precision and recall."""
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -55,7 +56,7 @@ def measure_pool(
     classes = load_classes(run)
     class_weights = verification_weights(truth)
     parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
-    num_images = num_objects = 0
+    labelled_rows, num_objects = list[int](), 0
     shards = committed_shards(run).values()
     for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
         if image.status != STATUS_OK or image.image_id not in row_of:
@@ -81,9 +82,14 @@ def measure_pool(
             frequency_groups=classes.frequency_groups,
         )
         kept.append(chosen.keep)
-        num_images += 1
+        labelled_rows.append(row)
         num_objects += int((~truth.ground_truth(row).is_crowd).sum())
-    detections = weigh_by_verification(Detections.concat(parts), truth)
+    # Only labelled images, because the others of a federated truth say nothing about this pool.
+    places = np.zeros(len(truth), dtype=np.int64)
+    places[labelled_rows] = np.arange(len(labelled_rows))
+    detections = Detections.concat(parts)
+    detections = replace(detections, image_indices=places[detections.image_indices])
+    detections = weigh_by_verification(detections, truth.subset(labelled_rows))
     is_scored = detections.is_scored
     scored, scores, is_kept = (
         detections.scored(),
@@ -91,10 +97,10 @@ def measure_pool(
         np.concatenate(kept)[is_scored],
     )
     if not len(scored):
-        return {"num_images": num_images, **misses, "num_instances": 0}
+        return {"num_images": len(labelled_rows), **misses, "num_instances": 0}
     num_correct = int((scored.is_correct & is_kept).sum())
     return {
-        "num_images": num_images,
+        "num_images": len(labelled_rows),
         **misses,
         "num_instances": len(scored),
         "num_objects": num_objects,

@@ -55,6 +55,11 @@ def split(uri: str) -> tuple[str, str]:
     return folder + options, unquote(name, errors="surrogateescape") if base.startswith(_FILE) else name
 
 
+def climbs_out(relative: str) -> bool:
+    """Tell whether a relative path leads out of its folder."""
+    return posixpath.isabs(relative) or posixpath.normpath(relative).split("/", 1)[0] == ".."
+
+
 def exists(uri: str) -> bool:
     """Tell whether a file or folder exists."""
     return file_type(uri) != fs.FileType.NotFound

@@ -1,11 +1,23 @@
 """The stored tables agree with the detections and handle an unseen class."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from raylabel.calibration import Detections, FitContext, ReliabilityBins, calibration_tables, fit_corrector
+from raylabel.calibration import (
+    ClassAccuracy,
+    Detections,
+    FitContext,
+    ReliabilityBins,
+    calibration_tables,
+    fit_corrector,
+    image_folds,
+    out_of_fold_scores,
+)
+from raylabel.calibration.metrics import ccece, ece
 from raylabel.calibration.tables import CalibrationTables
 from raylabel.schema import BINS, CLASSES, DETECTIONS
 
@@ -93,3 +105,85 @@ def test_no_detection_is_no_error() -> None:
     assert tables.summary["raw"]["nll"] is None
     assert tables.summary["corrector_chosen"] == "none"
     json.dumps(tables.summary, allow_nan=False)
+
+
+def test_figures_after_correction_are_out_of_fold() -> None:
+    """The bins and every figure come from correctors that were fitted without the detection's images."""
+    detections = made(300)
+    tables = tables_of(detections, "isotonic_per_class")
+    folds = image_folds(detections.image_indices, seed=CONTEXT.seed)
+    scores = out_of_fold_scores(detections, folds, partial(fit_corrector, "isotonic_per_class", context=CONTEXT))
+    bins = ReliabilityBins.from_detections(detections, 10, scores)
+    np.testing.assert_array_equal(tables.cross_validated_bins.num, bins.num)
+    held_out = tables.summary["calibrated_cross_validated"]
+    rows = detections.is_scored
+    losses = -np.log(np.where(detections.is_correct, scores, 1 - scores))[rows]
+    assert held_out["nll"] == pytest.approx(np.average(losses, weights=detections.weights[rows]))
+    squares = ((scores - detections.is_correct) ** 2)[rows]
+    assert held_out["brier"] == pytest.approx(np.average(squares, weights=detections.weights[rows]))
+    assert held_out["ece"] == pytest.approx(ece(bins))
+    assert held_out["ccece"]["all"] == pytest.approx(ccece(bins))
+    assert [row["ccece_calibrated"] for row in tables.classes.to_pylist()[1:]] == pytest.approx(
+        [ccece(bins.of_classes(np.array([index]))) for index in (1, 2)]
+    )
+
+
+def test_raw_figures_are_those_of_the_raw_scores() -> None:
+    detections = made(300)
+    raw, rows = tables_of(detections).summary["raw"], detections.is_scored
+    losses = -np.log(np.where(detections.is_correct, detections.raw_scores, 1 - detections.raw_scores))[rows]
+    assert raw["nll"] == pytest.approx(np.average(losses, weights=detections.weights[rows]))
+    gaps = (detections.raw_scores - detections.is_correct)[rows]
+    classes = detections.class_indices[rows]
+    by_class = [
+        np.average(gaps[classes == index], weights=detections.weights[rows][classes == index]) for index in (1, 2)
+    ]
+    assert raw["mean_class_bias"] == pytest.approx(np.mean(by_class), abs=1e-6)
+
+
+def test_a_pools_histogram_does_not_judge_held_out_detections() -> None:
+    """They are not from the pool. Only the corrector that is stored is fitted to the pool."""
+    detections = made(300)
+    pool = ReliabilityBins.from_detections(replace(detections, raw_scores=detections.raw_scores**3), 50)
+    fitted = replace(CONTEXT, pool_histogram=pool)
+    corrector = fit_corrector("marginal", detections, context=fitted)
+    found, plain = (
+        calibration_tables(
+            detections,
+            corrector=corrector,
+            context=context,
+            image_ids=[str(index) for index in range(20)],
+            class_names=["a", "b", "c"],
+            category_ids=[7, 8, 9],
+            num_train_images=[0, 50, 200],
+        )
+        for context in (fitted, CONTEXT)
+    )
+    assert found.summary == plain.summary
+    stored = found.detections["calibrated_score"].to_numpy()
+    np.testing.assert_allclose(stored, corrector(detections), rtol=1e-6)
+
+
+def test_given_accuracies_are_stored() -> None:
+    """Those of a federated set use more than its scored detections."""
+    detections = made(300)
+    accuracy = ClassAccuracy(
+        accuracy=np.array([np.nan, 0.25, 0.5]),
+        low=np.array([np.nan, 0.125, 0.25]),
+        high=np.array([np.nan, 0.5, 0.75]),
+        num_effective=np.array([0.0, 3.0, 4.0]),
+    )
+    tables = calibration_tables(
+        detections,
+        corrector=fit_corrector("none", detections, context=CONTEXT),
+        context=CONTEXT,
+        image_ids=[str(index) for index in range(20)],
+        class_names=["a", "b", "c"],
+        category_ids=[7, 8, 9],
+        num_train_images=[0, 50, 200],
+        accuracy=accuracy,
+    )
+    assert tables.classes["accuracy"].to_pylist() == [None, 0.25, 0.5]
+    assert tables.classes["accuracy_low"].to_pylist() == [None, 0.125, 0.25]
+    assert tables.classes["accuracy_high"].to_pylist() == [None, 0.5, 0.75]
+    assert tables.classes["num_effective"].to_pylist() == [0, 3, 4]

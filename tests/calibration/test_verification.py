@@ -219,3 +219,63 @@ def test_no_detection_at_all() -> None:
     annotated = annotated_set([{0}, set()], [set(), {0}], [set(), set()])
     assert np.isnan(federated_accuracy(Detections.empty(NUM_CLASSES), annotated).accuracy).all()
     assert len(match_set(annotated, {})) == 0
+
+
+def test_an_interval_spans_what_the_share_is_unsure_by() -> None:
+    """The detector says the same about every image, so its scores can't tell which unknown images have the class.
+
+    More images then do not narrow the interval: how many images were left out stays as unsure as for one class alone.
+    """
+    widths = []
+    for num in (200, 2000):
+        present, absent = num, num
+        annotated = annotated_set(
+            [{0}] * present + [set()] * (num * 5),
+            [set()] * present + [{0}] * absent + [set()] * (num * 4),
+            [set()] * (num * 6),
+        )
+        rows = np.arange(num * 6)
+        outcomes = np.where(
+            rows < present, Outcome.CORRECT, np.where(rows < 2 * num, Outcome.INCORRECT, Outcome.IGNORED)
+        )
+        detections = Detections(
+            num_classes=NUM_CLASSES,
+            class_indices=np.zeros(len(rows), np.int32),
+            raw_scores=np.full(len(rows), 0.5),
+            image_indices=rows,
+            outcomes=outcomes.astype(np.int8),
+            weights=np.ones(len(rows)),
+        )
+        found = federated_accuracy(detections, annotated)
+        assert found.low[0] < found.accuracy[0] < found.high[0]
+        widths.append(found.high[0] - found.low[0])
+    assert widths[0] > 0.1
+    assert widths[1] > 0.8 * widths[0]
+
+
+def test_no_weight_is_below_1() -> None:
+    """The detector misses half of the images with the class, and finds nothing in the unknown ones.
+
+    Some of these have the class then, and the wrong ones of the images with the class stand for more wrong ones than
+    there are.
+    """
+    num_present, num_unknown, num_absent = 20, 60, 4
+    annotated = annotated_set(
+        [{0}] * num_present + [set()] * (num_unknown + num_absent),
+        [set()] * (num_present + num_unknown) + [{0}] * num_absent,
+        [set()] * (num_present + num_unknown + num_absent),
+    )
+    found, absent = np.arange(num_present // 2), num_present + num_unknown + np.arange(2)
+    outcomes = [Outcome.CORRECT] * len(found) + [Outcome.INCORRECT] * (len(found) + len(absent))
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.zeros(len(outcomes), np.int32),
+        raw_scores=np.concatenate([np.full(len(found), 0.9), np.full(len(found) + len(absent), 0.2)]),
+        image_indices=np.concatenate([found, found, absent]),
+        outcomes=np.array(outcomes, np.int8),
+        weights=np.ones(len(outcomes)),
+    )
+    weights = weigh_by_verification(detections, annotated).weights
+    assert weights[:10].tolist() == [1] * 10
+    assert (weights[10:20] > 1).all()
+    assert weights[20:].tolist() == [1, 1]

@@ -289,3 +289,22 @@ def test_file_names_stay_below_the_images(write, tmp_path, root, image):
         read_annotations(write(value), root)
     if "coco_url" not in image:
         assert len(read_annotations(write(value))) == 2, "without a root, nobody reads the images"
+
+
+def test_one_image_with_verified_classes_makes_a_set_federated(write):
+    """LVIS files leave the lists out where they are empty."""
+    one_sided = content()
+    one_sided["images"][1]["neg_category_ids"] = [5]
+    assert read_annotations(write(one_sided)).is_federated
+
+
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("value", [-1e9, 1e9])
+def test_a_point_far_outside_of_the_image_is_refused_on_every_side(write, place, value):
+    """It would take memory without bound to draw the polygon."""
+    changed = content()
+    polygon = [1.0, 1, 5, 1, 5, 5, 1, 5]
+    polygon[place] = value
+    changed["annotations"][0]["segmentation"] = [polygon]
+    with pytest.raises(InputError, match="annotation 11: a polygon lies far outside its image"):
+        read_annotations(write(changed))

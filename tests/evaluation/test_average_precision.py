@@ -141,6 +141,23 @@ def test_frequency_groups_add_their_ap_to_coco_figures(tiny: dict[str, Any]) -> 
     assert (metrics["APr"], metrics["APc"]) == (0, None)
 
 
+def test_a_class_without_truth_does_not_count_in_its_groups_ap(tiny: dict[str, Any]) -> None:
+    """Class 5 has no object, so it has no AP, and the group's AP is that of class 3 alone."""
+    metrics = evaluate_results(tiny, [detection()], frequency_groups={3: "r", 5: "r"})
+    assert metrics["APr"] == pytest.approx(1)
+    assert (metrics["APc"], metrics["APf"]) == (None, None)
+
+
+def test_given_groups_replace_those_of_the_file(tiny: dict[str, Any]) -> None:
+    """Groups belong to the training images, and a validation file may declare others."""
+    tiny["images"][0]["neg_category_ids"] = []
+    tiny["categories"][0]["frequency"], tiny["categories"][1]["frequency"] = "c", "r"
+    metrics = evaluate_results(tiny, [detection()], frequency_groups={3: "f", 5: "r"})
+    assert metrics["APf"] == pytest.approx(1)
+    assert (metrics["APr"], metrics["APc"]) == (None, None)
+    assert evaluate_results(tiny, [detection()], frequency_groups={5: "r"})["APc"] is None
+
+
 def test_ids_areas_and_nulls_are_normalised(tiny: dict[str, Any]) -> None:
     reference = evaluate_results(tiny, [detection(), detection(image_id=2, score=0.95)])
     changed = copy.deepcopy(tiny) | {"licenses": None, "info": None}
@@ -278,3 +295,23 @@ def test_an_object_has_a_row_for_each_class_that_it_may_be(monkeypatch: pytest.M
     monkeypatch.setattr(average_precision, "MAX_RESULTS_PER_IMAGE", 2)
     assert [row["score"] for row in results_of_image(5, masks, soft_vectors, ids)] == [0.6, 0.3]
     assert results_of_image(5, [], np.zeros((0, 4)), ids) == []
+
+
+@pytest.mark.parametrize(("num_false", "precision"), [(250, 1.0), (300, 0.0)])
+def test_lvis_looks_at_300_detections_of_an_image(tiny: dict[str, Any], num_false: int, precision: float) -> None:
+    """The right detection of class 3 comes after false ones of class 5, which count on their own."""
+    tiny["images"][0]["neg_category_ids"] = [5]
+    false = [detection(category_id=5, score=0.95, segmentation=square(12, 2, 5)) for _ in range(num_false)]
+    groups = {3: "r", 5: "f"}
+    assert evaluate_results(tiny, [*false, detection()], frequency_groups=groups)["APr"] == pytest.approx(precision)
+
+
+def test_the_best_300_results_of_an_image_are_kept() -> None:
+    """200 objects may be two classes each. Scores below 0.01 make no result."""
+    rng = np.random.default_rng(0)
+    soft_vectors = np.column_stack([rng.uniform(0.01, 0.6, (200, 2)), np.full(200, 0.005), np.full(200, 0.1)])
+    masks = encode_masks(np.ones((200, 4, 4), bool))
+    rows = results_of_image(7, masks, soft_vectors, np.array([3, 5, 9]))
+    expected = np.sort(soft_vectors[:, :2].ravel())[::-1][:300]
+    np.testing.assert_allclose([row["score"] for row in rows], expected)
+    assert {row["category_id"] for row in rows} == {3, 5}

@@ -90,3 +90,23 @@ def test_no_interval_without_images_to_leave_out_or_figures_that_are_always_know
 def _few(num_images: int) -> tuple[dict[str, Any], list[Any]]:
     dataset, [results] = simulated(4, num_images=num_images)
     return dataset, results
+
+
+def test_a_half_width_by_hand() -> None:
+    """Three values 0.4, 0.5 and 0.6 without a part each: the jackknife's variance is 2/3 * (0.01 + 0 + 0.01)."""
+    figures = JackknifedFigures({"AP": 0.5}, ({"AP": 0.4}, {"AP": 0.5}, {"AP": 0.6}))
+    # The 97.5% quantile of Student's t with 2 degrees of freedom is 4.3027.
+    found = precision_intervals(figures)["AP"]
+    assert found == Interval(0.5, pytest.approx(4.3027 * np.sqrt(0.04 / 3), rel=1e-4))
+    base = JackknifedFigures({"AP": 0.3}, ({"AP": 0.3}, {"AP": 0.3}, {"AP": 0.3}))
+    assert precision_intervals(figures, base)["AP"] == Interval(pytest.approx(0.2), pytest.approx(found.half_width))
+
+
+def test_figures_without_a_part_have_the_given_groups() -> None:
+    dataset, [results] = simulated(0, num_images=30)
+    found = jackknife_results(dataset, results, iou_type="bbox", frequency_groups={0: "r", 1: "f", 2: "f"})
+    for figures in (found.figures, *found.without):
+        assert figures["APr"] is not None
+        assert figures["APc"] is None
+    assert {"APr", "APf"} <= set(precision_intervals(found))
+    assert len(jackknife_results(dataset, results, iou_type="bbox", num_parts=7).without) == 7

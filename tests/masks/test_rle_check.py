@@ -79,3 +79,12 @@ def test_the_first_bad_one_is_found_among_many(counts, num_good, width):
         with pytest.raises(RunsError) as error:
             check_rle(rles[place])
         assert str(error.value) == message
+
+
+@pytest.mark.parametrize("runs", [[2, -1, 5], [-1, 7], [3, 1, -2, 4]])
+def test_a_negative_run_of_background_or_foreground_is_refused(runs: list[int]) -> None:
+    """The runs sum to the 6 pixels of the mask. pycocotools would read outside of it."""
+    deltas = [run - runs[place - 2] if place > 2 else run for place, run in enumerate(runs)]
+    counts = bytes(48 + (delta & 31) for delta in deltas)  # one byte per run, because -16 <= delta < 16
+    with pytest.raises(RunsError, match="a run of negative length"):
+        check_runs([counts], np.array([6]))

@@ -109,3 +109,25 @@ def test_detections_below_the_lowest_score_are_no_context(seed: int, num: int) -
     alone = image_context(classes[is_seen], scores[is_seen], [masks[row] for row in np.flatnonzero(is_seen)])
     together = image_context(classes, scores, masks, min_score=0.4)
     np.testing.assert_allclose(together[is_seen], alone, rtol=1e-6)
+
+
+def test_scores_that_single_precision_cannot_tell_apart_rank_in_the_given_order() -> None:
+    """Stored scores are single, and a stored table must give the same ranks."""
+    found = image_context(np.array([0, 0]), np.array([0.5, 0.5 + 1e-9]), box_masks((0, 0, 5, 5), (0, 0, 5, 5)))
+    assert column(found, "rank").tolist() == [0, 1]
+    assert column(found, "num_higher_same").tolist() == [0, 1]
+
+
+def test_the_models_own_features_by_hand() -> None:
+    """Background is the last entry. The runner-up is the best other class, not the background."""
+    soft_vectors = np.array([[0.6, 0.1, 0.3], [0.2, 0.1, 0.7]], np.float32)
+    found = image_context(
+        np.array([0, 1]),
+        np.array([0.6, 0.1]),
+        box_masks((0, 0, 5, 5), (9, 0, 14, 5)),
+        mask_quality=np.array([0.8, 0.4], np.float32),
+        soft_vectors=soft_vectors,
+    )
+    np.testing.assert_allclose(column(found, "mask_quality"), [0.8, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(column(found, "background"), [0.3, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(column(found, "runner_up"), [0.1, 0.2], rtol=1e-6)

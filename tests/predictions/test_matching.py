@@ -84,6 +84,13 @@ def test_one_object_is_taken_once_by_the_highest_score() -> None:
     assert match(one * 3, [0, 0, 0], [0.2, 0.9, 0.9], truth_of(one, [0])) == [INCORRECT, CORRECT, INCORRECT]
 
 
+def test_every_prediction_of_a_crowded_image_is_judged() -> None:
+    """COCO's evaluation looks at 100 detections per image. Calibration counts them all."""
+    one = squares((0, 0, 10))
+    scores = np.linspace(0.1, 0.9, 150).tolist()
+    assert match(one * 150, [0] * 150, scores, truth_of(one, [0])) == [INCORRECT] * 149 + [CORRECT]
+
+
 def test_second_prediction_takes_the_object_that_is_left() -> None:
     # Squares of sides 9 and 10 at one corner have IoU 0.81. Both predictions prefer the larger one.
     objects = squares((0, 0, 10), (0, 0, 9))

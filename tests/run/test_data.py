@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raylabel.config import Config, EvaluationConfig, SplitFraction
+from raylabel.config import Config, EvaluationConfig, SplitFraction, load_config
+from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, read_json
 from raylabel.report.console import format_check
@@ -31,6 +32,46 @@ def test_fractions_part_the_labelled_set(config: Config, split_config: Config) -
     assert sorted(ids, key=str) == sorted((image.image_id for image in whole.images), key=str)
     assert data.pool_truth is not None
     assert {image.image_id for image in data.list_pool()} == {image.file_name for image in data.pool_truth.images}
+
+
+def ids_of(part: AnnotatedSet | None) -> list[str]:
+    return [] if part is None else sorted(str(image.image_id) for image in part.images)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "part"),
+    [
+        ("labelled", "val.json", "labelled"),
+        ("calibration", "labelled.json", "calibration"),
+        ("validation", "labelled.json", "validation"),
+        ("pool_truth", None, "pool_truth"),
+    ],
+)
+def test_the_data_of_a_config(setting: str, value: str | None, part: str, generated: Path) -> None:
+    """Each part is read from its file, and from the images' folder."""
+    config = load_config(generated / "config.yaml")
+    other = load_config(generated / "config.yaml", {f"data.{setting}": value or "null"})
+    for name in ("labelled", "calibration", "validation", "pool_truth"):
+        found, before = (ids_of(getattr(RunData(one), name)) for one in (other, config))
+        assert (found != before) == (name == part), name
+    assert ids_of(getattr(RunData(other), part)) == (ids_of(read_annotations(generated / value)) if value else [])
+
+
+def test_images_and_pool_are_where_the_config_says(generated: Path) -> None:
+    data = RunData(load_config(generated / "config.yaml", {"data.images": "pool", "data.pool": "images"}))
+    for part in (data.labelled, data.calibration, data.validation):
+        assert {Path(image.uri).parent for image in part.images} == {generated / "pool"}
+    assert {Path(image.uri).parent for image in data.list_pool()} == {generated / "images"}
+
+
+def test_groups_belong_to_the_images_that_the_student_learns_from(config: Config) -> None:
+    without = replace(config, student=replace(config.student, learn_from_calibration=False))
+    assert ids_of(RunData(without).student_labelled) == ids_of(RunData(without).labelled)
+    data = RunData(config)
+    assert ids_of(data.student_labelled) == sorted([*ids_of(data.labelled), *ids_of(data.calibration)])
+    counts = data.labelled.class_image_counts() + data.calibration.class_image_counts()
+    assert data.student_labelled.class_image_counts().tolist() == counts.tolist()
+    assert data.frequency_groups.tolist() == data.student_labelled.frequency_groups().tolist()
 
 
 def test_with_folds_all_of_it_is_learnt_from(split_config: Config) -> None:

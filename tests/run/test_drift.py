@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pool_world import pool_run
 from raylabel.config import Config
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_table, read_json, read_table, read_table_metadata
@@ -140,3 +141,13 @@ def test_runs_of_an_earlier_version_say_what_to_do(config: Config, prepare: Any,
     run.commit_artifact("calibration", {"fingerprint": "old", "seconds": 0.0})
     with pytest.raises(InputError, match="made by an earlier version"):
         label.run_stage(config, run)
+
+
+def test_only_readable_images_of_the_pool_count(tmp_path: Path) -> None:
+    """Each of three shards has a quarantined image, and five images are readable. All scores are 1."""
+    run = pool_run(tmp_path, [[[0], [0, 0, 1]], [[], [1]], [[2]]], num_classes=3)
+    counts = count_pool_detections(run, num_classes=3, num_bins=4)
+    assert counts.num_images == 5
+    assert counts.num[:, -1].tolist() == [3, 2, 1]
+    assert counts.num_images_with.tolist() == [2, 2, 1]
+    assert counts.products[:, -1, -1].tolist() == [1 + 4, 2, 1]

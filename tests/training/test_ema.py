@@ -40,3 +40,20 @@ def test_the_average_is_a_copy() -> None:
     with torch.no_grad():
         module.weight.add_(1)
     assert torch.equal(average.state["weight"], before)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_model_comes_back_as_it_was(is_training: bool) -> None:
+    module = nn.BatchNorm1d(1).train(is_training)
+    average = MovingAverage(module, decay=0.9)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    with average.applied_to(module):
+        assert not module.training
+        assert module.weight.item() == 1.0
+    assert module.training == is_training
+    assert module.weight.item() == 2.0
+    with pytest.raises(ZeroDivisionError), average.applied_to(module):
+        _ = 1 / 0
+    assert module.training == is_training
+    assert module.weight.item() == 2.0

@@ -1,5 +1,6 @@
 """Training examples from annotated sets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json
+from raylabel.masks.rle import encode_masks
 from raylabel.training.augment.views import no_augmentation
-from raylabel.training.examples import LabelledExamples
+from raylabel.training.examples import LabelledExamples, target_of
 
 HEIGHT, WIDTH = 20, 30
 RNG = np.random.default_rng(0)
@@ -101,3 +103,54 @@ def test_an_image_that_cannot_be_read_or_has_another_size_is_named(annotated: An
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "2.png")
     with pytest.raises(InputError, match=r"2\.png: .* another size: 9 x 9 pixels, annotated as 20 x 30"):
         examples.load(1, RNG)
+
+
+def test_objects_of_one_pixel_are_kept_and_smaller_ones_are_not() -> None:
+    boxes = np.array([[3, 4, 4, 5], [3, 4, 3.9, 9], [3, 4, 9, 4.9], [-2, 4, 1, 5], [-2, 4, 0.5, 9]], np.float32)
+    masks = encode_masks(np.ones((5, HEIGHT, WIDTH), bool))
+    weights, location = np.arange(5, dtype=np.float32), np.arange(5, 10, dtype=np.float32)
+    target = target_of((HEIGHT, WIDTH), boxes, masks, np.eye(5, 6), weights, location)
+    assert target.boxes_xyxy.tolist() == [[3, 4, 4, 5], [0, 4, 1, 5]]
+    assert target.weights.tolist() == [0, 3]
+    assert target.location_weights.tolist() == [5, 8]
+    assert target.class_probs.argmax(dim=1).tolist() == [0, 3]
+    assert target_of((HEIGHT, WIDTH), boxes, masks, np.eye(5, 6), weights).location_weights.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("chance", [0.25, 0.75])
+def test_rare_objects_are_pasted_by_chance_and_common_ones_are_not(annotated: AnnotatedSet, chance: float) -> None:
+    """At threshold 0.75 a class in one of two images is rare. Without its image, class a would be the only one."""
+    frequent = replace(annotated, annotations=(annotated.annotations[0], (annotated.annotations[0][1],)))
+    examples = LabelledExamples(
+        frequent,
+        np.eye(2, 3, dtype=np.float32),
+        max_pixels=10_000,
+        augment=no_augmentation,
+        copy_paste=chance,
+        repeat_threshold=0.75,
+    )
+    rng = np.random.default_rng(0)
+    pasted = [sorted(examples.load(1, rng)[1].class_probs.argmax(dim=1).tolist()) for _ in range(200)]
+    assert {tuple(classes) for classes in pasted} <= {(0,), (0, 1), (1,)}
+    assert np.mean([1 in classes for classes in pasted]) == pytest.approx(chance, abs=0.1)
+
+
+def test_crowd_regions_are_never_pasted(annotated: AnnotatedSet) -> None:
+    """The donor's crowd region of the rare class a covers the whole image."""
+    examples = LabelledExamples(
+        annotated,
+        np.eye(2, 3, dtype=np.float32),
+        max_pixels=10_000,
+        augment=no_augmentation,
+        copy_paste=1.0,
+        repeat_threshold=1.0,
+    )
+    _, target = examples.load(1, np.random.default_rng(0))
+    assert target.masks_NHW.bool().any(dim=0).sum() <= 80 + 100
+
+
+def test_a_larger_image_is_not_read(annotated: AnnotatedSet) -> None:
+    targets = np.eye(2, 3, dtype=np.float32)
+    assert LabelledExamples(annotated, targets, max_pixels=HEIGHT * WIDTH).load(0, RNG)
+    with pytest.raises(InputError, match=r"1\.png: .*too large"):
+        LabelledExamples(annotated, targets, max_pixels=HEIGHT * WIDTH - 1).load(0, RNG)

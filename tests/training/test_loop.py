@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from raylabel.errors import TrainingError
 from raylabel.models.segmenter import Segmenter, Target
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.checkpoints import Snapshot
-from raylabel.training.job import TrainContext
+from raylabel.training.job import TrainContext, TrainJob
 from raylabel.training.loop import BatchLosses, train
 from toy_training import NUM_CLASSES, ToyExamples, a_job, assert_same_weights, new_segmenter
 
@@ -126,6 +128,145 @@ def test_distributed_training_is_the_same(with_objects: bool) -> None:
     assert_same_weights(alone, distributed)
 
 
+def test_a_job_ends_with_its_schedule() -> None:
+    steps: list[int] = []
+    train(CountedLosses(), one_part(steps=2, stop_step=9), TrainContext(report=lambda step, *_: steps.append(step)))
+    assert steps == [2]
+
+
+def one_part(**changes: object) -> TrainJob:
+    """Make a job without a pool, for a model whose losses are known."""
+    return a_job(labelled_per_batch=1, unlabelled_per_batch=0, pool=None, **changes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("max_norm", "learnt"), [(5.0, 5.0), (0.25, 0.25), (None, 1111.0), (2000.0, 1111.0)])
+def test_gradients_are_clipped_by_their_true_norm(precision: Any, max_norm: float | None, learnt: float) -> None:
+    """The loss is 1111 times a parameter. AdamW's first moment is a tenth of the gradient that it was given.
+
+    fp16 scales the loss by up to 65536, and the norm must not be taken in that scale.
+    """
+    saved: list[Snapshot] = []
+    reported: list[dict[str, float]] = []
+    optimizer = OptimizerConfig(max_gradient_norm=max_norm, precision=precision)
+    job = one_part(steps=1, settings=TrainingConfig(optimizer=optimizer))
+    context = TrainContext(save=saved.append, report=lambda step, values: reported.append(values))
+    train(CountedLosses(), job, context)
+    assert saved[-1].tensors["optimizer.exp_avg.scale"].item() == pytest.approx(learnt / 10, rel=1e-3)
+    assert reported[-1]["gradient_norm"] == pytest.approx(1111, rel=1e-3)
+
+
+@pytest.mark.parametrize("start_step", [0, 5])
+def test_the_average_of_a_job_forgets_where_the_job_began(start_step: int) -> None:
+    """The ramp of the decay begins with the job: 1/10, then 2/11. So the teacher's average forgets the embedder."""
+    saved: list[Snapshot] = []
+    job = one_part(start_step=start_step, steps=start_step + 2, settings=TrainingConfig(checkpoint_every=1))
+    trained = train(CountedLosses(), job, TrainContext(save=saved.append))
+    first, second = (one.tensors["model.scale"].item() for one in saved)
+    assert first != pytest.approx(1.0, abs=1e-5)
+    average = 0.1 * 1.0 + 0.9 * first
+    assert saved[0].tensors["average.scale"].item() == pytest.approx(average, abs=1e-6)
+    assert trained.scale.item() == pytest.approx(2 / 11 * average + 9 / 11 * second, abs=1e-6)
+
+
+def test_no_average_takes_the_last_weights() -> None:
+    saved: list[Snapshot] = []
+    job = one_part(steps=3, settings=TrainingConfig(optimizer=OptimizerConfig(ema_decay=0.0)))
+    trained = train(CountedLosses(), job, TrainContext(save=saved.append))
+    assert trained.scale.item() == saved[-1].tensors["model.scale"].item()
+
+
+class Drawing(CountedLosses):
+    """A model that draws a number in each pass, as models draw regions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def losses(self, *args: Any, **keywords: Any) -> dict:
+        self.drawn.append(torch.rand(()).item())
+        return super().losses(*args, **keywords)
+
+
+def test_every_part_of_every_step_draws_other_numbers_and_the_same_again() -> None:
+    def drawn(seed: int) -> list[float]:
+        segmenter = Drawing()
+        job = a_job(labelled_per_batch=3, unlabelled_per_batch=0, pool=None, steps=3, seed=seed)
+        train(segmenter, job, TrainContext(num_parts=3))
+        return segmenter.drawn
+
+    assert len(drawn(5)) == len(set(drawn(5))) == 9
+    assert drawn(5) == drawn(5)
+    assert not set(drawn(5)) & set(drawn(6))
+
+
+class DrawnExamples(ToyExamples):
+    """Images that keep the first number of their generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
+        self.drawn.append(rng.random())
+        return super().load(index, rng)
+
+
+def test_every_place_of_every_step_and_stream_is_augmented_by_other_numbers() -> None:
+    def drawn(seed: int) -> tuple[list[float], list[float]]:
+        labelled, pool = DrawnExamples(), DrawnExamples()
+        source = BatchSource(a_job(labelled=labelled, pool=pool, labelled_per_batch=3, seed=seed), 1)
+        for step in range(3):
+            source.batch(step, 0)
+        return labelled.drawn, pool.drawn
+
+    labelled, pool = drawn(5)
+    assert (len(labelled), len(pool)) == (9, 6)
+    assert len({*labelled, *pool}) == 15
+    assert drawn(5) == (labelled, pool)
+    assert not {*labelled, *pool} & {*drawn(6)[0], *drawn(6)[1]}
+
+
+def test_images_change_with_the_seed_and_pool_images_come_in_turn() -> None:
+    def indices(seed: int) -> list[int]:
+        job = a_job(seed=seed)
+        source = BatchSource(job, 1)
+        for step in range(4):
+            source.batch(step, 0)
+        assert isinstance(job.pool, ToyExamples)
+        assert job.pool.loaded == list(range(8))
+        assert isinstance(job.labelled, ToyExamples)
+        return job.labelled.loaded
+
+    assert indices(5) == indices(5)
+    assert indices(5) != indices(6)
+
+
+def test_frequent_images_are_drawn_less_by_the_repeat_threshold() -> None:
+    """One of 8 images shows class 1. At threshold 0.5 its factor is sqrt(0.5 / (1 / 8)) = 2, at 0 it is 1."""
+
+    class OneRare(ToyExamples):
+        def image_classes(self) -> list[np.ndarray]:
+            return [np.array([index == 7], np.int32) for index in range(8)]
+
+    for threshold, factor in ((0.5, 2), (0.0, 1)):
+        labelled = OneRare(num=8)
+        settings = TrainingConfig(repeat_threshold=threshold)
+        job = a_job(labelled=labelled, labelled_per_batch=7 + factor, settings=settings, pool=None)
+        BatchSource(job, 1).batch(0, 0)
+        assert sorted(labelled.loaded) == [*range(7), *[7] * factor]
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"), [({}, [3, 6]), ({"checkpoint_every": 2}, [2, 4, 6]), ({"checkpoint_every": 4}, [4, 6])]
+)
+def test_checkpoints_follow_every_so_many_steps_and_the_last(changes: dict[str, int], steps: list[int]) -> None:
+    saved: list[Snapshot] = []
+    settings = TrainingConfig(**{"checkpoint_every": 3, **changes})
+    train(CountedLosses(), one_part(settings=settings), TrainContext(save=saved.append))
+    assert [snapshot.step for snapshot in saved] == steps
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_images() -> None:
     segmenter = new_segmenter()
     with torch.no_grad():
@@ -208,3 +349,125 @@ def test_the_average_is_evaluated_on_rank_0_and_training_goes_on_as_without() ->
     assert all(torch.equal(value, seen[1][name]) for name, value in evaluated.state_dict().items())
     plain = train(new_segmenter(), a_job(settings=TrainingConfig(checkpoint_every=100), steps=4), TrainContext())
     assert_same_weights(evaluated, plain)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_rank_evaluates_and_saves(rank: int) -> None:
+    """Every rank reports at the same steps."""
+    evaluated: list[int] = []
+    saved: list[Snapshot] = []
+    reported: list[int] = []
+
+    def evaluate(segmenter: Segmenter) -> dict[str, float]:
+        evaluated.append(1)
+        return {}
+
+    job = one_part(settings=TrainingConfig(evaluate_every=2, checkpoint_every=3), evaluate=evaluate)
+    context = TrainContext(
+        rank=rank, world_size=2, num_parts=2, save=saved.append, report=lambda step, values: reported.append(step)
+    )
+    train(CountedLosses(), job, context)
+    assert reported == [2, 4, 6]
+    assert len(evaluated) == (3 if rank == 0 else 0)
+    assert [one.step for one in saved] == ([3, 6] if rank == 0 else [])
+
+
+def test_each_step_learns_from_its_own_gradient_and_reports_its_loss() -> None:
+    """The loss is 1111 times a parameter near 1, and each of two parts has its share of it."""
+    saved: list[Snapshot] = []
+    reported: list[dict[str, float]] = []
+    optimizer = OptimizerConfig(max_gradient_norm=None, learning_rate=1e-9)
+    settings = TrainingConfig(optimizer=optimizer, checkpoint_every=1)
+    job = one_part(steps=2, settings=settings)
+    context = TrainContext(num_parts=2, save=saved.append, report=lambda step, values: reported.append(values))
+    train(CountedLosses(), job, context)
+    # AdamW's first moment of a constant gradient g is 0.1 g, then 0.19 g.
+    assert [one.tensors["optimizer.exp_avg.scale"].item() for one in saved] == pytest.approx([111.1, 0.19 * 1111])
+    assert reported[-1]["loss"] == pytest.approx(1111)
+    assert reported[-1]["gradient_norm"] == pytest.approx(1111)
+    assert reported[-1]["labelled_masks"] == pytest.approx(1000)
+
+
+class Layered(torch.nn.Module):
+    """A model with a backbone of two layers and a head. It keeps how its passes were made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.num_classes = NUM_CLASSES
+        self.backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+        self.head = torch.nn.Linear(4, 1)
+        self.passes: list[tuple[int, torch.dtype, bool]] = []
+
+    def losses(self, images: list[Tensor], targets: list[Target], *, terms: frozenset[str] = frozenset()) -> dict:
+        features = self.backbone(torch.stack(images))
+        in_memory = self.backbone[1].weight.is_contiguous(memory_format=torch.channels_last)
+        self.passes.append((len(images), features.dtype, in_memory))
+        return {"classes": 100 * self.head(features.amax(dim=(2, 3))).float().square().mean()}
+
+
+OF_OPTIMIZER: dict[str, tuple[Any, set[str]]] = {
+    "learning_rate": (0.02, {"rates", "head", "backbone", "average"}),
+    "weight_decay": (0.5, {"head", "backbone", "average"}),
+    "backbone_rate": (0.1, {"head", "backbone", "average"}),
+    "layer_decay": (0.5, {"head", "backbone", "average"}),
+    "schedule": ("constant", {"rates", "head", "backbone", "average"}),
+    "milestones": ((0.25,), {"rates", "head", "backbone", "average"}),
+    "final_share": (0.5, {"rates", "head", "backbone", "average"}),
+    "warmup_steps": (0, {"rates", "head", "backbone", "average"}),
+    "max_gradient_norm": (0.5, {"head", "backbone", "average"}),
+    "ema_decay": (0.0, {"average"}),
+    "precision": ("bf16", {"dtype", "head", "backbone", "average"}),
+    "channels_last": (True, {"layout"}),
+    "compile": (True, {"compiled"}),
+}
+"""Setting of the optimizer -> another value, and the parts of a training that it changes."""
+
+
+def trained_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    base = {
+        "learning_rate": 0.01,
+        "schedule": "multistep",
+        "milestones": (0.5,),
+        "warmup_steps": 2,
+        "precision": "fp32",
+    }
+    rates: list[float] = []
+    saved: list[Snapshot] = []
+    compiled: list[Any] = []
+    monkeypatch.setattr("raylabel.training.loop.REPORT_EVERY_STEPS", 1)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self)))
+    segmenter = Layered()
+    job = a_job(
+        settings=TrainingConfig(optimizer=OptimizerConfig(**{**base, **changes})),
+        steps=8,
+        labelled_per_batch=2,
+        unlabelled_per_batch=0,
+        pool=None,
+    )
+    context = TrainContext(report=lambda step, values: rates.append(values["learning_rate"]), save=saved.append)
+    average = train(segmenter, job, context).state_dict()
+    tensors = saved[-1].tensors
+    return {
+        "rates": rates,
+        "head": tensors["model.head.weight"].tolist(),
+        "backbone": tensors["model.backbone.0.weight"].tolist(),
+        "average": average["head.weight"].tolist(),
+        "dtype": {dtype for _, dtype, _ in segmenter.passes},
+        "layout": {in_memory for _, _, in_memory in segmenter.passes},
+        "compiled": compiled,
+    }
+
+
+@pytest.mark.parametrize("setting", OF_OPTIMIZER)
+def test_every_setting_of_the_optimizer_acts(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value, parts = OF_OPTIMIZER[setting]
+    before, after = trained_with(monkeypatch), trained_with(monkeypatch, **{setting: value})
+    exact = {part for part in before if before[part] != after[part]}
+    rounding = {"head", "backbone", "average"} if setting == "channels_last" else set()
+    assert exact - rounding == parts
+
+
+def test_no_setting_of_the_optimizer_is_left_out() -> None:
+    """The worker cuts a step into its micro-batches."""
+    assert {field.name for field in fields(OptimizerConfig)} == OF_OPTIMIZER.keys() | {"accumulate"}

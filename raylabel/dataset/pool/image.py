@@ -1,6 +1,5 @@
 """An image of the pool, and the reasons in its path alone to refuse it."""
 
-import posixpath
 from dataclasses import dataclass
 
 from raylabel.files import storage
@@ -39,7 +38,7 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
     text, refusal = printable(relative), None
     if text != relative:
         refusal = NOT_UTF8
-    elif climbs_out(relative):
+    elif storage.climbs_out(relative):
         refusal = OUTSIDE
     return PoolImage(
         text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal
@@ -54,8 +53,3 @@ def is_image_name(name: str) -> bool:
 def printable(text: str) -> str:
     """Escape the characters of a text that UTF-8 cannot hold."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def climbs_out(relative: str) -> bool:
-    """Tell whether a relative path leads out of its folder."""
-    return posixpath.isabs(relative) or posixpath.normpath(relative).split("/", 1)[0] == ".."

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
-from raylabel.dataset.pool.image import NOT_UTF8, OUTSIDE, PoolImage, climbs_out, image_below, printable
+from raylabel.dataset.pool.image import NOT_UTF8, OUTSIDE, PoolImage, image_below, printable
 from raylabel.errors import InputError, shown
 from raylabel.files import storage
 from raylabel.files.json_text import parse_json
@@ -143,7 +143,7 @@ def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
     image_id = _image_id(row, printable(uri), where)
     if "://" not in uri and not posixpath.isabs(uri):
         image = image_below(storage.split(manifest_uri)[0], uri, image_id=image_id)
-        if (reference := split_reference(uri)) and any(map(climbs_out, reference)):
+        if (reference := split_reference(uri)) and any(map(storage.climbs_out, reference)):
             return PoolImage(image.image_id, image.uri, OUTSIDE)
         return image
     return PoolImage(image_id, printable(uri), NOT_UTF8 if printable(uri) != uri else None)

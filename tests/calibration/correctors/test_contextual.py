@@ -131,6 +131,76 @@ def test_weights_count_as_repetitions_do_but_for_their_effective_number() -> Non
     )
 
 
+def test_trees_learn_the_weighted_outcomes() -> None:
+    """Half of the detections are right. Among duplicates the wrong ones weigh 3, so a quarter of their weight is."""
+    num = 4000
+    number = np.arange(num)
+    is_duplicate, is_right = number % 2 == 0, number // 2 % 2 == 0
+    context = np.full((num, len(CONTEXT_FEATURES)), np.nan, np.float32)
+    context[:, DUPLICATE] = is_duplicate
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.ones(num, np.int32),
+        raw_scores=np.full(num, 0.5),
+        image_indices=number // 4,
+        outcomes=is_right.astype(np.int8),
+        weights=np.where(is_duplicate & ~is_right, 3.0, 1.0),
+        context=context,
+    )
+    corrector = fit_corrector("contextual", detections, context=CONTEXT)
+    assert isinstance(corrector, ContextualCorrector)
+    # The weights sum up to 6000 and their squares to 12000, so they are worth 3000 detections, a third of them right.
+    slope = 1000 / (1000 + 3000)
+    np.testing.assert_allclose(corrector.prior, [(1 - slope) * logit(1000.5 / 3001), slope])
+    found = corrector(detections)
+    assert found[is_duplicate] == pytest.approx(0.25, abs=0.01)
+    assert found[~is_duplicate] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_is_learnt_of_single_images_has_no_share() -> None:
+    """The detections of an image are all right or all wrong, and a feature names the image alone."""
+    num_images = 60
+    images = np.repeat(np.arange(num_images), 50)
+    rng = np.random.default_rng(0)
+    context = np.full((len(images), len(CONTEXT_FEATURES)), np.nan, np.float32)
+    context[:, DUPLICATE] = rng.permutation(num_images)[images] / num_images
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.ones(len(images), np.int32),
+        raw_scores=np.full(len(images), 0.5),
+        image_indices=images,
+        outcomes=(rng.permutation(num_images) % 2)[images].astype(np.int8),
+        weights=np.ones(len(images)),
+        context=context,
+    )
+    found = fit_corrector("contextual", detections, context=CONTEXT)
+    assert isinstance(found, ContextualCorrector)
+    assert found.share < 0.2
+
+
+def test_shifts_meet_the_weighted_outcomes() -> None:
+    """At log odds 0, 5000 right ones of weight 1 and 5000 wrong ones of weight 3: a quarter of the weight is right."""
+    classes = np.repeat([2, 3], 5000)
+    is_correct = np.tile([True, False], 5000)
+    weights = np.where(is_correct | (classes == 2), 1.0, 3.0)
+    found = fit_class_shift(np.zeros(10_000), classes, is_correct, weights, frequency_groups=GROUPS)
+    assert found.of_class[2] == pytest.approx(0.0, abs=0.01)
+    assert found.of_class[3] == pytest.approx(np.log(1 / 3), abs=0.01)
+    assert found.num_effective.tolist() == [0, 0, 5000, 10_000, 0, 0]
+    # The information of a class is its weight * p (1 - p), plus that of the prior.
+    prior = 1 / found.deviation**2
+    assert found.error[2:4] == pytest.approx([(5000 / 4 + prior) ** -0.5, (10_000 * 3 / 16 + prior) ** -0.5], rel=0.01)
+
+
+def test_a_class_shift_by_hand() -> None:
+    """The mode balances the outcomes against both normal priors."""
+    classes, is_correct = np.zeros(20, np.int64), np.arange(20) < 16
+    found = fit_class_shift(np.zeros(20), classes, is_correct, np.ones(20), frequency_groups=np.array(["r"]))
+    # d/ds of the log likelihood is 16 - 20 sigmoid(s). The group takes g = 0.3^2 / (0.3^2 + deviation^2) of the shift.
+    shift, variance = found.of_class[0], 0.09 + found.deviation**2
+    assert 16 - 20 * expit(shift) == pytest.approx(shift / variance, abs=1e-3)
+
+
 def shifted(seed: int, counts: list[int], shifts: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Generate log odds, classes and outcomes with shifted true log odds per class."""
     rng = np.random.default_rng(seed)

@@ -7,13 +7,14 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from raylabel.calibration import Detections, FitContext
+from raylabel.calibration import Detections, FitContext, ReliabilityBins
 from raylabel.calibration.correctors.ccece_bins import CellBiasCorrector
 from raylabel.calibration.correctors.class_bias import ClassBiasCorrector
 from raylabel.calibration.correctors.isotonic import ClassIsotonicCorrector, IsotonicCorrector
-from raylabel.calibration.correctors.marginal import MarginalCorrector
+from raylabel.calibration.correctors.marginal import MarginalCorrector, _fit_pool_shifts
 from raylabel.calibration.correctors.norcal import NorCalCorrector
 from raylabel.calibration.correctors.temperature import TemperatureCorrector
+from raylabel.calibration.shift.pool_accuracy import PoolAccuracy
 from simulated_detections import GRID, NUM_CLASSES, calibrated, context, on_grid, overconfident, simulated
 
 
@@ -124,3 +125,56 @@ def test_isotonic_agrees_with_scikit_learn_at_its_knots() -> None:
     steps = np.unique(theirs.predict(detections.raw_scores))
     assert len(knots) == len(steps)
     np.testing.assert_allclose(values, theirs.predict(knots), atol=6e-3)
+
+
+def test_a_pools_total_is_worth_as_many_detections_as_its_interval_says() -> None:
+    """The pool's accuracy is 0.4 +- 1.96 * sqrt(0.4 * 0.6 / 31), as 30 detections would tell. The prior adds 30."""
+    histogram = ReliabilityBins.zeros(2, 10)
+    histogram.num[0, 7], histogram.sum_confidence[0, 7] = 200.0, 160.0
+    half_width = 1.96 * np.sqrt(0.4 * 0.6 / 31)
+    pool = PoolAccuracy(
+        accuracy=np.array([0.4, np.nan]),
+        low=np.array([0.4 - half_width, np.nan]),
+        high=np.array([0.4 + half_width, np.nan]),
+    )
+    shifts = _fit_pool_shifts(histogram, pool, np.array([0.0, 0.7]), prior_count=30)
+    # (30 * 0.4 + 30 * 0.8) / 60 = 0.6 of the pool's detections of score 0.8 are right.
+    np.testing.assert_allclose(shifts, [logit(0.6) - logit(0.8), 0.7], atol=1e-6)
+
+
+def test_temperature_and_marginal_by_hand_for_few() -> None:
+    """30 detections of score 0.8, of which 15 are right."""
+    few = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.zeros(30, dtype=np.int32),
+        raw_scores=np.full(30, 0.8),
+        image_indices=np.arange(30),
+        outcomes=(np.arange(30) < 15).astype(np.int8),
+        weights=np.ones(30),
+    )
+    # The prior of all classes gives (15 + 30 * 0.8) / 60 = 0.65, and the class gives (15 + 30 * 0.65) / 60.
+    assert MarginalCorrector.fit(few, context())(few)[0] == pytest.approx(0.575, abs=1e-6)
+    # At temperature t the slope of the log likelihood meets that of the prior N(0, 1) of log t.
+    temperature = TemperatureCorrector.fit(few, context()).temperature
+    score = expit(logit(0.8) / temperature)
+    assert (15 - 30 * score) * logit(0.8) / temperature == pytest.approx(-np.log(temperature), abs=1e-3)
+
+
+def test_marginal_weighs_scores_and_outcomes_by_hand() -> None:
+    """10 right ones of weight 1 score 0.9, and 10 wrong ones of weight 3 score 0.5. Their effective number is 16."""
+    is_right = np.arange(20) < 10
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.zeros(20, dtype=np.int32),
+        raw_scores=np.where(is_right, 0.9, 0.5),
+        image_indices=np.arange(20),
+        outcomes=is_right.astype(np.int8),
+        weights=np.where(is_right, 1.0, 3.0),
+    )
+    corrector = MarginalCorrector.fit(detections, context())
+    # The mean score is (10 * 0.9 + 30 * 0.5) / 40 = 0.6, and a quarter is right. All together: 0.478, the class: 0.399.
+    overall = (16 * 0.25 + 30 * 0.6) / 46
+    of_class = (16 * 0.25 + 30 * overall) / 46
+    assert np.average(corrector(detections), weights=detections.weights) == pytest.approx(of_class, abs=1e-6)
+    unseen = replace(detections, class_indices=np.full(20, 5, dtype=np.int32))
+    assert np.average(corrector(unseen), weights=detections.weights) == pytest.approx(overall, abs=1e-6)

@@ -69,3 +69,77 @@ def test_saturated_scores_are_corrected_too() -> None:
     for kind in ("isotonic", "hierarchical", "auto"):
         found = fit_corrector(kind, detections, context=context())(detections)
         assert found[0] == pytest.approx(0.5, abs=0.06), kind
+
+
+def cell(num: int, num_correct: int, score: float, class_index: int, *, weight_of_wrong: float = 1.0) -> Detections:
+    """Make detections of one class and score, the correct ones first."""
+    is_wrong = np.arange(num) >= num_correct
+    return Detections(
+        num_classes=3,
+        class_indices=np.full(num, class_index, np.int32),
+        raw_scores=np.full(num, score),
+        image_indices=np.arange(num),
+        outcomes=(~is_wrong).astype(np.int8),
+        weights=np.where(is_wrong, weight_of_wrong, 1.0),
+    )
+
+
+EACH_IN_ITS_GROUP = FitContext(num_bins=2, frequency_groups=np.array(["r", "c", "f"]))
+
+
+def value_of(corrector: HierarchicalCorrector, class_index: int, score: float) -> float:
+    """Return the corrected score without the thousandth of the raw score."""
+    [found] = corrector(Detections.of_scores([class_index], [score], num_classes=3))
+    return (float(found) - 0.001 * score) / 0.999
+
+
+def test_the_only_class_of_a_bin_is_shrunk_to_the_raw_score_by_hand() -> None:
+    """No other class has a detection, and the class is alone in its group, so its prior is the raw score."""
+    corrector = HierarchicalCorrector.fit(cell(40, 30, 0.3, 0), EACH_IN_ITS_GROUP)
+    mass = corrector.masses.single
+    assert value_of(corrector, 0, 0.3) == pytest.approx((30 + mass * 0.3) / (40 + mass))
+    assert value_of(corrector, 1, 0.3) > 0.31, "the other classes follow it, because it is all that is known"
+
+
+def test_weights_count_as_their_effective_number_by_hand() -> None:
+    """30 right ones of weight 1 and 10 wrong ones of weight 6 have the weight 90. They are worth 90^2 / 390 = 20.8."""
+    corrector = HierarchicalCorrector.fit(cell(40, 30, 0.3, 0, weight_of_wrong=6.0), EACH_IN_ITS_GROUP)
+    mass, num = corrector.masses.single, 8100 / 390
+    assert corrector.num_effective[0] == pytest.approx(num)
+    assert value_of(corrector, 0, 0.3) == pytest.approx((num / 3 + mass * 0.3) / (num + mass))
+
+
+def test_a_prior_is_made_of_the_other_classes_by_hand() -> None:
+    """Class 0 is right at 30 of 40, class 1 of the same group at 10 of 50, class 2 of another group at 8 of 10."""
+    groups = FitContext(num_bins=2, frequency_groups=np.array(["r", "r", "f"]))
+    parts = [cell(40, 30, 0.3, 0), cell(50, 10, 0.3, 1), cell(10, 8, 0.3, 2)]
+    corrector = HierarchicalCorrector.fit(Detections.concat(parts), groups)
+    masses = corrector.masses
+    overall = (10 + 8 + masses.overall * 0.3) / (60 + masses.overall)
+    group = (10 + masses.group * overall) / (50 + masses.group)
+    assert value_of(corrector, 0, 0.3) == pytest.approx((30 + masses.single * group) / (40 + masses.single))
+    overall = (30 + 10 + masses.overall * 0.3) / (90 + masses.overall)
+    assert value_of(corrector, 2, 0.3) == pytest.approx((8 + masses.single * overall) / (10 + masses.single))
+
+
+def test_similar_classes_count_by_their_squared_similarity_by_hand() -> None:
+    similarity = np.array([[1.0, 0.5, -0.9], [0.5, 1.0, 0.0], [-0.9, 0.0, 1.0]])
+    context_of = FitContext(num_bins=2, frequency_groups=np.array(["r", "c", "f"]), similarity=similarity)
+    parts = [cell(40, 30, 0.3, 0), cell(80, 16, 0.3, 1), cell(10, 8, 0.3, 2)]
+    corrector = HierarchicalCorrector.fit(Detections.concat(parts), context_of)
+    masses = corrector.masses
+    overall = (16 + 8 + masses.overall * 0.3) / (90 + masses.overall)
+    similar = (0.25 * 16 + masses.similar * overall) / (0.25 * 80 + masses.similar)
+    assert value_of(corrector, 0, 0.3) == pytest.approx((30 + masses.single * similar) / (40 + masses.single))
+
+
+@pytest.mark.parametrize("of_others", [0.0, -0.9])
+def test_classes_that_are_not_similar_change_nothing(of_others: float) -> None:
+    similarity = np.full((NUM_CLASSES, NUM_CLASSES), of_others)
+    np.fill_diagonal(similarity, 1.0)
+    detections = simulated(0, 2000, lambda classes, scores: np.where(classes == 3, scores / 2, scores))
+    plain = HierarchicalCorrector.fit(detections, context())
+    beside = HierarchicalCorrector.fit(
+        detections, FitContext(num_bins=10, frequency_groups=GROUPS, similarity=similarity)
+    )
+    np.testing.assert_allclose(beside.curves.values, plain.curves.values)

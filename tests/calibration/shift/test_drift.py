@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2_contingency
+from scipy.stats import f as f_distribution
 
 from image_world import FLAT, NUM_CLASSES, ZIPF, counted, detect, histogram
 from raylabel.calibration import Detections, ImageCounts, estimate_pool_accuracy, measure_drift
@@ -175,3 +176,34 @@ def test_holm_by_hand() -> None:
     assert _holm(p_values, 0.05).tolist() == [[False, True, False], [False, True, False]]
     assert _holm(np.array([np.nan]), 0.05).tolist() == [False]
     assert _holm(np.array([0.04]), 0.05).tolist() == [True]
+
+
+def test_the_95_percent_point_of_the_index_is_where_its_p_value_is_5_percent() -> None:
+    """In 240 comparisons without a change, about 12 exceed it, and they are those with p values below 0.05."""
+    rng = np.random.default_rng(0)
+    reports = [
+        measure_drift(counted(detect(rng, 400, FLAT), 400), counted(detect(rng, 600, FLAT), 600)) for _ in range(10)
+    ]
+    exceeds = np.concatenate([report.psi > report.psi_null for report in reports])
+    is_rejected = np.concatenate([report.psi_p_value < 0.05 for report in reports])
+    assert 3 <= exceeds.sum() <= 24
+    assert np.mean(exceeds == is_rejected) > 0.98
+
+
+def test_the_scatter_between_images_widens_the_test_by_hand() -> None:
+    """Ten images per side have four equal scores each, low or high. Low are four of ten images, and six of ten.
+
+    The two-sample statistic of shares 0.4 and 0.6 of 40 is 0.04 / (0.5 * 0.5) / (1 / 40 + 1 / 40). Over images the
+    shares scatter by 10 / 9 * 2 * (4 * 2.4^2 + 6 * 1.6^2), and would by 80 * 0.5 * 0.5 if scores were independent.
+    There are 9 + 9 degrees of freedom.
+    """
+
+    def side(num_low: int) -> ImageCounts:
+        scores = np.repeat(np.where(np.arange(10) < num_low, 0.25, 0.75), 4)
+        detections = Detections.of_scores(np.zeros(40, np.int32), scores, num_classes=1)
+        return counted(replace(detections, image_indices=np.repeat(np.arange(10), 4)), 10)
+
+    found = measure_drift(side(4), side(6))
+    statistic, scatter = 0.04 / 0.25 / (2 / 40), 10 / 9 * 2 * (4 * 5.76 + 6 * 2.56) / (80 * 0.25)
+    assert found.psi_p_value[0] == pytest.approx(f_distribution.sf(statistic / scatter, 1, 18))
+    assert found.psi_null[0] == pytest.approx(2 / 40 * scatter * f_distribution.ppf(0.95, 1, 18))

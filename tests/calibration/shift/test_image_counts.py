@@ -83,6 +83,16 @@ def test_design_effect_of_independent_and_of_copied_detections() -> None:
     assert design_effect(ImageCounts.from_detections(alike, num_images=500, num_bins=5)) > 1.1
 
 
+def test_design_effect_by_hand() -> None:
+    """The same two images: their residuals have the variance 2 / 1 * (0.5 + 0.5), and 4 * (1 - 9/16 - 1/16) alone.
+
+    A class in a single image does not count.
+    """
+    scores = Detections.of_scores([0, 0, 0, 0, 1, 1], [0.2, 0.2, 0.2, 0.8, 0.2, 0.8], num_classes=2)
+    of_two = replace(scores, image_indices=np.array([0, 0, 1, 1, 1, 1]))
+    assert design_effect(ImageCounts.from_detections(of_two, num_images=2, num_bins=2)) == pytest.approx(2 / 1.5)
+
+
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="num_images must be >= the 3 images"):
         ImageCounts.from_detections(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from image_world import FLAT, NUM_CLASSES, ZIPF, detect, histogram
 from raylabel.calibration import Detections, FitContext, ReliabilityBins, estimate_pool_accuracy, fit_corrector
@@ -139,3 +140,32 @@ def test_marginal_for_the_pool_and_its_gaps() -> None:
     np.testing.assert_allclose(empty(pool), pool.raw_scores, atol=2e-6)
     automatic = fit_corrector("auto", calibration, context=replace(CONTEXT, pool_histogram=there))
     assert automatic.to_json() == fit_corrector("auto", calibration, context=CONTEXT).to_json()
+
+
+def test_an_interval_is_that_of_the_posterior_where_the_shapes_are_known() -> None:
+    """Right detections score 0.9 and wrong ones 0.1. 4 of 8 in the pool are right, and the prior adds 1 and 1.
+
+    The posterior is Beta(4 + 1 + 1, 4 + 1 + 1), on a grid of hundredths.
+    """
+    num = 4000
+    is_right = np.arange(num) % 2 == 0
+    calibration = Detections(
+        num_classes=1,
+        class_indices=np.zeros(num, np.int32),
+        raw_scores=np.where(is_right, 0.9, 0.1),
+        image_indices=np.arange(num),
+        outcomes=is_right.astype(np.int8),
+        weights=np.ones(num),
+    )
+    found = estimate_pool_accuracy(calibration, histogram(calibration.subset(slice(0, 8))))
+    low, high = stats.beta.interval(0.95, 6, 6)
+    assert found.accuracy[0] == pytest.approx(0.5, abs=1e-3)
+    assert found.low[0] == pytest.approx(low, abs=0.012)
+    assert found.high[0] == pytest.approx(high, abs=0.012)
+    heavy = replace(calibration, weights=np.where(is_right, 1.0, 3.0))
+    # A quarter of the weight is right, so the prior adds 0.5 right and 1.5 wrong ones: Beta(5.5, 6.5).
+    found = estimate_pool_accuracy(heavy, histogram(calibration.subset(slice(0, 8))))
+    low, high = stats.beta.interval(0.95, 5.5, 6.5)
+    assert found.accuracy[0] == pytest.approx(0.45, abs=1e-3)
+    assert found.low[0] == pytest.approx(low, abs=0.012)
+    assert found.high[0] == pytest.approx(high, abs=0.012)

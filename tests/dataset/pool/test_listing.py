@@ -127,6 +127,21 @@ def test_manifests(folder):
     assert values(images) == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "uri,image_id\nsub/a.png,7\nb.PNG,\n"),
+        ("list.jsonl", '{"uri": "sub/a.png", "image_id": 7}\n{"uri": "b.PNG"}\n'),
+        ("list.txt", "sub/a.png\nb.PNG\n"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_the_first_name(folder, name, text):
+    """Spreadsheets write one."""
+    for encoding in ("utf-8", "utf-8-sig"):
+        (folder / name).write_text(text, encoding=encoding)
+        assert values(list_pool(str(folder / name))) == ([1, 2] if name == "list.txt" else [2, 1])
+
+
 def test_manifest_may_name_members(folder, tmp_path):
     with tarfile.open(folder / "more.tar", "w") as tar:
         add_member(tar, "x.png", png(5))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from raylabel.dataset.pool import manifest as manifest_module
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import (
@@ -177,3 +178,23 @@ def test_pools_of_files_grow(add: object, tmp_path: Path) -> None:
     after = shards_of(growth.manifest)
     assert after[: len(before)] == before
     assert sorted(image.uri.rsplit("/", 1)[-1].removesuffix(".png").zfill(3) for image in after[-1]) == ["003", "040"]
+
+
+def test_the_digest_remembers_earlier_generations(tmp_path: Path) -> None:
+    """The second generations are equal, the first ones are not."""
+    added = images_of(range(100, 105))
+    one, other = (
+        grow_manifest(write(tmp_path / str(num), images_of(range(num))), [*images_of(range(num)), *added]).manifest
+        for num in (3, 4)
+    )
+    assert shards_of(one)[-1] == shards_of(other)[-1] == added
+    assert one.digest != other.digest
+
+
+def test_a_part_is_full_at_the_first_of_its_two_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver holds a part in memory, so large shards make small parts."""
+    monkeypatch.setattr(manifest_module, "_SHARDS_PER_PART", 4)
+    monkeypatch.setattr(manifest_module, "_IMAGES_PER_PART", 10)
+    small, large = (write(tmp_path / str(size), images_of(range(40)), shard_size=size).parts for size in (2, 8))
+    assert [(part.num_shards, part.num_images) for part in small] == [(4, 8)] * 5
+    assert [(part.num_shards, part.num_images) for part in large] == [(2, 16), (2, 16), (1, 8)]

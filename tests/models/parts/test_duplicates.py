@@ -26,3 +26,18 @@ def test_the_better_of_two_overlapping_boxes_is_kept_whatever_its_class() -> Non
 def test_no_object() -> None:
     assert distinct_masks(torch.zeros(0, 8, 8), torch.zeros(0, 3), 0.0).tolist() == []
     assert distinct_boxes(torch.zeros(0, 4), torch.zeros(0, 3), 0.0).tolist() == []
+
+
+def test_a_suppressed_mask_suppresses_nothing() -> None:
+    """Of a chain in which neighbours overlap, the second goes, and the third overlaps it alone."""
+    masks = torch.full((3, 1, 12), -1.0)
+    for row, (first, last) in enumerate([(0, 6), (1, 8), (3, 10)]):  # IoU 5/8, 5/9, and 3/10 of the ends
+        masks[row, 0, first:last] = 1
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    assert distinct_masks(masks, probs, 0.0).tolist() == [0, 2]
+
+
+def test_masks_whose_iou_is_the_limit_are_both_kept() -> None:
+    masks = torch.full((2, 1, 12), -1.0)
+    masks[0, 0, :6] = masks[1, 0, :3] = 1  # IoU 3/6
+    assert distinct_masks(masks, torch.tensor([[0.9, 0.1], [0.8, 0.2]]), 0.0).tolist() == [0, 1]

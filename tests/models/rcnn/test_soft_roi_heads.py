@@ -229,3 +229,14 @@ def test_anchors_over_a_doubtful_object_are_left_out(segmenter: SoftMaskRCNN) ->
     only = {name: value[1:] for name, value in target.items()}
     [labels], _ = segmenter.rpn.assign_targets_to_anchors(anchors, [only])
     assert labels.tolist() == [0, -1, -1, 0]
+
+
+def test_an_anchor_on_an_object_is_learnt_although_a_doubtful_one_lies_over_it(segmenter: SoftMaskRCNN) -> None:
+    """The anchor is the sure object, and has an IoU of 0.64 with the doubtful one."""
+    target = one_target([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], weights=[1.0, 0.0])
+    target["boxes"] = torch.tensor([[4.0, 4, 28, 28], [4, 4, 34, 34]])
+    anchors = [torch.tensor([[4.0, 4, 28, 28], [4, 4, 34, 34], [40, 40, 60, 60]])]
+    [labels], [boxes] = segmenter.rpn.assign_targets_to_anchors(anchors, [target])
+    assert labels[0] == 1
+    assert boxes[0].tolist() == [4, 4, 28, 28]
+    assert labels[2] == 0

@@ -154,3 +154,46 @@ def test_every_setting_changes_the_image(settings: dict[str, float]) -> None:
     assert changed.shape != image.shape or not torch.equal(changed, image)
     has_moved = moved.masks_NHW.shape != target.masks_NHW.shape or not torch.equal(moved.masks_NHW, target.masks_NHW)
     assert has_moved == bool(settings.keys() & {"flip", "max_scale", "output_size"})
+
+
+@pytest.mark.parametrize(("size", "expected"), [((10, 20), (10, 20)), ((20, 10), (20, 10)), ((40, 20), (20, 10))])
+def test_at_scale_1_an_image_fits_into_the_output(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """The whole image is visible, and the rest is padding."""
+    image, target = torch.ones(3, *size), scene(0, 1, size)[1]
+    found, moved = jitter_scale(image, target, np.random.default_rng(0), scale=1.0, output_size=20)
+    rows, columns = torch.where(found[0] == 1)
+    assert (len(rows.unique()), len(columns.unique())) == expected
+    assert (found == 0.5).sum() == 3 * (400 - expected[0] * expected[1])
+    assert len(moved) == 1
+
+
+@pytest.mark.parametrize("setting", ["flip", "blur", "cutout"])
+@pytest.mark.parametrize("chance", [0.25, 0.75])
+def test_a_chance_is_the_share_of_changed_images(setting: str, chance: float) -> None:
+    image, target = scene(1, 1, (8, 8))
+    augment = view(ViewConfig(**{"flip": 0.0, setting: chance}))
+    changed = [not torch.equal(augment(image, target, np.random.default_rng(seed))[0], image) for seed in range(100)]
+    assert np.mean(changed) == pytest.approx(chance, abs=0.15)
+
+
+def test_the_scale_lies_between_its_limits() -> None:
+    """An image of ones gets padding in proportion to its scale."""
+    image, target = torch.ones(3, 40, 40), scene(0, 0, (40, 40))[1]
+    augment = view(ViewConfig(flip=0.0, min_scale=0.25, max_scale=0.75))
+    scales = [
+        (augment(image, target, np.random.default_rng(seed))[0][0] > 0.9).sum().item() ** 0.5 / 40
+        for seed in range(100)
+    ]
+    assert 0.24 <= min(scales) < 0.3
+    assert 0.7 < max(scales) <= 0.76
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5])
+def test_colours_change_by_their_strength(strength: float) -> None:
+    """A grey image has no contrast, saturation or hue, so only its brightness changes, in 4 of 5 images."""
+    image, target = torch.full((3, 4, 4), 0.5), scene(0, 0, (8, 8))[1]
+    augment = view(ViewConfig(flip=0.0, colour=strength))
+    shades = np.array([augment(image, target, np.random.default_rng(seed))[0].mean().item() for seed in range(120)])
+    assert (1 - strength) / 2 - 1e-6 <= shades.min() < (1 - 0.8 * strength) / 2
+    assert (1 + 0.8 * strength) / 2 < shades.max() <= (1 + strength) / 2 + 1e-6
+    assert np.mean(shades == 0.5) == pytest.approx(0.2, abs=0.1)

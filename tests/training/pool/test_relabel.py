@@ -17,6 +17,7 @@ from raylabel.calibration.detections import Detections
 from raylabel.config import OptimizerConfig, PoolLosses, SelectionConfig, TrainingConfig
 from raylabel.models.build import build_segmenter
 from raylabel.models.segmenter import Segmenter, Target
+from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.run.labels.shards import committed_shards
 from raylabel.training.augment.views import no_augmentation
 from raylabel.training.batch_source import BatchSource
@@ -209,3 +210,40 @@ def test_relabelling_changes_what_is_learnt(job: TrainJob) -> None:
     assert objects[0][:BURN_IN] == objects[1][:BURN_IN] == [PER_BATCH] * BURN_IN
     assert objects[1][BURN_IN:] == [0, 0]
     assert all(num > 0 for num in objects[0][BURN_IN:]), "an untrained model sees something everywhere"
+
+
+class Halving:
+    """A corrector that halves the raw scores, and records the context that it is given."""
+
+    def __init__(self) -> None:
+        self.contexts: list[np.ndarray | None] = []
+
+    def __call__(self, detections: Detections) -> np.ndarray:
+        self.contexts.append(detections.context)
+        return detections.raw_scores / 2
+
+
+def test_new_labels_are_corrected_from_scores_and_context(job: TrainJob) -> None:
+    segmenter, corrector = FakeSegmenter(num_classes=NUM_CLASSES), Halving()
+    how = replace(relabelling(), corrector=corrector, choice=replace(CHOICE, selection=SelectionConfig(min_score=0)))
+    weak = BatchSource(job, 1).batch(BURN_IN, 0)
+    relabelled = Relabeller(how, segmenter, MovingAverage(segmenter, 0.5))(weak, BURN_IN)
+    num = 0
+    for image, target, context in zip(weak.pool_images, relabelled.pool_targets, corrector.contexts, strict=True):
+        _, soft_vectors = shapes_of(image, NUM_CLASSES)
+        raw_scores = np.sort(soft_vectors[:, :-1].max(axis=1, initial=0))[::-1]
+        probs = target.class_probs.numpy()
+        classes = soft_vectors[np.argsort(-soft_vectors[:, :-1].max(axis=1, initial=0)), :-1].argmax(axis=1)
+        np.testing.assert_allclose(probs[np.arange(len(probs)), classes], raw_scores / 2, atol=1e-5)
+        assert context is not None
+        assert context[:, CONTEXT_FEATURES.index("rank")].tolist() == list(range(len(target)))
+        num += len(target)
+    assert num > 0
+
+
+@pytest.mark.parametrize(("limits", "most"), [({"max_per_image": 1}, 1), ({"score_threshold": 1.0}, 0)])
+def test_new_labels_keep_the_limits_of_prediction(job: TrainJob, limits: dict[str, float], most: int) -> None:
+    segmenter = FakeSegmenter(num_classes=NUM_CLASSES)
+    weak = BatchSource(job, 1).batch(BURN_IN, 0)
+    found = Relabeller(replace(relabelling(), **limits), segmenter, MovingAverage(segmenter, 0.5))(weak, BURN_IN)
+    assert max(map(len, found.pool_targets)) == most

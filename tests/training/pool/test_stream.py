@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
@@ -19,9 +20,9 @@ from raylabel.errors import InputError
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs
+from raylabel.run.labels.shards import committed_shards, foreground_probs, instances_from_structs, labelled_images
 from raylabel.schema import INSTANCE
-from raylabel.training.augment.views import no_augmentation
+from raylabel.training.augment.views import Augment, no_augmentation
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.batches import Batch
 from raylabel.training.job import TrainJob
@@ -191,6 +192,12 @@ def test_with_a_doubtful_score_of_1_every_dropped_prediction_is_background() -> 
         assert len(target) == num
 
 
+def test_doubtful_predictions_have_weight_0_beside_weights_by_score(tmp_path: Path) -> None:
+    targets = PoolTargets(doubtful_score=0.5, weight_by_score=True)
+    _, target = stream_of(two_predictions(tmp_path), choice_of(2, min_score=0.5), targets=targets).load(0, RNG)
+    torch.testing.assert_close(target.weights, torch.tensor([0.8, 0.0]))
+
+
 @pytest.mark.parametrize(
     ("targets", "expected"),
     [
@@ -227,6 +234,46 @@ def test_selection_by_foreground_looks_at_background_alone(
     assert target.class_probs[:, :-1].argmax(dim=1).tolist() == classes
 
 
+def test_thresholds_per_group_do_not_judge_foreground(tmp_path: Path) -> None:
+    """The foreground is 0.7 and 0.6, and the smallest score of the group is 0.95."""
+    choice = PoolChoice(
+        selection=SelectionConfig(min_score_by_group={"f": 0.95}),
+        frequency_groups=np.array(["f", "f"]),
+        min_foreground=0.65,
+    )
+    _, target = stream_of(two_predictions(tmp_path), choice).load(0, RNG)
+    assert target.class_probs[:, :-1].argmax(dim=1).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("selection", "num"),
+    [
+        ({}, 2),
+        ({"min_mask_quality": 0.6}, 1),
+        ({"min_area": 50}, 1),
+        ({"max_per_image": 1}, 1),
+        ({"min_score_by_group": {"r": 0.3}}, 1),
+        ({"min_score": 0.3}, 1),
+    ],
+)
+@pytest.mark.parametrize("by_foreground", [False, True])
+def test_every_limit_of_selection_counts(
+    selection: dict[str, Any], num: int, by_foreground: bool, tmp_path: Path
+) -> None:
+    """The scores are 0.8 and 0.2, the qualities 0.9 and 0.5, the areas 36 and 52. By foreground no score counts."""
+    choice = PoolChoice(
+        selection=SelectionConfig(**{"min_score": 0.1, **selection}),
+        frequency_groups=np.array(["r", "r"]),
+        min_foreground=0.1 if by_foreground else None,
+    )
+    run = two_predictions(tmp_path)
+    _, target = stream_of(run, choice).load(0, RNG)
+    assert len(target) == (2 if by_foreground and "min_score" in "".join(selection) else num)
+    [image] = labelled_images(committed_shards(run)[0], 2)
+    kept = choice.keep_instances(image.instances, image.calibrated_scores)
+    assert kept.sum() == len(target), "the same rule for the instances of one image"
+
+
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 999))
 def test_foreground_by_column_is_that_of_the_restored_vectors(top_k: int, num_classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -243,3 +290,39 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.png"):
         stream.load(0, RNG)
+
+
+def stream_with(run: RunFolder, **changes: Any) -> PoolStream:
+    choice = choice_of(2, min_score=0.5)
+    table = index_pool(committed_shards(run), choice, threshold=0)
+    index = PoolIndex.from_table(table, num_classes=2, threshold=0)
+    return PoolStream(run, index, choice, PoolTargets(), **{"seed": 0, "max_pixels": SIDE * SIDE, **changes})
+
+
+def test_a_larger_pool_image_is_not_read(tmp_path: Path) -> None:
+    run = two_predictions(tmp_path)
+    assert stream_with(run, augment=no_augmentation).load(0, RNG)
+    with pytest.raises(InputError, match=r"a\.png: .*too large"):
+        stream_with(run, augment=no_augmentation, max_pixels=SIDE * SIDE - 1).load(0, RNG)
+
+
+def test_from_a_draw_on_images_have_the_weak_view_and_no_object(tmp_path: Path) -> None:
+    def brighter(by: float) -> Augment:
+        return lambda image, target, rng: (image + by, target)
+
+    stream = stream_with(two_predictions(tmp_path), augment=brighter(2), weak_view=brighter(4), unlabelled_from=2)
+    found = [stream.load(draw, RNG) for draw in range(4)]
+    assert [round(image[0, 0, 0].item()) for image, _ in found] == [2, 2, 4, 4]
+    assert [len(target) for _, target in found] == [1, 1, 0, 0]
+
+
+def test_a_pool_image_is_turned_as_viewers_show_it(tmp_path: Path) -> None:
+    """The labels were made of the image as it is shown: 10 x 8 pixels, stored as 8 x 10."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    masks = np.ones((1, 10, 8), bool)
+    run = RunFolder(str(tmp_path / "run"))
+    write_shard(run, 0, [labelled_row("a", str(tmp_path / "a.jpg"), (10, 8), [[0.1, 0.6, 0.3]], [0.8], masks, 0.9)])
+    image, target = stream_with(run, augment=no_augmentation).load(0, RNG)
+    assert image.shape[1:] == target.masks_NHW.shape[1:] == (10, 8)
