@@ -3,7 +3,6 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,11 @@ from raylabel.run.data import RunData
 from raylabel.run.drift import compare_with_pool
 from raylabel.run.folder import RunFolder, commit_config, load_run_config, stage_folder
 from raylabel.run.labels.attempts import forget_attempts
+from raylabel.run.labels.class_fates import commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
-from raylabel.run.labels.kept import count_kept
+from raylabel.run.labels.kept import count_class_fates
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
 from raylabel.run.labels.shards import committed_shards, shard_uri
@@ -141,15 +141,16 @@ def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
 
 
 def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any]:
-    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason."""
-    groups = load_classes(run).frequency_groups
-    kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
-    for uri in committed_shards(run).values():
-        kept_of_shard, dropped_of_shard = count_kept(uri, selection, groups)
-        kept += kept_of_shard
-        dropped.update(dropped_of_shard)
+    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason.
+
+    The same counts per class go to labels/classes.parquet.
+    """
+    classes = load_classes(run)
+    fates = count_class_fates(run, selection, classes)
+    commit_class_fates(run, fates.to_table(classes, selection))
+    groups, kept = classes.frequency_groups, fates.num_kept
     by_group = {group.value: int(kept[groups == group].sum()) for group in FrequencyGroup}
-    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
+    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": fates.dropped}
 
 
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
