@@ -10,7 +10,7 @@ from raylabel.errors import InputError
 from raylabel.files.storage import list_files
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
-from raylabel.run.calibration import load_corrector
+from raylabel.run.calibration import load_corrector, other_corrector
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
@@ -77,6 +77,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
         },
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
+        "corrector": other_corrector(run, config.calibration),
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
     }

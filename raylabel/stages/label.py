@@ -95,6 +95,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
     """Fit another kind of corrector on the run's stored detections, and apply the corrector to the stored labels.
 
+    The next run of the stage `calibrate` fits the corrector of its config again, unless that is the same kind.
+
     Raises:
         InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
     """
@@ -105,6 +107,8 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
         artifact = apply_later(config, run, finished(run, "label"))
         commit_config(run, config)
     _print_kept(run, artifact)
+    reminder = f"set calibration.corrector: {corrector} in the config too, because `raylabel run` follows its config"
+    print(f"{run.title('recalibrate')}: {reminder}", flush=True)
     return artifact
 
 
