@@ -21,6 +21,7 @@ from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
 from raylabel.report.reliability import reliability_png
@@ -40,7 +41,9 @@ def calibrate_results(
 
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
-            `segmentation` (RLE).
+            `segmentation` (RLE). Entries of raylabel's models may also have the fields `mask_quality`, `background` and
+            `runner_up` (`raylabel.calibration.results_entries` writes them). `contextual` then looks at them, and needs
+            them in every file that it corrects.
         annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
             groups; without it, the image counts do.
         out: folder or URI to write. It gets detections.parquet, bins.parquet, classes.parquet, corrector.json (for
@@ -127,7 +130,8 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
         predictions: results JSON. Every corrector reads `category_id` and `score`; a corrector that uses context also
-            reads `image_id` and `segmentation` (RLE). The file should hold all detections of an image, like the file
+            reads `image_id`, `segmentation` (RLE) and, if its fit had them, `mask_quality`, `background` and
+            `runner_up`. The file should hold all detections of an image, like the file
             that the corrector was fitted to.
         out: JSON file to write: the same entries in the same order. `score` is the calibrated score, and `raw_score`
             is added.
@@ -136,8 +140,8 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
         {"num_detections": ..., "mean_raw_score": ..., "mean_calibrated_score": ..., "corrector": kind}.
 
     Raises:
-        InputError: a file is missing or malformed, the corrector was not fitted to a category, or the results were
-            corrected before.
+        InputError: a file is missing or malformed, lacks a field that the corrector looks at, the corrector was not
+            fitted to a category, or the results were corrected before.
 
     Examples:
         >>> import json, tempfile
@@ -169,6 +173,12 @@ def correct_results(corrector: str | Path, predictions: str | Path, out: str | P
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
+    missing = [name for name in MODEL_FEATURES if name in fitted.features and name not in entries[0]]
+    if missing:
+        raise InputError(
+            f"{predictions}: the corrector looks at {', '.join(missing)}, which entry 0 lacks. Write them with "
+            "raylabel.calibration.results_entries, or fit a corrector to a results file without them."
+        )
     detections = unmatched_detections(predictions, entries, class_index_of, with_context=bool(fitted.features))
     try:
         scores = fitted(detections)

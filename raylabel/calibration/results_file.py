@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.errors import InputError
 from raylabel.files.storage import read_json
 from raylabel.masks.rle import Rle, first_bad_rle, rle_from_segmentation
-from raylabel.predictions.context import CONTEXT_FEATURES, image_context
+from raylabel.predictions.context import CONTEXT_FEATURES, MODEL_FEATURES, image_context, soft_vector_features
+from raylabel.predictions.instances import Instances
 
 
 def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold: float = 0.5) -> Detections:
@@ -22,7 +24,7 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
     `image_indices` index `annotated.images`.
 
     Args:
-        predictions: COCO/LVIS results JSON, path or URI.
+        predictions: COCO/LVIS results JSON, path or URI. Its entries may have the fields MODEL_FEATURES, in [0, 1].
         annotated: the truth of the same images.
         iou_threshold: smallest mask IoU of a correct detection, in [0, 1].
 
@@ -65,7 +67,9 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
         },
         iou_threshold=iou_threshold,
     )
-    return found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
+    found = found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
+    assert found.context is not None
+    return replace(found, context=_with_model_features(predictions, entries, found.context))
 
 
 def unmatched_detections(
@@ -95,6 +99,7 @@ def unmatched_detections(
         if any(mask["size"] != of_image[0]["size"] for mask in of_image):
             raise InputError(f"{path}: entry {chosen[0]}: masks of image {image_id} differ in size")
         context[chosen] = image_context(classes[chosen], scores[chosen], of_image)
+    context = _with_model_features(path, entries, context)
     return Detections.of_scores(classes, scores, num_classes=len(class_index_of), context=context)
 
 
@@ -115,6 +120,50 @@ def read_entries(path: str) -> list[dict[str, Any]]:
     return entries
 
 
+def results_entries(
+    image_id: int | str, instances: Instances, category_ids: Sequence[int] | NDArray[np.integer]
+) -> list[dict[str, Any]]:
+    """Return the instances of one image as entries of a results file, with the fields MODEL_FEATURES.
+
+    Read back, the entries have the context of `instances_context`. A corrector of raylabel's models can thus correct a
+    results file of them.
+
+    Args:
+        image_id: id of the image in the results file.
+        instances: all predictions of the image.
+        category_ids: (num_classes,) category id of each class, such as `Run.classes.category_ids`.
+    """
+    columns = {
+        "score": instances.raw_scores,
+        "mask_quality": instances.mask_quality,
+        **soft_vector_features(instances.class_indices, instances.soft_vectors),
+    }
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(category_ids[instances.class_indices[row]]),
+            "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode()},
+            **{name: float(values[row]) for name, values in columns.items()},
+        }
+        for row, mask in enumerate(instances.masks)
+    ]
+
+
+def _with_model_features(
+    path: str, entries: Sequence[Mapping[str, Any]], context: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Fill the context features that are fields of the entries. Each is in all entries or in none."""
+    filled = context.copy()
+    for name in MODEL_FEATURES:
+        has = [name in one for one in entries]
+        if not any(has):
+            continue
+        if not all(has):
+            raise InputError(f"{path}: entry {has.index(False)} has no {name}, but entry {has.index(True)} has one")
+        filled[:, CONTEXT_FEATURES.index(name)] = [_share(path, row, one, name) for row, one in enumerate(entries)]
+    return filled
+
+
 def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapping[Any, int]) -> int:
     if name not in entry:
         raise InputError(f"{path}: entry {row} has no {name}")
@@ -124,20 +173,21 @@ def _look_up(path: str, row: int, entry: dict[str, Any], name: str, places: Mapp
     return places[value]
 
 
-def _score(path: str, row: int, entry: dict[str, Any]) -> float:
-    if "score" not in entry:
-        raise InputError(f"{path}: entry {row} has no score")
-    score = entry["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score) or not 0 <= score <= 1:
-        raise InputError(f"{path}: entry {row}: score must be a number in [0, 1], got {score!r}")
-    return float(score)
+def _share(path: str, row: int, entry: Mapping[str, Any], name: str) -> float:
+    """Return a field of an entry that must be a number in [0, 1]."""
+    if name not in entry:
+        raise InputError(f"{path}: entry {row} has no {name}")
+    value = entry[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 <= value <= 1:
+        raise InputError(f"{path}: entry {row}: {name} must be a number in [0, 1], got {value!r}")
+    return float(value)
 
 
 def _classes_and_scores(
     path: str, entries: list[dict[str, Any]], class_index_of: Mapping[Any, int]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     classes = [_look_up(path, row, one, "category_id", class_index_of) for row, one in enumerate(entries)]
-    scores = [_score(path, row, one) for row, one in enumerate(entries)]
+    scores = [_share(path, row, one, "score") for row, one in enumerate(entries)]
     return np.array(classes, dtype=np.int32), np.array(scores, dtype=np.float64)
 
 
