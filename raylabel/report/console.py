@@ -117,6 +117,8 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
+    if found["warning"]:
+        lines.append(f"{'WARNING':<12} {found['warning']}")
     if found["corrector"]:
         lines.append(f"{'corrector':<12} {found['corrector']}")
     lines.append(f"{'cluster':<12} run and label check CPUs and GPUs before they begin, because they join the cluster")
