@@ -150,6 +150,7 @@ def _build_parser() -> argparse.ArgumentParser:
     state.add_argument(
         "--shards", nargs="?", type=int, const=10, default=0, metavar="N", help="list the slowest shards (default: 10)"
     )
+    state.add_argument("--classes", action="store_true", help="list what became of the predictions of each class")
     return parser
 
 
@@ -333,7 +334,7 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")
-    status = run_status(run_folder(arguments.run), num_slowest=arguments.shards)
+    status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
     print(json.dumps(status) if arguments.json else format_status(status))
 
 

@@ -24,6 +24,7 @@ from raylabel.files.file_systems import split_options
 from raylabel.files.storage import commit_bytes, commit_json, exists, file_type, join, list_files, remove
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
+from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config, run_folder
 from raylabel.run.labels.kept import KeptImage, kept_images
@@ -39,7 +40,8 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     Images without a pseudo-label are left out, because an image without kept predictions may still show objects.
 
     - "coco": one JSON file. Images are numbered from 1. `file_name` is the pool's image id if the image's `uri` ends
-      with it, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score` and `mask_quality`.
+      with it, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score`, `mask_quality`, and the
+      entries `background` and `runner_up` of the soft vector.
       `info.raylabel` names the run, the corrector and the selection.
     - "lvis": the same as LVIS v1. Nobody verified the labels: `neg_category_ids` is empty, and
       `not_exhaustive_category_ids` holds every class with a pseudo-label. `frequency` comes from the run's labelled
@@ -163,7 +165,8 @@ def _annotation(struct: dict[str, Any], image: KeptImage, categories: list[dict[
         "iscrowd": 0,
         "score": struct["calibrated_score"],
         "raw_score": struct["raw_score"],
-        "mask_quality": struct["mask_quality"],
+        # A soft vector of one class has no runner-up, and JSON has no NaN.
+        **{name: value for name in MODEL_FEATURES if (value := struct["context"][name]) == value},
     }
 
 

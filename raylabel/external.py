@@ -22,6 +22,7 @@ from raylabel.dataset.annotations import read_annotations, validate_same_categor
 from raylabel.dataset.fields import check_category_id
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.predictions.results_file import read_entries
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
@@ -43,7 +44,9 @@ def calibrate_results(
 
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
-            `segmentation` (polygons or RLE). Other fields may hold anything.
+            `segmentation` (polygons or RLE). Other fields may hold anything. Entries of raylabel's models may also have
+            `mask_quality`, `background` and `runner_up`, as `raylabel.calibration.results_entries` writes them.
+            `contextual` then looks at these fields, and needs them in every file that it corrects.
         annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
             groups; without it, the image counts do.
         train_annotations: COCO or LVIS JSON that the detector was trained on, with the same categories. Its image
@@ -150,8 +153,9 @@ def correct_results(
     Args:
         corrector: path or URI of the corrector.json that `calibrate_results` wrote.
         predictions: results JSON. Every corrector reads `category_id` and `score`; a corrector that uses context also
-            reads `image_id` and `segmentation` (polygons or RLE). Other fields may hold anything. The file should hold
-            all detections of an image, like the file that the corrector was fitted to.
+            reads `image_id`, `segmentation` (polygons or RLE) and, if its fit had them, `mask_quality`, `background`
+            and `runner_up`. Other fields may hold anything. The file should hold all detections of an image, like the
+            file that the corrector was fitted to.
         out: JSON file to write: the same entries in the same order. `score` is the calibrated score, and `raw_score`
             is added.
         annotations: COCO or LVIS JSON with the images of `predictions`, for their sizes. Only polygons need it.
@@ -161,8 +165,8 @@ def correct_results(
         means are None without a detection.
 
     Raises:
-        InputError: a file is missing or malformed, the corrector was not fitted to a category, or the results were
-            corrected before.
+        InputError: a file is missing or malformed, lacks a field that the corrector looks at, the corrector was not
+            fitted to a category, or the results were corrected before.
 
     Examples:
         >>> import json, tempfile
@@ -194,6 +198,12 @@ def correct_results(
     for row, one in enumerate(entries):
         if "raw_score" in one:
             raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
+    missing = [name for name in MODEL_FEATURES if entries and name in fitted.features and name not in entries[0]]
+    if missing:
+        raise InputError(
+            f"{predictions}: the corrector looks at {', '.join(missing)}, which entry 0 lacks. Write them with "
+            "raylabel.calibration.results_entries, or fit a corrector to a results file without them."
+        )
     annotated = None if annotations is None or not fitted.features else read_annotations(annotations)
     detections = unmatched_detections(
         predictions, entries, class_index_of, with_context=bool(fitted.features), annotated=annotated

@@ -5,6 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.predictions.context import CONTEXT_FEATURES
+from raylabel.predictions.selection import REASONS
 
 CONTEXT = pa.struct([(name, pa.float32()) for name in CONTEXT_FEATURES])
 """Features of a detection that come from the rest of its image. NaN stands for an unknown feature."""
@@ -40,6 +41,26 @@ LABELS = pa.schema(
     ]
 )
 """labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined."""
+
+CLASS_FATES = pa.schema(
+    [
+        ("class_index", pa.int32()),
+        ("name", pa.string()),
+        ("frequency_group", pa.string()),
+        ("num_predictions", pa.int64()),
+        ("max_calibrated_score", pa.float64()),
+        ("min_score", pa.float64()),
+        ("num_kept", pa.int64()),
+        *[(f"num_dropped_{reason}", pa.int64()) for reason in REASONS],
+        ("most_frequent_reason", pa.string()),
+    ]
+)
+"""labels/classes.parquet: one row per class, saying what became of its stored predictions.
+
+`min_score` is the smallest calibrated score of a pseudo-label of the class, and `max_calibrated_score` the highest
+score that a prediction reached. `num_dropped_*` count each dropped prediction for the first rule that drops it.
+`most_frequent_reason` is the reason with the most of them, null if nothing was dropped.
+"""
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
 """labels/errors.parquet: one row per quarantined image."""

@@ -36,7 +36,9 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     return mask
 
 
-def instance(class_index: int, box: tuple[int, int, int, int], score: float) -> dict[str, Any]:
+def instance(
+    class_index: int, box: tuple[int, int, int, int], score: float, *, runner_up: float = 0.25
+) -> dict[str, Any]:
     mask = rectangle(*box)
     return {
         "class_index": class_index,
@@ -48,6 +50,7 @@ def instance(class_index: int, box: tuple[int, int, int, int], score: float) -> 
         "mask_quality": 0.9,
         "soft_classes": [class_index],
         "soft_probs": [0.99],
+        "context": {"mask_quality": 0.9, "background": 0.01, "runner_up": runner_up},
     }
 
 
@@ -80,7 +83,11 @@ def run(tmp_path: Path) -> RunFolder:
         )
     ]
     commit_json(run.path("classes.json"), {"categories": categories, "is_federated": True})
-    first = [instance(0, (5, 5, 25, 30), 0.9), instance(2, (30, 10, 50, 20), 0.6), instance(1, (0, 0, 9, 9), 0.4)]
+    first = [
+        instance(0, (5, 5, 25, 30), 0.9),
+        instance(2, (30, 10, 50, 20), 0.6, runner_up=float("nan")),
+        instance(1, (0, 0, 9, 9), 0.4),
+    ]
     shards = [
         [
             label_row("sub/a.png", str(pool / "sub" / "a.png"), first),
@@ -120,6 +127,8 @@ def test_read_by_our_reader_and_by_hotcoco(run: RunFolder, tmp_path: Path, form:
     rows = json.loads(Path(out).read_text())["annotations"]
     assert [round(row["score"], 4) for row in rows] == [0.9, 0.6, 0.5]
     assert {round(row["raw_score"], 4) for row in rows} == {0.99}
+    assert {round(row["background"], 4) for row in rows} == {0.01}
+    assert [row.get("runner_up") for row in rows] == [0.25, None, 0.25], "what is unknown is left out"
     assert evaluate_results(out, rows)["AP"] == pytest.approx(1)
 
 

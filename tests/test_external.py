@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from json_values import damaged
 from one_line import value_or_line
-from raylabel.calibration import FitContext, ReliabilityBins, fit_corrector, read_detections
+from raylabel.calibration import FitContext, ReliabilityBins, fit_corrector, read_detections, results_entries
+from raylabel.calibration.results_file import unmatched_detections
 from raylabel.cli import main
 from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
 from raylabel.files.storage import read_json, read_table
-from raylabel.masks.rle import encode_masks
+from raylabel.masks.rle import encode_masks, mask_boxes
+from raylabel.predictions.instances import Instances, instances_context
 from raylabel.report.console import format_summary
 from raylabel.schema import CLASSES, DETECTIONS
 
@@ -420,14 +422,37 @@ def test_context_needs_whole_entries(files: Files, tmp_path: Path, change: dict[
     assert not (tmp_path / "corrected.json").exists()
 
 
-def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files: Files, tmp_path: Path) -> None:
+MODEL_FIELDS = {"mask_quality": 0.75, "background": 0.125, "runner_up": 0.0625}
+
+
+def test_a_corrector_of_a_models_own_features_corrects_files_that_have_them(files: Files, tmp_path: Path) -> None:
+    predictions, annotations, results = files
+    with_fields = [one | MODEL_FIELDS for one in results]
+    Path(predictions).write_text(json.dumps(with_fields))
+    calibrate_results(predictions, annotations, str(tmp_path), corrector="contextual")
+    corrector = tmp_path / "corrector.json"
+    content = read_json(str(corrector))
+    assert content["features"][-3:] == list(MODEL_FIELDS)
+    detections = read_table(str(tmp_path / "detections.parquet"))["context"].to_pylist()
+    assert {name: detections[3][name] for name in MODEL_FIELDS} == MODEL_FIELDS
+    corrector.write_text(json.dumps(content | {"share": 1.0}))
+    correct_results(str(corrector), predictions, str(tmp_path / "corrected.json"))
+    corrected = read_json(str(tmp_path / "corrected.json"))
+    assert [one | {"score": one["raw_score"]} for one in corrected] == [
+        one | {"raw_score": one["score"]} for one in with_fields
+    ], "the fields stay in the file"
+
+
+def test_files_without_the_fields_of_the_fit_are_refused(files: Files, tmp_path: Path) -> None:
     corrector, _ = contextual(files, tmp_path)
     content = read_json(corrector)
-    content |= {"features": [*content["features"][:-1], "mask_quality"]}
+    content |= {"features": [*content["features"], "mask_quality", "runner_up"]}
     Path(corrector).write_text(json.dumps(content))
-    with pytest.raises(InputError, match="mask_quality, which these detections lack"):
+    said = r"looks at mask_quality, runner_up, which entry 0 lacks\. Write them with .*results_entries"
+    with pytest.raises(InputError, match=said) as raised:
         correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
-    Path(corrector).write_text(json.dumps(content | {"features": content["features"][:-1], "trees": "no trees"}))
+    assert "\n" not in str(raised.value)
+    Path(corrector).write_text(json.dumps(content | {"features": content["features"][:-2], "trees": "no trees"}))
     with pytest.raises(InputError, match="trees are not a LightGBM model"):
         correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
 
@@ -485,3 +510,51 @@ def test_a_federated_results_file_is_weighed(files: Files, tmp_path: Path) -> No
     assert summary["raw"]["brier"] == pytest.approx((12 * 0.01 + 12 * 0.16) / 24)
     rows = read_table(str(tmp_path / "out" / "classes.parquet")).to_pylist()
     assert [row["num_effective"] for row in rows][1] == 1, "it is one detection in one image"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "entry 7: background must be a number in"),
+        (1.5, "entry 7: background must be a number in .* got 1.5"),
+        ("absent", "entry 7 has no background, but entry 0 has one"),
+    ],
+)
+def test_damaged_fields_are_named_by_both_commands(files: Files, tmp_path: Path, value: Any, message: str) -> None:
+    corrector, results = contextual(files, tmp_path)
+    results = [one | MODEL_FIELDS for one in results]
+    results[7] |= {"background": value}
+    if value == "absent":
+        del results[7]["background"]
+    Path(files[0]).write_text(json.dumps(results))
+    with pytest.raises(InputError, match=message):
+        calibrate_results(files[0], files[1], str(tmp_path / "out"))
+    with pytest.raises(InputError, match=message):
+        correct_results(corrector, files[0], str(tmp_path / "corrected.json"))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 4))
+def test_entries_of_a_model_read_back_to_their_context(seed: int, num: int, num_classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((num, SIZE, SIZE), bool)
+    for mask in masks:
+        top, left = rng.integers(0, SIZE // 2, 2)
+        mask[top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)] = True
+    soft_vectors = rng.dirichlet(np.ones(num_classes + 1), num).astype(np.float32).reshape(num, num_classes + 1)
+    encoded = encode_masks(masks)
+    found = Instances(
+        image_size_hw=(SIZE, SIZE),
+        boxes_xyxy=mask_boxes(encoded),
+        masks=tuple(encoded),
+        class_indices=soft_vectors[:, :-1].argmax(axis=1).astype(np.int32),
+        raw_scores=soft_vectors[:, :-1].max(axis=1),
+        soft_vectors=soft_vectors,
+        mask_quality=rng.random(num, dtype=np.float32),
+    )
+    category_ids = 10 * np.arange(1, num_classes + 1)
+    entries = json.loads(json.dumps(results_entries("a.jpg", found, category_ids), allow_nan=False))
+    index_of = {category_id: index for index, category_id in enumerate(category_ids.tolist())}
+    read = unmatched_detections("x", entries, index_of)
+    np.testing.assert_array_equal(read.context, instances_context(found))
+    np.testing.assert_array_equal(read.raw_scores, found.raw_scores)
+    np.testing.assert_array_equal(read.class_indices, found.class_indices)

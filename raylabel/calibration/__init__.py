@@ -7,7 +7,7 @@ from raylabel.calibration.correctors.folds import image_folds, out_of_fold_score
 from raylabel.calibration.correctors.kinds import corrector_from_json, fit_corrector
 from raylabel.calibration.detections import Detections, ImagePredictions, match_image
 from raylabel.calibration.match_set import match_set
-from raylabel.calibration.results_file import read_detections
+from raylabel.calibration.results_file import read_detections, results_entries
 from raylabel.calibration.shift.drift import measure_drift
 from raylabel.calibration.shift.image_counts import ImageCounts
 from raylabel.calibration.shift.pool_accuracy import estimate_pool_accuracy
@@ -37,6 +37,7 @@ __all__ = [
     "out_of_fold_scores",
     "read_annotations",
     "read_detections",
+    "results_entries",
     "scored_accuracy",
     "weigh_by_verification",
 ]

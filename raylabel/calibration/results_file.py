@@ -1,6 +1,7 @@
 """Detections from the COCO or LVIS results file of any detector. No image and no model is needed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from raylabel.calibration.detections import Detections, ImagePredictions
 from raylabel.calibration.match_set import match_set
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown
 from raylabel.masks.rle import Rle
 from raylabel.masks.segmentation import rle_from_segmentation
-from raylabel.predictions.context import CONTEXT_FEATURES, image_context
+from raylabel.predictions.context import CONTEXT_FEATURES, MODEL_FEATURES, image_context, soft_vector_features
+from raylabel.predictions.instances import Instances
 from raylabel.predictions.results_file import (
     Entries,
     entry_images,
@@ -29,7 +31,7 @@ def read_detections(predictions: str, annotated: AnnotatedSet, *, iou_threshold:
     `image_indices` index `annotated.images`.
 
     Args:
-        predictions: COCO/LVIS results JSON, path or URI.
+        predictions: COCO/LVIS results JSON, path or URI. Its entries may have the fields MODEL_FEATURES, in [0, 1].
         annotated: the truth of the same images.
         iou_threshold: smallest mask IoU of a correct detection, in [0, 1].
 
@@ -81,7 +83,9 @@ def matched_detections(
         },
         iou_threshold=iou_threshold,
     )
-    return found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
+    found = found.subset(np.argsort(np.concatenate([of_image[row] for row in sorted(of_image)])))
+    assert found.context is not None
+    return replace(found, context=_with_model_features(predictions, entries, found.context))
 
 
 def unmatched_detections(
@@ -119,6 +123,7 @@ def unmatched_detections(
     context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)
     for chosen in _by_image(images).values():
         context[chosen] = image_context(classes[chosen], scores[chosen], [masks[row] for row in chosen])
+    context = _with_model_features(path, entries, context)
     return Detections.of_scores(classes, scores, num_classes=len(class_index_of), context=context)
 
 
@@ -139,6 +144,60 @@ def _masks(
 
 def _sizes_hw(annotated: AnnotatedSet) -> dict[int, tuple[int, int]]:
     return {row: image.image_size_hw for row, image in enumerate(annotated.images)}
+
+
+def results_entries(
+    image_id: int | str, instances: Instances, category_ids: Sequence[int] | NDArray[np.integer]
+) -> list[dict[str, Any]]:
+    """Return the instances of one image as entries of a results file, with the fields MODEL_FEATURES.
+
+    Read back, the entries have the context of `instances_context`. A corrector of raylabel's models can thus correct a
+    results file of them.
+
+    Args:
+        image_id: id of the image in the results file.
+        instances: all predictions of the image.
+        category_ids: (num_classes,) category id of each class, such as `Run.classes.category_ids`.
+    """
+    columns = {
+        "score": instances.raw_scores,
+        "mask_quality": instances.mask_quality,
+        **soft_vector_features(instances.class_indices, instances.soft_vectors),
+    }
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(category_ids[instances.class_indices[row]]),
+            "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode()},
+            **{name: float(values[row]) for name, values in columns.items()},
+        }
+        for row, mask in enumerate(instances.masks)
+    ]
+
+
+def _with_model_features(
+    path: str, entries: Sequence[Mapping[str, Any]], context: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Fill the context features that are fields of the entries. Each is in all entries or in none."""
+    filled = context.copy()
+    for name in MODEL_FEATURES:
+        has = [name in one for one in entries]
+        if not any(has):
+            continue
+        if not all(has):
+            raise InputError(f"{path}: entry {has.index(False)} has no {name}, but entry {has.index(True)} has one")
+        filled[:, CONTEXT_FEATURES.index(name)] = [_share(path, row, one, name) for row, one in enumerate(entries)]
+    return filled
+
+
+def _share(path: str, row: int, entry: Mapping[str, Any], name: str) -> float:
+    """Return a field of an entry that must be a number in [0, 1]."""
+    if name not in entry:
+        raise InputError(f"{path}: entry {row} has no {name}")
+    value = entry[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{path}: entry {row}: {name} must be a number in [0, 1], got {shown(value)}")
+    return float(value)
 
 
 def _by_image(image_of: Sequence[Any]) -> dict[Any, NDArray[np.int64]]:

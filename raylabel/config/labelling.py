@@ -16,8 +16,8 @@ class CalibrationConfig:
     """How the teacher's scores are corrected."""
 
     corrector: CorrectorKind = "auto"
-    """Kind of the corrector (docs/calibration.md). `auto` compares all kinds by cross-validation and keeps `none`
-    unless another kind is better."""
+    """Kind of the corrector (docs/calibration.md). `auto` compares all kinds by cross-validation, and keeps `none`
+    unless another kind is better. It never chooses the four kinds that take few samples at face value."""
     num_bins: Annotated[int, Field(ge=2)] = 15
     """Number of confidence bins of equal width over (0, 1], at least 2. Calibration errors and binned correctors use
     them."""

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from raylabel.errors import StorageError
 
-TRIES = 6
 PATIENCE_SECONDS = 60.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 8.0
 
@@ -33,25 +32,36 @@ _FINAL = re.compile(r"NO_SUCH_BUCKET|INVALID_|MALFORMED|VALIDATION|NOT_IMPLEMENT
 _HTTP_CLIENT_ERRORS = {"ClientConnectionError", "ClientPayloadError"}
 
 
-def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int = 0) -> _T:
+def retried(
+    operation: Callable[[], _T],
+    *,
+    uri: str,
+    doing: str,
+    num_bytes: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> _T:
     """Run a repeatable operation, and retry it after momentary errors with growing waits.
 
-    There are at most `TRIES` tries, and no wait starts later than `PATIENCE_SECONDS` after the first try. A store that
-    never answers thus ends the work in less than two minutes. The longest wait doubles with each try. Each wait is
-    drawn at random between half of it and all of it, so that workers do not return at once.
+    The tries end with the first one that fails `PATIENCE_SECONDS` after the first try or later. A store that refuses at
+    once is thus tried for a minute, and a store that never answers ends the work in less than two minutes. The longest
+    wait doubles with each try, up to `LONGEST_WAIT_SECONDS`. Each wait is drawn at random between half of it and all of
+    it, so that workers do not return at once.
 
     Args:
         operation: the call; it may have taken effect although it failed.
         uri: file or folder that it works on, for the message.
         doing: verb for the message, such as "read" or "write".
         num_bytes: number of bytes to write, for the message.
+        clock: returns seconds that never run backwards.
+        sleep: waits for a number of seconds.
 
     Raises:
         OSError: the path is at fault: it is missing, a folder, a loop of links, or not permitted. The error is raised
             at once, as the operation raised it. PermissionError also if an object store denies access.
         StorageError: the disk is full, the store refuses for good, or the last try fails.
     """
-    start, tries = time.monotonic(), 0
+    start, tries = clock(), 0
     while True:
         tries += 1
         try:
@@ -59,14 +69,14 @@ def retried(operation: Callable[[], _T], *, uri: str, doing: str, num_bytes: int
         except Exception as error:
             if not _is_of_storage(error) or _is_of_the_path(error):
                 raise
-            is_last = tries == TRIES or time.monotonic() - start > PATIENCE_SECONDS
             if not _is_momentary(error):
                 raise _final(error, uri, doing, num_bytes) from error
-            if is_last:
-                waited = f"{tries} tries in {time.monotonic() - start:.0f} s"
+            seconds = clock() - start
+            if seconds >= PATIENCE_SECONDS:
+                waited = f"{tries} tries in {seconds:.0f} s"
                 raise StorageError(f"{uri}: could not {doing} in {waited}: {_words(error)}") from error
-        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
-        time.sleep(random.uniform(longest / 2, longest))
+        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(tries - 1, 64))
+        sleep(random.uniform(longest / 2, longest))
 
 
 def _is_of_storage(error: Exception) -> bool:

@@ -48,8 +48,12 @@ ranking by score.
 - `background`: background entry of the soft vector.
 - `runner_up`: second highest entry of the soft vector among the classes.
 
-The last three are known for raylabel's models, but not from a results file.
+The last three are MODEL_FEATURES.
 """
+
+MODEL_FEATURES = ("mask_quality", "background", "runner_up")
+"""Context features that masks and scores do not tell. They are known for raylabel's models, and for results files with
+these fields."""
 
 
 def image_context(
@@ -91,14 +95,25 @@ def image_context(
     if mask_quality is not None:
         columns["mask_quality"] = mask_quality
     if soft_vectors is not None:
-        columns["background"] = soft_vectors[:, -1]
-        others = soft_vectors[:, :-1].copy()
-        others[np.arange(num), class_indices] = -np.inf
-        if others.shape[1] > 1:
-            columns["runner_up"] = others.max(axis=1)
+        columns |= soft_vector_features(class_indices, soft_vectors)
     for name, values in columns.items():
         context[:, CONTEXT_FEATURES.index(name)] = values
     return context
+
+
+def soft_vector_features(
+    class_indices: NDArray[np.integer], soft_vectors: NDArray[np.floating]
+) -> dict[str, NDArray[np.floating]]:
+    """Return the features `background` and, with more than one class, `runner_up`, each (N,).
+
+    Args:
+        class_indices: (N,) predicted classes.
+        soft_vectors: (N, num_classes + 1), background last.
+    """
+    others = soft_vectors[:, :-1].copy()
+    others[np.arange(len(others)), class_indices] = -np.inf
+    runner_up = {"runner_up": others.max(axis=1)} if others.shape[1] > 1 else {}
+    return {"background": soft_vectors[:, -1], **runner_up}
 
 
 def _geometry(masks: Sequence[Rle]) -> dict[str, NDArray[np.float64]]:

@@ -7,18 +7,40 @@ from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
 
+REASONS = ("score", "mask_quality", "area", "max_per_image")
+"""Why a prediction is dropped, in the order in which the rules are tried."""
+
+KEPT = -1
+
 
 @dataclass(frozen=True)
 class Selection:
-    """The kept predictions, and the number of dropped ones per reason.
+    """What became of each prediction.
 
     Attributes:
-        keep: (N,) bool.
-        dropped: reason -> number of predictions. Each counts once, for the first reason that applies.
+        fates: (N,) int8: the place in REASONS of the first rule that drops the prediction, or KEPT.
     """
 
-    keep: NDArray[np.bool_]
-    dropped: dict[str, int]
+    fates: NDArray[np.int8]
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        """(N,) whether the prediction is kept."""
+        return self.fates == KEPT
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Reason -> number of predictions. Each counts once, for the first reason that applies."""
+        counts = np.bincount(self.fates[~self.keep], minlength=len(REASONS))
+        return dict(zip(REASONS, counts.tolist(), strict=True))
+
+
+def score_thresholds(config: SelectionConfig, frequency_groups: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Return the smallest calibrated score of a pseudo-label of each class, (num_classes,)."""
+    thresholds = np.full(len(frequency_groups), config.min_score)
+    for letter, threshold in config.min_score_by_group.items():
+        thresholds[frequency_groups == letter] = threshold
+    return thresholds
 
 
 def select(
@@ -37,8 +59,7 @@ def select(
     highest calibrated scores. Among equal scores, the first is kept.
 
     Args:
-        calibrated_scores: (N,) in [0, 1]. The threshold is `config.min_score`, or that of the class's frequency group
-            in `config.min_score_by_group`.
+        calibrated_scores: (N,) in [0, 1]. The thresholds are `score_thresholds`.
         class_indices: (N,) predicted classes.
         mask_quality: (N,) in [0, 1].
         mask_areas: (N,) in pixels.
@@ -47,26 +68,20 @@ def select(
         image_lengths: number of predictions per image, one image after the other. None means that all predictions
             belong to one image.
     """
-    class_thresholds = np.full(len(frequency_groups), config.min_score)
-    for letter, threshold in config.min_score_by_group.items():
-        class_thresholds[frequency_groups == letter] = threshold
+    class_thresholds = score_thresholds(config, frequency_groups)
     fails = {
         "score": calibrated_scores < class_thresholds[class_indices].astype(calibrated_scores.dtype),
         "mask_quality": mask_quality < np.asarray(config.min_mask_quality, dtype=mask_quality.dtype),
         "area": mask_areas < config.min_area,
     }
-    keep = np.ones(len(calibrated_scores), dtype=bool)
-    dropped = {}
+    fates = np.full(len(calibrated_scores), KEPT, dtype=np.int8)
     for reason, failed in fails.items():
-        dropped[reason] = int((keep & failed).sum())
-        keep &= ~failed
-    passed = np.flatnonzero(keep)
-    lengths = np.array([len(keep)]) if image_lengths is None else image_lengths
+        fates[(fates == KEPT) & failed] = REASONS.index(reason)
+    passed = np.flatnonzero(fates == KEPT)
+    lengths = np.array([len(fates)]) if image_lengths is None else image_lengths
     images = np.repeat(np.arange(len(lengths)), lengths)[passed]
     best_first = np.lexsort((-calibrated_scores[passed], images))  # stable, because the first of equal scores is kept
     num_passed = np.bincount(images, minlength=len(lengths))
     ranks = np.arange(len(passed)) - np.repeat(np.cumsum(num_passed) - num_passed, num_passed)
-    too_many = passed[best_first[ranks >= config.max_per_image]]
-    keep[too_many] = False
-    dropped["max_per_image"] = len(too_many)
-    return Selection(keep, dropped)
+    fates[passed[best_first[ranks >= config.max_per_image]]] = REASONS.index("max_per_image")
+    return Selection(fates)

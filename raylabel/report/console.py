@@ -131,6 +131,10 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
+    if found["warning"]:
+        lines.append(f"{'WARNING':<12} {found['warning']}")
+    if found["corrector"]:
+        lines.append(f"{'corrector':<12} {found['corrector']}")
     lines.append(f"{'cluster':<12} run and label check CPUs and GPUs before they begin, because they join the cluster")
     lines.append(f"{'run':<12} {found['run']}, can be written")
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
@@ -159,11 +163,39 @@ def format_status(status: dict[str, Any]) -> str:
             lines.append(f"  {format_seconds_by_phase(labels['seconds_by_phase'])}")
         if labels["slowest_shards"]:
             lines.append(format_slowest_shards(labels["slowest_shards"]))
+    if status["classes"]:
+        lines.append(format_classes(status["classes"]))
     lines += [format_progress(progress) for progress in status["progress"].values()]
     lines += [format_snapshot(stage, snapshot) for stage, snapshot in status["live"].items()]
     for number, of_round in status["rounds"].items():
         shown = [one for one in of_round["stages"] if one["stage"] in ("teacher", *ROUND_STAGES)]
         lines += [f"round {number}: {format_status(of_round | {'stages': shown}).removeprefix('run ')}"]
+    return "\n".join(lines)
+
+
+DROPPED_BY = {
+    "score": "calibrated score below selection.min_score",
+    "mask_quality": "mask quality below selection.min_mask_quality",
+    "area": "mask smaller than selection.min_area",
+    "max_per_image": "beyond selection.max_per_image",
+}
+"""What each of `selection.REASONS` means."""
+
+
+def format_classes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format rows of schema.CLASS_FATES as a table. "–" means that the class has no prediction, or none was dropped."""
+    width = max(5, *(len(row["name"]) for row in rows))
+    lines = [
+        f"  {'class':<{width}}  group  predictions  highest score  needed    kept  most frequent reason of drops",
+    ]
+    for row in rows:
+        reason = row["most_frequent_reason"]
+        highest = "–" if row["max_calibrated_score"] is None else f"{row['max_calibrated_score']:.3f}"
+        why = f"{DROPPED_BY[reason]} ({row[f'num_dropped_{reason}']:,})" if reason else "–"
+        lines.append(
+            f"  {row['name']:<{width}}  {row['frequency_group']:<5}  {row['num_predictions']:>11,}  "
+            f"{highest:>13}  {row['min_score']:>6.2f}  {row['num_kept']:>6,}  {why}"
+        )
     return "\n".join(lines)
 
 

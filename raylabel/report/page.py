@@ -9,7 +9,7 @@ import jinja2
 from raylabel.calibration.tables import CalibrationTables
 from raylabel.dataset.frequency import FrequencyGroup, group_title
 from raylabel.report.calibration_view import calibration_view
-from raylabel.report.console import format_verification
+from raylabel.report.console import DROPPED_BY, format_verification
 from raylabel.report.drift import drift_section
 from raylabel.report.gallery import choose_images, draw
 from raylabel.report.sections import (
@@ -23,6 +23,7 @@ from raylabel.report.sections import (
 from raylabel.report.tiles import decimal, duration, headline_tiles, hundredfold
 from raylabel.run.classes import has_classes, load_categories
 from raylabel.run.folder import RunFolder, config_text, load_run_config, stage_folder
+from raylabel.run.labels.kept import fates_of_classes
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.metrics import load_metrics
 
@@ -63,6 +64,8 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "pool": (metrics or {}).get("pool"),
         "calibration": calibration,
         "labels": labels,
+        "class_fates": fates_of_classes(run) if labels else [],
+        "dropped_by": DROPPED_BY,
         "drift": drift_section(run, categories),
         "gallery": images,
         "gallery_rule": rule,

@@ -43,6 +43,21 @@ def refit(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> dict[str
     return artifact
 
 
+def other_corrector(run: RunFolder, settings: CalibrationConfig) -> str | None:
+    """Say in one line that the run has another corrector than the config asks for, as after `recalibrate`.
+
+    None if both are the same kind, or if the run is not calibrated.
+    """
+    artifact = run.artifact(FOLDER) or {}
+    there, asked = artifact.get("settings", {}).get("corrector"), settings.corrector
+    if there is None or there == asked:
+        return None
+    return (
+        f"calibration.corrector is {asked}, but the run has {there}; the config decides. To keep {there}, set "
+        f"calibration.corrector: {there}."
+    )
+
+
 def fit_to_pool(run: RunFolder, settings: CalibrationConfig, *, seed: int) -> None:
     """Refit a corrector that uses the pool's scores, unless it was fitted to the pool that is labelled now."""
     if corrector_class(settings.corrector).uses_pool:

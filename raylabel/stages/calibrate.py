@@ -39,6 +39,7 @@ from raylabel.run.calibration import (
     fit_settings,
     load_accuracy,
     load_detections,
+    other_corrector,
     refit,
 )
 from raylabel.run.classes import load_classes
@@ -119,8 +120,16 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         inputs(config, run, data),
         work,
         later=lambda: later(config, run),
-        apply_later=lambda artifact: refit(run, config.calibration, seed=config.seed),
+        apply_later=lambda artifact: _refit(config, run),
     )
+
+
+def _refit(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Fit the config's corrector on the stored detections. Say first if the run has another kind, see `recalibrate`."""
+    difference = other_corrector(run, config.calibration)
+    if difference:
+        print(f"{run.title('calibrate')}: {difference}", flush=True)
+    return refit(run, config.calibration, seed=config.seed)
 
 
 class _Part(NamedTuple):

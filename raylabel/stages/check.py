@@ -1,9 +1,10 @@
 """Check a config and its data, and tell what would run, before anything is spent."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
-from raylabel.config import Config
+from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
@@ -15,7 +16,7 @@ from raylabel.files.storage import list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
-from raylabel.run.calibration import load_corrector
+from raylabel.run.calibration import load_corrector, other_corrector
 from raylabel.run.data import RunData, overlap, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
@@ -24,6 +25,9 @@ from raylabel.stages.preflight import check_teacher_fits, check_writable
 from raylabel.stages.states import AGAIN, stage_states
 from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
+
+LARGEST_TINY_SIDE = 256
+"""Median side in pixels of images that the default model still learns something from, without pretrained weights."""
 
 
 def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thorough: bool = False) -> dict[str, Any]:
@@ -94,6 +98,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
+        "corrector": other_corrector(run, config.calibration),
+        "warning": _too_small_a_model(config.teacher, data.labelled),
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
         "remarks": remarks,
@@ -112,6 +118,20 @@ def _use_of_labels(config: Config, data: RunData) -> str:
     return (
         f"{num_labelled + num_kept} labelled images: {teacher.format(num_labelled)}, {num_kept} calibrate, the student "
         f"learns from {student}"
+    )
+
+
+def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> str | None:
+    """Say in one line that the default model, which starts from nothing, learns little from photographs.
+
+    None if the config names another model or weights, or if half of the images' sides are short.
+    """
+    side = statistics.median(side for image in labelled.images for side in image.image_size_hw)
+    if teacher.model != TeacherConfig().model or teacher.weights or side <= LARGEST_TINY_SIDE:
+        return None
+    return (
+        f"teacher.model {teacher.model} starts from nothing, and the median side of the labelled images is {side:g} "
+        "pixels. On photographs its AP stays near 0; docs/own-data.md has a config with pretrained weights."
     )
 
 

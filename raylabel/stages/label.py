@@ -3,7 +3,6 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,11 @@ from raylabel.run.data import RunData
 from raylabel.run.drift import compare_with_pool
 from raylabel.run.folder import RunFolder, commit_config, load_run_config, stage_folder
 from raylabel.run.labels.attempts import forget_attempts
+from raylabel.run.labels.class_fates import commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
-from raylabel.run.labels.kept import count_kept
+from raylabel.run.labels.kept import count_class_fates
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
 from raylabel.run.labels.shards import committed_shards, shard_uri
@@ -95,6 +95,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
     """Fit another kind of corrector on the run's stored detections, and apply the corrector to the stored labels.
 
+    The next run of the stage `calibrate` fits the corrector of its config again, unless that is the same kind.
+
     Raises:
         InputError: the run has no detections or labels, the kind is unknown, or another driver is at work on the run.
     """
@@ -105,6 +107,8 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
         artifact = apply_later(config, run, finished(run, "label"))
         commit_config(run, config)
     _print_kept(run, artifact)
+    reminder = f"set calibration.corrector: {corrector} in the config too, because `raylabel run` follows its config"
+    print(f"{run.title('recalibrate')}: {reminder}", flush=True)
     return artifact
 
 
@@ -141,15 +145,16 @@ def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
 
 
 def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any]:
-    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason."""
-    groups = load_classes(run).frequency_groups
-    kept, dropped = np.zeros(len(groups), np.int64), Counter[str]()
-    for uri in committed_shards(run).values():
-        kept_of_shard, dropped_of_shard = count_kept(uri, selection, groups)
-        kept += kept_of_shard
-        dropped.update(dropped_of_shard)
+    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason.
+
+    The same counts per class go to labels/classes.parquet.
+    """
+    classes = load_classes(run)
+    fates = count_class_fates(run, selection, classes)
+    commit_class_fates(run, fates.to_table(classes, selection))
+    groups, kept = classes.frequency_groups, fates.num_kept
     by_group = {group.value: int(kept[groups == group].sum()) for group in FrequencyGroup}
-    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": dict(dropped)}
+    return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": fates.dropped}
 
 
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:

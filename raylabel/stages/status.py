@@ -20,6 +20,7 @@ from raylabel.run.folder import (
     stage_folder,
     stage_spec,
 )
+from raylabel.run.labels.kept import fates_of_classes
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.manifest import load_plan
 from raylabel.run.labels.shards import committed_shards
@@ -49,16 +50,20 @@ def slowest_shards(shards: pa.Table, num: int) -> list[dict[str, Any]]:
     return [row | {"images_per_second": row["num_images"] / max(row["seconds"], 1e-3)} for row in rows]
 
 
-def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str, Any]:
+def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0, with_classes: bool = False) -> dict[str, Any]:
     """Tell how far a run is.
 
     Args:
         run: the run folder, a path or a URI.
         num_slowest: how many of the slowest shards to list.
+        with_classes: whether to tell what became of the predictions of each class. While `label` is not finished, this
+            reads every committed shard.
 
     Returns:
         - `stages`: each stage's state (`finished`, `started` or `not started`), seconds and fingerprint.
         - `labels`: shards and images, done and total; images per second; quarantined images; seconds per phase.
+        - `classes`: with `with_classes`, the rows of schema.CLASS_FATES, the class with the fewest pseudo-labels first.
+          Empty if nothing is labelled.
         - `progress`: the figures of the progress line of each stage at work, with their age.
         - `live`: the live view of the raw scores of each stage at work (see `live_calibration.live_figures`).
         - `rounds`: the same of each further round that has begun, by its number.
@@ -95,10 +100,11 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str
         "run": run.uri,
         "stages": stages,
         "labels": _label_status(run, num_slowest),
+        "classes": fates_of_classes(run) if with_classes else [],
         "progress": {stage: figures for stage, figures in progress.items() if figures is not None},
         "live": {stage: snapshot for stage, snapshot in live.items() if snapshot is not None},
         "rounds": {
-            str(number): run_status(one, num_slowest=num_slowest)
+            str(number): run_status(one, num_slowest=num_slowest, with_classes=with_classes)
             for number, one in further_rounds(config, run).items()
             if is_run(one)
         },

@@ -57,7 +57,8 @@ They set where the model is trained and what is written meanwhile.
 """
 
 SPEED = ("accumulate", "precision", "channels_last", "compile")
-"""Optimizer settings that change the speed of training. They change the weights by rounding alone."""
+"""Optimizer settings that change the speed of training. They change the weights by rounding alone, except `accumulate`:
+it changes the number of parts of a step, and each part has its own random choices."""
 
 
 NOT_TRAINING = ("rounds", "learn_from_calibration")

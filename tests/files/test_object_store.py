@@ -35,6 +35,7 @@ def proxy(s3_endpoint: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A failing proxy for all requests, with short waits between tries."""
     monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(retries, "LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr("raylabel.files.file_systems._S3_ATTEMPTS", 1)
     with FlakyProxy(s3_endpoint, fail_every=3) as one:
         monkeypatch.setenv("AWS_ENDPOINT_URL", one.endpoint)
@@ -167,7 +168,7 @@ def test_an_upload_that_fails_is_never_seen(s3_bucket: str, proxy: FlakyProxy) -
     storage.commit_bytes(uri, b"before")
     proxy.down_after = 0
     for size in (10, 25 * MIB):
-        with pytest.raises(StorageError, match=r"large\.bin: could not write in \d tries"):
+        with pytest.raises(StorageError, match=r"large\.bin: could not write in \d+ tries"):
             storage.commit_bytes(uri, b"x" * size)
     proxy.down_after = None
     assert storage.read_bytes(uri) == b"before"

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import random
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,9 +67,53 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path, monk
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_momentary_errors_are_tried_again_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
-    tries = 0
+class Clock:
+    """A clock that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.seconds += seconds
+
+
+@given(st.floats(0, 20), st.integers(0, 2**32 - 1))
+def test_a_store_is_given_up_after_a_minute_however_fast_it_refuses(answer_seconds: float, seed: int) -> None:
+    clock, num_tries = Clock(), 0
+
+    def refused() -> None:
+        nonlocal num_tries
+        num_tries += 1
+        clock.seconds += answer_seconds
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    random.seed(seed)
+    with pytest.raises(StorageError, match=r"^x: could not read in \d+ tries in \d+ s: .*Connection refused"):
+        retried(refused, uri="x", doing="read", clock=clock, sleep=clock.sleep)
+    assert 60 <= clock.seconds <= 60 + 8 + answer_seconds
+    assert len(clock.waits) == num_tries - 1 <= 25
+    assert all(wait <= min(8, 0.2 * 2**place) for place, wait in enumerate(clock.waits))
+
+
+@pytest.mark.parametrize("outage_seconds", [3, 30, 55])
+def test_an_outage_of_less_than_a_minute_ends_nothing(outage_seconds: float) -> None:
+    clock = Clock()
+
+    def busy() -> str:
+        if clock.seconds < outage_seconds:
+            raise OSError("AWS Error SERVICE_UNAVAILABLE during PutObject operation (HTTP status 503)")
+        return "done"
+
+    assert retried(busy, uri="x", doing="write", clock=clock, sleep=clock.sleep) == "done"
+
+
+def test_momentary_errors_are_tried_again_and_others_are_not() -> None:
+    clock, tries = Clock(), 0
 
     def failing(error: Exception, *, succeeds_at: int = 99) -> str:
         nonlocal tries
@@ -80,11 +126,9 @@ def test_momentary_errors_are_tried_again_and_others_are_not(monkeypatch: pytest
                  OSError(errno.EIO, "x"), OSError(errno.ESTALE, "x"))  # fmt: skip
     for error in momentary:
         tries = 0
-        assert retried(lambda error=error: failing(error, succeeds_at=4), uri="x", doing="read") == "done"
-        tries = 0
-        with pytest.raises(StorageError, match=r"^x: could not read in 6 tries in 0 s: "):
-            retried(lambda error=error: failing(error), uri="x", doing="read")
-        assert tries == 6
+        fails_thrice = partial(failing, error, succeeds_at=4)
+        assert retried(fails_thrice, uri="x", doing="read", clock=clock, sleep=clock.sleep) == "done"
+        assert tries == 4
     final = {
         FileNotFoundError(errno.ENOENT, "x"): FileNotFoundError,
         IsADirectoryError(errno.EISDIR, "x"): IsADirectoryError,
@@ -97,7 +141,7 @@ def test_momentary_errors_are_tried_again_and_others_are_not(monkeypatch: pytest
     for error, kind in final.items():
         tries = 0
         with pytest.raises(kind):
-            retried(lambda error=error: failing(error), uri="x", doing="read")
+            retried(partial(failing, error), uri="x", doing="read")
         assert tries == 1, error
 
 
@@ -128,11 +172,13 @@ def test_file_systems_of_fsspec() -> None:
 def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to a busy server are retried. A missing or forbidden file is not."""
     monkeypatch.setattr(retries, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(retries, "LONGEST_WAIT_SECONDS", 0.001)
     statuses = {"/busy.jpg": [503, 429, 200], "/gone.jpg": [404], "/secret.jpg": [403], "/down.jpg": [500] * 6}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(statuses[self.path].pop(0))
+            answers = statuses[self.path]
+            self.send_response(answers.pop(0) if answers else 500)
             self.send_header("Content-Length", "5")
             self.end_headers()
             self.wfile.write(b"image")
@@ -145,9 +191,12 @@ def test_images_of_a_web_server(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         assert storage.read_bytes(f"{url}/busy.jpg") == b"image"
-        for name, kind in {"gone": FileNotFoundError, "secret": PermissionError, "down": StorageError}.items():
+        for name, kind in {"gone": FileNotFoundError, "secret": PermissionError}.items():
             with pytest.raises(kind):
                 storage.read_bytes(f"{url}/{name}.jpg")
+        monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.5)
+        with pytest.raises(StorageError):
+            storage.read_bytes(f"{url}/down.jpg")
         assert not any(statuses.values()), "each URL is requested as often as expected"
     finally:
         server.shutdown()

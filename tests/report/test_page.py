@@ -93,6 +93,8 @@ def test_figures_of_every_section(page: str) -> None:
         "0.141 → 0.042",
         "pseudo-labels kept 12 of 18 predictions; precision 0.750, recall 0.450",
         "calibrated score below selection.min_score (0.5)",
+        "All 5 classes, the one with the fewest pseudo-labels first",
+        "green disc common 4 0.600 0.50 1 calibrated score below selection.min_score 3 grey & brown disc frequent 2",
         "cross-validated: each image is corrected by a corrector fitted on the others",
         "5 classes: 2 rare , 1 common , 2 frequent",
         "(zero bytes: 1)",

@@ -10,7 +10,8 @@ import pytest
 
 from false_cluster import node, set_nodes
 from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
-from raylabel.config import Config
+from raylabel.config import Config, load_config
+from raylabel.dataset.synthetic.generate import generate
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, read_json
 from raylabel.report.console import format_check
@@ -139,3 +140,22 @@ def test_check_says_that_the_teacher_is_of_other_classes(config: Config, run: Ru
     found = check_run(config, run)
     assert "the labelled file has changed: category 4 must be 'as it was'" in found["teacher"]
     assert found["teacher"] in format_check(found)
+
+
+def test_check_warns_of_the_default_model_for_photographs(tmp_path: Path) -> None:
+    for size in (256, 258):
+        generate(tmp_path / str(size), num_images=24, num_classes=3, image_size=size)
+        (tmp_path / str(size) / "config.yaml").write_text(
+            "data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, "
+            "pool: pool}\n"
+        )
+    small, large = (load_config(tmp_path / str(size) / "config.yaml") for size in (256, 258))
+    run = RunFolder(str(tmp_path / "run"))
+    assert check_run(small, run)["warning"] is None
+    found = check_run(large, run)
+    assert "the median side of the labelled images is 258 pixels" in found["warning"]
+    [line] = [line for line in format_check(found).splitlines() if line.startswith("WARNING")]
+    assert line.endswith(found["warning"])
+    other = {"model": "maskrcnn_efficientnet_lite0"}
+    chosen = replace(large, teacher=replace(large.teacher, **other), student=replace(large.student, **other))
+    assert check_run(chosen, run)["warning"] is None

@@ -1,6 +1,7 @@
 """A killed `recalibrate`: the next command makes tables, corrector and labels consistent again."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,31 @@ def test_killed_after_any_commit_of_the_fit(
     recalibrate(run, "temperature")
     assert read_json(run.path("calibration", "corrector.json"))["kind"] == "temperature"
     assert run.artifact("labels")["corrector_digest"] == digest(calibration.load_corrector(run).to_json())
+
+
+def test_the_config_decides_and_says_so(
+    labelled: tuple[Config, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    assert calibration.other_corrector(run, config.calibration) is None
+    recalibrate(run, "temperature")
+    assert "set calibration.corrector: temperature in the config too" in capsys.readouterr().out
+    said = (
+        "calibration.corrector is isotonic, but the run has temperature; the config decides. To keep temperature, set "
+        "calibration.corrector: temperature."
+    )
+    assert calibration.other_corrector(run, config.calibration) == said, "check says it before anything is changed"
+    calibrate.run_stage(config, run)
+    assert f"calibrate: {said}\n" in capsys.readouterr().out
+    calibrate.run_stage(config, run)
+    assert said not in capsys.readouterr().out
+    kept = replace(config, calibration=replace(config.calibration, corrector="temperature"))
+    recalibrate(run, "temperature")
+    capsys.readouterr()
+    calibrate.run_stage(kept, run)
+    assert capsys.readouterr().out == "calibrate: finished before, skipped\n"
 
 
 def test_without_finished_labels_nothing_is_changed(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
 from raylabel.predictions.selection import select
-from raylabel.run.labels.shards import STATUS_OK, flat_instances, label_batches, read_fields
+from raylabel.run.classes import RunClasses, load_classes
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels.class_fates import ClassFates, load_class_fates
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, flat_instances, label_batches, read_fields
 from raylabel.schema import LABELS
 
 
@@ -87,24 +90,41 @@ def kept_batches(
         yield labelled.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
 
 
-def count_kept(
-    shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
-) -> tuple[NDArray[np.int64], Counter[str]]:
-    """Count the kept predictions of one committed shard per class, and the dropped predictions per reason.
+def count_fates(shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> ClassFates:
+    """Count per class what becomes of the predictions of one committed shard.
 
     The selection is the same as in `kept_images`. Only the columns that the selection needs are read.
-
-    Returns:
-        - number of kept predictions, shape (num_classes,).
-        - reason -> number of dropped predictions.
     """
     table = read_fields(shard_uri, ["status", *_SELECTED_BY.values()])
     table = table.filter(pc.equal(table["status"], STATUS_OK))
     structs, lengths = flat_instances(table["instances"])
     chosen_by = _columns(structs)
     chosen = select(**chosen_by, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
-    kept_classes = chosen_by["class_indices"][chosen.keep]
-    return np.bincount(kept_classes, minlength=len(frequency_groups)), Counter(chosen.dropped)
+    scores = chosen_by["calibrated_scores"]
+    return ClassFates.of(chosen, chosen_by["class_indices"], scores, num_classes=len(frequency_groups))
+
+
+def count_class_fates(run: RunFolder, selection: SelectionConfig, classes: RunClasses) -> ClassFates:
+    """Count per class what becomes of the predictions of all committed shards, one shard in memory at a time."""
+    fates = ClassFates.none(classes.num_classes)
+    for uri in committed_shards(run).values():
+        fates += count_fates(uri, selection, classes.frequency_groups)
+    return fates
+
+
+def fates_of_classes(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the rows of schema.CLASS_FATES, the class with the fewest pseudo-labels first.
+
+    Finished labels have them in a table. Otherwise the committed shards are counted. Empty if there are none.
+    """
+    table = load_class_fates(run)
+    if table is None:
+        if not committed_shards(run):
+            return []
+        selection, classes = load_run_config(run).selection, load_classes(run)
+        table = count_class_fates(run, selection, classes).to_table(classes, selection)
+    order = [("num_kept", "ascending"), ("num_predictions", "ascending"), ("class_index", "ascending")]
+    return table.sort_by(order).to_pylist()
 
 
 _SELECTED_BY = {

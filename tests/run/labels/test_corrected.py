@@ -15,7 +15,7 @@ from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels import corrected
 from raylabel.run.labels.corrected import apply_corrector
-from raylabel.run.labels.kept import count_kept, kept_images
+from raylabel.run.labels.kept import count_fates, kept_images
 from raylabel.run.labels.shards import committed_shards, shard_uri
 from raylabel.schema import LABELS
 
@@ -160,11 +160,11 @@ def test_counts_of_the_selection_equal_what_it_keeps(run: RunFolder) -> None:
     total = 0
     for uri in committed_shards(run).values():
         images = list(kept_images(uri, SELECTION, GROUPS))
-        kept, dropped = count_kept(uri, SELECTION, GROUPS)
+        fates = count_fates(uri, SELECTION, GROUPS)
         classes = [one["class_index"] for image in images for one in image.structs]
-        np.testing.assert_array_equal(kept, np.bincount(classes, minlength=NUM_CLASSES))
+        np.testing.assert_array_equal(fates.num_kept, np.bincount(classes, minlength=NUM_CLASSES))
         expected = sum((image.dropped for image in images), Counter[str]())
-        assert +dropped == expected
+        assert Counter(fates.dropped) == expected
         total += len(classes)
     assert total > 10
 
