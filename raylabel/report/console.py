@@ -131,8 +131,6 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
-    if found["warning"]:
-        lines.append(f"{'WARNING':<12} {found['warning']}")
     if found["corrector"]:
         lines.append(f"{'corrector':<12} {found['corrector']}")
     lines.append(f"{'cluster':<12} run and label check CPUs and GPUs before they begin, because they join the cluster")
@@ -140,7 +138,7 @@ def format_check(found: dict[str, Any]) -> str:
     lines += [f"  {stage:<11} {state}" for stage, state in found["stages"].items()]
     for number, stages in found["rounds"].items():
         lines.append(f"round {number:<6} " + ", ".join(f"{stage} {state}" for stage, state in stages.items()))
-    lines += [f"{'warning':<12} {remark}" for remark in found["remarks"]]
+    lines += [f"{'WARNING':<12} {remark}" for remark in found["remarks"]]
     return "\n".join(lines)
 
 

@@ -42,8 +42,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         thorough: read all pixels of the annotated images. Damage in the middle of a file shows only there.
 
     Returns:
-        The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations that
-        hardly anyone wants.
+        The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations or a
+        model that hardly anyone wants.
 
     Raises:
         InputError: anything that would stop the run.
@@ -76,6 +76,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
         } | ({"num_also_labelled": num_labelled} if num_labelled else {})
+    remarks += _too_small_a_model(config.teacher, data.labelled)
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
     left_out, truth = LeftOut(), truth_match(data)
@@ -99,7 +100,6 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
         "corrector": other_corrector(run, config.calibration),
-        "warning": _too_small_a_model(config.teacher, data.labelled),
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
         "remarks": remarks,
@@ -121,18 +121,18 @@ def _use_of_labels(config: Config, data: RunData) -> str:
     )
 
 
-def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> str | None:
-    """Say in one line that the default model, which starts from nothing, learns little from photographs.
+def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> list[str]:
+    """Remark that the default model, which starts from nothing, learns little from photographs.
 
-    None if the config names another model or weights, or if half of the images' sides are short.
+    No remark if the config names another model or weights, or if half of the images' sides are short.
     """
     side = statistics.median(side for image in labelled.images for side in image.image_size_hw)
     if teacher.model != TeacherConfig().model or teacher.weights or side <= LARGEST_TINY_SIDE:
-        return None
-    return (
+        return []
+    return [
         f"teacher.model {teacher.model} starts from nothing, and the median side of the labelled images is {side:g} "
         "pixels. On photographs its AP stays near 0; docs/own-data.md has a config with pretrained weights."
-    )
+    ]
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:

@@ -51,7 +51,7 @@ def test_what_hardly_anyone_wants_is_a_warning_with_numbers(own_set: tuple[Confi
         one["bbox"] = [x, y, x + width, y + height]
 
     edit(folder / "labelled.json", as_corners)
-    warnings = [line for line in format_check(check_run(config)).splitlines() if line.startswith("warning")]
+    warnings = [line for line in format_check(check_run(config)).splitlines() if line.startswith("WARNING")]
     assert any("labelled: " in line and "have a box that is not their mask's" in line for line in warnings)
     assert all("labelled: " in line for line in warnings)
 

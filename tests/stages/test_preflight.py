@@ -151,11 +151,12 @@ def test_check_warns_of_the_default_model_for_photographs(tmp_path: Path) -> Non
         )
     small, large = (load_config(tmp_path / str(size) / "config.yaml") for size in (256, 258))
     run = RunFolder(str(tmp_path / "run"))
-    assert check_run(small, run)["warning"] is None
+    assert check_run(small, run)["remarks"] == []
     found = check_run(large, run)
-    assert "the median side of the labelled images is 258 pixels" in found["warning"]
+    [remark] = found["remarks"]
+    assert "the median side of the labelled images is 258 pixels" in remark
     [line] = [line for line in format_check(found).splitlines() if line.startswith("WARNING")]
-    assert line.endswith(found["warning"])
+    assert line.endswith(remark)
     other = {"model": "maskrcnn_efficientnet_lite0"}
     chosen = replace(large, teacher=replace(large.teacher, **other), student=replace(large.student, **other))
-    assert check_run(chosen, run)["warning"] is None
+    assert check_run(chosen, run)["remarks"] == []
