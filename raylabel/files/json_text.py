@@ -31,7 +31,7 @@ def parse_json(content: bytes | str, where: str, *, must_be_unicode: bool = True
         text = content if isinstance(content, str) else _decoded(content)
         if not text or text.isspace():
             raise InputError(f"{where}: not JSON: it is empty")
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = _DECODER.decode(text)
         if must_be_unicode and _ESCAPED_SURROGATE.search(text):
             # Raises UnicodeEncodeError for half a surrogate pair. Parquet and the console would refuse it later.
             json.dumps(value, ensure_ascii=False).encode()
@@ -77,3 +77,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shown(twice)} is given twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

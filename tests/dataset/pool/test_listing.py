@@ -1,5 +1,6 @@
 """Every kind of pool lists the same images, and all of them can be read."""
 
+import gzip
 import io
 import json
 import os
@@ -194,6 +195,15 @@ def test_missing_members(tmp_path):
         ("list.jsonl", b'{"uri": "a"}\n{"id": 3}\n', "line 2: uri must be"),
         ("list.jsonl", b"a.png\n", "line 1: not JSON"),
         ("list.jsonl", b"[1]\n", "line 1: must be an object"),
+        ("list.jsonl", b'{"uri": "a"}\n' + b"[" * 100_000 + b"\n", "line 2: not usable JSON: .* nested too deeply"),
+        ("list.jsonl", b'{"uri": "a", "image_id": ' + b"9" * 5000 + b"}\n", "line 1: not JSON: .*4300 digits"),
+        ("list.jsonl", b'{"uri": "a", "uri": "b"}\n', "line 1: not JSON: the key 'uri' is given twice"),
+        ("list.jsonl", b'{"uri": "a"', "line 1: not JSON"),
+        ("list.jsonl", b'{"uri": NaN}', "line 1: uri must be a path or URI, got nan"),
+        ("list.jsonl", b'{"uri": "a", "image_id": Infinity}', "line 1: image_id must be .* got inf"),
+        ("list.jsonl", b'{"uri": [[[[[[1]]]]]]}', "line 1: uri must be"),
+        ("list.jsonl", '{"uri": "a"}'.encode("utf-16"), "not UTF-8"),
+        ("list.jsonl", gzip.compress(b'{"uri": "a"}'), "not UTF-8"),
         ("list.jsonl", b'{"uri": "a", "image_id": 1.5}\n', "line 1: image_id must be"),
         ("list.csv", b"a.png\n", "must name a column uri"),
         ("list.csv", b"uri,image_id\n,3\n", "line 2: uri must be"),
