@@ -12,7 +12,7 @@ from raylabel.dataset.image_headers import unusable_images
 from raylabel.dataset.inspection import inspect_annotations
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.errors import InputError
-from raylabel.files.storage import list_files, split
+from raylabel.files.storage import exists, list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
@@ -157,10 +157,16 @@ def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
     missing: list[str] = []
     for folder, uris in by_folder.items():
         there = {info.base_name for info in list_files(folder)}
-        missing += [uri for uri in uris if there.isdisjoint(_file_names(uri))]
+        missing += [uri for uri in uris if there.isdisjoint(_file_names(uri)) and not _is_unlisted(uri)]
     if missing:
         others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise InputError(f"data.{name}: {missing[0]}: no such image{others}, of {len(annotated)} images")
+
+
+def _is_unlisted(uri: str) -> bool:
+    """Tell whether an image exists although `list_files` leaves out its name."""
+    name = split(uri)[1]
+    return (name.startswith(".") or name.endswith(".tmp")) and exists(uri)
 
 
 def _file_names(uri: str) -> list[str]:

@@ -165,6 +165,19 @@ def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:
         check_run(missing, RunFolder(str(tmp_path / "run")))
 
 
+def test_check_finds_images_of_any_name(config: Config, tmp_path: Path) -> None:
+    images, annotations = Path(config.data.images), read_json(config.data.labelled)
+    shutil.copytree(images, tmp_path / "images %20")
+    odd = [".a.png", "b#1 [x].png", "x.tar#犬.png", "c%20.png"]
+    for image, name in zip(annotations["images"], odd, strict=False):
+        (tmp_path / "images %20" / image["file_name"]).rename(tmp_path / "images %20" / name)
+        image["file_name"] = name
+    commit_json(str(tmp_path / "labelled.json"), annotations)
+    for root in (tmp_path / "images %20", (tmp_path / "images %20").as_uri()):
+        data = replace(config.data, labelled=str(tmp_path / "labelled.json"), images=str(root))
+        check_run(replace(config, data=data), RunFolder(str(tmp_path / "run")))
+
+
 def test_an_empty_pool_and_an_unknown_model_are_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
