@@ -21,6 +21,7 @@ from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
+from raylabel.redaction import redacted
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
 from raylabel.report.reliability import reliability_png
@@ -101,7 +102,12 @@ def calibrate_results(
         accuracy=federated_accuracy(detections, annotated),
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
-    artifact = {"predictions": predictions, "annotations": annotations, "settings": settings, **tables.summary}
+    artifact = {
+        "predictions": redacted(predictions),
+        "annotations": redacted(annotations),
+        "settings": settings,
+        **tables.summary,
+    }
     commit_table(join(out, "detections.parquet"), tables.detections)
     commit_table(join(out, "bins.parquet"), tables.bins)
     commit_table(join(out, "classes.parquet"), tables.classes)

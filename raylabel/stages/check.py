@@ -10,6 +10,7 @@ from raylabel.errors import InputError
 from raylabel.files.storage import list_files
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
+from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
@@ -66,7 +67,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None) -> dict
     stages, rounds = stage_states(config, run, data)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
-        "run": run.uri,
+        "run": redacted(run.uri),
         "splits": splits,
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},

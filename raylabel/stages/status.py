@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raylabel.redaction import redacted
 from raylabel.run.folder import (
     STAGES,
     RunFolder,
@@ -92,7 +93,7 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0) -> dict[str
     progress = {stage: read_progress(run, stage_folder(stage)) for stage in at_work}
     live = {stage: read_snapshot(run, stage_folder(stage)) for stage in at_work if stage_spec(stage).is_live}
     return {
-        "run": run.uri,
+        "run": redacted(run.uri),
         "stages": stages,
         "labels": _label_status(run, num_slowest),
         "progress": {stage: figures for stage, figures in progress.items() if figures is not None},
