@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from raylabel.config import CORRECTOR_KINDS, load_config
 from raylabel.errors import InputError, StorageError, TrainingError
+from raylabel.redaction import redacted
 from raylabel.run.folder import STAGES, RunFolder, report_uri, run_folder
 
 EXIT_BAD_INPUT = 2
@@ -182,7 +183,7 @@ def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.seed < 0:
         raise InputError(f"--seed must be >= 0, got {arguments.seed}")
     metrics = run_demo(Path(arguments.out), arguments.seed)
-    print(f"\n{format_metrics(metrics)}\n\nreport: {report_uri(run_folder(arguments.out))}")
+    print(f"\n{format_metrics(metrics)}\n\nreport: {redacted(report_uri(run_folder(arguments.out)))}")
 
 
 def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -200,7 +201,7 @@ def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
             sizes=asked,
             progress=progress,
         )
-    print(f"{arguments.out}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))
+    print(f"{redacted(arguments.out)}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))
 
 
 def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -216,7 +217,7 @@ def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     config, run = _load(arguments, overrides)
     artifacts = run_pipeline(config, run, verify=arguments.verify)
-    print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {report_uri(run)}")
+    print(f"\n{format_metrics(artifacts['evaluate']['metrics'])}\n\nreport: {redacted(report_uri(run))}")
 
 
 def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -264,7 +265,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
         train_annotations=arguments.train_annotations,
         corrector=_kind(arguments.corrector or "auto"),
     )
-    print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {arguments.out}")
+    print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {redacted(arguments.out)}")
 
 
 def _evaluate_results(arguments: argparse.Namespace) -> None:
@@ -312,7 +313,7 @@ def _correct(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     summary = correct_results(
         arguments.corrector, arguments.predictions, arguments.out, annotations=arguments.annotations
     )
-    print(f"{arguments.out}: " + ", ".join(f"{name} {value}" for name, value in summary.items()))
+    print(f"{redacted(arguments.out)}: " + ", ".join(f"{name} {value}" for name, value in summary.items()))
 
 
 def _recalibrate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -325,7 +326,7 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.export import export_labels
 
     summary = export_labels(arguments.run, arguments.format, arguments.out)
-    print(f"{arguments.out}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
+    print(f"{redacted(arguments.out)}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
 
 
 def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:

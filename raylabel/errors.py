@@ -1,7 +1,12 @@
-"""The exceptions that end a command with one line and no traceback, and how such a line shows a value."""
+"""The exceptions that end a command with one line and no traceback, and how such a line shows a value.
+
+Messages hide secrets in URIs, because they end in consoles and logs.
+"""
 
 import reprlib
 from typing import Any
+
+from raylabel.redaction import redacted
 
 _MAX_SHOWN = 100
 _MAX_SHOWN_ERROR = 200
@@ -33,7 +38,14 @@ def shown_error(error: BaseException | str) -> str:
     return text if len(text) <= _MAX_SHOWN_ERROR else f"{text[: _MAX_SHOWN_ERROR - 3]}..."
 
 
-class InputError(ValueError):
+class _RedactedError(Exception):
+    """An exception whose message is one redacted line."""
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(redacted(str(one)) for one in words))
+
+
+class InputError(_RedactedError, ValueError):
     """Bad input that the user can correct: a config key, file, image or argument.
 
     The message is one line that names the place and what is wrong. The command line prints it and exits with code 2.
@@ -52,7 +64,7 @@ class NoDetectionError(InputError):
     """A model without a single detection on the images on which it should be calibrated."""
 
 
-class StorageError(Exception):
+class StorageError(_RedactedError):
     """A disk or an object store that refuses, or that fails until the last retry.
 
     The message is one line that names the file and the remedy. The command line prints it and exits with code 1.
@@ -60,7 +72,7 @@ class StorageError(Exception):
     """
 
 
-class TrainingError(Exception):
+class TrainingError(_RedactedError):
     """A failure of a training that a retry does not cure, such as a loss that is not finite.
 
     The message is one line. The command line prints it and exits with code 1.

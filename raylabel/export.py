@@ -25,6 +25,7 @@ from raylabel.files.storage import commit_bytes, commit_json, exists, file_type,
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.predictions.context import MODEL_FEATURES
+from raylabel.redaction import redacted
 from raylabel.run.classes import load_categories
 from raylabel.run.folder import RunFolder, load_run_config, run_folder
 from raylabel.run.labels.kept import KeptImage, kept_images
@@ -91,7 +92,7 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     else:
         content = _coco(images, categories, is_lvis=format == "lvis")
         lineage = {
-            "run": run.uri,
+            "run": redacted(run.uri),
             "fingerprint": labels["fingerprint"],
             "corrector": labels.get("corrector"),
             "corrector_digest": labels.get("corrector_digest"),

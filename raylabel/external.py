@@ -24,6 +24,7 @@ from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join, read_json
 from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.predictions.results_file import read_entries
+from raylabel.redaction import redacted
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
 from raylabel.report.reliability import reliability_png
@@ -117,9 +118,9 @@ def calibrate_results(
     )
     settings = {"corrector": corrector, "num_bins": num_bins, "iou_threshold": iou_threshold, "seed": seed}
     artifact = {
-        "predictions": predictions,
-        "annotations": annotations,
-        "train_counts_of": str(train_annotations or annotations),
+        "predictions": redacted(predictions),
+        "annotations": redacted(annotations),
+        "train_counts_of": redacted(str(train_annotations or annotations)),
         "correct_needs_annotations": bool(fitted.features)
         and any(isinstance(one["segmentation"], list) for one in entries),
         "settings": settings,

@@ -17,6 +17,7 @@ from raylabel.dataset.containers import ContainerReader, MissingMemberError, pos
 from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
 from raylabel.files import storage
+from raylabel.redaction import redacted
 
 __all__ = ["ImageError", "ImageReader", "check_size", "decode_image", "read_image"]
 
@@ -161,7 +162,7 @@ class ImageReader:
                 raise ImageError("missing") from None
             raise
         except (InputError, ValueError) as error:  # an unknown scheme; a zero byte or a lone surrogate in a name
-            raise ImageError(f"unreadable URI: {' '.join(str(error).split())}") from None
+            raise ImageError(f"unreadable URI: {redacted(' '.join(str(error).split()))}") from None
 
 
 def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:

@@ -127,10 +127,15 @@ def class_rows(
     return sorted(rows, key=lambda row: (row["num_train_images"], row["class_index"]))
 
 
+# See OWASP, CSV injection. Spreadsheets also take the full-width forms.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")
+
+
 def classes_csv(classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: ReliabilityBins) -> bytes:
     """Format `class_rows` as comma-separated text for spreadsheets.
 
-    The text has a heading and one line per class, the rarest first. A class without detections has empty cells.
+    The text has a heading and one line per class, the rarest first. A class without detections has empty cells. A name
+    that spreadsheets would take for a formula starts with an apostrophe.
 
     Args:
         classes: schema.CLASSES.
@@ -142,7 +147,15 @@ def classes_csv(classes: pa.Table, raw_bins: ReliabilityBins, held_out_bins: Rel
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
-    )
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """Format a value for a spreadsheet. Class names are other people's text, and must not become formulas."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, str):
+        return value
+    line = " ".join(value.splitlines())  # because csv does not quote "\r", which begins a new row
+    return f"'{line}" if line.lstrip(" \ufeff").startswith(_FORMULA_SIGNS) else line

@@ -8,6 +8,7 @@ import jinja2
 
 from raylabel.calibration.tables import CalibrationTables
 from raylabel.dataset.frequency import FrequencyGroup, group_title
+from raylabel.redaction import redacted
 from raylabel.report.calibration_view import calibration_view
 from raylabel.report.console import DROPPED_BY, format_verification
 from raylabel.report.drift import drift_section
@@ -31,7 +32,7 @@ from raylabel.run.metrics import load_metrics
 def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
     """Make a run's report as one HTML page without outside resources.
 
-    The page is made from the run's files. Sections of stages that have not run say so.
+    The page is made from the run's files. Sections of stages that have not run say so. Secrets in URIs are hidden.
 
     Args:
         run: run folder with at least a config.yaml.
@@ -75,7 +76,7 @@ def build_report(run: RunFolder, *, gallery_size: int = 12) -> str:
         "seconds": seconds,
         "created": max((stage["artifact"].get("created", "") for stage in stages if stage["artifact"]), default=""),
     }
-    return _environment().get_template("page.html").render(content)
+    return redacted(_environment().get_template("page.html").render(content))
 
 
 def calibration_page(tables: CalibrationTables, *, predictions: str, annotations: str, iou_threshold: float) -> str:
@@ -102,7 +103,7 @@ def calibration_page(tables: CalibrationTables, *, predictions: str, annotations
         "iou_threshold": iou_threshold,
         "version": version("raylabel"),
     }
-    return _environment().get_template("calibration.html").render(content)
+    return redacted(_environment().get_template("calibration.html").render(content))
 
 
 def _environment() -> jinja2.Environment:

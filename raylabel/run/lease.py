@@ -21,6 +21,7 @@ from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import open_uri
 from raylabel.files.file_tree import remove_temporary
 from raylabel.files.storage import commit_json, read_json_object, remove
+from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.threads import every
 
@@ -128,7 +129,7 @@ def _acquire(run: RunFolder) -> None:
 
 def _watch(run: RunFolder, lease: dict[str, Any]) -> None:
     """Wait until the run is free, or refuse if its heartbeat moves."""
-    print(f"{run.uri}: {_describe(lease)} may be at work on this run; waiting for its heartbeat", flush=True)
+    print(f"{redacted(run.uri)}: {_describe(lease)} may be at work on this run; waiting for its heartbeat", flush=True)
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCH_SECONDS / 10))

@@ -8,6 +8,7 @@ from typing import Any
 
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, digest, exists, list_files, move_folder, read_json_object, remove
+from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.lease import check_lease, hold_lease
 
@@ -89,7 +90,7 @@ def _execute(
     started = read_json_object(started_uri) if exists(started_uri) else None
     if started is not None and started["fingerprint"] != fingerprint:
         aside = run.path("superseded", f"{folder}-{started['fingerprint'][:8]}-{int(time.time())}")
-        print(f"{title}: made before with other settings or data; moved to {aside}", flush=True)
+        print(f"{title}: made before with other settings or data; moved to {redacted(aside)}", flush=True)
         move_folder(run.path(folder), aside)
         started = None
     elif started is None and list_files(run.path(folder)):

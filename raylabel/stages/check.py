@@ -16,6 +16,7 @@ from raylabel.files.storage import exists, list_files, split
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
+from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector, other_corrector
 from raylabel.run.data import RunData, overlap, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
@@ -86,7 +87,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
     stages, rounds = stage_states(config, run, data)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
-        "run": run.uri,
+        "run": redacted(run.uri),
         "splits": splits,
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},

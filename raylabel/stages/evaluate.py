@@ -21,6 +21,7 @@ from raylabel.evaluation.official import Verification, require_evaluators, verif
 from raylabel.evaluation.pool_quality import match_labelled, measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
 from raylabel.files.storage import digest
+from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData, truth_match
@@ -156,7 +157,7 @@ def calibrate_models(config: Config, run: RunFolder) -> None:
     if has_model(run, BASELINE):
         of_model["supervised baseline"] = (run, BASELINE, baseline_calibration(run))
     for name, (trained_in, folder, calibrated) in of_model.items():
-        print(f"evaluate: the {name} is calibrated in {calibrated.uri}", flush=True)
+        print(f"evaluate: the {name} is calibrated in {redacted(calibrated.uri)}", flush=True)
         adopt_student(trained_in, calibrated, has_seen=config.student_has_seen_all, folder=folder)
         try:
             run_one("calibrate", round_config(config), calibrated)

@@ -5,6 +5,7 @@ from typing import Any
 
 from raylabel.config import Config
 from raylabel.files.storage import commit_bytes
+from raylabel.redaction import redacted
 from raylabel.report.page import build_report
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder, report_uri
@@ -40,5 +41,5 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         return {"num_bytes": len(page)}
 
     artifact = execute_stage(run, "report", inputs(config, run, RunData(config)), work)
-    print(f"report: {report_uri(run)}", flush=True)
+    print(f"report: {redacted(report_uri(run))}", flush=True)
     return artifact

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raylabel.redaction import redacted
 from raylabel.run.folder import (
     STAGES,
     RunFolder,
@@ -97,7 +98,7 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0, with_classe
     progress = {stage: read_progress(run, stage_folder(stage)) for stage in at_work}
     live = {stage: read_snapshot(run, stage_folder(stage)) for stage in at_work if stage_spec(stage).is_live}
     return {
-        "run": run.uri,
+        "run": redacted(run.uri),
         "stages": stages,
         "labels": _label_status(run, num_slowest),
         "classes": fates_of_classes(run) if with_classes else [],

@@ -197,6 +197,21 @@ def test_classes_as_csv() -> None:
         assert int(row["num_detections"]) == expected["num_detections"]
 
 
+@pytest.mark.parametrize(
+    "name", ["=HYPERLINK(1)", "+1", "-cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1", "\n=1", "a\r=1"]
+)
+def test_no_class_name_is_a_formula(name: str) -> None:
+    tables, _ = fitted_calibration()
+    names = ["plain = name", name, "'quoted", "a,b", "naïve"]
+    column = tables.classes.schema.get_field_index("name")
+    classes = tables.classes.set_column(column, "name", pa.array(names))
+    text = classes_csv(classes, tables.raw_bins, tables.cross_validated_bins).decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    cell = "a =1" if name.startswith("a") else f"'{' '.join(name.splitlines())}"
+    assert {row["name"] for row in rows} == {"plain = name", cell, "'quoted", "a,b", "naïve"}
+    assert any(float(row["bias"] or 0) < 0 for row in rows), "negative numbers stay numbers"
+
+
 def test_confidence_is_the_bins_own_where_accuracy_is_an_estimate() -> None:
     """Accuracy of federated sets is estimated from more than the scored detections; bias is not."""
     tables, _ = fitted_calibration()
