@@ -360,18 +360,37 @@ def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> No
     np.testing.assert_allclose(corrected, stored, atol=1e-6)
 
 
+def edited(corrector: str | Path, **changes: Any) -> dict[str, Any]:
+    """Return the content of a corrector.json with changes, as one that states no digest."""
+    content: dict[str, Any] = read_json(str(corrector)) | changes
+    return {name: value for name, value in content.items() if name != "digest"}
+
+
+def test_a_corrector_that_was_changed_is_refused(
+    calibration: tuple[Path, dict[str, Any]], files: Files, tmp_path: Path
+) -> None:
+    """LightGBM ends the process with a segmentation fault on trees with a changed digit."""
+    content = read_json(str(calibration[0] / "corrector.json"))
+    content["values"][0][0] += 1e-9
+    (tmp_path / "corrector.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"corrector\.json: was changed after calibrate wrote it"):
+        correct_results(tmp_path / "corrector.json", files[0], tmp_path / "out.json")
+    (tmp_path / "corrector.json").write_text(json.dumps(edited(tmp_path / "corrector.json")))
+    assert correct_results(tmp_path / "corrector.json", files[0], tmp_path / "out.json")["num_detections"] == 24
+
+
 def contextual(files: Files, folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """Fit a contextual corrector that uses its model alone; return its path and the entries of the small files."""
     predictions, annotations, results = files
     calibrate_results(predictions, annotations, str(folder / "out"), corrector="contextual")
     path = folder / "out" / "corrector.json"
-    path.write_text(json.dumps(read_json(str(path)) | {"share": 1.0}))
+    path.write_text(json.dumps(edited(path, share=1.0)))
     return str(path), results
 
 
 def test_context_is_not_asked_for_where_the_model_has_no_say(files: Files, tmp_path: Path) -> None:
     corrector, results = contextual(files, tmp_path)
-    Path(corrector).write_text(json.dumps(read_json(corrector) | {"share": 0.0}))
+    Path(corrector).write_text(json.dumps(edited(corrector, share=0.0)))
     Path(files[0]).write_text(json.dumps([one | {"segmentation": None} for one in results]))
     assert correct_results(corrector, files[0], str(tmp_path / "corrected.json"))["num_detections"] == 24
 
@@ -397,7 +416,7 @@ def test_context_needs_whole_entries(files: Files, tmp_path: Path, change: dict[
 
 def test_a_corrector_of_a_models_own_features_is_refused_for_results_files(files: Files, tmp_path: Path) -> None:
     corrector, _ = contextual(files, tmp_path)
-    content = read_json(corrector)
+    content = edited(corrector)
     content |= {"features": [*content["features"][:-1], "mask_quality"]}
     Path(corrector).write_text(json.dumps(content))
     with pytest.raises(InputError, match="mask_quality, which these detections lack"):
