@@ -387,18 +387,37 @@ def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> No
     np.testing.assert_allclose(corrected, stored, atol=1e-6)
 
 
+def edited(corrector: str | Path, **changes: Any) -> dict[str, Any]:
+    """Return the content of a corrector.json with changes, as one that states no digest."""
+    content: dict[str, Any] = read_json(str(corrector)) | changes
+    return {name: value for name, value in content.items() if name != "digest"}
+
+
+def test_a_corrector_that_was_changed_is_refused(
+    calibration: tuple[Path, dict[str, Any]], files: Files, tmp_path: Path
+) -> None:
+    """LightGBM ends the process with a segmentation fault on trees with a changed digit."""
+    content = read_json(str(calibration[0] / "corrector.json"))
+    content["values"][0][0] += 1e-9
+    (tmp_path / "corrector.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"corrector\.json: was changed after calibrate wrote it"):
+        correct_results(tmp_path / "corrector.json", files[0], tmp_path / "out.json")
+    (tmp_path / "corrector.json").write_text(json.dumps(edited(tmp_path / "corrector.json")))
+    assert correct_results(tmp_path / "corrector.json", files[0], tmp_path / "out.json")["num_detections"] == 24
+
+
 def contextual(files: Files, folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """Fit a contextual corrector that uses its model alone; return its path and the entries of the small files."""
     predictions, annotations, results = files
     calibrate_results(predictions, annotations, str(folder / "out"), corrector="contextual")
     path = folder / "out" / "corrector.json"
-    path.write_text(json.dumps(read_json(str(path)) | {"share": 1.0}))
+    path.write_text(json.dumps(edited(path, share=1.0)))
     return str(path), results
 
 
 def test_context_is_not_asked_for_where_the_model_has_no_say(files: Files, tmp_path: Path) -> None:
     corrector, results = contextual(files, tmp_path)
-    Path(corrector).write_text(json.dumps(read_json(corrector) | {"share": 0.0}))
+    Path(corrector).write_text(json.dumps(edited(corrector, share=0.0)))
     Path(files[0]).write_text(json.dumps([one | {"segmentation": None} for one in results]))
     assert correct_results(corrector, files[0], str(tmp_path / "corrected.json"))["num_detections"] == 24
 
@@ -431,7 +450,7 @@ def test_a_corrector_of_a_models_own_features_corrects_files_that_have_them(file
     Path(predictions).write_text(json.dumps(with_fields))
     calibrate_results(predictions, annotations, str(tmp_path), corrector="contextual")
     corrector = tmp_path / "corrector.json"
-    content = read_json(str(corrector))
+    content = edited(str(corrector))
     assert content["features"][-3:] == list(MODEL_FIELDS)
     detections = read_table(str(tmp_path / "detections.parquet"))["context"].to_pylist()
     assert {name: detections[3][name] for name in MODEL_FIELDS} == MODEL_FIELDS
@@ -445,8 +464,8 @@ def test_a_corrector_of_a_models_own_features_corrects_files_that_have_them(file
 
 def test_files_without_the_fields_of_the_fit_are_refused(files: Files, tmp_path: Path) -> None:
     corrector, _ = contextual(files, tmp_path)
-    content = read_json(corrector)
-    content |= {"features": [*content["features"], "mask_quality", "runner_up"]}
+    content = edited(corrector)
+    content |= {"features": [*content["features"][:-2], "mask_quality", "runner_up"]}
     Path(corrector).write_text(json.dumps(content))
     said = r"looks at mask_quality, runner_up, which entry 0 lacks\. Write them with .*results_entries"
     with pytest.raises(InputError, match=said) as raised:

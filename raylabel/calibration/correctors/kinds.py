@@ -82,7 +82,8 @@ def try_corrector(corrector: Corrector, num_classes: int) -> None:
         context=np.zeros((num_classes * len(scores), len(CONTEXT_FEATURES)), np.float32),
     )
     try:
-        given = corrector(tried)
+        with np.errstate(all="ignore"):
+            given = corrector(tried)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"corrector {corrector.kind!r} does not fit its classes: {shown_error(error)}") from error
     if not ((given >= 0) & (given <= 1)).all():
