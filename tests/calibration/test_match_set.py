@@ -23,7 +23,10 @@ def bar(width: int) -> Rle:
 
 
 def annotated_set(*, is_federated: bool = False) -> AnnotatedSet:
-    """Each image has one object of class 0, 10 columns wide. In the first it is known that there is none of class 1."""
+    """Each image has one object of class 0, 10 columns wide.
+
+    In a federated set it is annotated in every other image, and class 1 is known to be absent from the first.
+    """
     counts = bar(10)["counts"].decode()
     one = {"category_id": 4, "iscrowd": 0, "segmentation": {"size": list(SIZE), "counts": counts}}
     return AnnotatedSet(
@@ -39,7 +42,7 @@ def annotated_set(*, is_federated: bool = False) -> AnnotatedSet:
             for row in range(NUM_IMAGES)
         ),
         categories=(Category(category_id=4, name="a"), Category(category_id=6, name="b")),
-        annotations=tuple(({**one, "id": row},) for row in range(NUM_IMAGES)),
+        annotations=tuple(() if is_federated and row % 2 else ({**one, "id": row},) for row in range(NUM_IMAGES)),
         is_federated=is_federated,
     )
 
@@ -91,4 +94,9 @@ def test_detections_of_a_federated_set_are_weighed_over_all_its_images() -> None
     is_other = found.class_indices == 1
     assert found.known_outcomes[is_other].tolist() == [Outcome.INCORRECT] + [Outcome.IGNORED] * 4
     assert found.weights[is_other] == pytest.approx([5, 1, 1, 1, 1])
+    assert found.known_outcomes[~is_other].tolist() == [Outcome.CORRECT, Outcome.IGNORED] * 2 + [Outcome.CORRECT]
+    # The right ones stand for some of those that nobody checked. Their expected number is between 3 and 5.
+    weights = found.weights[~is_other]
+    assert weights[0] == weights[2] == weights[4]
+    assert 1.01 < weights[0] < 5 / 3
     assert match_set(annotated_set(), predictions(range(5))).weights.tolist() == [1] * 10

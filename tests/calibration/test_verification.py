@@ -279,3 +279,28 @@ def test_no_weight_is_below_1() -> None:
     assert weights[:10].tolist() == [1] * 10
     assert (weights[10:20] > 1).all()
     assert weights[20:].tolist() == [1, 1]
+
+
+def test_images_that_may_have_the_class_are_worth_as_many_detections() -> None:
+    """20 detections are right and 20 wrong, each in its own image. Two unknown images hold 40 each, like either kind.
+
+    Whether these images have the class decides over nearly all detections, like two tosses of a coin.
+    """
+    annotated = annotated_set(
+        [{0}] * 20 + [set()] * 22,
+        [set()] * 20 + [{0}] * 20 + [set()] * 2,
+        [set()] * 42,
+    )
+    images = np.concatenate([np.arange(40), np.repeat([40, 41], 40)])
+    outcomes = [Outcome.CORRECT] * 20 + [Outcome.INCORRECT] * 20 + [Outcome.IGNORED] * 80
+    detections = Detections(
+        num_classes=NUM_CLASSES,
+        class_indices=np.zeros(120, np.int32),
+        raw_scores=np.full(120, 0.5),
+        image_indices=images,
+        outcomes=np.array(outcomes, np.int8),
+        weights=np.ones(120),
+    )
+    found = federated_accuracy(detections, annotated)
+    assert found.accuracy[0] == pytest.approx(0.5, abs=0.02)
+    assert found.num_effective[0] == pytest.approx(2, abs=0.5)

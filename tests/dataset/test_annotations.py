@@ -308,3 +308,23 @@ def test_a_point_far_outside_of_the_image_is_refused_on_every_side(write, place,
     changed["annotations"][0]["segmentation"] = [polygon]
     with pytest.raises(InputError, match="annotation 11: a polygon lies far outside its image"):
         read_annotations(write(changed))
+
+
+def test_a_polygon_may_leave_its_image_by_ten_of_its_longer_sides(write):
+    """The image is 8 pixels high and 10 wide."""
+    for far, is_refused in ((100, False), (101, True), (-100, False), (-101, True)):
+        changed = content()
+        changed["annotations"][2] |= {"segmentation": [[1, 1, 5, 1, 5, far]]}
+        if is_refused:
+            with pytest.raises(InputError, match="annotation 13: a polygon lies far outside its image"):
+                read_annotations(write(changed))
+        else:
+            read_annotations(write(changed))
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_box_of_negative_size_is_refused(write, place):
+    changed = content()
+    changed["annotations"][0]["bbox"][place] = -1
+    with pytest.raises(InputError, match="annotation 11: bbox must be 4 finite numbers"):
+        read_annotations(write(changed))

@@ -5,7 +5,7 @@ import importlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +365,13 @@ def federated_set(tmp_path: Path) -> AnnotatedSet:
 def test_verification_weights(tmp_path: Path) -> None:
     # Class 0: (10 - 2) / 4. Class 1: never verified. Class 2: (10 - 0) / 1.
     assert verification_weights(federated_set(tmp_path)).tolist() == [2.0, 1.0, 10.0]
+
+
+def test_a_class_that_is_listed_as_absent_beside_its_objects_keeps_weight_one(tmp_path: Path) -> None:
+    """Such lists contradict the annotations. Ten images are verified to be without the class, and eight are."""
+    annotated = federated_set(tmp_path)
+    images = tuple(replace(image, negative_classes=frozenset([0])) for image in annotated.images)
+    assert verification_weights(replace(annotated, images=images)).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_fully_annotated_sets_have_weight_one(shared_data: Callable[[str], Path]) -> None:
