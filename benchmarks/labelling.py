@@ -176,7 +176,7 @@ def prepare(folder: Path, uris: list[str], model: str, settings: str) -> RunFold
     generated = generated_set(folder)
     config_path.write_text(
         f"data: {{labelled: {generated}/labelled.json, images: {generated}/images, pool: {pool},\n"
-        f"       calibration: {generated}/calibration.json, validation: {generated}/val.json}}\n"
+        f"       calibration: {generated}/calibration.json, validation: {generated}/val.json, allowed_roots: [/]}}\n"
         f'teacher: {{model: "{model}"}}\nstudent: {{model: "{model}"}}\n{settings}\n'
     )
     config = load_config(config_path)

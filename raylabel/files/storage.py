@@ -125,7 +125,8 @@ def _read_stream(known: Any, path: str, max_bytes: int) -> bytes:
     with known.open(path, "rb", **options) as file:
         content = io.BytesIO()
         while piece := file.read(_PIECE_BYTES):
-            _check_size(content.tell() + len(piece), max_bytes)
+            if content.tell() + len(piece) > max_bytes:
+                raise TooLargeError(f"more than {max_bytes} bytes")
             content.write(piece)
         return content.getvalue()
 

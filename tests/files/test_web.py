@@ -52,7 +52,7 @@ def test_a_stream_ends_at_the_limit(server: ThreadingHTTPServer) -> None:
     with pytest.raises(storage.TooLargeError):
         storage.read_bytes(f"{url}/small.jpg", max_bytes=4)
     tracemalloc.start()
-    with pytest.raises(storage.TooLargeError):
+    with pytest.raises(storage.TooLargeError, match="more than 1048576 bytes"):
         storage.read_bytes(f"{url}/endless.jpg", max_bytes=2**20)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
