@@ -73,7 +73,11 @@ class Worker:
     def work(self, settings: TrainingConfig) -> TrainContext:
         job = a_job(settings=settings)
         training = Training(
-            build=lambda: (FakeSegmenter(num_classes=2), job), folder="a", num_steps=6, identity=1, description={}
+            build=lambda: (partial(FakeSegmenter, num_classes=2), job),
+            folder="a",
+            num_steps=6,
+            identity=1,
+            description={},
         )
         plan = WorkerPlan(
             label="a", trainings=[training], run=self.run, settings=settings, counter=Silent(), failures=Silent()
@@ -197,7 +201,7 @@ def test_a_predictor_predicts_as_the_settings_say(
         Image.fromarray(np.full((side, side, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
     label = LabelConfig(score_threshold=0.3, max_per_image=9, mask_quality="agreement", batch_size=2)
     found = list(
-        Predictor(str(tmp_path), label, max_pixels=100, **changes)(
+        Predictor(str(tmp_path), label, max_pixels=100, own_classes=["fakes:FakeSegmenter"], **changes)(
             [ImageSource(str(tmp_path / f"{number}.png")) for number in range(6)]
         )
     )

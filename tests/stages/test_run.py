@@ -63,7 +63,7 @@ def test_every_stage_leaves_its_files(finished_run: Finished) -> None:
     for name, schema in tables.items():
         assert read_table(run.path(name)).schema.equals(schema), name
     for folder in ("prototypes/embedder", "teacher", "student", "student/supervised"):
-        _, description = load_segmenter(run.path(folder))
+        _, description = load_segmenter(run.path(folder), config.own_classes)
         assert description["num_classes"] == 6
         assert Path(run.path(folder, "metrics.jsonl")).read_text()
         assert not Path(run.path(folder, "checkpoints")).exists()

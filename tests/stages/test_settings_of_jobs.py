@@ -100,8 +100,8 @@ def taken_apart(config: Config, run: RunFolder) -> dict[str, Any]:
     for name, job_of in JOBS.items():
         if name == "fold" and not config.calibration.folds:
             continue
-        segmenter, job = job_of(config_dict(config), run.uri)
-        found |= {**parts(f"{name}.model", segmenter), **parts(name, job)}
+        build_segmenter, job = job_of(config_dict(config), run.uri)
+        found |= {**parts(f"{name}.model", build_segmenter()), **parts(name, job)}
     for name, settings in (("teacher", config.teacher), ("student", config.student)):
         found |= {f"{name}.described.{key}": value for key, value in describe_model(settings, "role").items()}
     return found
@@ -140,7 +140,7 @@ Effects = dict[str, Any]
 
 def built(job: str) -> set[str]:
     """Return the parts of a job's model that differ between a new and a loaded one."""
-    arguments = ("model", "num_classes", "weights", "min_size", "options", "torch_seed", "folder_uri")
+    arguments = ("model", "num_classes", "weights", "min_size", "options", "torch_seed", "folder_uri", "own_classes")
     return {f"{job}.model.{name}" for name in arguments}
 
 
@@ -183,7 +183,11 @@ OF_JOBS: dict[str, Effects] = {
         "warm-up.stop_step": 0,
         "teacher.start_step": 0,
     },
-    "teacher.model": {**each(("warm-up", "fold"), "model.model"), "teacher.described.model": SAME},
+    "teacher.model": {
+        **each(("warm-up", "fold"), "model.model"),
+        "teacher.model.own_classes": CHANGED,
+        "teacher.described.model": SAME,
+    },
     "teacher.model_options": {**each(("warm-up", "fold"), "model.options"), "teacher.described.model_options": SAME},
     "teacher.weights": {**each(("warm-up", "fold"), "model.weights"), "warm-up.stop_step": 0, "teacher.start_step": 0},
     "teacher.min_size": {**each(("warm-up", "fold"), "model.min_size"), "teacher.described.min_size": SAME},
@@ -192,7 +196,11 @@ OF_JOBS: dict[str, Effects] = {
     "teacher.repeat_threshold": each(OF_TEACHER, "labelled.repeat_threshold"),
     "teacher.evaluate_images": {"teacher.evaluate.num_images": SAME},
     "student.init": {part: CHANGED for job in OF_STUDENT for part in built(job)},
-    "student.model": {**each(OF_STUDENT, "model.model"), "student.described.model": SAME},
+    "student.model": {
+        **each(OF_STUDENT, "model.model"),
+        "teacher.model.own_classes": CHANGED,
+        "student.described.model": SAME,
+    },
     "student.model_options": {**each(OF_STUDENT, "model.options"), "student.described.model_options": SAME},
     "student.weights": each(OF_STUDENT, "model.weights"),
     "student.min_size": {**each(OF_STUDENT, "model.min_size"), "student.described.min_size": SAME},
@@ -263,6 +271,10 @@ FOR_THE_LOOP = tuple(
 
 ELSEWHERE = {
     **{name: "test_the_data_of_a_config" for name in OTHER if name.startswith("data.") and name not in OF_JOBS},
+    "evaluation.frequency": "test_ap_is_measured_by_the_groups_that_the_validation_file_declares",
+    "data.tar_samples": "test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint",
+    "data.allowed_schemes": "test_settings_allow_more",
+    "data.allowed_roots": "test_settings_allow_more",
     "out": "test_the_command_line_may_name_another_folder",
     "smoothing.layer": "test_prototypes_are_made_of_the_layer",
     "student.learn_from_calibration": "test_the_student_learns_from_the_calibration_split",

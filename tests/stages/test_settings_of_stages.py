@@ -81,6 +81,9 @@ FIRST: dict[str, str] = {
     "data.pool": "label",
     "data.pool_truth": "evaluate",
     "data.max_image_pixels": "label",
+    "data.tar_samples": NOTHING,
+    "data.allowed_schemes": NOTHING,
+    "data.allowed_roots": NOTHING,
     "smoothing.kind": "teacher",
     "smoothing.eps_min": "teacher",
     "smoothing.eps_max": "teacher",
@@ -99,6 +102,7 @@ FIRST: dict[str, str] = {
     "label.top_k": "label",
     "label.mask_quality": "calibrate",
     "student.rounds": "evaluate",
+    "evaluation.frequency": "evaluate",
 }
 """Setting -> the first stage that it changes, where that is not the training of its model."""
 
@@ -354,7 +358,7 @@ class Halving:
 def test_a_models_corrected_results_have_its_correctors_scores(
     whole: RunFolder, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The best class of each object gets half of its score, and the groups are those of the training images."""
+    """The best class of each object gets half of its score, and the groups are those that the file declares."""
     results: list[tuple[list[dict[str, Any]], Any]] = []
 
     def jackknife(annotations: Any, rows: list[dict[str, Any]], *, frequency_groups: Any) -> Any:
@@ -370,8 +374,7 @@ def test_a_models_corrected_results_have_its_correctors_scores(
         max(row["score"] for row in rows if row["image_id"] == results[2][0][0]["image_id"]) for rows, _ in results[2:]
     ]
     assert corrected < raw
-    classes = load_classes(whole)
-    groups = dict(zip(classes.category_ids.tolist(), classes.frequency_groups.tolist(), strict=True))
+    groups = RunData(config).measured_groups.of_category
     assert all(given == groups for _, given in results)
 
 

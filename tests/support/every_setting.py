@@ -64,6 +64,9 @@ OTHER: dict[str, Any] = {
     "data.pool": "images",
     "data.pool_truth": None,
     "data.max_image_pixels": 12345,
+    "data.tar_samples": "webdataset",
+    "data.allowed_schemes": ("s3",),
+    "data.allowed_roots": ("elsewhere",),
     "smoothing.kind": "uniform",
     "smoothing.eps_min": 0.125,
     "smoothing.eps_max": 0.75,
@@ -111,6 +114,7 @@ OTHER: dict[str, Any] = {
     "selection.min_mask_quality": 0.25,
     "selection.min_area": 170,
     "selection.max_per_image": 1,
+    "evaluation.frequency": "labelled",
 }
 """Setting -> a value that differs from its default and from the generated set's config."""
 
