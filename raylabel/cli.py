@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StorageError, TrainingError) as error:
         return _failed(str(error), 1)
     except KeyboardInterrupt:
-        return _failed("stopped; committed work stays. Run the same command again to continue.", 1)
+        # At once, because who presses again would interrupt the end of Ray's session.
+        print("raylabel: stopped; committed work stays. Run the same command again to continue.", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 1
     return 0

@@ -68,6 +68,8 @@ def run_pipeline(
 
         require_evaluators()  # before hours of work
     found = check_run(config, run)
+    for remark in found["remarks"]:
+        print(f"WARNING: {remark}", flush=True)
     states = [found["stages"], *found["rounds"].values()]
     if to_do := {stage for one in states for stage, state in one.items() if state != FINISHED}:
         connect()

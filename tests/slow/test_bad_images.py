@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from raylabel.dataset.annotations import read_annotations
 from raylabel.dataset.synthetic.generate import generate
@@ -12,11 +13,14 @@ from raylabel.dataset.synthetic.generate import generate
 pytestmark = pytest.mark.slow
 
 
-def test_a_truncated_labelled_image_is_named(tmp_path: Path) -> None:
+def test_a_damaged_labelled_image_is_named(tmp_path: Path) -> None:
+    """The damage is in the middle of the files, where `check` does not look."""
     generate(tmp_path, num_images=60, num_classes=6, image_size=64)
     for image in read_annotations(str(tmp_path / "labelled.json"), str(tmp_path / "images")).images:
         path = Path(image.uri)
-        path.write_bytes(path.read_bytes()[:200])
+        Image.open(path).save(path, "PNG")
+        content = path.read_bytes()
+        path.write_bytes(content[:200] + bytes(100) + content[300:])
     config = tmp_path / "config.yaml"
     config.write_text(
         "data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json,\n"

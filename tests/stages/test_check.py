@@ -14,6 +14,7 @@ from raylabel.config import Config, load_config
 from raylabel.errors import InputError
 from raylabel.report.console import format_check
 from raylabel.stages.check import check_run
+from raylabel.stages.run import run_pipeline
 
 
 @pytest.fixture
@@ -83,3 +84,13 @@ def test_damage_inside_a_file_needs_all_pixels(own_set: tuple[Config, Path]) -> 
     check_run(config)
     with pytest.raises(InputError, match=rf"data\.labelled: .*{name}: (corrupt|truncated)"):
         check_run(config, thorough=True)
+
+
+def test_a_run_says_what_check_remarks(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"remarks": ["labelled: 3 of 9 annotations are odd"], "stages": {}, "rounds": {}}
+    monkeypatch.setattr("raylabel.stages.check.check_run", lambda config, run: found)
+    monkeypatch.setattr("raylabel.stages.run.run_one", lambda *args, **options: {})
+    run_pipeline(config, tmp_path / "run")
+    assert "WARNING: labelled: 3 of 9 annotations are odd\n" in capsys.readouterr().out
