@@ -27,9 +27,9 @@ from side_by_side import peak_mebibytes, reset_peak
 
 HEIGHT, WIDTH = 480, 640
 LINKS = 30_000
-"""Names of one file. File systems allow so many."""
+"""Names of one file. No usual file system allows fewer."""
 ANNOTATIONS_AN_IMAGE = 12.7
-"""As LVIS's training set has it: 1.27 million annotations of 100,000 images."""
+"""LVIS's training set has 1.27 million annotations of 100,000 images."""
 
 
 def main() -> None:

@@ -87,7 +87,13 @@ def inspect_annotations(annotated: AnnotatedSet) -> Inspection:
         ):
             totals[name] += int((holds & is_object).sum())
     return Inspection(
-        **{f"num_{name}": num for name, num in totals.items()},  # type: ignore[arg-type]  # the keys are its fields
+        num_annotations=totals["annotations"],
+        num_learnable=totals["learnable"],
+        num_crowd=totals["crowd"],
+        num_empty=totals["empty"],
+        num_normalised=totals["normalised"],
+        num_other_box=totals["other_box"],
+        num_outside=totals["outside"],
         lost_classes=tuple(
             annotated.class_names[index] for index in np.flatnonzero((num_of_class > 0) & (num_learnt_of_class == 0))
         ),

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -73,8 +74,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object. Of a key that is given twice, json would silently keep the last value."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen = set[str]()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {shown(twice)} is given twice in one object")
     return found
 

@@ -17,11 +17,22 @@ from raylabel.files.web import is_own_machine
 ENDLESS = 64 * 2**20
 
 
+class Server(ThreadingHTTPServer):
+    """A server on loopback that keeps the paths it was asked for, and whether a client hung up."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.paths: list[str] = []
+        self.hung_up = threading.Event()
+
+
 class Handler(BaseHTTPRequestHandler):
     """Serve 5 bytes, or many bytes without telling how many."""
 
+    server: Server
+
     def do_GET(self) -> None:
-        self.server.paths.append(self.path)  # type: ignore[attr-defined]
+        self.server.paths.append(self.path)
         self.send_response(200)
         if self.path == "/small.jpg":
             self.send_header("Content-Length", "5")
@@ -30,23 +41,22 @@ class Handler(BaseHTTPRequestHandler):
             for _ in range(1 if self.path == "/small.jpg" else ENDLESS // 2**16):
                 self.wfile.write(b"image" if self.path == "/small.jpg" else bytes(2**16))
         except OSError:
-            self.server.hung_up.set()  # type: ignore[attr-defined]
+            self.server.hung_up.set()
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
 
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.paths, server.hung_up = [], threading.Event()  # type: ignore[attr-defined]
+def server() -> Iterator[Server]:
+    server = Server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def test_a_stream_ends_at_the_limit(server: ThreadingHTTPServer) -> None:
+def test_a_stream_ends_at_the_limit(server: Server) -> None:
     url = f"http://127.0.0.1:{server.server_port}"
     assert storage.read_bytes(f"{url}/small.jpg", max_bytes=5) == b"image"
     with pytest.raises(storage.TooLargeError):
@@ -57,7 +67,7 @@ def test_a_stream_ends_at_the_limit(server: ThreadingHTTPServer) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < ENDLESS / 4
-    assert server.hung_up.wait(10), "the server must not send the rest"  # type: ignore[attr-defined]
+    assert server.hung_up.wait(10), "the server must not send the rest"
 
 
 def test_other_stores_end_at_the_limit_too() -> None:
@@ -67,7 +77,7 @@ def test_other_stores_end_at_the_limit_too() -> None:
         storage.read_bytes("memory://limited/a.jpg", max_bytes=99)
 
 
-def test_names_that_lead_to_the_machine_itself(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_lead_to_the_machine_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     look_up = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: look_up("127.0.0.1", *rest, **more))
     url = f"http://innocent.test:{server.server_port}/small.jpg"
@@ -75,14 +85,14 @@ def test_names_that_lead_to_the_machine_itself(server: ThreadingHTTPServer, monk
         storage.read_bytes(url)
     with pytest.raises(ImageError, match=r"unreadable URI: .*leads to 127\.0\.0\.1"):
         ImageReader(max_pixels=100).read(url)
-    assert server.paths == []  # type: ignore[attr-defined]
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001"])
-def test_other_spellings_of_the_machine_itself(server: ThreadingHTTPServer, host: str) -> None:
+def test_other_spellings_of_the_machine_itself(server: Server, host: str) -> None:
     with pytest.raises(ImageError, match="unreadable URI"):
         ImageReader(max_pixels=100).read(f"http://{host}:{server.server_port}/small.jpg")
-    assert server.paths == []  # type: ignore[attr-defined]
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("uri", ["zip://a.png::/tmp/x.zip", "reference::https://h/a.json", "simplecache::s3://b/a"])
