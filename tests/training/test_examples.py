@@ -77,9 +77,9 @@ def test_labelled_examples_leave_out_crowds_and_slivers(annotated: AnnotatedSet)
     assert nothing.class_probs.shape == (0, 3)
 
 
-def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -> None:
-    """Both classes are in one of two images. At threshold 1 both are rare, so that image is the donor."""
-    examples = LabelledExamples(
+def always_pasted(annotated: AnnotatedSet) -> LabelledExamples:
+    """Return examples that always get the rare objects of another image. At threshold 1 both classes are rare."""
+    return LabelledExamples(
         annotated,
         np.eye(2, 3, dtype=np.float32),
         max_pixels=10_000,
@@ -87,6 +87,11 @@ def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -
         copy_paste=1.0,
         repeat_threshold=1.0,
     )
+
+
+def test_rare_objects_are_pasted_into_labelled_images(annotated: AnnotatedSet) -> None:
+    """Both classes are in one of two images. At threshold 1 both are rare, so that image is the donor."""
+    examples = always_pasted(annotated)
     image, target = examples.load(1, np.random.default_rng(0))
     assert sorted(target.class_probs.argmax(dim=1).tolist()) == [0, 1]
     # The donor has brightness 0.2, the image 0.4.
@@ -137,14 +142,7 @@ def test_rare_objects_are_pasted_by_chance_and_common_ones_are_not(annotated: An
 
 def test_crowd_regions_are_never_pasted(annotated: AnnotatedSet) -> None:
     """The donor's crowd region of the rare class a covers the whole image."""
-    examples = LabelledExamples(
-        annotated,
-        np.eye(2, 3, dtype=np.float32),
-        max_pixels=10_000,
-        augment=no_augmentation,
-        copy_paste=1.0,
-        repeat_threshold=1.0,
-    )
+    examples = always_pasted(annotated)
     _, target = examples.load(1, np.random.default_rng(0))
     assert target.masks_NHW.bool().any(dim=0).sum() <= 80 + 100
 
