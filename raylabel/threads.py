@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -66,6 +66,23 @@ def every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def interruptible(work: Callable[[], _Result]) -> _Result:
+    """Run `work` in a thread, and return its result. Ctrl-C ends the wait at once, and leaves the work behind.
+
+    It is for libraries that handle signals otherwise if they run in the main thread.
+    """
+    result: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result.result()
 
 
 def num_cpus() -> int:

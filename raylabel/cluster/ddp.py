@@ -1,23 +1,31 @@
 """Distributed training: training jobs as a Ray Train run that resumes from its checkpoints, whatever dies."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import ray
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from raylabel.cluster.attempts import repeat_while_it_comes_further
 from raylabel.cluster.capacity import check_workers_fit
 from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
-from raylabel.cluster.failure_record import start_failure_record
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import TrainingConfig
 from raylabel.files.storage import open_uri
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import CHECKPOINTS, remove_checkpoints
+from raylabel.threads import every, interruptible
 
 RAY_FOLDER = "ray"
 """Folder of Ray Train's own files, beside the checkpoints."""
+
+WAITING_SECONDS = 30.0
+"""Seconds between two lines that say that workers have not started yet."""
 
 __all__ = ["Training", "train_on_ray"]
 
@@ -49,26 +57,39 @@ def train_on_ray(
     check_workers_fit(label, settings)
     num_steps = sum(training.num_steps for training in missing)
     with live_progress(label, num_steps, unit="steps", run=run, folder=folder) as counter:
-        failures = start_failure_record()
-        plan = WorkerPlan(
-            label=label, trainings=missing, run=run, settings=settings, counter=counter, failures=failures
-        )
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"plan": plan},
-            scaling_config=_scaling(settings),
-            run_config=RunConfig(
-                name=RAY_FOLDER,
-                storage_path=_train_storage(run.path(folder, CHECKPOINTS)),
-                # Unlimited, because workers may die for days. FailureRecord.begin limits attempts without progress.
-                failure_config=FailureConfig(max_failures=-1),
-            ),
-        )
-        trainer.fit()
-        if refusal := ray.get(failures.refusal.remote()):
-            raise refusal
+        plan = WorkerPlan(trainings=missing, run=run, settings=settings, counter=counter)
+        storage = _train_storage(run.path(folder, CHECKPOINTS))
+
+        def attempt(number: int, reason: str) -> None:
+            planned = replace(plan, attempt=number)
+            with every(WAITING_SECONDS, partial(_say_if_waiting, run.title(label), planned, reason)):
+                interruptible(_trainer(planned, storage).fit)
+
+        repeat_while_it_comes_further(run.title(label), attempt, plan.place)
     for one in {folder, *(training.folder for training in trainings)}:
         remove_checkpoints(run, one)
+
+
+def _trainer(plan: WorkerPlan, storage: str) -> TorchTrainer:
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"plan": plan},
+        scaling_config=_scaling(plan.settings),
+        run_config=RunConfig(
+            name=RAY_FOLDER,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=0),  # because `repeat_while_it_comes_further` judges failures
+        ),
+    )
+
+
+def _say_if_waiting(title: str, plan: WorkerPlan, reason: str) -> None:
+    with suppress(RayError, TimeoutError):
+        num_started, num_workers = ray.get(plan.counter.num_started.remote(plan.attempt), timeout=10)
+        num_workers = num_workers or plan.settings.num_workers
+        if num_started < num_workers:
+            number = f", attempt {plan.attempt}: {reason}" if reason else ""
+            print(f"{title}: waiting for {num_workers - num_started} of {num_workers} workers{number}", flush=True)
 
 
 def _scaling(settings: TrainingConfig) -> ScalingConfig:

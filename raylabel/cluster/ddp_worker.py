@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ray
 import ray.train
 import torch
 from ray.train.collective import broadcast_from_rank_zero
@@ -16,7 +15,6 @@ from raylabel.cluster.batch_readers import JobBuilder, TaskBatches
 from raylabel.cluster.capacity import decodes_by_tasks
 from raylabel.cluster.preemption import PreemptionNotice
 from raylabel.config import TrainingConfig
-from raylabel.errors import InputError, StorageError, TrainingError
 from raylabel.files.storage import digest
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
@@ -61,56 +59,42 @@ class WorkerPlan:
     """The work of the workers of a Ray Train run.
 
     Attributes:
-        label: name of the trainings, for messages.
         trainings: trained one after the other. Saved models are left out.
         run: the run folder.
         settings: settings of the trainings.
         counter: a progress_counter.LiveCounter.
-        failures: a failure_record.FailureRecord.
+        attempt: number of this attempt at the trainings.
     """
 
-    label: str
     trainings: Sequence[Training]
     run: RunFolder
     settings: TrainingConfig
     counter: Any
-    failures: Any
+    attempt: int = 1
+
+    def missing(self) -> list[Training]:
+        """Return the trainings whose model is not saved."""
+        return [training for training in self.trainings if not training.is_saved(self.run)]
+
+    def place(self) -> str:
+        """Return the place from which workers would start now."""
+        missing = self.missing()
+        if not missing:
+            return "the end"
+        return f"step {missing[0].checkpoints(self.run, self.settings).last_step() or 0} of {missing[0].folder}"
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train the planned models inside a DDP worker. Ray restarts all workers when one fails.
-
-    An error that another attempt does not mend goes to the failure record. The restarted workers see it and end at
-    once, and the driver raises it.
-    """
+    """Train the planned models inside a DDP worker. Ray Train ends all workers when one fails."""
     plan: WorkerPlan = config["plan"]
     torch.set_num_threads(max(1, int(plan.settings.cpus_per_worker)))
-    try:
-        if not broadcast_from_rank_zero(_may_begin(plan)):
-            return
-        # One rank decides before any rank saves a model, because all ranks must decide the same.
-        missing = broadcast_from_rank_zero([one.folder for one in plan.trainings if not one.is_saved(plan.run)])
-        for training in plan.trainings:
-            if training.folder in missing:
-                _train_and_save(training, plan)
-    except (InputError, StorageError, TrainingError) as error:
-        ray.get(plan.failures.refuse.remote(error))
-        raise
-    except Exception as error:
-        ray.get(plan.failures.note_failure.remote(f"{type(error).__name__}: {error}"))
-        raise
-
-
-def _may_begin(plan: WorkerPlan) -> bool:
-    if ray.train.get_context().get_world_rank() != 0:
-        return True  # because only the first rank's answer counts
-    missing = [training for training in plan.trainings if not training.is_saved(plan.run)]
-    place = "the end"
-    if missing:
-        step = missing[0].checkpoints(plan.run, plan.settings).last_step()
-        place = f"step {step or 0} of {missing[0].folder}"
-    may_begin: bool = ray.get(plan.failures.begin.remote(plan.label, place))
-    return may_begin
+    context = ray.train.get_context()
+    plan.counter.start.remote(plan.attempt, context.get_world_rank(), context.get_world_size())
+    # One rank decides before any rank saves a model, because all ranks must decide the same.
+    missing = broadcast_from_rank_zero([training.folder for training in plan.missing()])
+    for training in plan.trainings:
+        if training.folder in missing:
+            _train_and_save(training, plan)
 
 
 def _train_and_save(training: Training, plan: WorkerPlan) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import RayError
@@ -29,17 +30,31 @@ KEYS_HELD = 4096
 """Number of keys that a counter remembers, far more than there are workers."""
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1)
 class LiveCounter:
     """The counter that workers anywhere on the cluster report to, for the driver's progress line.
 
     The last report of a key (a shard, a model) counts, so a repeated shard doesn't count twice. Only the latest keys
-    are remembered, so memory doesn't grow with the pool.
+    are remembered, so memory doesn't grow with the pool. Nobody waits for it, and nothing depends on its counts. After
+    a death it restarts empty, and the driver gives it the counts that it saw last.
     """
 
     def __init__(self) -> None:
+        self._life = uuid4().hex
         self._total = Counts(done=0)
         self._by_key: OrderedDict[str, Counts] = OrderedDict()
+        self._attempt, self._started, self._num_workers = 0, set[int](), 0
+
+    def start(self, attempt: int, rank: int, num_workers: int) -> None:
+        """Record that a worker of this attempt at a training has started."""
+        if attempt > self._attempt:
+            self._attempt, self._started, self._num_workers = attempt, set(), num_workers
+        if attempt == self._attempt:
+            self._started.add(rank)
+
+    def num_started(self, attempt: int) -> tuple[int, int]:
+        """Return how many workers of an attempt have started, and of how many. 0 of 0 if none has."""
+        return (len(self._started), self._num_workers) if attempt == self._attempt else (0, 0)
 
     def report(
         self, key: str, done: int, instances: int | None = None, quarantined: int | None = None, note: str = ""
@@ -59,6 +74,21 @@ class LiveCounter:
     def total(self) -> Counts:
         """Return the sum over keys, with the last note."""
         return self._total
+
+    def look(self) -> tuple[str, Counts]:
+        """Return a name that changes with each restart, and the total."""
+        return self._life, self._total
+
+    def counts(self) -> tuple[Counts, OrderedDict[str, Counts]]:
+        """Return the total, and the counts of the latest keys, for `restore`."""
+        return self._total, self._by_key
+
+    def restore(self, total: Counts, by_key: OrderedDict[str, Counts]) -> None:
+        """Go on from counts of before a restart. What was reported since then counts, too."""
+        since = self._by_key
+        self._total, self._by_key = total, OrderedDict(by_key)
+        for key, counts in since.items():
+            self.report(key, counts.done, counts.num_instances, counts.num_quarantined)
 
 
 def _replaced(total: int | None, new: int | None, old: int | None) -> int | None:
@@ -91,11 +121,16 @@ def live_progress(
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # of ray.remote
-    last_written = -math.inf
+    last_written, life, known = -math.inf, "", (Counts(done=0), OrderedDict[str, Counts]())
     with Progress(run.title(label), total, unit=unit, done=done) as progress:
 
         def poll() -> None:
-            counts: Counts = ray.get(counter.total.remote(), timeout=30)
+            nonlocal life
+            now, counts = ray.get(counter.look.remote(), timeout=30)
+            if life and now != life:
+                counter.restore.remote(*known)
+                now, counts = ray.get(counter.look.remote(), timeout=30)
+            life = now
             if counts.num_quarantined is not None:
                 counts = replace(counts, num_quarantined=quarantined + counts.num_quarantined)
             all_done = min(total, done + counts.done)
@@ -103,12 +138,13 @@ def live_progress(
             show_left(total - all_done)
 
         def follow() -> None:
-            nonlocal last_written
+            nonlocal last_written, known
             # Errors are ignored, because the driver may be busy or the store unreachable. The next look shows more.
             with suppress(RayError, TimeoutError, OSError, StorageError):
                 poll()
                 if time.monotonic() - last_written >= FIGURES_SECONDS:
                     last_written = time.monotonic()
+                    known = ray.get(counter.counts.remote(), timeout=30)
                     commit_progress(run, folder, label=label, figures=progress.figures())
 
         try:

@@ -113,3 +113,25 @@ def test_figures_that_cannot_be_written_fail_nothing(tmp_path: Path, monkeypatch
             assert time.monotonic() < deadline, "it must try again after a failure"
             time.sleep(0.1)
         counter.report.remote("shard-3", 100, 90, 1)
+
+
+def test_a_restarted_counter_goes_on(counter: Any) -> None:
+    counter.report("shard-0", 8, 20, 1)
+    counter.report("shard-1", 5, 9, 0)
+    known = counter.counts()
+    again = LiveCounter.__ray_metadata__.modified_class()
+    again.report("shard-1", 7, 12, 0)
+    again.report("shard-2", 1, 1, 0)
+    again.restore(*known)
+    assert again.total() == Counts(done=16, num_instances=33, num_quarantined=1)
+    assert counter.look()[0] != again.look()[0]
+
+
+def test_workers_that_have_started(counter: Any) -> None:
+    assert counter.num_started(1) == (0, 0)
+    counter.start(1, 0, 2)
+    assert counter.num_started(1) == (1, 2)
+    counter.start(2, 1, 3)
+    counter.start(1, 0, 2)  # late
+    assert counter.num_started(2) == (1, 3)
+    assert counter.num_started(3) == (0, 0)

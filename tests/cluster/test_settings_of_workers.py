@@ -79,9 +79,7 @@ class Worker:
             identity=1,
             description={},
         )
-        plan = WorkerPlan(
-            label="a", trainings=[training], run=self.run, settings=settings, counter=Silent(), failures=Silent()
-        )
+        plan = WorkerPlan(trainings=[training], run=self.run, settings=settings, counter=Silent())
         train_worker({"plan": plan})
         assert self.context is not None
         return self.context

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,10 +66,14 @@ def last_step(run: Path) -> int:
 
 def training_workers(pid: int) -> list[Any]:
     """Return the processes of training workers below a driver or a raylet."""
+    return actors("RayTrainWorker", pid)
+
+
+def actors(name: str, pid: int) -> list[Any]:
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
+            if name in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue  # because the process has ended meanwhile
@@ -99,6 +104,40 @@ def test_workers_and_driver_killed(tmp_path: Path) -> None:
     steps = [json.loads(line)["step"] for line in (run / "teacher" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
+
+
+def test_nothing_depends_on_the_progress_counter(tmp_path: Path) -> None:
+    """It is killed again and again, also together with the worker."""
+    settings = {"num_workers": 1, "checkpoint_every": 3, "cpus_per_worker": 1}
+    run = tmp_path / "run"
+    driver = start(run, settings)
+    for reached in (3, 9, 15):
+        wait_for(lambda reached=reached: last_step(run) >= reached, process=driver)
+        for counter in actors("LiveCounter", driver.pid):
+            counter.kill()
+        if reached == 9:
+            [worker] = training_workers(driver.pid)
+            worker.kill()
+    output = finish(driver)
+    assert "toy: a worker died. Starting again from step " in output
+    assert_same_weights(load_segmenter(str(run / "teacher"))[0], undisturbed(settings, num_parts=1))
+
+
+def test_ctrl_c_while_workers_train_and_while_they_wait(tmp_path: Path) -> None:
+    settings = {"num_workers": 1, "checkpoint_every": 3, "cpus_per_worker": 1}
+    run, cluster = tmp_path / "run", Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        first = start(run, settings, pause=0.5, RAY_ADDRESS=cluster.address)
+        wait_for(lambda: last_step(run) >= 3, process=first)
+        second = start(tmp_path / "other", settings, RAY_ADDRESS=cluster.address, WAITING_SECONDS="1")
+        assert second.stdout is not None
+        assert next(line for line in second.stdout if "waiting" in line) == "toy: waiting for 1 of 1 workers\n"
+        for driver in (second, first):
+            driver.send_signal(signal.SIGINT)
+            assert driver.wait(timeout=60) != 0
+    finally:
+        cluster.shutdown()
+    assert not (run / "teacher" / "model.json").exists()
 
 
 def test_a_loss_that_is_not_finite_is_not_tried_again(tmp_path: Path) -> None:

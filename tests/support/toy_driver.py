@@ -1,9 +1,11 @@
 """A driver process of the toy training on Ray Train: python -m toy_driver RUN SETTINGS_AS_JSON PAUSE."""
 
 import json
+import os
 import sys
 from functools import partial
 
+from raylabel.cluster import ddp
 from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.config import TrainingConfig
 from raylabel.errors import TrainingError
@@ -33,6 +35,7 @@ def main(run_uri: str, settings_json: str, pause: str) -> None:
 
 
 if __name__ == "__main__":
+    ddp.WAITING_SECONDS = float(os.environ.get("WAITING_SECONDS", ddp.WAITING_SECONDS))
     try:
         main(*sys.argv[1:])
     except TrainingError as error:
