@@ -1,10 +1,12 @@
 """Work on threads, one per CPU. It suits numpy and Arrow, because they release Python's lock while they compute."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 READING_THREADS = 16
@@ -86,5 +88,23 @@ def interruptible(work: Callable[[], _Result]) -> _Result:
 
 
 def num_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPUs that this process may use, by its CPU set and its container's quota, at least 1."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cpus, _cpu_quota())))
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def _cpu_quota() -> float:
+    """Return the CPUs that a container's control group allows, infinite without a limit.
+
+    Source: Linux, "Control Group v2" (cpu.max) and "CFS Bandwidth Control" (version 1).
+    """
+    with suppress(OSError, ValueError):  # no Linux, or "max" for no limit
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((CONTROL_GROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf

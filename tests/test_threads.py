@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from raylabel.threads import map_on_threads, num_cpus, one_ahead
+from raylabel import threads
+from raylabel.threads import interruptible, map_on_threads, num_cpus, one_ahead
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
@@ -20,6 +22,39 @@ def test_as_many_threads_as_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     meet = threading.Barrier(2, timeout=10)  # a single thread would wait until the timeout
     assert len(list(map_on_threads(lambda _: meet.wait(), range(4)))) == 4
     assert num_cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "9900000 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+    ],
+)
+def test_a_containers_quota_counts(
+    files: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(threads, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(64)))
+    assert num_cpus() == cpus
+
+
+def test_an_interruptible_wait_gives_the_result_or_the_exception() -> None:
+    assert interruptible(threading.get_ident) != threading.get_ident()
+
+    def failing() -> None:
+        raise KeyError("a")
+
+    with pytest.raises(KeyError):
+        interruptible(failing)
 
 
 def test_after_a_failure_the_rest_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

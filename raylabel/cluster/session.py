@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 
 from raylabel.cluster.start_up import check_address, refused_start
+from raylabel.threads import num_cpus
 
 _is_connected_here = False
 """Whether `connect` made this process's connection to Ray."""
@@ -34,9 +37,9 @@ def connect() -> None:
             check_address(address)
         else:
             # At least two, because the pool needs one CPU and everything else another.
-            options |= {"address": "local", "num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+            options |= {"address": "local", "num_cpus": max(2, num_cpus()), "include_dashboard": False}
         try:
-            with _silent_stderr():
+            with _silent_stderr(), _same_sigterm():
                 ray.init(**options)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise refused_start(error, address) from error
@@ -55,6 +58,15 @@ def disconnect() -> None:
     if _is_connected_here:
         ray.shutdown()
         _is_connected_here = False
+
+
+@contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM, if there is one. Ray's own ends the process without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

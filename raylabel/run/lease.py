@@ -6,13 +6,17 @@ waking that it has lost the run. Its heartbeat is a file of its own, so a write 
 """
 
 import os
+import signal
 import socket
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
@@ -42,7 +46,7 @@ def this_driver() -> str:
 
 
 def read_lease(run: RunFolder) -> dict[str, Any] | None:
-    """Read the lease: `driver_id`, `host`, `pid`, `started` and `heartbeat`, a number that grows.
+    """Read the lease: `driver_id`, `host`, `pid`, `started`, `process` and `heartbeat`, a number that grows.
 
     The driver may be dead. None if no driver holds the run.
     """
@@ -88,11 +92,24 @@ def hold_lease(run: RunFolder) -> Iterator[str]:
         return
     try:
         _acquire(run)
-        with every(HEARTBEAT_SECONDS, partial(_beat, run, count(1))):
+        with _released_on_sigterm(), every(HEARTBEAT_SECONDS, partial(_beat, run, count(1))):
             remove_temporary(run.uri)
             yield this_driver()
     finally:
         _release(run)
+
+
+@contextmanager
+def _released_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block by an exception, so that the next driver need not wait for the heartbeat to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("raylabel: stopped by SIGTERM"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _is_mine(run: RunFolder) -> bool:
@@ -114,6 +131,7 @@ def _acquire(run: RunFolder) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "process": _process(os.getpid()),
     }
     lease = read_lease(run)
     if lease is not None and not _is_dead(lease):
@@ -149,16 +167,29 @@ def _beat(run: RunFolder, numbers: Iterator[int]) -> None:
 
 
 def _is_dead(lease: dict[str, Any]) -> bool:
-    """Whether the driver ran on this machine and its process is gone."""
-    if lease["host"] != socket.gethostname():
+    """Whether the driver ran on this machine, seen as from here, and its process is gone.
+
+    A host name does not say that: two containers of one machine, or two machines, may have the same.
+    """
+    process, here = lease.get("process"), _process(os.getpid())
+    if process is None or here is None or process[:2] != here[:2]:
         return False
+    return _process(lease["pid"]) != process
+
+
+def _process(pid: int) -> list[str] | None:
+    """Return the machine's boot, the PID namespace and the start time of a process. None if there's no such process.
+
+    A number of a process is taken again sooner or later, but not with the same start time. None on systems without
+    `/proc`.
+    """
     try:
-        os.kill(lease["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The name of the program, in brackets, may hold blanks. The start time is the 20th field behind it.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return [boot, os.readlink("/proc/self/ns/pid"), started]
+    except (OSError, IndexError):
+        return None
 
 
 def _refusal(run: RunFolder, lease: dict[str, Any] | None) -> InputError:

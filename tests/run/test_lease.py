@@ -34,6 +34,13 @@ def take(run: RunFolder, content: dict[str, Any]) -> None:
     commit_json(run.path("driver.json"), content)
 
 
+def at(pid: int) -> list[str]:
+    """Return where and when a process that has ended, or is another's now, was started, by the lease's own terms."""
+    here = module._process(os.getpid())
+    assert here is not None
+    return [*here[:2], f"before {pid}"]
+
+
 def wait_until(condition: Any) -> None:
     end = time.monotonic() + 10
     while not condition():
@@ -92,10 +99,52 @@ def test_a_driver_that_stands_still_is_succeeded(run: RunFolder, capsys: pytest.
 def test_a_dead_driver_of_this_machine_is_succeeded_at_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    take(run, OTHER | {"host": socket.gethostname(), "pid": process.pid})
+    take(run, OTHER | {"host": socket.gethostname(), "pid": process.pid, "process": at(process.pid)})
     with hold_lease(run) as driver_id:
         check_lease(run, driver_id)
     assert capsys.readouterr().out == ""
+
+
+def test_a_process_that_took_the_number_of_a_dead_driver_is_not_that_driver(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(run, OTHER | {"pid": os.getppid(), "process": at(os.getppid())})
+    with hold_lease(run):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "process", [None, ["another boot", None, "1"], [None, "pid:[1]", "1"]], ids=["unknown", "machine", "container"]
+)
+def test_a_driver_that_cannot_be_seen_from_here_is_waited_for(
+    process: list[str | None] | None, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its number is of no process here, though its host has the same name."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    seen = process and [other or here for other, here in zip(process, at(gone.pid), strict=True)]
+    take(run, OTHER | {"host": socket.gethostname(), "pid": gone.pid, "process": seen})
+    with hold_lease(run):
+        pass
+    assert "may be at work on this run" in capsys.readouterr().out
+
+
+def test_sigterm_releases_the_lease(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from raylabel.run.folder import RunFolder; from raylabel.run.lease import hold_lease\n"
+        "with hold_lease(RunFolder(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "held\n"
+    assert read_lease(RunFolder(str(tmp_path))) is not None
+    driver.terminate()
+    assert driver.communicate(timeout=30)[1] == "raylabel: stopped by SIGTERM\n"
+    assert driver.returncode == 1
+    assert read_lease(RunFolder(str(tmp_path))) is None
 
 
 def test_who_loses_the_run_commits_nothing_and_leaves_the_lease(run: RunFolder) -> None:
@@ -201,4 +250,4 @@ def test_a_lease_is_json_that_anyone_can_read(run: RunFolder) -> None:
     with hold_lease(run):
         content = json.loads(Path(run.path("driver.json")).read_text())
     assert content["driver_id"] == this_driver()
-    assert set(content) == set(OTHER)
+    assert set(content) == {*OTHER, "process"}
