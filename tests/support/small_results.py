@@ -11,8 +11,6 @@ from raylabel.files.storage import read_json
 from raylabel.masks.rle import encode_masks
 
 SIZE = 16
-
-
 Files = tuple[str, str, list[dict[str, Any]]]
 
 
