@@ -294,8 +294,9 @@ def _yolo_lines(image: KeptImage) -> str:
     rles = [Rle(size=[height, width], counts=one["mask_counts"]) for one in image.structs]
     lines = []
     for one, mask in zip(image.structs, decode_masks(rles, image.image_size_hw), strict=True):
-        polygon = np.clip(mask_polygon(mask) / (width, height), 0, 1)
-        if len(polygon):
-            coordinates = " ".join(f"{value:.6f}".rstrip("0").rstrip(".") for value in polygon.ravel())
-            lines.append(f"{one['class_index']} {coordinates}\n")
+        shares = np.clip(mask_polygon(mask) / (width, height), 0, 1).ravel().tolist()
+        if shares:
+            # Each share is written once, because a ragged mask has many points in few rows and columns.
+            text_of = {share: f"{share:.6f}".rstrip("0").rstrip(".") for share in set(shares)}
+            lines.append(f"{one['class_index']} {' '.join([text_of[share] for share in shares])}\n")
     return "".join(lines)

@@ -13,6 +13,7 @@ from raylabel.calibration import (
     federated_accuracy,
     fit_corrector,
 )
+from raylabel.calibration.correctors.file import commit_corrector, read_corrector_content
 from raylabel.calibration.correctors.kinds import try_corrector
 from raylabel.calibration.metrics import group_masks
 from raylabel.calibration.results_file import matched_detections, unmatched_detections
@@ -21,7 +22,7 @@ from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations, validate_same_categories
 from raylabel.dataset.fields import check_category_id
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, commit_table, digest, join, read_json
+from raylabel.files.storage import commit_bytes, commit_json, commit_table, join
 from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.predictions.results_file import read_entries
 from raylabel.redaction import redacted
@@ -130,8 +131,7 @@ def calibrate_results(
     commit_table(join(out, "detections.parquet"), tables.detections)
     commit_table(join(out, "bins.parquet"), tables.bins)
     commit_table(join(out, "classes.parquet"), tables.classes)
-    described = fitted.to_json() | {"category_ids": annotated.category_ids.tolist(), "num_bins": num_bins}
-    commit_json(join(out, "corrector.json"), described | {"digest": digest(described)})
+    commit_corrector(join(out, "corrector.json"), fitted, annotated.category_ids, num_bins=num_bins)
     picture = reliability_png(
         tables.raw_bins,
         tables.cross_validated_bins,
@@ -231,13 +231,9 @@ def correct_results(
 
 
 def _read_corrector(path: str) -> tuple[Corrector, dict[Any, int]]:
-    content = read_json(path)
+    content = read_corrector_content(path, remedy="Calibrate again.")
     if not isinstance(content, dict) or not isinstance(content.get("category_ids"), list):
         raise InputError(f"{path}: not a corrector of results files. It must be an object with category_ids")
-    # Before the content is used, because LightGBM crashes on trees that were changed.
-    stated = content.pop("digest", None)
-    if stated is not None and stated != digest(content):
-        raise InputError(f"{path}: was changed after calibrate wrote it. Calibrate again.")
     class_index_of = {
         check_category_id(category_id, f"{path}: category_ids number {index}"): index
         for index, category_id in enumerate(content["category_ids"])

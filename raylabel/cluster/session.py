@@ -33,8 +33,9 @@ def connect() -> None:
         # Ray's C++ core logs a harmless remark on every actor pool as an error. Real failures come as exceptions.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        head = None
         if address := os.environ.get("RAY_ADDRESS"):
-            check_address(address)
+            head = check_address(address)
         else:
             # At least two, because the pool needs one CPU and everything else another.
             options |= {"address": "local", "num_cpus": max(2, num_cpus()), "include_dashboard": False}
@@ -42,7 +43,7 @@ def connect() -> None:
             with _silent_stderr(), _same_sigterm():
                 ray.init(**options)
         except (OSError, RuntimeError, ValueError, RayError) as error:
-            raise refused_start(error, address) from error
+            raise refused_start(error, head) from error
         _is_connected_here = True
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -6,8 +6,9 @@
 import time
 
 import grpc
+from ray._private.services import get_ray_address_from_environment
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown_error
 
 CLIENT_SCHEME = "ray://"
 ANSWER_SECONDS = 5.0
@@ -20,17 +21,25 @@ _HEALTH, _CLUSTER_ID = "/grpc.health.v1.Health/Check", "/ray.rpc.NodeInfoGcsServ
 _TOKEN = "Set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN or in the file RAY_AUTH_TOKEN_PATH"
 
 
-def check_address(address: str) -> None:
+def check_address(address: str) -> str | None:
     """Check that a Ray head node answers at an address.
 
     Args:
-        address: value of RAY_ADDRESS. `auto` and `local` name no head node and pass.
+        address: value of RAY_ADDRESS. `auto` stands for the cluster that Ray finds on this machine. `local` names no
+            head node and passes.
+
+    Returns:
+        HOST:PORT of the head node, None for `local`.
 
     Raises:
-        InputError: the address is malformed, nobody answers within `PATIENCE_SECONDS`, or another service answers.
+        InputError: the address is malformed, `auto` finds no cluster, nobody answers within `PATIENCE_SECONDS`, or
+            another service answers.
     """
-    if address in ("auto", "local"):
-        return
+    if address == "local":
+        return None
+    found = " (found by auto)" if address == "auto" else ""
+    if address == "auto":
+        address = _cluster_of_this_machine()
     if address.startswith(CLIENT_SCHEME):
         raise InputError(
             f"RAY_ADDRESS: must be HOST:PORT of the head node, got {address}. raylabel's driver runs inside the "
@@ -39,22 +48,39 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 2**16:
         raise InputError(
-            f"RAY_ADDRESS: must be HOST:PORT of a Ray head node, got {address!r}. Unset it to start a local Ray."
+            f"RAY_ADDRESS: must be HOST:PORT of a Ray head node, got {address!r}{found}. Unset it to start a local Ray."
         )
     start = time.monotonic()
     while error := _asked(address, _HEALTH):
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             raise InputError(
-                f"RAY_ADDRESS: another service than Ray's head node answers at {address}, such as Ray's client port. "
-                "Give the head node's own port, by default 6379."
+                f"RAY_ADDRESS: another service than Ray's head node answers at {address}{found}, such as Ray's client "
+                "port. Give the head node's own port, by default 6379."
             )
         if time.monotonic() - start > PATIENCE_SECONDS:
             raise InputError(
-                f"RAY_ADDRESS: no Ray head node answers at {address} within {PATIENCE_SECONDS:.0f} s "
-                f"({_one_line(error.details())}). Start the cluster or correct the address. Unset RAY_ADDRESS to start "
-                "a local Ray."
+                f"RAY_ADDRESS: no Ray head node answers at {address}{found} within {PATIENCE_SECONDS:.0f} "
+                f"s ({_one_line(error.details())}). Start the cluster or correct the address. Unset RAY_ADDRESS to "
+                "start a local Ray."
             )
         time.sleep(min(_PAUSE_SECONDS, PATIENCE_SECONDS))
+    return address
+
+
+def _cluster_of_this_machine() -> str:
+    """Return the address of the cluster that `ray.init` takes for `auto`, by the same search."""
+    try:
+        return str(get_ray_address_from_environment("auto", None))
+    except ConnectionError as error:
+        raise InputError(
+            "RAY_ADDRESS: auto finds no Ray cluster on this machine. Start one with `ray start --head`, give HOST:PORT "
+            "of a head node, or unset RAY_ADDRESS to start a local Ray."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"RAY_ADDRESS: auto cannot read where Ray's cluster is: {shown_error(error)}. Give HOST:PORT of a head "
+            "node."
+        ) from error
 
 
 def refused_start(error: Exception, address: str | None) -> InputError:
@@ -62,7 +88,7 @@ def refused_start(error: Exception, address: str | None) -> InputError:
 
     Args:
         error: the exception of `ray.init`.
-        address: value of RAY_ADDRESS; None for a local Ray.
+        address: address of the head node; None for a local Ray.
     """
     words = _one_line(str(error))
     where = f"RAY_ADDRESS {address}" if address else "local Ray"
@@ -86,7 +112,7 @@ def refused_start(error: Exception, address: str | None) -> InputError:
 
 def _is_refused(address: str) -> bool:
     """Tell whether the cluster wants a token."""
-    error = None if address in ("auto", "local") else _asked(address, _CLUSTER_ID)
+    error = _asked(address, _CLUSTER_ID)
     return error is not None and error.code() == grpc.StatusCode.UNAUTHENTICATED
 
 

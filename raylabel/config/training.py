@@ -190,7 +190,7 @@ class StudentConfig(TrainingConfig):
     relabels the pool images of each batch, on their weak view. null uses the committed labels to the end."""
     rounds: PositiveInt = 1
     """Number of rounds of labelling, calibrating and distilling. The student of a round is the teacher of the next.
-    More than 1 needs a calibration split (`calibration.folds: 0`)."""
+    With `calibration.folds`, a further round is calibrated by the detections of the fold teachers."""
     supervised_baseline: bool = True
     """Also train a baseline on labelled images alone, with the same steps and images per step. The report compares the
     student with it; false saves its training."""

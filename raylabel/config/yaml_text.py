@@ -1,11 +1,17 @@
 """The one parser of YAML that users write: every fault is one line that names the file or option."""
 
+import math
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import yaml
 
 from raylabel.errors import InputError, shown, shown_error
+
+MAX_VALUES = 100_000
+"""Most values and keys of a file. Each alias counts as all that it stands for, because a few lines of aliases of
+aliases stand for billions of values. A long text counts as one value per 100 characters."""
 
 
 def parse_yaml(content: bytes | str, where: str) -> Any:
@@ -17,7 +23,7 @@ def parse_yaml(content: bytes | str, where: str) -> Any:
 
     Raises:
         InputError: the text is not YAML, a key is given twice in one mapping, a number has thousands of digits, the
-            nesting is too deep, or a text is not Unicode.
+            nesting is too deep, a text is not Unicode, or there are more than `MAX_VALUES` values.
     """
     try:
         return yaml.load(content, _Loader)
@@ -38,6 +44,11 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key {shown(name)} is given {count} times in one mapping")
         return node
 
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _num_values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"must have at most {MAX_VALUES} values, those of aliases included")
+        return super().construct_document(node)
+
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         value.encode()  # raises UnicodeEncodeError for half a surrogate pair
@@ -50,3 +61,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _num_values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count the values below a node, infinite if it is an alias of what it lies in. `known` has the counts by node."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value) // 100
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(node)]

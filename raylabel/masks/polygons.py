@@ -63,7 +63,8 @@ def _short_cuts(points_P2: NDArray[np.float64], ring_of_P: NDArray[np.int64]) ->
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    x, y = points_P2.T
+    # Halves of pixels as small integers, because NumPy sorts those several times faster than floats.
+    x, y = (2 * points_P2).astype(np.min_scalar_type(int(2 * points_P2.max()))).T
     orders = np.lexsort((x, y)), np.lexsort((y, x))
     cuts_C2 = np.concatenate([np.stack([order[:-1], order[1:]], axis=1) for order in orders])
     cuts_C2 = cuts_C2[ring_of_P[cuts_C2[:, 0]] != ring_of_P[cuts_C2[:, 1]]]

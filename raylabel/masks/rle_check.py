@@ -1,4 +1,4 @@
-"""A check of the compressed run lengths of many masks at once. One by one, each byte would cost a Python step."""
+"""Compressed run lengths of many masks, decoded and checked at once. One by one, each byte would cost a Python step."""
 
 from collections.abc import Sequence
 
@@ -25,15 +25,40 @@ class RunsError(ValueError):
 def check_runs(counts: Sequence[bytes], num_pixels: NDArray[np.int64]) -> None:
     """Check that COCO's compressed run lengths decode and fill their masks exactly.
 
-    Runs of background and foreground alternate. From the fourth run on, a run is stored as its difference to the run
-    two before. Each byte holds 5 bits, lowest first, and one bit for "more follows".
-
     Args:
         counts: bytes of N masks.
         num_pixels: (N,) height * width. Each mask's runs must sum to it.
 
     Raises:
         RunsError: a mask is not sound. The message does not name the mask.
+    """
+    background, foreground, num_pairs = decode_runs(counts)
+    if len(background) and min(background.min(), foreground.min()) < 0:
+        raise RunsError("RLE counts have a run of negative length")
+    ends = np.concatenate([[0], np.cumsum(background + foreground)])
+    totals = np.diff(ends[np.concatenate([[0], np.cumsum(num_pairs)])])
+    wrong = np.flatnonzero(totals != num_pixels)
+    if len(wrong):
+        raise RunsError(f"RLE counts must sum to {num_pixels[wrong[0]]}, got {totals[wrong[0]]}")
+
+
+def decode_runs(
+    counts: Sequence[bytes],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Decode COCO's compressed run lengths.
+
+    Runs of background and foreground alternate. From the fourth run on, a run is stored as its difference to the run
+    two before. Each byte holds 5 bits, lowest first, and one bit for "more follows".
+
+    Args:
+        counts: bytes of N masks.
+
+    Returns:
+        The lengths of runs of background, those of the runs of foreground that follow, and the (N,) number of such
+        pairs per mask. A missing last run of foreground has length 0.
+
+    Raises:
+        RunsError: the bytes are no runs. Lengths of unsound masks may be negative.
 
     Source: `rleToString` in pycocotools' maskApi.c.
     """
@@ -61,13 +86,7 @@ def check_runs(counts: Sequence[bytes], num_pixels: NDArray[np.int64]) -> None:
         np.cumsum(background, out=background)
         np.cumsum(foreground, out=foreground)
         foreground[padding // 2] = 0
-        if min(background.min(), foreground.min()) < 0:
-            raise RunsError("RLE counts have a run of negative length")
-    ends = np.concatenate([[0], np.cumsum(background + foreground)])
-    totals = np.diff(ends[pair_offsets])
-    wrong = np.flatnonzero(totals != num_pixels)
-    if len(wrong):
-        raise RunsError(f"RLE counts must sum to {num_pixels[wrong[0]]}, got {totals[wrong[0]]}")
+    return background, foreground, num_pairs
 
 
 def _read_deltas(counts: Sequence[bytes]) -> tuple[NDArray[np.signedinteger], NDArray[np.int64]]:

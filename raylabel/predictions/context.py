@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.masks.rle import Rle, mask_areas, mask_boxes, mask_iou
+from raylabel.masks.overlaps import pairwise_iou
+from raylabel.masks.rle import Rle, mask_areas, mask_boxes
 
 CONTEXT_FEATURES = (
     "area_share",
@@ -157,7 +158,7 @@ def _overlaps(
     *,
     is_context: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float64]]:
-    iou = mask_iou(masks, masks, [False] * len(masks))
+    iou = pairwise_iou(masks)
     np.fill_diagonal(iou, 0.0)
     iou[:, ~is_context] = 0.0
     rank = _rank(scores)
@@ -166,7 +167,7 @@ def _overlaps(
     weighted = iou * scores[None, :]
 
     def highest(chosen: NDArray[np.bool_], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.max(values, axis=1, where=chosen, initial=0.0)
+        return np.where(chosen, values, 0.0).max(axis=1)
 
     return {
         "iou_higher_same": highest(is_higher & is_same, iou),

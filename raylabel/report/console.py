@@ -119,6 +119,8 @@ def format_check(found: dict[str, Any]) -> str:
         )
         if "num_also_labelled" in split:
             lines.append(f"{'':<12} WARNING: {split['num_also_labelled']} of these images are also in labelled")
+    if "unannotated" in found:
+        lines.append(f"{'images':<12} {found['unannotated']}")
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
     lines.append(f"{'classes':<12} {groups} by training images")
     lines.append(f"{'labels':<12} {found['use_of_labels']}")

@@ -15,10 +15,11 @@ from raylabel.calibration import (
     corrector_from_json,
     fit_corrector,
 )
+from raylabel.calibration.correctors.file import commit_corrector, read_corrector_content
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.config import CalibrationConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, commit_table, digest, exists, read_json, read_table
+from raylabel.files.storage import commit_table, digest, exists, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.histograms import labelled_pool, read_pool_histogram
@@ -75,11 +76,11 @@ def load_corrector(run: RunFolder) -> Corrector:
     """Load the corrector that calibrate or recalibrate fitted.
 
     Raises:
-        InputError: the run has no corrector yet, or its file is damaged.
+        InputError: the run has no corrector yet, or its file is damaged or was changed.
     """
     uri = corrector_uri(run)
     try:
-        return corrector_from_json(read_json(uri))
+        return corrector_from_json(read_corrector_content(uri, remedy="Delete it and run calibrate again."))
     except InputError:
         raise
     except ValueError as error:
@@ -179,9 +180,8 @@ def fit_and_commit(
         num_train_images=classes.num_train_images,
         accuracy=accuracy,
     )
-    # The corrector is written first, because `later` then sees an interruption between the tables. It names category
-    # ids, because `raylabel correct` reads results files.
-    commit_json(corrector_uri(run), {**corrector.to_json(), "category_ids": classes.category_ids.tolist()})
+    # The corrector is written first, because `later` then sees an interruption between the tables.
+    commit_corrector(corrector_uri(run), corrector, classes.category_ids)
     commit_table(run.path(FOLDER, "detections.parquet"), tables.detections)
     commit_table(run.path(FOLDER, "bins.parquet"), tables.bins)
     commit_table(run.path(FOLDER, "bins_cross_validated.parquet"), tables.cross_validated_bins.to_table())

@@ -1,18 +1,19 @@
 """Check a config and its data, and tell what would run, before anything is spent."""
 
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
+from raylabel.dataset.image_files import check_images_exist
 from raylabel.dataset.image_headers import unusable_images
 from raylabel.dataset.inspection import inspect_annotations
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.errors import InputError
-from raylabel.files.storage import exists, list_files, split
+from raylabel.files.storage import join
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
@@ -23,7 +24,7 @@ from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
 from raylabel.stages.preflight import check_teacher_fits, check_writable
-from raylabel.stages.states import AGAIN, stage_states
+from raylabel.stages.states import AGAIN, NEW, stage_states
 from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
 
@@ -31,7 +32,13 @@ LARGEST_TINY_SIDE = 256
 """Median side in pixels of images that the default model still learns something from, without pretrained weights."""
 
 
-def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thorough: bool = False) -> dict[str, Any]:
+_READERS = {"labelled": "prototypes", "calibration": "calibrate", "validation": "evaluate"}
+"""The stage that reads every image of a split, by the split's name."""
+
+
+def check_run(
+    config: Config, run: RunFolder | Path | str | None = None, *, thorough: bool = False, resumes: bool = False
+) -> dict[str, Any]:
     """Check a config and its data, and tell what would run. Starts no Ray and leaves no file.
 
     Reads all annotations and the header of every annotated image, lists the pool, and builds both models. Checks that
@@ -41,6 +48,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         config: the run's config.
         run: the run folder, a path or a URI. Without it, the config's `out`.
         thorough: read all pixels of the annotated images. Damage in the middle of a file shows only there.
+        resumes: trust the images of splits that a finished stage has read whole from the same annotation file.
 
     Returns:
         The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations or a
@@ -59,14 +67,12 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
     run = run_folder(run or config.out)
     check_writable(run)
     data = RunData(config)
+    names = ("labelled", "validation") if config.calibration.folds else ("labelled", "calibration", "validation")
+    parts: dict[str, AnnotatedSet] = {name: getattr(data, name) for name in names}
+    unnamed = check_images_exist(parts, _images_of_truth(data))
     splits: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
-    for name in ("labelled", "calibration", "validation"):
-        if name == "calibration" and config.calibration.folds:
-            continue
-        part = getattr(data, name)
-        _check_images_exist(name, part)
-        _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+    for name, part in parts.items():
         remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
         num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
@@ -85,10 +91,14 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
     if truth:
         truth.refuse_none()
     stages, rounds = stage_states(config, run, data)
+    for name, part in parts.items():
+        if not (resumes and _has_read(run, name, stages)):
+            _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
         "run": redacted(run.uri),
         "splits": splits,
+        **({"unannotated": _say_unnamed(unnamed)} if unnamed else {}),
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
@@ -105,6 +115,31 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         "rounds": {str(number): states for number, states in rounds.items()},
         "remarks": remarks,
     }
+
+
+def _images_of_truth(data: RunData) -> list[str]:
+    """Return the URIs of the pool's images with a truth. A truth's own file names are relative to the pool."""
+    truth, pool = data.pool_truth, data.config.data.pool
+    if truth is None:
+        return []
+    return [join(pool, image.file_name) if isinstance(pool, str) else image.uri for image in truth.images]
+
+
+def _say_unnamed(unnamed: Mapping[str, int]) -> str:
+    """Say in one line how many image files no annotation file names, and where they are."""
+    folder = max(unnamed, key=lambda one: unnamed[one])
+    where = f"in {folder}"
+    if len(unnamed) > 1:
+        where = f"in {len(unnamed)} folders, {unnamed[folder]} of them in {folder},"
+    return redacted(f"{sum(unnamed.values())} image files {where} are in none of the annotation files")
+
+
+def _has_read(run: RunFolder, name: str, stages: Mapping[str, str]) -> bool:
+    """Tell whether a finished stage has read every image of a split."""
+    reader = _READERS[name]
+    artifact = run.artifact(stage_folder(reader)) if stages[reader] not in (NEW, AGAIN) else None
+    # Prototypes of a teacher without embeddings read no image.
+    return artifact is not None and artifact.get("num_images") != 0
 
 
 def _use_of_labels(config: Config, data: RunData) -> str:
@@ -148,32 +183,6 @@ def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
     except InputError as misfit:
         return str(misfit)
     return None
-
-
-def _check_images_exist(name: str, annotated: AnnotatedSet) -> None:
-    """Check that the images exist, with one listing per folder because object stores answer slowly."""
-    by_folder: dict[str, list[str]] = {}
-    for image in annotated.images:
-        by_folder.setdefault(split(image.uri)[0], []).append(image.uri)
-    missing: list[str] = []
-    for folder, uris in by_folder.items():
-        there = {info.base_name for info in list_files(folder)}
-        missing += [uri for uri in uris if there.isdisjoint(_file_names(uri)) and not _is_unlisted(uri)]
-    if missing:
-        others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-        raise InputError(f"data.{name}: {missing[0]}: no such image{others}, of {len(annotated)} images")
-
-
-def _is_unlisted(uri: str) -> bool:
-    """Tell whether an image exists although `list_files` leaves out its name."""
-    name = split(uri)[1]
-    return (name.startswith(".") or name.endswith(".tmp")) and exists(uri)
-
-
-def _file_names(uri: str) -> list[str]:
-    """Return the name of an image's file and, of a reference such as `x.tar#1.jpg`, the name of the container."""
-    reference = split_reference(uri)
-    return [split(one)[1] for one in (uri, reference and reference[0]) if one]
 
 
 def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:

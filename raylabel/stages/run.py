@@ -67,7 +67,7 @@ def run_pipeline(
         from raylabel.evaluation.official import require_evaluators
 
         require_evaluators()  # before hours of work
-    found = check_run(config, run)
+    found = check_run(config, run, resumes=True)
     for remark in found["remarks"]:
         print(f"WARNING: {remark}", flush=True)
     states = [found["stages"], *found["rounds"].values()]

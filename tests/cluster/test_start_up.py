@@ -4,11 +4,13 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import ray
+from ray._private import services
 
 from raylabel.cluster import session, start_up
 from raylabel.errors import InputError
@@ -64,9 +66,58 @@ def test_client_address() -> None:
         start_up.check_address("ray://head:10001")
 
 
-@pytest.mark.parametrize("address", ["auto", "local"])
-def test_ray_finds_these_itself(address: str) -> None:
-    start_up.check_address(address)
+def test_local_has_no_head_node() -> None:
+    assert start_up.check_address("local") is None
+
+
+@pytest.fixture
+def noted_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make Ray find no process of a cluster. Return the file where `ray start` notes its address."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(services, "find_gcs_addresses", frozenset)
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray/ray_current_cluster"
+
+
+def test_auto_without_cluster(noted_address: Path) -> None:
+    assert not noted_address.exists()
+    with pytest.raises(InputError, match="RAY_ADDRESS: auto finds no Ray cluster on this machine"):
+        start_up.check_address("auto")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_auto_finds_a_cluster_that_does_not_answer(silent_port: int, noted_address: Path) -> None:
+    noted_address.write_text(f"127.0.0.1:{silent_port}")
+    with pytest.raises(InputError, match=rf"no Ray head node answers at 127.0.0.1:{silent_port} \(found by auto\)"):
+        start_up.check_address("auto")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "127.0.0.1:0"])
+def test_auto_finds_a_damaged_address(text: str, noted_address: Path) -> None:
+    noted_address.write_text(text)
+    with pytest.raises(InputError, match=rf"got '{text}' \(found by auto\)"):
+        start_up.check_address("auto")
+
+
+def test_auto_may_not_read_the_address(noted_address: Path) -> None:
+    noted_address.mkdir()
+    with pytest.raises(InputError, match="RAY_ADDRESS: auto cannot read where Ray's cluster is"):
+        start_up.check_address("auto")
+
+
+def test_auto_finds_a_cluster_that_refuses_the_token(noted_address: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, address = served({start_up._HEALTH: b"\x08\x01", start_up._CLUSTER_ID: grpc.StatusCode.UNAUTHENTICATED})
+    noted_address.write_text(address)
+
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(InputError, match=f"RAY_ADDRESS {address}: the cluster refuses the driver's token"):
+        session.connect()
+    server.stop(None)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -52,6 +52,32 @@ def test_what_is_no_text_is_one_line(content: bytes) -> None:
         parse_yaml(content, "a.yaml")
 
 
+LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]\n" for depth in range(1, 10)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{d}: &a{d} {{<<: [{', '.join([f'*a{d - 1}'] * 9)}]}}\n" for d in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LAUGHS, MERGES, "a: &a [*a]", "a: &a {b: *a}", f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 1000)}]"],
+    ids=["lists", "merges", "list in itself", "mapping in itself", "long text"],
+)
+def test_aliases_that_stand_for_too_much_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^a\.yaml: not YAML: must have at most 100000 values, those of aliases incl"):
+        parse_yaml(text, "a.yaml")
+    indented = "\n".join(f"    {line}" for line in text.splitlines())
+    _, line = value_or_line(
+        lambda: config_from_yaml(f"{DATA}teacher:\n  model_options:\n{indented}".encode(), "a.yaml")
+    )
+    assert "must have at most 100000 values" in line
+
+
+def test_many_aliases_of_a_small_value_are_read() -> None:
+    found = parse_yaml(f"a: &a {{steps: 1}}\nb: [{', '.join(['*a'] * 1000)}]", "a.yaml")
+    assert found["b"] == [{"steps": 1}] * 1000
+
+
 def test_anchors_and_merges_may_override() -> None:
     text = "base: &base {steps: 1, seed: 2}\nother: &other {<<: *base, steps: 3}\nthird: {<<: *other, seed: 4}"
     assert parse_yaml(text, "a.yaml")["third"] == {"steps": 3, "seed": 4}

@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from object_store import FlakyProxy
 from raylabel.dataset.annotations import read_annotations
+from raylabel.dataset.image_files import check_images_exist
 from raylabel.dataset.images import read_image
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.listing import iter_pool
@@ -25,7 +26,6 @@ from raylabel.files import retries, storage
 from raylabel.files.stored_file import StoredFile
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, shard_uri
-from raylabel.stages.check import _check_images_exist
 
 MIB = 2**20
 
@@ -111,7 +111,7 @@ def test_options_of_a_uri_reach_the_images_that_its_files_name(
     storage.commit_json(storage.join(folder, "labelled.json"), content)
 
     annotated = read_annotations(storage.join(folder, "labelled.json"))
-    _check_images_exist("labelled", annotated)
+    assert check_images_exist({"labelled": annotated}) == {}
     pool = listed(storage.join(folder, "pool.jsonl"))
     assert [image.image_id for image in pool] == names
     for uri in [image.uri for image in pool] + [image.uri for image in annotated.images]:

@@ -1,6 +1,7 @@
 """Polygons rasterise to the masks they were made from."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -63,6 +64,16 @@ def test_every_pixel_centre_is_on_its_side(mask: np.ndarray) -> None:
     """Also for ragged masks: holes, many parts, single pixels, parts that share neither a row nor a column."""
     polygon = mask_polygon(mask)
     assert np.array_equal(even_odd(polygon, mask.shape) if len(polygon) else np.zeros_like(mask), mask)
+
+
+@pytest.mark.parametrize("side", [127, 32768])
+def test_parts_at_the_far_end_of_any_side_are_joined(side: int) -> None:
+    """Halves of pixels need one byte up to 127 pixels, and two up to 32767."""
+    mask = np.zeros((3, side), bool)
+    mask[:, [0, -2]] = True
+    mask[0, side // 2] = mask[-1, -1] = True
+    for one in (mask, mask.T):
+        assert np.array_equal(even_odd(mask_polygon(one), one.shape), one)
 
 
 def test_a_large_ragged_mask_is_kept() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from raylabel.config import Config, load_config
+from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.errors import InputError
 from raylabel.report.console import format_check
+from raylabel.run.folder import RunFolder
 from raylabel.stages.check import check_run
-from raylabel.stages.run import run_pipeline
+from raylabel.stages.run import run_one, run_pipeline
 
 
 @pytest.fixture
@@ -86,11 +88,65 @@ def test_damage_inside_a_file_needs_all_pixels(own_set: tuple[Config, Path]) -> 
         check_run(config, thorough=True)
 
 
+def test_image_files_without_an_annotation_are_counted(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    config = replace(config, data=replace(config.data, calibration=str(folder / "calibration.json")))
+    assert "unannotated" not in check_run(config)
+    for name in ("new1.png", "new2.JPG", ".hidden.png", "notes.txt"):
+        (folder / "images" / name).write_bytes(b"")
+    text = format_check(check_run(config))
+    said = f"images       2 image files in {folder}/images are in none of the annotation files\n"
+    assert text.count(said) == 1
+    assert "WARNING" not in text
+
+
+def test_images_of_the_pools_truth_are_annotated(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    shutil.copytree(folder / "pool", folder / "images", dirs_exist_ok=True)
+    data = replace(config.data, calibration=str(folder / "calibration.json"), pool=str(folder / "images"))
+    assert "unannotated" not in check_run(replace(config, data=data))
+
+
+def test_folders_spelled_in_two_ways_are_one(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    path = folder / "val.json"
+    path.write_text(path.read_text().replace('"file_name": "', '"file_name": "./'))
+    content = json.loads((folder / "calibration.json").read_text())
+    num = len(content["images"])
+    assert format_check(check_run(config)).count(f"images       {num} image files in {folder}/images are in none") == 1
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_resumed_run_trusts_the_images_that_a_finished_stage_has_read(
+    own_set: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = own_set
+    run = RunFolder(config.out)
+    run_one("prototypes", config, run)
+    seen: list[int] = []
+
+    def note(images: Sequence[ImageRecord], **options: Any) -> list[Any]:
+        seen.append(len(images))
+        return []
+
+    def images_read(**options: bool) -> list[int]:
+        seen.clear()
+        check_run(config, run, **options)
+        return list(seen)
+
+    monkeypatch.setattr("raylabel.stages.check.unusable_images", note)
+    num_of_splits = images_read()
+    assert len(num_of_splits) == 3
+    assert images_read(resumes=True) == num_of_splits[1:]
+    edit(folder / "labelled.json", lambda one: one.update(note="another file"))
+    assert images_read(resumes=True) == num_of_splits
+
+
 def test_a_run_says_what_check_remarks(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {"remarks": ["labelled: 3 of 9 annotations are odd"], "stages": {}, "rounds": {}}
-    monkeypatch.setattr("raylabel.stages.check.check_run", lambda config, run: found)
+    monkeypatch.setattr("raylabel.stages.check.check_run", lambda config, run, resumes: found)
     monkeypatch.setattr("raylabel.stages.run.run_one", lambda *args, **options: {})
     run_pipeline(config, tmp_path / "run")
     assert "WARNING: labelled: 3 of 9 annotations are odd\n" in capsys.readouterr().out

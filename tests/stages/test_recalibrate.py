@@ -1,5 +1,6 @@
 """A killed `recalibrate`: the next command makes tables, corrector and labels consistent again."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from raylabel.calibration.correctors.file import commit_corrector
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, commit_table, digest, read_bytes, read_json
+from raylabel.files.storage import commit_table, digest, read_bytes, read_json
 from raylabel.run import calibration
 from raylabel.run.folder import RunFolder
 from raylabel.run.stage import finished, holds
@@ -73,7 +75,7 @@ def test_killed_after_any_commit_of_the_fit(
         return commit_or_die
 
     monkeypatch.setattr(calibration, "commit_table", counted(commit_table))
-    monkeypatch.setattr(calibration, "commit_json", counted(commit_json))
+    monkeypatch.setattr(calibration, "commit_corrector", counted(commit_corrector))
     monkeypatch.setattr(RunFolder, "commit_artifact", counted(RunFolder.commit_artifact))
     with pytest.raises(Killed):
         recalibrate(run, "temperature")
@@ -134,3 +136,32 @@ def test_a_lost_corrector_is_fitted_again(labelled: tuple[Config, RunFolder], tm
     assert not holds(finished(run, "calibrate"), calibrate.later(config, run)), "check says that it is fitted again"
     calibrate.run_stage(config, run)
     assert lost.read_bytes() == before
+
+
+def test_a_changed_corrector_is_refused_and_fitted_again(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    """LightGBM ends the process with a segmentation fault on trees with a changed digit."""
+    config, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    changed = Path(run.path("calibration", "corrector.json"))
+    before = changed.read_bytes()
+    content = json.loads(before)
+    content["values"][0] += 1e-9
+    changed.write_text(json.dumps(content))
+    for command in (calibrate.run_stage, label.run_stage):
+        with pytest.raises(InputError, match=r"corrector\.json: was changed after calibrate wrote it\. Delete it and"):
+            command(config, run)
+    changed.unlink()
+    calibrate.run_stage(config, run)
+    assert changed.read_bytes() == before
+
+
+def test_a_corrector_of_an_early_version_has_no_digest(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    config, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    path = Path(run.path("calibration", "corrector.json"))
+    stated = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in stated.items() if name != "digest"}))
+    assert holds(finished(run, "calibrate"), calibrate.later(config, run))
+    assert calibration.load_corrector(run).to_json() == calibration.load_corrector(original).to_json()

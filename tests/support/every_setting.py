@@ -6,6 +6,9 @@ from typing import Any
 
 from raylabel.config import Config
 
+CCECE = {"calibration.corrector": "ccece"}
+"""A corrector that is fitted at once."""
+
 _VIEW = {
     "flip": 0.25,
     "colour": 0.625,

@@ -1,8 +1,7 @@
-"""The training loop: resuming, ranks, the sum of the loss, the schedule, and failures."""
+"""The training loop: resuming, ranks, the sum of the loss, the average, and failures."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -27,29 +26,6 @@ def test_a_job_that_stops_early_is_the_first_part_of_the_schedule() -> None:
     train(new_segmenter(), a_job(stop_step=2), TrainContext(report=lambda step, *_: steps.append(step)))
     train(new_segmenter(), a_job(start_step=2), TrainContext(report=lambda step, *_: steps.append(step)))
     assert steps == [2, 6]
-
-
-@pytest.mark.parametrize("num_parts", [2, 3, 5])
-def test_the_parts_make_up_the_batch(num_parts: int) -> None:
-    """Some sizes do not divide, and some parts are empty. Augmentation depends on the place, so pixels are equal."""
-    job = a_job()
-    for step in (0, 4):
-        whole = BatchSource(job, 1).batch(step, 0)
-        parts = [BatchSource(job, num_parts).batch(step, part) for part in range(num_parts)]
-        for name in ("labelled_images", "pool_images"):
-            together = [image for part in parts for image in getattr(part, name)]
-            assert len(together) == len(getattr(whole, name))
-            for image, expected in zip(together, getattr(whole, name), strict=True):
-                assert torch.equal(image, expected)
-            sizes = [len(getattr(part, name)) for part in parts]
-            assert max(sizes) - min(sizes) <= 1
-
-
-def test_batches_change_from_step_to_step_and_come_back() -> None:
-    source = BatchSource(a_job(), 1)
-    first, second, again = (source.batch(step, 0).labelled_images[0] for step in (0, 1, 0))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
 
 
 class CountedLosses(torch.nn.Module):
@@ -200,63 +176,6 @@ def test_every_part_of_every_step_draws_other_numbers_and_the_same_again() -> No
     assert not set(drawn(5)) & set(drawn(6))
 
 
-class DrawnExamples(ToyExamples):
-    """Images that keep the first number of their generator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drawn: list[float] = []
-
-    def load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        self.drawn.append(rng.random())
-        return super().load(index, rng)
-
-
-def test_every_place_of_every_step_and_stream_is_augmented_by_other_numbers() -> None:
-    def drawn(seed: int) -> tuple[list[float], list[float]]:
-        labelled, pool = DrawnExamples(), DrawnExamples()
-        source = BatchSource(a_job(labelled=labelled, pool=pool, labelled_per_batch=3, seed=seed), 1)
-        for step in range(3):
-            source.batch(step, 0)
-        return labelled.drawn, pool.drawn
-
-    labelled, pool = drawn(5)
-    assert (len(labelled), len(pool)) == (9, 6)
-    assert len({*labelled, *pool}) == 15
-    assert drawn(5) == (labelled, pool)
-    assert not {*labelled, *pool} & {*drawn(6)[0], *drawn(6)[1]}
-
-
-def test_images_change_with_the_seed_and_pool_images_come_in_turn() -> None:
-    def indices(seed: int) -> list[int]:
-        job = a_job(seed=seed)
-        source = BatchSource(job, 1)
-        for step in range(4):
-            source.batch(step, 0)
-        assert isinstance(job.pool, ToyExamples)
-        assert job.pool.loaded == list(range(8))
-        assert isinstance(job.labelled, ToyExamples)
-        return job.labelled.loaded
-
-    assert indices(5) == indices(5)
-    assert indices(5) != indices(6)
-
-
-def test_frequent_images_are_drawn_less_by_the_repeat_threshold() -> None:
-    """One of 8 images shows class 1. At threshold 0.5 its factor is sqrt(0.5 / (1 / 8)) = 2, at 0 it is 1."""
-
-    class OneRare(ToyExamples):
-        def image_classes(self) -> list[np.ndarray]:
-            return [np.array([index == 7], np.int32) for index in range(8)]
-
-    for threshold, factor in ((0.5, 2), (0.0, 1)):
-        labelled = OneRare(num=8)
-        settings = TrainingConfig(repeat_threshold=threshold)
-        job = a_job(labelled=labelled, labelled_per_batch=7 + factor, settings=settings, pool=None)
-        BatchSource(job, 1).batch(0, 0)
-        assert sorted(labelled.loaded) == [*range(7), *[7] * factor]
-
-
 @pytest.mark.parametrize(
     ("changes", "steps"), [({}, [3, 6]), ({"checkpoint_every": 2}, [2, 4, 6]), ({"checkpoint_every": 4}, [4, 6])]
 )
@@ -386,88 +305,3 @@ def test_each_step_learns_from_its_own_gradient_and_reports_its_loss() -> None:
     assert reported[-1]["loss"] == pytest.approx(1111)
     assert reported[-1]["gradient_norm"] == pytest.approx(1111)
     assert reported[-1]["labelled_masks"] == pytest.approx(1000)
-
-
-class Layered(torch.nn.Module):
-    """A model with a backbone of two layers and a head. It keeps how its passes were made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.num_classes = NUM_CLASSES
-        self.backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
-        self.head = torch.nn.Linear(4, 1)
-        self.passes: list[tuple[int, torch.dtype, bool]] = []
-
-    def losses(self, images: list[Tensor], targets: list[Target], *, terms: frozenset[str] = frozenset()) -> dict:
-        features = self.backbone(torch.stack(images))
-        in_memory = self.backbone[1].weight.is_contiguous(memory_format=torch.channels_last)
-        self.passes.append((len(images), features.dtype, in_memory))
-        return {"classes": 100 * self.head(features.amax(dim=(2, 3))).float().square().mean()}
-
-
-OF_OPTIMIZER: dict[str, tuple[Any, set[str]]] = {
-    "learning_rate": (0.02, {"rates", "head", "backbone", "average"}),
-    "weight_decay": (0.5, {"head", "backbone", "average"}),
-    "backbone_rate": (0.1, {"head", "backbone", "average"}),
-    "layer_decay": (0.5, {"head", "backbone", "average"}),
-    "schedule": ("constant", {"rates", "head", "backbone", "average"}),
-    "milestones": ((0.25,), {"rates", "head", "backbone", "average"}),
-    "final_share": (0.5, {"rates", "head", "backbone", "average"}),
-    "warmup_steps": (0, {"rates", "head", "backbone", "average"}),
-    "max_gradient_norm": (0.5, {"head", "backbone", "average"}),
-    "ema_decay": (0.0, {"average"}),
-    "precision": ("bf16", {"dtype", "head", "backbone", "average"}),
-    "channels_last": (True, {"layout"}),
-    "compile": (True, {"compiled"}),
-}
-"""Setting of the optimizer -> another value, and the parts of a training that it changes."""
-
-
-def trained_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-    base = {
-        "learning_rate": 0.01,
-        "schedule": "multistep",
-        "milestones": (0.5,),
-        "warmup_steps": 2,
-        "precision": "fp32",
-    }
-    rates: list[float] = []
-    saved: list[Snapshot] = []
-    compiled: list[Any] = []
-    monkeypatch.setattr("raylabel.training.loop.REPORT_EVERY_STEPS", 1)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self)))
-    segmenter = Layered()
-    job = a_job(
-        settings=TrainingConfig(optimizer=OptimizerConfig(**{**base, **changes})),
-        steps=8,
-        labelled_per_batch=2,
-        unlabelled_per_batch=0,
-        pool=None,
-    )
-    context = TrainContext(report=lambda step, values: rates.append(values["learning_rate"]), save=saved.append)
-    average = train(segmenter, job, context).state_dict()
-    tensors = saved[-1].tensors
-    return {
-        "rates": rates,
-        "head": tensors["model.head.weight"].tolist(),
-        "backbone": tensors["model.backbone.0.weight"].tolist(),
-        "average": average["head.weight"].tolist(),
-        "dtype": {dtype for _, dtype, _ in segmenter.passes},
-        "layout": {in_memory for _, _, in_memory in segmenter.passes},
-        "compiled": compiled,
-    }
-
-
-@pytest.mark.parametrize("setting", OF_OPTIMIZER)
-def test_every_setting_of_the_optimizer_acts(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    value, parts = OF_OPTIMIZER[setting]
-    before, after = trained_with(monkeypatch), trained_with(monkeypatch, **{setting: value})
-    exact = {part for part in before if before[part] != after[part]}
-    rounding = {"head", "backbone", "average"} if setting == "channels_last" else set()
-    assert exact - rounding == parts
-
-
-def test_no_setting_of_the_optimizer_is_left_out() -> None:
-    """The worker cuts a step into its micro-batches."""
-    assert {field.name for field in fields(OptimizerConfig)} == OF_OPTIMIZER.keys() | {"accumulate"}

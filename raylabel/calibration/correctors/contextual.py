@@ -12,6 +12,7 @@ from scipy.special import expit
 from raylabel.calibration.correctors.base import FitContext, logits, require_classes
 from raylabel.calibration.correctors.class_shift import ClassShift, fit_class_shift
 from raylabel.calibration.correctors.folds import MAX_TRIAL_DETECTIONS, image_folds, some_images
+from raylabel.calibration.correctors.tree_text import check_trees
 from raylabel.calibration.detections import Detections
 from raylabel.errors import shown
 from raylabel.predictions.context import CONTEXT_FEATURES
@@ -199,11 +200,12 @@ class ContextualCorrector:
         from lightgbm import Booster  # here, because the import takes a second and only this corrector needs it
         from lightgbm.basic import LightGBMError
 
-        try:
-            booster = Booster(model_str=self.trees)
-        except LightGBMError as error:
-            raise ValueError(f"the corrector's trees are not a LightGBM model: {error}") from error
         num_features = 1 + len(self.model_features)
+        try:
+            check_trees(self.trees, num_features)
+            booster = Booster(model_str=self.trees)
+        except (LightGBMError, ValueError) as error:
+            raise ValueError(f"the corrector's trees are not a LightGBM model: {error}") from error
         if booster.num_feature() != num_features:
             raise ValueError(f"the corrector's trees must have {num_features} features, got {booster.num_feature()}")
         return booster

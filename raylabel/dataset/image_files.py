@@ -1,0 +1,73 @@
+"""The files of annotated images: those that are missing, and the image files beside them that no annotation names."""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from raylabel.dataset.annotated_set import AnnotatedSet
+from raylabel.dataset.containers import split_reference
+from raylabel.dataset.pool.image import is_image_name
+from raylabel.errors import InputError
+from raylabel.files.file_systems import local_path
+from raylabel.files.storage import exists, list_files, split
+
+
+def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[str] = ()) -> dict[str, int]:
+    """Check that annotated images exist, and count the image files in their folders that no annotation file names.
+
+    Each folder is listed once, because object stores answer slowly. Folders without an annotated image are not listed.
+
+    Args:
+        splits: annotated sets by their names in the config.
+        also_named: URIs of further annotated images, which may be missing.
+
+    Returns:
+        The number of image files without an annotation by folder, without zeros.
+
+    Raises:
+        InputError: an image is missing. The message names the first of its split and counts the others.
+    """
+    folder_of = cache(_folder)
+    by_folder: dict[str, list[tuple[str, str]]] = {}
+    for name, annotated in splits.items():
+        for image in annotated.images:
+            by_folder.setdefault(folder_of(split(image.uri)[0]), []).append((name, image.uri))
+    others: dict[str, set[str]] = {}
+    for uri in also_named:
+        if (folder := folder_of(split(uri)[0])) in by_folder:
+            others.setdefault(folder, set()).add(split(uri)[1])
+    missing: dict[str, list[str]] = {name: [] for name in splits}
+    unnamed: dict[str, int] = {}
+    for folder, images in by_folder.items():
+        there = {info.base_name for info in list_files(folder)}
+        named = others.get(folder, set())
+        for name, uri in images:
+            files = _file_names(uri)
+            named.update(files)
+            if there.isdisjoint(files) and not _is_unlisted(uri):
+                missing[name].append(uri)
+        if num_unnamed := sum(map(is_image_name, there - named)):
+            unnamed[folder] = num_unnamed
+    for name, uris in missing.items():
+        if uris:
+            more = f", and {len(uris) - 1} more are missing" if len(uris) > 1 else ""
+            raise InputError(f"data.{name}: {uris[0]}: no such image{more}, of {len(splits[name])} images")
+    return unnamed
+
+
+def _folder(uri: str) -> str:
+    """Return a folder's one spelling, because several splits may spell it otherwise."""
+    path = local_path(uri)
+    return uri if path is None else os.path.realpath(path)
+
+
+def _is_unlisted(uri: str) -> bool:
+    """Tell whether an image exists although `list_files` leaves out its name."""
+    name = split(uri)[1]
+    return (name.startswith(".") or name.endswith(".tmp")) and exists(uri)
+
+
+def _file_names(uri: str) -> list[str]:
+    """Return the name of an image's file and, of a reference such as `x.tar#1.jpg`, the name of the container."""
+    reference = split_reference(uri)
+    return [split(one)[1] for one in (uri, reference and reference[0]) if one]
