@@ -8,9 +8,11 @@ from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.image_headers import Examined, examine_images
 from raylabel.dataset.inspection import inspect_annotations
+from raylabel.dataset.overlaps import Overlap, overlaps
 from raylabel.dataset.pool.left_out import LeftOut
+from raylabel.dataset.pool.search import PoolSearch
 from raylabel.errors import InputError
 from raylabel.files.storage import exists, list_files, split
 from raylabel.models.saved import load_segmenter
@@ -18,12 +20,12 @@ from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector, other_corrector
-from raylabel.run.data import RunData, overlap, truth_match
+from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
 from raylabel.stages.preflight import check_teacher_fits, check_writable
-from raylabel.stages.states import AGAIN, stage_states
+from raylabel.stages.states import AGAIN, NEW, stage_states
 from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
 
@@ -40,11 +42,12 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
     Args:
         config: the run's config.
         run: the run folder, a path or a URI. Without it, the config's `out`.
-        thorough: read all pixels of the annotated images. Damage in the middle of a file shows only there.
+        thorough: read all pixels of the annotated images, because damage in the middle of a file shows only there, and
+            compare every image of the pool that may be one of a split.
 
     Returns:
-        The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations or a
-        model that hardly anyone wants.
+        The splits and their `overlaps`, classes, pool, disk space, the state of every stage, and `remarks`: lines about
+        annotations, overlaps or a model that hardly anyone wants.
 
     Raises:
         InputError: anything that would stop the run.
@@ -61,34 +64,43 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
     data = RunData(config)
     splits: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
+    examined: dict[str, Examined] = {}
     for name in ("labelled", "calibration", "validation"):
         if name == "calibration" and config.calibration.folds:
             continue
         part = getattr(data, name)
         _check_images_exist(name, part)
-        _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+        examined[name] = _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
         remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
-        num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
         splits[name] = {
             "num_images": len(part),
             "num_instances": int(part.class_instance_counts().sum()),
             "num_classes": part.num_classes,
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
-        } | ({"num_also_labelled": num_labelled} if num_labelled else {})
+        }
     remarks += _too_small_a_model(config.teacher, data.labelled)
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
+    stages, rounds = stage_states(config, run, data)
     left_out, truth = LeftOut(), truth_match(data)
-    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth)
+    labels = run.artifact(stage_folder("label")) if stages["label"] not in (NEW, AGAIN) else None
+    is_known = labels is not None and "num_in_validation" in labels
+    search = None if is_known else PoolSearch(examined, config.data.max_image_pixels, thorough=thorough)
+    num_images, num_shards = count_pool(
+        run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth, search=search
+    )
     if truth:
         truth.refuse_none()
-    stages, rounds = stage_states(config, run, data)
+    shared = overlaps({name: one.contents for name, one in examined.items()}) + (search.overlaps() if search else [])
+    uses = [_double_use(one, config, has_labels=labels is not None) for one in shared]
+    remarks += [use["text"] for use in uses if use["is_harmful"]]
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
         "run": redacted(run.uri),
         "splits": splits,
+        "overlaps": uses,
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
@@ -97,6 +109,8 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
             "truth_known": truth is not None,
         }
         | ({"left_out": left_out.text()} if left_out else {})
+        | ({"in_validation": labels["num_in_validation"]} if labels and is_known else {})
+        | ({"compared": search.text()} if search else {})
         | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
@@ -104,6 +118,42 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
         "stages": stages,
         "rounds": {str(number): states for number, states in rounds.items()},
         "remarks": remarks,
+    }
+
+
+def _double_use(overlap: Overlap, config: Config, *, has_labels: bool) -> dict[str, Any]:
+    """Say what an overlap means, and whether it spoils a model or a figure.
+
+    Args:
+        overlap: two splits, or a split and the pool.
+        config: the run's config.
+        has_labels: whether the run has finished labels that were made without a look at validation.
+    """
+    is_harmful = overlap.sets[1] != "pool"
+    match overlap.sets:
+        case ("labelled", "calibration"):
+            meaning = "The teacher has seen them, so its scores are corrected too little"
+        case ("labelled", "validation"):
+            meaning = "Models are measured on images that they learn from"
+        case ("calibration", "validation") if config.student_learns_calibration:
+            meaning = "The student is measured on images that it learns from"
+        case ("calibration", "validation"):
+            is_harmful, meaning = False, "The corrector is measured on images that it was fitted to"
+        case ("validation", "pool") if config.data.validation_in_pool == "keep":
+            is_harmful, meaning = True, "data.validation_in_pool: keep labels them, and the student is measured on them"
+        case ("validation", "pool") if has_labels:
+            is_harmful, meaning = True, "The labels were made by an earlier version, and label does not leave them out"
+        case ("validation", "pool"):
+            meaning = "label leaves them out (data.validation_in_pool)"
+        case ("calibration", "pool"):
+            meaning = "They get pseudo-labels as well, by a corrector that was fitted to them"
+        case _:
+            meaning = "They get pseudo-labels as well, and the student learns from both"
+    return {
+        "sets": list(overlap.sets),
+        "num_images": overlap.num_images,
+        "is_harmful": is_harmful,
+        "text": f"{overlap.text()}. {meaning}.",
     }
 
 
@@ -176,14 +226,15 @@ def _file_names(uri: str) -> list[str]:
     return [split(one)[1] for one in (uri, reference and reference[0]) if one]
 
 
-def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:
-    """Check that every image is one, and has the size of its annotations."""
+def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> Examined:
+    """Check that every image is one, and has the size of its annotations. Return their contents."""
     with Progress(f"check: {name} images", len(annotated)) as progress:
-        unusable = unusable_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
-    if unusable:
-        image, why = unusable[0]
-        others = f", and {len(unusable) - 1} more can't be used" if len(unusable) > 1 else ""
+        found = examine_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
+    if found.unusable:
+        image, why = found.unusable[0]
+        others = f", and {len(found.unusable) - 1} more can't be used" if len(found.unusable) > 1 else ""
         raise InputError(f"data.{name}: {image.uri}: {why}{others}")
+    return found
 
 
 def _check_meaning(name: str, annotated: AnnotatedSet) -> list[str]:
