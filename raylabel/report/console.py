@@ -159,6 +159,7 @@ def format_status(status: dict[str, Any]) -> str:
             f"{labels['images_done']}/{labels['images_total']} images"
             + (f", {rate:g} images/s per worker" if rate else "")
             + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
+            + (f", {labels['num_in_validation']} in validation and left out" if labels["num_in_validation"] else "")
         )
         if any(labels["seconds_by_phase"].values()):
             lines.append(f"  {format_seconds_by_phase(labels['seconds_by_phase'])}")

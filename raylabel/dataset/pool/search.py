@@ -126,7 +126,9 @@ class PoolSearch:
     def _digest(self, image: PoolImage) -> int | None:
         """Return the digest of an image's content. None if its size rules it out, or it can't be read."""
         try:
-            num_bytes = file_bytes(image.uri) if split_reference(image.uri) is None else None
+            num_bytes = image.num_bytes
+            if num_bytes is None and split_reference(image.uri) is None:
+                num_bytes = file_bytes(image.uri)
             if num_bytes is not None and num_bytes not in self._sizes:
                 return None
             return content_digest(read_content(image.uri, max_pixels=self.max_pixels))
