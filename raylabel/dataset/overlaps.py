@@ -26,7 +26,8 @@ class Overlap:
     def text(self) -> str:
         """Say how many images are shared, with examples. An image with two names has both."""
         shown = " and ".join(first if first == second else f"{first} = {second}" for first, second in self.examples)
-        return f"{self.sets[0]} and {self.sets[1]} share {self.num_images} images, such as {shown}"
+        count = "1 image" if self.num_images == 1 else f"{self.num_images} images"
+        return f"{self.sets[0]} and {self.sets[1]} share {count}, such as {shown}"
 
 
 def overlaps(contents: Mapping[str, Contents]) -> list[Overlap]:
