@@ -108,7 +108,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
     check = add("check", "validate config and data, say what would run, spend nothing", _check)
     _add_config(check)
-    check.add_argument("--thorough", action="store_true", help="read all pixels of the annotated images too")
+    about = "read all pixels of the annotated images, and compare every pool image that may be one of them"
+    check.add_argument("--thorough", action="store_true", help=about)
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)

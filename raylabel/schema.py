@@ -38,9 +38,18 @@ LABELS = pa.schema(
         ("width", pa.int32()),
         ("status", pa.string()),
         ("instances", pa.list_(INSTANCE)),
+        ("content", pa.uint64()),
     ]
 )
-"""labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined."""
+"""labels/shard-*.parquet: one row per pool image.
+
+`status` is "ok", "in validation: " and the name of the validation image that the image equals, or the reason why the
+image is quarantined. `content` is the digest of the image's file (`dataset.content`), null if the file was not read.
+Shards of earlier versions lack `content`.
+"""
+
+VALIDATION_IMAGES = pa.schema([("content", pa.uint64()), ("file_name", pa.string())])
+"""labels/validation.parquet: one row per validation image, sorted by content. Empty if the pool may have them."""
 
 CLASS_FATES = pa.schema(
     [
@@ -63,7 +72,8 @@ score that a prediction reached. `num_dropped_*` count each dropped prediction f
 """
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
-"""labels/errors.parquet: one row per quarantined image."""
+"""labels/errors.parquet: one row per quarantined image. labels/in_validation.parquet: one row per pool image that is
+left out because a validation image has its content."""
 
 SHARD_PHASES = ("read", "predict", "encode", "write")
 """Phases of a shard's time: waiting for images to be read and decoded, running the model, making rows (context,
@@ -75,6 +85,7 @@ SHARDS = pa.schema(
         ("num_images", pa.int32()),
         ("num_instances", pa.int32()),
         ("num_quarantined", pa.int32()),
+        ("num_in_validation", pa.int32()),
         ("seconds", pa.float32()),
         *[(f"{phase}_seconds", pa.float32()) for phase in SHARD_PHASES],
         ("host", pa.string()),

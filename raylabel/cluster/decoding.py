@@ -5,7 +5,7 @@ completion. Batches, and with them the last bits of predictions, therefore do no
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,11 +16,28 @@ from numpy.typing import NDArray
 from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import LabelConfig
-from raylabel.dataset.images import ImageError, check_size, read_annotated_image, read_image
+from raylabel.dataset.content import content_digest
+from raylabel.dataset.images import ImageError, check_size, decode_image, read_annotated_image, read_content
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
 """(H, W, 3) RGB, or the error if there is no image."""
+
+
+class ReadImage(NamedTuple):
+    """What reading one image gave.
+
+    Attributes:
+        image: the image, or the error why it can't be used.
+        content: `content_digest` of a pool image's file. None for annotated images, and for a file that was not read.
+    """
+
+    image: Decoded
+    content: int | None = None
+
+
+Refusal = Callable[[int, int], ImageError | None]
+"""Takes the position and the content digest of an image, and returns why the image is refused, or None."""
 
 
 class ImageSource(NamedTuple):
@@ -60,7 +77,7 @@ class Decoder(Protocol):
 
     lookahead: "Lookahead"
 
-    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, ReadImage]]:
         """Yield the position and image of each source, in order.
 
         Raises:
@@ -131,7 +148,7 @@ class ThreadDecoder:
         self._max_pixels, self.lookahead = max_pixels, lookahead
         self._threads = ThreadPoolExecutor(_THREADS)
 
-    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, ReadImage]]:
         ahead: deque[Any] = deque()
         submitted = 0
         try:
@@ -139,10 +156,10 @@ class ThreadDecoder:
                 while submitted < len(sources) and len(ahead) < self.lookahead.num_images:
                     ahead.append(self._threads.submit(read_source, sources[submitted], self._max_pixels))
                     submitted += 1
-                image = ahead.popleft().result()
-                self.lookahead.saw(image)
-                yield position, image
-                del image  # so that the caller alone holds its memory while the next image is decoded
+                read = ahead.popleft().result()
+                self.lookahead.saw(read.image)
+                yield position, read
+                del read  # so that the caller alone holds its memory while the next image is decoded
         finally:
             for future in ahead:
                 future.cancel()
@@ -161,7 +178,7 @@ class TaskDecoder:
     def __init__(self, max_pixels: int, lookahead: Lookahead) -> None:
         self._max_pixels, self.lookahead = max_pixels, lookahead
 
-    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, Decoded]]:
+    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[tuple[int, ReadImage]]:
         ahead: deque[tuple[Sequence[ImageSource], list[Any]]] = deque()
         num_ahead = submitted = position = 0
         while position < len(sources):
@@ -174,7 +191,7 @@ class TaskDecoder:
             del references  # so that the object store frees the images one by one
             num_ahead -= len(part)
             while images:
-                self.lookahead.saw(images[0])
+                self.lookahead.saw(images[0].image)
                 yield position, images.popleft()
                 position += 1
 
@@ -182,12 +199,12 @@ class TaskDecoder:
         references = _decode_task.options(num_returns=len(sources)).remote(list(sources), self._max_pixels)
         return references if isinstance(references, list) else [references]
 
-    def _results(self, sources: Sequence[ImageSource], references: list[Any]) -> list[Decoded]:
+    def _results(self, sources: Sequence[ImageSource], references: list[Any]) -> list[ReadImage]:
         try:
             return ray.get(references)
         except WorkerCrashedError:
             if len(sources) == 1:
-                return [ImageError(KILLED_ITS_WORKER)]
+                return [ReadImage(ImageError(KILLED_ITS_WORKER))]
             return [image for one in sources for image in self._results([one], self._submit([one]))]
 
 
@@ -197,17 +214,20 @@ def _decode_task(sources: list[ImageSource], max_pixels: int) -> Any:
     return images if len(images) > 1 else images[0]
 
 
-def read_source(source: ImageSource, max_pixels: int) -> Decoded:
+def read_source(source: ImageSource, max_pixels: int) -> ReadImage:
     """Read one image as the model sees it, or return the error why it can't be used."""
     uri, size_hw = source
+    content: int | None = None
     try:
         if size_hw is None:
-            return read_image(uri, max_pixels=max_pixels, as_displayed=True)
+            encoded = read_content(uri, max_pixels=max_pixels)
+            content = content_digest(encoded)
+            return ReadImage(decode_image(encoded, max_pixels=max_pixels, as_displayed=True), content)
         image = read_annotated_image(uri, size_hw, max_pixels=max_pixels)
         check_size(image, size_hw)
     except ImageError as error:
-        return error
-    return image
+        return ReadImage(error, content)
+    return ReadImage(image)
 
 
 def _store_bytes_a_worker(num_workers: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raylabel.cluster.decoding import ImageSource, build_decoder
+from raylabel.cluster.decoding import Decoded, ImageSource, ReadImage, Refusal, build_decoder
 from raylabel.cluster.size_batches import batches_by_size
 from raylabel.config import LabelConfig
 from raylabel.dataset.images import ImageError
@@ -88,10 +88,22 @@ class Predictor:
         """Number of classes without background."""
         return self.segmenter.num_classes
 
-    def __call__(self, sources: Sequence[ImageSource]) -> Iterator[Instances | ImageError]:
-        """Yield the model's predictions of each image, or the error why the image can't be used, in order."""
+    def __call__(
+        self, sources: Sequence[ImageSource], *, refuse: Refusal | None = None
+    ) -> Iterator[Instances | ImageError]:
+        """Yield the model's predictions of each image, or the error why the image can't be used, in order.
+
+        Args:
+            sources: the images.
+            refuse: called with the position and the content of each pool image that was read, from another thread. The
+                error that it returns takes the image's place, and nothing is predicted for the image.
+        """
         max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
-        batches = one_ahead(batches_by_size(self._decoder(sources), max_images=self._batch_size, max_pixels=max_pixels))
+        batches = one_ahead(
+            batches_by_size(
+                _accepted(self._decoder(sources), refuse), max_images=self._batch_size, max_pixels=max_pixels
+            )
+        )
         found: dict[int, Instances | ImageError] = {}
         position = 0
         while True:
@@ -118,6 +130,13 @@ class Predictor:
         on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
             return predict_images(self.segmenter, list(on_device), **self._how)
+
+
+def _accepted(images: Iterator[tuple[int, ReadImage]], refuse: Refusal | None) -> Iterator[tuple[int, Decoded]]:
+    for position, (image, content) in images:
+        refusal = refuse(position, content) if refuse and content is not None else None
+        yield position, image if refusal is None else refusal
+        del image  # so that the caller alone holds its memory while the next image is decoded
 
 
 def _device(label: LabelConfig) -> torch.device:

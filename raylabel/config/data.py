@@ -50,6 +50,10 @@ class DataConfig:
     elsewhere are quarantined."""
     pool_truth: str | None = None
     """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
+    validation_in_pool: Literal["leave_out", "keep"] = "leave_out"
+    """What becomes of pool images with the content of a validation image. "leave_out" gives them no pseudo-labels, so
+    that no student learns from an image that measures it. "keep" labels them. It acts on the images that get labelled
+    from then on; images that were left out before stay so."""
     max_image_pixels: PositiveInt = 50_000_000
     """Largest number of pixels per image. Larger images are quarantined before they are decoded, because decoding takes
     memory in proportion."""

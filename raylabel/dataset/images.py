@@ -84,6 +84,11 @@ def read_image(uri: str, *, max_pixels: int, as_displayed: bool = False) -> NDAr
     return _reader(max_pixels).read(uri, as_displayed=as_displayed)
 
 
+def read_content(uri: str, *, max_pixels: int) -> bytes:
+    """Read one encoded image; see `ImageReader.read_bytes`. The containers read last stay open."""
+    return _reader(max_pixels).read_bytes(uri)
+
+
 @lru_cache(maxsize=2)
 def _reader(max_pixels: int) -> "ImageReader":
     return ImageReader(max_pixels=max_pixels)
@@ -98,10 +103,15 @@ def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels
     Raises:
         ImageError, StorageError: see `ImageReader.read`.
     """
-    stored = read_image(uri, max_pixels=max_pixels)
+    return decode_annotated_image(read_content(uri, max_pixels=max_pixels), image_size_hw, max_pixels=max_pixels)
+
+
+def decode_annotated_image(content: bytes, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image in the orientation of its annotations; see `read_annotated_image`."""
+    stored = decode_image(content, max_pixels=max_pixels)
     if stored.shape[:2] == tuple(image_size_hw) or stored.shape[:2] != tuple(image_size_hw)[::-1]:
         return stored
-    displayed = read_image(uri, max_pixels=max_pixels, as_displayed=True)
+    displayed = decode_image(content, max_pixels=max_pixels, as_displayed=True)
     return displayed if displayed.shape[:2] == tuple(image_size_hw) else stored
 
 

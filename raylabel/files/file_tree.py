@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 from pyarrow import fs
 
@@ -20,7 +21,19 @@ def _ignore(path: str) -> None:
     """Do nothing with a hidden path."""
 
 
-def walk_files(uri: str, *, on_hidden: Callable[[str], None] = _ignore) -> Iterator[str]:
+class WalkedFile(NamedTuple):
+    """A file that a walk found.
+
+    Attributes:
+        path: relative path.
+        num_bytes: size of the file. None if the listing does not tell it, as on a local disk.
+    """
+
+    path: str
+    num_bytes: int | None
+
+
+def walk_files(uri: str, *, on_hidden: Callable[[str], None] = _ignore) -> Iterator[WalkedFile]:
     """Yield the relative paths of all files below a folder, in any order. Hidden files are left out.
 
     Memory holds one directory at a time, or 16 on object stores, because those answer slowly. Links are followed, but
@@ -50,14 +63,14 @@ def walk_files(uri: str, *, on_hidden: Callable[[str], None] = _ignore) -> Itera
                     elif info.type == fs.FileType.Directory:
                         pending.append(info.path)
                     elif info.type == fs.FileType.File:
-                        yield info.path[len(root) + 1 :]
+                        yield WalkedFile(info.path[len(root) + 1 :], info.size)
 
 
 def _list_folder(file_system: fs.FileSystem, uri: str, selector: fs.FileSelector) -> list[fs.FileInfo]:
     return retried(lambda: file_system.get_file_info(selector), uri=uri, doing="read")
 
 
-def _walk_local(root: str, on_hidden: Callable[[str], None]) -> Iterator[str]:
+def _walk_local(root: str, on_hidden: Callable[[str], None]) -> Iterator[WalkedFile]:
     # Each folder comes with the identities of the folders above it, because a link to one of them is a circle.
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
@@ -78,7 +91,7 @@ def _walk_local(root: str, on_hidden: Callable[[str], None]) -> Iterator[str]:
                     if (status.st_dev, status.st_ino) not in above:
                         pending.append((path, above))
                 elif entry.is_file() or entry.is_symlink():
-                    yield path
+                    yield WalkedFile(path, None)
 
 
 def remove_temporary(uri: str) -> int:

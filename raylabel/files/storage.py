@@ -71,6 +71,13 @@ def file_type(uri: str) -> fs.FileType:
     return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
 
 
+def file_bytes(uri: str) -> int | None:
+    """Return the size of a file in bytes. None if there is no file, or its store does not tell."""
+    file_system, path = open_uri(uri)
+    size: int | None = retried(lambda: file_system.get_file_info(path).size, uri=uri, doing="read")
+    return size
+
+
 def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
     """Read the whole content of a file.
 

@@ -1,7 +1,7 @@
 """Overlaps of all masks of one image by a sweep over their runs.
 
 pycocotools compares all runs of two masks, for every two masks whose boxes touch. The sweep only visits two runs that
-share a pixel, and lets other threads work meanwhile.
+share a pixel, and works on numbers that NumPy holds.
 """
 
 from collections.abc import Sequence

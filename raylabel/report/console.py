@@ -117,8 +117,6 @@ def format_check(found: dict[str, Any]) -> str:
             f"{name:<12} {split['num_images']} images, {split['num_instances']} instances, "
             f"{split['num_classes']} classes ({kind}){absent}"
         )
-        if "num_also_labelled" in split:
-            lines.append(f"{'':<12} WARNING: {split['num_also_labelled']} of these images are also in labelled")
     if "unannotated" in found:
         lines.append(f"{'images':<12} {found['unannotated']}")
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
@@ -130,6 +128,11 @@ def format_check(found: dict[str, Any]) -> str:
         truth += f" (WARNING: {pool['truth_misses']})"
     left_out = f"; {pool['left_out']}" if "left_out" in pool else ""
     lines.append(f"{'pool':<12} {pool['num_images']} images in {pool['num_shards']} shards{truth}{left_out}")
+    if "in_validation" in pool:
+        lines.append(f"{'':<12} {pool['in_validation']} images are in validation and left out")
+    if "compared" in pool:
+        lines.append(f"{'':<12} {pool['compared']}")
+    lines += [f"{'overlap':<12} {one['text']}" for one in found["overlaps"] if not one["is_harmful"]]
     lines.append(f"{'disk':<12} {found['disk']}")
     if found["teacher"]:
         lines.append(f"{'teacher':<12} {found['teacher']}")
@@ -158,6 +161,7 @@ def format_status(status: dict[str, Any]) -> str:
             f"{labels['images_done']}/{labels['images_total']} images"
             + (f", {rate:g} images/s per worker" if rate else "")
             + f", {labels['num_instances']} instances, {labels['num_quarantined']} images quarantined"
+            + (f", {labels['num_in_validation']} in validation and left out" if labels["num_in_validation"] else "")
         )
         if any(labels["seconds_by_phase"].values()):
             lines.append(f"  {format_seconds_by_phase(labels['seconds_by_phase'])}")

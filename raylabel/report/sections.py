@@ -19,7 +19,7 @@ from raylabel.run.calibration import (
     load_detections_table,
 )
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
-from raylabel.run.labels.totals import load_errors
+from raylabel.run.labels.totals import load_errors, load_in_validation
 from raylabel.run.learnt_from import LearntFrom
 from raylabel.run.models import BASELINE, EMBEDDER, STUDENT, TEACHER, load_training_log
 from raylabel.run.rounds import ROUND_STAGES, baseline_calibration, is_calibrated, round_run, student_calibration
@@ -128,13 +128,19 @@ def _fitted_bins(table: pa.Table, before: ReliabilityBins) -> ReliabilityBins:
 
 
 def quarantined(run: RunFolder) -> dict[str, Any] | None:
-    """Count the images that could not be labelled by reason, and list the first 200."""
-    errors = load_errors(run)
+    """Count the images that could not be labelled by reason, and those in validation. List the first 200 of each."""
+    errors, left_out = load_errors(run), load_in_validation(run)
     if errors is None:
         return None
     counted = pc.value_counts(errors["reason"]).to_pylist()
     reasons = sorted(((one["values"], one["counts"]) for one in counted), key=lambda one: -one[1])
-    return {"num": len(errors), "reasons": reasons, "rows": errors.slice(0, _MAX_QUARANTINED).to_pylist()}
+    return {
+        "num": len(errors),
+        "reasons": reasons,
+        "rows": errors.slice(0, _MAX_QUARANTINED).to_pylist(),
+        "num_in_validation": len(left_out or ()),
+        "in_validation": left_out.slice(0, _MAX_QUARANTINED).to_pylist() if left_out else [],
+    }
 
 
 TRAINED = {

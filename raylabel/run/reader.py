@@ -44,7 +44,7 @@ class Run:
         32
         >>> batch = next(a_run.pseudo_labels())
         >>> batch.schema.names
-        ['image_id', 'uri', 'height', 'width', 'status', 'instances']
+        ['image_id', 'uri', 'height', 'width', 'status', 'instances', 'content']
         >>> a_run.artifact("label")["num_images"]
         32
     """
@@ -106,8 +106,8 @@ class Run:
         """Stream every committed prediction, before selection.
 
         Yields:
-            Batches of schema.LABELS: one row per pool image, with all of its predictions in `instances`. Quarantined
-            images have a `status` other than "ok" and no instances.
+            Batches of schema.LABELS: one row per pool image, with all of its predictions in `instances`. Images
+            that are quarantined or left out have a `status` other than "ok" and no instances.
         """
         for uri in self.shards:
             yield from label_batches(uri)

@@ -9,9 +9,11 @@ from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_files import check_images_exist
-from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.image_headers import Examined, examine_images
 from raylabel.dataset.inspection import inspect_annotations
+from raylabel.dataset.overlaps import Overlap, overlaps
 from raylabel.dataset.pool.left_out import LeftOut
+from raylabel.dataset.pool.search import PoolSearch
 from raylabel.errors import InputError
 from raylabel.files.storage import join
 from raylabel.models.saved import load_segmenter
@@ -19,7 +21,7 @@ from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector, other_corrector
-from raylabel.run.data import RunData, overlap, truth_match
+from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.manifest import count_pool
@@ -47,12 +49,13 @@ def check_run(
     Args:
         config: the run's config.
         run: the run folder, a path or a URI. Without it, the config's `out`.
-        thorough: read all pixels of the annotated images. Damage in the middle of a file shows only there.
+        thorough: read all pixels of the annotated images, because damage in the middle of a file shows only there, and
+            compare every image of the pool that may be one of a split.
         resumes: trust the images of splits that a finished stage has read whole from the same annotation file.
 
     Returns:
-        The splits, classes, pool, disk space, the state of every stage, and `remarks`: lines about annotations or a
-        model that hardly anyone wants.
+        The splits and their `overlaps`, classes, pool, disk space, the state of every stage, and `remarks`: lines about
+        annotations, overlaps or a model that hardly anyone wants.
 
     Raises:
         InputError: anything that would stop the run.
@@ -75,30 +78,40 @@ def check_run(
     for name, part in parts.items():
         remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
-        num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
         splits[name] = {
             "num_images": len(part),
             "num_instances": int(part.class_instance_counts().sum()),
             "num_classes": part.num_classes,
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
-        } | ({"num_also_labelled": num_labelled} if num_labelled else {})
+        }
     remarks += _too_small_a_model(config.teacher, data.labelled)
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
+    stages, rounds = stage_states(config, run, data)
+    examined = {
+        name: _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+        for name, part in parts.items()
+        if not (resumes and _has_read(run, name, stages))
+    }
     left_out, truth = LeftOut(), truth_match(data)
-    num_images, num_shards = count_pool(run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth)
+    labels = run.artifact(stage_folder("label")) if stages["label"] not in (NEW, AGAIN) else None
+    is_known = labels is not None and "num_in_validation" in labels
+    search = None if is_known or not examined else PoolSearch(examined, config.data.max_image_pixels, thorough=thorough)
+    num_images, num_shards = count_pool(
+        run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth, search=search
+    )
     if truth:
         truth.refuse_none()
-    stages, rounds = stage_states(config, run, data)
-    for name, part in parts.items():
-        if not (resumes and _has_read(run, name, stages)):
-            _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+    shared = overlaps({name: one.contents for name, one in examined.items()}) + (search.overlaps() if search else [])
+    uses = [_double_use(one, config, has_labels=labels is not None) for one in shared]
+    remarks += [use["text"] for use in uses if use["is_harmful"]]
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
         "run": redacted(run.uri),
         "splits": splits,
         **({"unannotated": _say_unnamed(unnamed)} if unnamed else {}),
+        "overlaps": uses,
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
@@ -107,6 +120,8 @@ def check_run(
             "truth_known": truth is not None,
         }
         | ({"left_out": left_out.text()} if left_out else {})
+        | ({"in_validation": labels["num_in_validation"]} if labels and is_known else {})
+        | ({"compared": search.text()} if search else {})
         | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
         "teacher": _teacher_misfit(run, data),
@@ -140,6 +155,42 @@ def _has_read(run: RunFolder, name: str, stages: Mapping[str, str]) -> bool:
     artifact = run.artifact(stage_folder(reader)) if stages[reader] not in (NEW, AGAIN) else None
     # Prototypes of a teacher without embeddings read no image.
     return artifact is not None and artifact.get("num_images") != 0
+
+
+def _double_use(overlap: Overlap, config: Config, *, has_labels: bool) -> dict[str, Any]:
+    """Say what an overlap means, and whether it spoils a model or a figure.
+
+    Args:
+        overlap: two splits, or a split and the pool.
+        config: the run's config.
+        has_labels: whether the run has finished labels that were made without a look at validation.
+    """
+    is_harmful = overlap.sets[1] != "pool"
+    match overlap.sets:
+        case ("labelled", "calibration"):
+            meaning = "The teacher has seen them, so its scores are corrected too little"
+        case ("labelled", "validation"):
+            meaning = "Models are measured on images that they learn from"
+        case ("calibration", "validation") if config.student_learns_calibration:
+            meaning = "The student is measured on images that it learns from"
+        case ("calibration", "validation"):
+            is_harmful, meaning = False, "The corrector is measured on images that it was fitted to"
+        case ("validation", "pool") if config.data.validation_in_pool == "keep":
+            is_harmful, meaning = True, "data.validation_in_pool: keep labels them, and the student is measured on them"
+        case ("validation", "pool") if has_labels:
+            is_harmful, meaning = True, "The labels were made by an earlier version, and label does not leave them out"
+        case ("validation", "pool"):
+            meaning = "label leaves them out (data.validation_in_pool)"
+        case ("calibration", "pool"):
+            meaning = "They get pseudo-labels as well, by a corrector that was fitted to them"
+        case _:
+            meaning = "They get pseudo-labels as well, and the student learns from both"
+    return {
+        "sets": list(overlap.sets),
+        "num_images": overlap.num_images,
+        "is_harmful": is_harmful,
+        "text": f"{overlap.text()}. {meaning}.",
+    }
 
 
 def _use_of_labels(config: Config, data: RunData) -> str:
@@ -185,14 +236,15 @@ def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
     return None
 
 
-def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:
-    """Check that every image is one, and has the size of its annotations."""
+def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> Examined:
+    """Check that every image is one, and has the size of its annotations. Return their contents."""
     with Progress(f"check: {name} images", len(annotated)) as progress:
-        unusable = unusable_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
-    if unusable:
-        image, why = unusable[0]
-        others = f", and {len(unusable) - 1} more can't be used" if len(unusable) > 1 else ""
+        found = examine_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
+    if found.unusable:
+        image, why = found.unusable[0]
+        others = f", and {len(found.unusable) - 1} more can't be used" if len(found.unusable) > 1 else ""
         raise InputError(f"data.{name}: {image.uri}: {why}{others}")
+    return found
 
 
 def _check_meaning(name: str, annotated: AnnotatedSet) -> list[str]:

@@ -29,7 +29,9 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "labelled": data.labelled_digest,
         "training": training_inputs(config.student),
         "seed": config.seed,
-    } | ({"calibration": data.part_digest("calibration")} if config.student_learns_calibration else {})
+        **({"in_validation": left_out} if (left_out := labels.get("in_validation_digest")) else {}),
+        **({"calibration": data.part_digest("calibration")} if config.student_learns_calibration else {}),
+    }
 
 
 def later(config: Config, run: RunFolder) -> dict[str, Any]:

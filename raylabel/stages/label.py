@@ -29,11 +29,12 @@ from raylabel.run.labels.class_fates import commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
+from raylabel.run.labels.in_validation import ensure_compared, is_compared
 from raylabel.run.labels.kept import count_class_fates
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
 from raylabel.run.labels.shards import committed_shards, shard_uri
-from raylabel.run.labels.totals import summarise, too_many_bad, write_errors
+from raylabel.run.labels.totals import in_validation_uri, summarise, too_many_bad, write_errors
 from raylabel.run.lease import hold_lease
 from raylabel.run.stage import execute_stage, finished, holds
 from raylabel.stages.label_worker import LabelShard
@@ -68,12 +69,13 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Label the pending shards of the pool.
 
     A pool that was labelled completely is listed again, and its new images get new shards. Another corrector or
-    selection is applied to the stored labels, without the teacher.
+    selection is applied to the stored labels, without the teacher. Images with the content of a validation image get no
+    labels, unless `data.validation_in_pool` keeps them.
 
     Raises:
         InputError: the pool is empty, the cluster or the disk is too small, or another driver is at work on the run.
-            Also if teacher and labelled set don't fit, or if more than `label.max_bad_fraction` of the images are
-            quarantined. Committed labels stay.
+            Also if teacher and labelled set don't fit, a validation image can't be read, or more than
+            `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)
@@ -86,7 +88,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             lambda: _label_pool(config, run, data, fingerprint=digest(made_of), driver_id=driver_id),
             later=lambda: later(config, run),
             apply_later=lambda artifact: apply_later(config, run, artifact),
-            is_complete=lambda artifact: not has_grown(run, data, artifact),
+            is_complete=lambda artifact: not has_grown(run, data, artifact) and _is_compared(run, data, artifact),
         )
     _print_kept(run, artifact)
     return artifact
@@ -135,11 +137,21 @@ def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dic
     return artifact
 
 
+def _is_compared(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
+    """Tell whether labels were compared with the validation split. Labels of earlier versions can't be."""
+    return "num_in_validation" not in artifact or is_compared(run, data)
+
+
 def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
     title = run.title("label")
     kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
     by_group = ", ".join(f"{groups[group]} {group}" for group in FrequencyGroup)
     print(f"{title}: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if num := artifact.get("num_in_validation"):
+        where = in_validation_uri(run)
+        print(f"{title}: {num} images are in validation and left out; they are named in {where}", flush=True)
+    if num := artifact.get("num_not_compared"):
+        print(f"{title}: {num} images were labelled by an earlier version and not compared with validation", flush=True)
     if artifact["drift"]["warning"]:
         print(f"{title}: WARNING: {artifact['drift']['warning']}", flush=True)
 
@@ -160,6 +172,7 @@ def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
     manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
     commit_plan(run, manifest, fingerprint=fingerprint)
+    ensure_compared(run, data, num_classes=load_classes(run).num_classes)
     committed = committed_shards(run)
     ledger = Ledger(run, committed)
     _check_quarantined(config, run, manifest, ledger)

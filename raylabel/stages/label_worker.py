@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.calibration import Detections, corrector_from_json
-from raylabel.cluster.decoding import ImageSource
+from raylabel.cluster.decoding import ImageSource, Refusal
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
@@ -22,8 +22,9 @@ from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
+from raylabel.run.labels.in_validation import in_validation, read_validation
 from raylabel.run.labels.rows import InstanceRows
-from raylabel.run.labels.shards import STATUS_OK, commit_shard
+from raylabel.run.labels.shards import IN_VALIDATION, STATUS_OK, commit_shard, is_quarantined
 from raylabel.run.lease import check_lease
 from raylabel.run.models import TEACHER
 from raylabel.schema import LABELS, SHARD_PHASES
@@ -59,6 +60,7 @@ class LabelShard:
             max_pixels=self._config.data.max_image_pixels,
             own_classes=self._config.own_classes,
         )
+        self._validation = read_validation(self._run)
         self._metrics = ShardMetrics(self._run)
         self._reported = 0.0
 
@@ -76,7 +78,8 @@ class LabelShard:
             "shard_id": shard_id,
             "num_images": table.num_rows,
             "num_instances": int(pc.sum(pc.list_value_length(table["instances"])).as_py()),
-            "num_quarantined": int(pc.sum(pc.not_equal(table["status"], STATUS_OK)).as_py()),
+            "num_quarantined": sum(map(is_quarantined, table["status"].to_pylist())),
+            "num_in_validation": int(pc.sum(pc.starts_with(table["status"], IN_VALIDATION)).as_py()),
             "seconds": round(time.monotonic() - start, 3),
             **{f"{name}_seconds": round(seconds[name], 3) for name in SHARD_PHASES},
             "host": socket.gethostname(),
@@ -101,7 +104,8 @@ class LabelShard:
         """Return rows of schema.LABELS in the order of the images."""
         rows = InstanceRows(top_k=self._config.label.top_k)
         positions, sizes_hw, statuses = list[int](), list[tuple[int, int]](), list[str]()
-        for position, found in self._found(images, attempt):
+        contents: list[int | None] = [None] * len(images)
+        for position, found in self._found(images, attempt, contents):
             with self._predictor.seconds.phase("encode"):
                 positions.append(position)
                 if isinstance(found, ImageError):
@@ -125,6 +129,7 @@ class LabelShard:
                 "width": widths,
                 "status": [statuses[place] for place in by_position],
                 "instances": rows.to_arrow(self._corrector(self._detections(rows))),
+                "content": pa.array(contents, pa.uint64()),
             }
             return pa.table(columns, schema=LABELS)
 
@@ -133,13 +138,16 @@ class LabelShard:
         now = time.monotonic()
         if is_last or now - self._reported > _REPORT_SECONDS:
             self._reported = now
-            num_quarantined = sum(status != STATUS_OK for status in statuses)
+            num_quarantined = sum(map(is_quarantined, statuses))
             self._counter.report.remote(key, len(statuses), int(rows.lengths.sum()), num_quarantined)
 
     def _found(
-        self, images: Sequence[PoolImage], attempt: ShardAttempt
+        self, images: Sequence[PoolImage], attempt: ShardAttempt, contents: list[int | None]
     ) -> Iterator[tuple[int, Instances | ImageError]]:
-        """Yield the position of each image and its instances or error. Images that the listing refused are not read."""
+        """Yield the position of each image and its instances or error. Images that the listing refused are not read.
+
+        `contents` gets the content of each image that is read, at its position.
+        """
         to_read = []
         for position, image in enumerate(images):
             if image.refusal is None:
@@ -148,15 +156,28 @@ class LabelShard:
                 yield position, ImageError(image.refusal)
         if not attempt.is_careful:
             sources = [ImageSource(images[position].uri) for position in to_read]
-            yield from zip(to_read, self._predictor(sources), strict=True)
+            predicted = self._predictor(sources, refuse=self._refuse_validation(contents, to_read))
+            yield from zip(to_read, predicted, strict=True)
             return
         for position in attempt.killers:
             yield position, ImageError(KILLED_ITS_WORKER)
         for step, position in enumerate(attempt.order(to_read)):
             attempt.mark_image(step, position)
-            [found] = self._predictor([ImageSource(images[position].uri)])
+            [found] = self._predictor(
+                [ImageSource(images[position].uri)], refuse=self._refuse_validation(contents, [position])
+            )
             yield position, found
         attempt.mark_end()
+
+    def _refuse_validation(self, contents: list[int | None], positions: Sequence[int]) -> Refusal:
+        """Return a function that keeps the contents of the images at these positions, and refuses validation images."""
+
+        def refuse(place: int, content: int) -> ImageError | None:
+            contents[positions[place]] = content
+            status = in_validation(self._validation, content)
+            return None if status is None else ImageError(status)
+
+        return refuse
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """Return the detections of the rows. Their outcomes are unknown."""

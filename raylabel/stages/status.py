@@ -62,7 +62,8 @@ def run_status(run: RunFolder | Path | str, *, num_slowest: int = 0, with_classe
 
     Returns:
         - `stages`: each stage's state (`finished`, `started` or `not started`), seconds and fingerprint.
-        - `labels`: shards and images, done and total; images per second; quarantined images; seconds per phase.
+        - `labels`: shards and images, done and total; images per second; quarantined images and those in
+          validation; seconds per phase.
         - `classes`: with `with_classes`, the rows of schema.CLASS_FATES, the class with the fewest pseudo-labels first.
           Empty if nothing is labelled.
         - `progress`: the figures of the progress line of each stage at work, with their age.
@@ -119,7 +120,7 @@ def _label_status(run: RunFolder, num_slowest: int) -> dict[str, Any] | None:
     shards = read_ledger(run, committed_shards(run))
     totals = {
         name: pc.sum(shards[name]).as_py() or 0
-        for name in ("num_images", "num_instances", "num_quarantined", "seconds")
+        for name in ("num_images", "num_instances", "num_quarantined", "num_in_validation", "seconds")
     }
     return {
         "shards_done": shards.num_rows,
@@ -128,6 +129,7 @@ def _label_status(run: RunFolder, num_slowest: int) -> dict[str, Any] | None:
         "images_total": plan["num_images"],
         "num_instances": totals["num_instances"],
         "num_quarantined": totals["num_quarantined"],
+        "num_in_validation": totals["num_in_validation"],
         "images_per_second_per_worker": (
             round(totals["num_images"] / totals["seconds"], 2) if totals["seconds"] else None
         ),

@@ -21,6 +21,7 @@ from raylabel.cluster.decoding import (
     read_source,
 )
 from raylabel.config import Config
+from raylabel.dataset.content import content_digest
 from raylabel.dataset.images import ImageError
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
@@ -54,10 +55,11 @@ def test_which_way_up(tmp_path: Path) -> None:
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(uri, exif=exif)
     for size_hw, seen_hw in ((None, (30, 20)), ((20, 30), (20, 30)), ((30, 20), (30, 20))):
-        image = read_source(ImageSource(uri, size_hw), LIMIT)
+        image, content = read_source(ImageSource(uri, size_hw), LIMIT)
+        assert content == (content_digest(Path(uri).read_bytes()) if size_hw is None else None)
         assert isinstance(image, np.ndarray)
         assert image.shape[:2] == seen_hw
-    assert str(read_source(ImageSource(uri, (5, 5)), LIMIT)) == "another size: 20 x 30 pixels, annotated as 5 x 5"
+    assert str(read_source(ImageSource(uri, (5, 5)), LIMIT).image) == "another size: 20 x 30 pixels, annotated as 5 x 5"
 
 
 @pytest.mark.ray
@@ -70,7 +72,9 @@ def test_images_come_in_order_and_bad_ones_as_reasons(
     for _ in range(2):  # because one decoder serves many shards
         found = list(decode(images))
         assert [position for position, _ in found] == list(range(20))
-        for position, image in found:
+        for position, (image, content) in found:
+            path = Path(images[position].uri)
+            assert content == (content_digest(path.read_bytes()) if position != 8 else None)
             if position in (6, 7, 8):
                 assert str(image).split(":")[0] == {6: "not an image", 7: "too large", 8: "missing"}[position]
             else:
@@ -160,7 +164,7 @@ def test_an_image_that_kills_its_decoder_is_the_only_one_lost(images: list[Image
     assert lookahead.num_images_a_task > 1
     found = list(TaskDecoder(LIMIT, lookahead)(images[:6]))
     assert [position for position, _ in found] == list(range(6))
-    for position, image in found:
+    for position, (image, _) in found:
         if position == 3:
             assert str(image) == KILLED_ITS_WORKER
         else:

@@ -74,6 +74,13 @@ def picture_pool(uri: str) -> list[PoolImage]:
     return listed(uri)
 
 
+def test_a_listing_tells_sizes(s3_bucket: str) -> None:
+    """`check` then asks for none."""
+    [image] = picture_pool(f"{s3_bucket}/pool")
+    assert image.num_bytes == len(storage.read_bytes(image.uri)) == storage.file_bytes(image.uri)
+    assert storage.file_bytes(f"{s3_bucket}/absent.png") is None
+
+
 def test_endpoint_and_credentials_may_be_in_the_uri(
     s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

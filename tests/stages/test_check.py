@@ -1,17 +1,23 @@
 """What `check` finds in the annotated splits before anything is spent."""
 
 import json
+import re
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raylabel.config import Config, load_config
+from raylabel.config import Config, SplitFraction, load_config
 from raylabel.dataset.annotated_set import ImageRecord
+from raylabel.dataset.image_headers import Examined, examine_images
+from raylabel.dataset.pool import search
 from raylabel.errors import InputError
 from raylabel.report.console import format_check
 from raylabel.run.folder import RunFolder
@@ -21,11 +27,12 @@ from raylabel.stages.run import run_one, run_pipeline
 
 @pytest.fixture
 def own_set(generated: Path, tmp_path: Path) -> tuple[Config, Path]:
-    """A copy of the generated set that a test may change, with its config."""
+    """A copy of the generated set that a test may change, with its config. One split calibrates and validates."""
     folder = tmp_path / "set"
     shutil.copytree(generated, folder)
     config = load_config(folder / "config.yaml")
-    return replace(config, out=str(tmp_path / "run")), folder
+    student = replace(config.student, learn_from_calibration=False)
+    return replace(config, student=student, out=str(tmp_path / "run")), folder
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -125,16 +132,16 @@ def test_a_resumed_run_trusts_the_images_that_a_finished_stage_has_read(
     run_one("prototypes", config, run)
     seen: list[int] = []
 
-    def note(images: Sequence[ImageRecord], **options: Any) -> list[Any]:
+    def note(images: Sequence[ImageRecord], **options: Any) -> Examined:
         seen.append(len(images))
-        return []
+        return examine_images(images, **options)
 
     def images_read(**options: bool) -> list[int]:
         seen.clear()
         check_run(config, run, **options)
         return list(seen)
 
-    monkeypatch.setattr("raylabel.stages.check.unusable_images", note)
+    monkeypatch.setattr("raylabel.stages.check.examine_images", note)
     num_of_splits = images_read()
     assert len(num_of_splits) == 3
     assert images_read(resumes=True) == num_of_splits[1:]
@@ -150,3 +157,110 @@ def test_a_run_says_what_check_remarks(
     monkeypatch.setattr("raylabel.stages.run.run_one", lambda *args, **options: {})
     run_pipeline(config, tmp_path / "run")
     assert "WARNING: labelled: 3 of 9 annotations are odd\n" in capsys.readouterr().out
+
+
+def rename(path: Path, names: dict[str, str]) -> None:
+    """Give images of an annotation file other file names."""
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image["file_name"] = names.get(image["file_name"], image["file_name"])
+    path.write_text(json.dumps(content))
+
+
+def names_in(path: Path) -> list[str]:
+    return [one["file_name"] for one in json.loads(path.read_text())["images"]]
+
+
+def test_splits_share_no_image_unnoticed(own_set: tuple[Config, Path]) -> None:
+    """Two validation images are labelled images: one by its name, one by its content under another name."""
+    config, folder = own_set
+    shutil.copy(folder / "val.json", folder / "calibration.json")
+    seen, mine = names_in(folder / "labelled.json"), names_in(folder / "val.json")
+    shutil.copy(folder / "images" / seen[1], folder / "images" / "copy.jpg")
+    rename(folder / "val.json", {mine[0]: seen[0], mine[1]: "copy.jpg"})
+    config = replace(config, data=replace(config.data, calibration=str(folder / "calibration.json")))
+    found = check_run(config)
+    counts = {tuple(one["sets"]): (one["num_images"], one["is_harmful"]) for one in found["overlaps"]}
+    assert counts == {("labelled", "validation"): (2, True), ("calibration", "validation"): (8, False)}
+    [warning] = [line for line in format_check(found).splitlines() if line.startswith("WARNING")]
+    assert "labelled and validation share 2 images, such as " in warning
+    assert seen[0] in warning
+    assert f"{seen[1]} = copy.jpg" in warning
+    assert warning.endswith(". Models are measured on images that they learn from.")
+    learning = replace(config, student=replace(config.student, learn_from_calibration=True))
+    assert len(check_run(learning)["remarks"]) == 2
+
+
+def test_parts_of_one_file_can_share_a_content(own_set: tuple[Config, Path]) -> None:
+    """All images of the file are one content, so every pair of parts shares it."""
+    config, folder = own_set
+    names = names_in(folder / "labelled.json")
+    for name in names[1:]:
+        shutil.copy(folder / "images" / names[0], folder / "images" / name)
+    part = SplitFraction(fraction=0.3)
+    config = replace(config, data=replace(config.data, calibration=part, validation=part))
+    shared = {tuple(one["sets"]) for one in check_run(config)["overlaps"]}
+    assert shared == {("labelled", "calibration"), ("labelled", "validation"), ("calibration", "validation")}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "manifest", "parquet"])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_the_pool_is_searched_for_images_of_the_splits(
+    kind: str, thorough: bool, own_set: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = own_set
+    pool = folder / "pool"
+    for split, name in (("labelled", "a.jpg"), ("val", "b.jpg"), ("val", "c.jpg")):
+        source = names_in(folder / f"{split}.json")[ord(name[0]) % 3]
+        shutil.copy(folder / "images" / source, pool / name)
+    names = sorted(path.name for path in pool.iterdir())
+    uri = str(pool)
+    if kind == "tar":
+        uri = f"{pool}.tar"
+        with tarfile.open(uri, "w") as tar:
+            tar.add(pool, arcname=".")
+    elif kind == "manifest":
+        uri = str(pool / "list.txt")
+        Path(uri).write_text("\n".join([*names, "missing.jpg", "../outside.jpg"]))
+    elif kind == "parquet":
+        uri = f"{pool}.parquet"
+        pq.write_table(pa.table({"bytes": [(pool / name).read_bytes() for name in names], "image_id": names}), uri)
+    config = replace(config, data=replace(config.data, pool=uri, pool_truth=None))
+    found = check_run(config, thorough=thorough)
+    shared = {one["sets"][0]: one["num_images"] for one in found["overlaps"] if one["sets"][1] == "pool"}
+    text = format_check(found)
+    assert found["remarks"] == []
+    if kind == "parquet" and not thorough:
+        assert shared == {}
+        assert (
+            f"0 of {len(names)} images may be in a split by their size; 0 of them were compared; {len(names)} in"
+            in text
+        )
+        return
+    assert shared == {"labelled": 1, "calibration": 2, "validation": 2}
+    assert "b.jpg" in text
+    assert "overlap      validation and pool share 2 images" in text
+    assert ". label leaves them out (data.validation_in_pool)." in text
+    kept = check_run(replace(config, data=replace(config.data, validation_in_pool="keep")), thorough=thorough)
+    assert [remark[:30] for remark in kept["remarks"]] == ["validation and pool share 2 im"]
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_only_a_sample_of_a_large_pool_is_read(
+    thorough: bool, own_set: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = own_set
+    first = folder / "images" / names_in(folder / "val.json")[0]
+    for number in range(20):
+        shutil.copy(first, folder / "pool" / f"copy{number}.jpg")
+    monkeypatch.setattr(search, "MAX_COMPARED", 7)
+    read: list[str] = []
+    monkeypatch.setattr(search, "read_content", lambda uri, *, max_pixels: read.append(uri) or Path(uri).read_bytes())
+    found = check_run(config, thorough=thorough)
+    [num] = [one["num_images"] for one in found["overlaps"] if one["sets"] == ["validation", "pool"]]
+    assert len(read) == len(set(read))
+    assert num == 20 if thorough else 0 < num <= len(read) == 7
+    if not thorough:
+        assert re.search(
+            r"2\d of 52 images may be in a split by their size; 7 of them were compared", format_check(found)
+        )

@@ -273,6 +273,7 @@ ELSEWHERE = {
     **{name: "test_the_data_of_a_config" for name in OTHER if name.startswith("data.") and name not in OF_JOBS},
     "evaluation.frequency": "test_ap_is_measured_by_the_groups_that_the_validation_file_declares",
     "data.tar_samples": "test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint",
+    "data.validation_in_pool": "test_a_setting_keeps_them",
     "data.allowed_schemes": "test_settings_allow_more",
     "data.allowed_roots": "test_settings_allow_more",
     "out": "test_the_command_line_may_name_another_folder",

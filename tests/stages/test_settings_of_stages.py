@@ -73,6 +73,7 @@ FIRST: dict[str, str] = {
     "data.pool_truth": "evaluate",
     "data.max_image_pixels": "label",
     "data.tar_samples": NOTHING,
+    "data.validation_in_pool": NOTHING,
     "data.allowed_schemes": NOTHING,
     "data.allowed_roots": NOTHING,
     "smoothing.kind": "teacher",

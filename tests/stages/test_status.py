@@ -22,6 +22,7 @@ SHARD = {
     "num_images": 8,
     "num_instances": 30,
     "num_quarantined": 1,
+    "num_in_validation": 2,
     "seconds": 10.0,
     "read_seconds": 1.0,
     "predict_seconds": 7.0,

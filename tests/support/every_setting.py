@@ -68,6 +68,7 @@ OTHER: dict[str, Any] = {
     "data.pool_truth": None,
     "data.max_image_pixels": 12345,
     "data.tar_samples": "webdataset",
+    "data.validation_in_pool": "keep",
     "data.allowed_schemes": ("s3",),
     "data.allowed_roots": ("elsewhere",),
     "smoothing.kind": "uniform",

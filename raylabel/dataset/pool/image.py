@@ -1,6 +1,6 @@
 """An image of the pool, and the reasons in its path alone to refuse it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raylabel.files import storage
 
@@ -19,14 +19,18 @@ class PoolImage:
         uri: path or URI, `file.tar#member` or `file.parquet#row`; see `ImageReader`.
         refusal: reason why the image must not be read, or None. A refused image also gets a row, with the refusal as
             its status.
+        num_bytes: size of the encoded image, if the listing tells it. Manifests do not keep it.
     """
 
     image_id: str
     uri: str
     refusal: str | None = None
+    num_bytes: int | None = field(default=None, compare=False)
 
 
-def image_below(root: str, relative: str, *, uri: str | None = None, image_id: str | None = None) -> PoolImage:
+def image_below(
+    root: str, relative: str, *, uri: str | None = None, image_id: str | None = None, num_bytes: int | None = None
+) -> PoolImage:
     """Make the image at a relative path below a root. The path is its id unless another id is given.
 
     Args:
@@ -34,6 +38,7 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
         relative: the path. Lone surrogates stand for bytes that are not UTF-8.
         uri: URI of the image, for members of containers; the path below the root if None.
         image_id: id of the image; the path if None.
+        num_bytes: see PoolImage.
     """
     text, refusal = printable(relative), None
     if text != relative:
@@ -41,7 +46,7 @@ def image_below(root: str, relative: str, *, uri: str | None = None, image_id: s
     elif storage.climbs_out(relative):
         refusal = OUTSIDE
     return PoolImage(
-        text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal
+        text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal, num_bytes
     )
 
 

@@ -94,8 +94,8 @@ def iter_pool(
 
 
 def _of_folder(root: str, rules: _Rules) -> Iterator[PoolImage]:
-    for relative in walk_files(root, on_hidden=partial(rules.left_out.add, Reason.HIDDEN)):
-        yield from _of_entry(root, relative, rules)
+    for file in walk_files(root, on_hidden=partial(rules.left_out.add, Reason.HIDDEN)):
+        yield from _of_entry(root, file.path, rules, num_bytes=file.num_bytes)
 
 
 def _of_pattern(pattern: str, rules: _Rules) -> Iterator[PoolImage]:
@@ -110,9 +110,9 @@ def _of_pattern(pattern: str, rules: _Rules) -> Iterator[PoolImage]:
             yield from _of_entry(root, name, rules)
         return
     matching = re.compile("|".join(map(_glob_regex, names)))
-    for relative in walk_files(root):
-        if matching.fullmatch(relative):
-            yield from _of_entry(root, relative, rules)
+    for file in walk_files(root):
+        if matching.fullmatch(file.path):
+            yield from _of_entry(root, file.path, rules, num_bytes=file.num_bytes)
 
 
 def _literal_folder(pattern: str, options: str) -> str:
@@ -146,10 +146,10 @@ def _glob_regex(name: str) -> str:
     )
 
 
-def _of_entry(root: str, relative: str, rules: _Rules) -> Iterator[PoolImage]:
+def _of_entry(root: str, relative: str, rules: _Rules, *, num_bytes: int | None = None) -> Iterator[PoolImage]:
     """Yield the images of a file below the pool's folder: one, those packed in it, or none."""
     if is_image_name(relative):
-        yield image_below(root, relative)
+        yield image_below(root, relative, num_bytes=num_bytes)
         return
     _refuse_compressed(storage.join(root, printable(relative)))
     if not (is_container(relative, TAR) or is_container(relative, PARQUET)):
@@ -159,7 +159,7 @@ def _of_entry(root: str, relative: str, rules: _Rules) -> Iterator[PoolImage]:
         if printable(relative) != relative:
             raise InputError(f"{printable(packed_uri)}: the name of a packed file must be UTF-8")
         for image in _of_file(packed_uri, rules):
-            yield PoolImage(f"{relative}/{image.image_id}", image.uri, image.refusal)
+            yield replace(image, image_id=f"{relative}/{image.image_id}")
 
 
 def _of_file(uri: str, rules: _Rules) -> Iterator[PoolImage]:
@@ -187,7 +187,7 @@ def _of_tar(uri: str, rules: _Rules) -> Iterator[PoolImage]:
         if rules.tar_samples == "webdataset":
             images = _without_sample_parts(images, rules.left_out)
         for member in images:
-            yield image_below(uri, member.name, uri=member.reference(uri))
+            yield image_below(uri, member.name, uri=member.reference(uri), num_bytes=member.num_bytes)
     except tarfile.TarError as error:
         raise InputError(f"{uri}: not readable as an uncompressed tar: {error}") from error
 

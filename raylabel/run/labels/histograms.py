@@ -25,12 +25,13 @@ HISTOGRAM_BINS = 50
 def labelled_pool(run: RunFolder) -> str | None:
     """Return the digest of the finished labels of the run's present teacher. None if there are no such labels.
 
-    The digest changes when the pool grows.
+    The digest changes when the pool grows, and when other images are left out of it.
     """
     artifact = run.artifact(LABELS_FOLDER)
     if artifact is None or artifact["inputs"]["teacher"] != finished(run, "teacher")["fingerprint"]:
         return None
-    return digest([artifact["fingerprint"], artifact["pool_digest"]])
+    left_out = artifact.get("in_validation_digest")
+    return digest([artifact["fingerprint"], artifact["pool_digest"], *([left_out] if left_out else [])])
 
 
 def read_pool_histogram(run: RunFolder) -> ReliabilityBins:

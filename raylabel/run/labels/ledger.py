@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.errors import StorageError
-from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata
+from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata, remove
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER
 from raylabel.schema import SHARDS
@@ -75,6 +75,11 @@ class Ledger:
 
     def _merge(self) -> None:
         self._rows, self._new = pa.concat_tables([self._rows, *self._new]).combine_chunks().sort_by("shard_id"), []
+
+
+def forget_ledger(run: RunFolder) -> None:
+    """Remove the file, so that its rows are read from the shards again."""
+    remove(_ledger_uri(run))
 
 
 def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:

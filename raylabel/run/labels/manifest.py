@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.manifest import (
     ShardManifest,
@@ -11,6 +12,7 @@ from raylabel.dataset.pool.manifest import (
     read_manifest,
     write_manifest,
 )
+from raylabel.dataset.pool.search import PoolSearch
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, exists, read_json_object
@@ -81,25 +83,32 @@ def count_pool(
     shard_size: int,
     left_out: LeftOut | None = None,
     truth: TruthMatch | None = None,
+    search: PoolSearch | None = None,
 ) -> tuple[int, int]:
     """Count images and shards: those of the run's manifest if it has one, else those of the pool now.
 
-    If the pool is listed, `left_out` counts its other files. `truth` sees every image.
+    If the pool is listed, `left_out` counts its other files. `truth` and `search` see every image.
 
     Raises:
         InputError: the pool can't be listed.
     """
     manifest = read_manifest(manifest_folder(run))
     if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
-        if truth:
-            truth.see_all(image.image_id for image in manifest_images(manifest))
+        for image in manifest_images(manifest) if truth or search else ():
+            _show(image, truth, search)
         return manifest.num_images, manifest.num_shards
     num_images = 0
     for image in data.list_pool(left_out):
         num_images += 1
-        if truth:
-            truth.see(image.image_id)
+        _show(image, truth, search)
     return num_images, -(-num_images // shard_size)
+
+
+def _show(image: PoolImage, truth: TruthMatch | None, search: PoolSearch | None) -> None:
+    if truth:
+        truth.see(image.image_id)
+    if search:
+        search.see(image)
 
 
 def commit_plan(run: RunFolder, manifest: ShardManifest, *, fingerprint: str) -> None:

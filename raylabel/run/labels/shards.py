@@ -16,9 +16,12 @@ from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.schema import LABELS
 
 LABELS_FOLDER = stage_folder("label")
 STATUS_OK = "ok"
+IN_VALIDATION = "in validation"
+"""Start of the status of an image that is left out because a validation image has its content."""
 
 ROWS_AT_A_TIME = 64
 """Images per batch when a shard is streamed."""
@@ -31,7 +34,7 @@ class LabelledImage:
     Attributes:
         image_id: id of the image in the pool.
         uri: path or URI of the image.
-        status: "ok", or why the image is quarantined. A quarantined image has no instances.
+        status: "ok", or why the image is quarantined or left out. Such an image has no instances.
         instances: every stored prediction, before selection.
         calibrated_scores: (N,) float32, calibrated scores of the predicted classes.
     """
@@ -102,6 +105,11 @@ def context_from_structs(structs: Sequence[dict[str, Any]]) -> NDArray[np.float3
     return np.array(rows, np.float32).reshape(len(structs), len(CONTEXT_FEATURES))
 
 
+def is_quarantined(status: str) -> bool:
+    """Tell whether an image with this status could not be labelled."""
+    return status != STATUS_OK and not status.startswith(IN_VALIDATION)
+
+
 def shard_uri(run: RunFolder, shard_id: int) -> str:
     """Return the path or URI of a shard's file. The shard is committed when this file appears."""
     return run.path(LABELS_FOLDER, f"shard-{shard_id:08d}.parquet")
@@ -142,9 +150,13 @@ def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
 
 
 def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a committed shard, a few images at a time."""
+    """Stream the rows of a committed shard, a few images at a time. Columns that an earlier version lacks are null."""
     with StoredFile(shard_uri) as file:
-        yield from pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME)
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME):
+            for field in LABELS:
+                if field.name not in batch.schema.names:
+                    batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
+            yield batch
 
 
 def _field(path: str) -> str:

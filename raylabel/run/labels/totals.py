@@ -1,8 +1,8 @@
-"""Totals of the label stage, always from committed shards, and the quarantined images with their reasons."""
+"""Totals of the label stage, always from committed shards, and the images without labels with their reasons."""
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from raylabel.calibration import ReliabilityBins
 from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, exists, read_table, read_table_metadata
+from raylabel.files.storage import commit_bytes, digest, exists, read_table, read_table_metadata
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, commit_pool_histogram, histogram_from_json
-from raylabel.run.labels.shards import LABELS_FOLDER, STATUS_OK, committed_shards, read_fields
+from raylabel.run.labels.shards import IN_VALIDATION, LABELS_FOLDER, committed_shards, is_quarantined, read_fields
 from raylabel.schema import ERRORS
 from raylabel.threads import READING_THREADS, map_on_threads
 
-_COUNTS = ("num_images", "num_instances", "num_quarantined")
+_COUNTS = ("num_images", "num_instances", "num_quarantined", "num_in_validation")
 
 
 class Quarantined(NamedTuple):
@@ -35,22 +35,31 @@ class Quarantined(NamedTuple):
 
 
 def summarise(run: RunFolder, *, num_images: int, num_shards: int, max_bad_fraction: float) -> dict[str, Any]:
-    """Write errors.parquet and histogram.parquet, and return the artifact's entries about the committed shards.
+    """Write errors.parquet, in_validation.parquet and histogram.parquet, and count the committed shards.
+
+    Returns:
+        The artifact's entries about the shards.
 
     Raises:
         InputError: more than `label.max_bad_fraction` of the images are quarantined.
     """
     totals: Counter[str] = Counter()
-    with_bad: list[str] = []
+    with_bad, with_validation = list[str](), list[str]()
+    num_not_compared = 0
     histogram = ReliabilityBins.zeros(load_classes(run).num_classes, HISTOGRAM_BINS)
     uris = list(committed_shards(run).values())
     for uri, metadata in zip(uris, map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS), strict=True):
-        totals.update({name: int(metadata[name]) for name in _COUNTS})
+        totals.update({name: int(metadata.get(name, 0)) for name in _COUNTS})
+        if "num_in_validation" not in metadata:  # an earlier version made the shard
+            num_not_compared += int(metadata["num_images"])
         histogram += ReliabilityBins.from_table(histogram_from_json(metadata["histogram"]))
         if int(metadata["num_quarantined"]):
             with_bad.append(uri)
+        if int(metadata.get("num_in_validation", 0)):
+            with_validation.append(uri)
     commit_pool_histogram(run, histogram)
     quarantined = write_errors(run, with_bad)
+    in_validation = _write_in_validation(run, with_validation)
     if totals["num_images"] != num_images:
         raise RuntimeError(f"{totals['num_images']} images are committed, the pool has {num_images}")
     if totals["num_quarantined"] > max_bad_fraction * num_images:
@@ -59,27 +68,60 @@ def summarise(run: RunFolder, *, num_images: int, num_shards: int, max_bad_fract
         "num_shards": num_shards,
         **{name: totals[name] for name in _COUNTS},
         "quarantined_by_reason": dict(quarantined.num_by_reason),
+        "in_validation_digest": in_validation,
+        "num_not_compared": num_not_compared,
     }
 
 
 def write_errors(run: RunFolder, shard_uris: Iterable[str]) -> Quarantined:
     """Write the quarantined images of these shards to labels/errors.parquet."""
-    buffer, reasons = io.BytesIO(), Counter[str]()
+    reasons = Counter[str]()
     first: dict[str, Any] = {}
-    with pq.ParquetWriter(buffer, ERRORS, compression="zstd") as writer:
-        for uri in shard_uris:
-            bad = _bad_images(uri)
-            writer.write_table(bad)
-            reasons.update(map(reason_kind, bad["reason"].to_pylist()))
-            first = first or bad.slice(0, 1).to_pylist()[0]
-    commit_bytes(_errors_uri(run), buffer.getvalue())
+    for bad in _write_images(_errors_uri(run), shard_uris, is_quarantined):
+        reasons.update(map(reason_kind, bad["reason"].to_pylist()))
+        first = first or bad.slice(0, 1).to_pylist()[0]
     return Quarantined(first, reasons)
+
+
+def _write_in_validation(run: RunFolder, shard_uris: Iterable[str]) -> str | None:
+    """Write the images of these shards that are in validation. Returns the digest of their ids, None without any."""
+    ids: list[list[str]] = [
+        left_out["image_id"].to_pylist()
+        for left_out in _write_images(
+            in_validation_uri(run), shard_uris, lambda status: status.startswith(IN_VALIDATION)
+        )
+    ]
+    return digest(ids) if ids else None
+
+
+def _write_images(uri: str, shard_uris: Iterable[str], is_wanted: Callable[[str], bool]) -> Iterator[pa.Table]:
+    """Yield the images of each shard whose status is wanted, as rows of schema.ERRORS. Then write all to a file."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, ERRORS, compression="zstd") as writer:
+        for shard_uri in shard_uris:
+            rows = read_fields(shard_uri, ("image_id", "uri", "status")).to_pylist()
+            wanted = [{"reason": row.pop("status"), **row} for row in rows if is_wanted(row["status"])]
+            table = pa.Table.from_pylist(wanted, schema=ERRORS)
+            writer.write_table(table)
+            yield table
+    commit_bytes(uri, buffer.getvalue())
 
 
 def load_errors(run: RunFolder) -> pa.Table | None:
     """Read labels/errors.parquet (schema.ERRORS), one row per quarantined image. None if nothing was labelled."""
     uri = _errors_uri(run)
     return read_table(uri) if exists(uri) else None
+
+
+def load_in_validation(run: RunFolder) -> pa.Table | None:
+    """Read labels/in_validation.parquet (schema.ERRORS). None if nothing was labelled, or by an earlier version."""
+    uri = in_validation_uri(run)
+    return read_table(uri) if exists(uri) else None
+
+
+def in_validation_uri(run: RunFolder) -> str:
+    """Return the file of the pool images that are left out because they are in validation."""
+    return run.path(LABELS_FOLDER, "in_validation.parquet")
 
 
 def _errors_uri(run: RunFolder) -> str:
@@ -98,9 +140,3 @@ def too_many_bad(
         f"First: {quarantined.first['uri']} ({quarantined.first['reason']}). All: {_errors_uri(run)}. Repair the "
         "images, or raise label.max_bad_fraction and run again; committed labels are kept."
     )
-
-
-def _bad_images(shard_uri: str) -> pa.Table:
-    rows = read_fields(shard_uri, ("image_id", "uri", "status"))
-    bad = [{"reason": row.pop("status"), **row} for row in rows.to_pylist() if row["status"] != STATUS_OK]
-    return pa.Table.from_pylist(bad, schema=ERRORS)

@@ -127,6 +127,7 @@ def test_names_that_are_not_utf8_are_listed_and_refused(tmp_path):
     assert refusals(folder) == {"good.png": None, "caf\\udce9.png": NOT_UTF8}
     with tarfile.open(tmp_path / "pool.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         add_member(tar, os.fsdecode(b"caf\xe9.png"), png(2))
+    assert [image.num_bytes for image in iter_pool(str(tmp_path / "pool.tar"))] == [len(png(2))]
     assert refusals(tmp_path / "pool.tar") == {"caf\\udce9.png": NOT_UTF8}
     (tmp_path / "pool.jsonl").write_text('{"uri": "a\\ud800.png"}\n{"uri": "s3://b/\\ud800.png", "image_id": 1}\n')
     assert refusals(tmp_path / "pool.jsonl") == {"a\\ud800.png": NOT_UTF8, "1": NOT_UTF8}
