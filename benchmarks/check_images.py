@@ -20,7 +20,7 @@ from PIL import Image
 
 from object_store import CREDENTIALS, make_bucket, s3_server
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
-from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.image_headers import check_headers
 from raylabel.dataset.inspection import inspect_annotations
 from raylabel.files.storage import commit_bytes
 from side_by_side import peak_mebibytes, reset_peak
@@ -78,7 +78,7 @@ def on_disk(folder: Path, content: bytes, num_images: int) -> list[str]:
 
 def unusable(uris: list[str], *, thorough: bool = False) -> None:
     images = [ImageRecord(image_id=uri, file_name=uri, uri=uri, height=HEIGHT, width=WIDTH) for uri in uris]
-    assert not unusable_images(images, max_pixels=10**8, thorough=thorough, on_image=lambda done: None)
+    assert not check_headers(images, max_pixels=10**8, thorough=thorough, on_image=lambda done: None).unusable
 
 
 def annotated_set(uris: list[str]) -> AnnotatedSet:

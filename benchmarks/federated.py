@@ -28,7 +28,6 @@ from raylabel.calibration import (
     match_image,
     scored_accuracy,
 )
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.predictor import Predictor
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
@@ -78,7 +77,7 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         truth = read_annotations(str(config.data.calibration).replace(".json", "_full.json"), images_root=root)
         found = list(
             Predictor(run.path("teacher"), config.label, max_pixels=config.data.max_image_pixels, own_classes=())(
-                [ImageSource(one.uri, one.image_size_hw) for one in truth.images]
+                [one.source for one in truth.images]
             )
         )
         predictions = [ImagePredictions(one.class_indices, one.raw_scores, one.masks) for one in found]

@@ -36,11 +36,17 @@ LABELS = pa.schema(
         ("uri", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("as_stored", pa.bool_()),
         ("status", pa.string()),
         ("instances", pa.list_(INSTANCE)),
     ]
 )
-"""labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined."""
+"""labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined.
+
+`height` and `width` are those of the pixels that the model saw. `as_stored` is true if these are the stored pixels, and
+false if they were turned by the EXIF orientation. If only the other orientation has this size, it is that one. Null,
+and shards of earlier versions without the column, stand for false.
+"""
 
 CLASS_FATES = pa.schema(
     [

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -16,24 +16,12 @@ from numpy.typing import NDArray
 from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import LabelConfig
-from raylabel.dataset.images import ImageError, check_size, read_annotated_image, read_image
+from raylabel.dataset.image_source import ImageSource, read_source
+from raylabel.dataset.images import ImageError
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
 """(H, W, 3) RGB, or the error if there is no image."""
-
-
-class ImageSource(NamedTuple):
-    """The place of an image, and the orientation to read it in.
-
-    Attributes:
-        uri: see `ImageReader`.
-        annotated_size_hw: height and width in the annotations. None for pool images: they are turned as viewers show
-            them.
-    """
-
-    uri: str
-    annotated_size_hw: tuple[int, int] | None = None
 
 
 _PIXELS_AHEAD = 1 << 25
@@ -137,7 +125,7 @@ class ThreadDecoder:
         try:
             for position in range(len(sources)):
                 while submitted < len(sources) and len(ahead) < self.lookahead.num_images:
-                    ahead.append(self._threads.submit(read_source, sources[submitted], self._max_pixels))
+                    ahead.append(self._threads.submit(decode_source, sources[submitted], self._max_pixels))
                     submitted += 1
                 image = ahead.popleft().result()
                 self.lookahead.saw(image)
@@ -193,21 +181,16 @@ class TaskDecoder:
 
 @ray.remote(num_cpus=_TASK_CPUS)
 def _decode_task(sources: list[ImageSource], max_pixels: int) -> Any:
-    images = [read_source(source, max_pixels) for source in sources]
+    images = [decode_source(source, max_pixels) for source in sources]
     return images if len(images) > 1 else images[0]
 
 
-def read_source(source: ImageSource, max_pixels: int) -> Decoded:
+def decode_source(source: ImageSource, max_pixels: int) -> Decoded:
     """Read one image as the model sees it, or return the error why it can't be used."""
-    uri, size_hw = source
     try:
-        if size_hw is None:
-            return read_image(uri, max_pixels=max_pixels, as_displayed=True)
-        image = read_annotated_image(uri, size_hw, max_pixels=max_pixels)
-        check_size(image, size_hw)
+        return read_source(source, max_pixels=max_pixels)
     except ImageError as error:
         return error
-    return image
 
 
 def _store_bytes_a_worker(num_workers: int) -> float:

@@ -19,7 +19,7 @@ from raylabel.errors import InputError
 from raylabel.files import storage
 from raylabel.redaction import redacted
 
-__all__ = ["ImageError", "ImageReader", "check_size", "decode_image", "read_image"]
+__all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 
 # Not all of Pillow's formats, because some start other programs (EPS) or have rarely tested decoders.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -84,36 +84,14 @@ def read_image(uri: str, *, max_pixels: int, as_displayed: bool = False) -> NDAr
     return _reader(max_pixels).read(uri, as_displayed=as_displayed)
 
 
+def read_image_bytes(uri: str, *, max_pixels: int) -> bytes:
+    """Read one encoded image; see `ImageReader.read_bytes`. The containers read last stay open."""
+    return _reader(max_pixels).read_bytes(uri)
+
+
 @lru_cache(maxsize=2)
 def _reader(max_pixels: int) -> "ImageReader":
     return ImageReader(max_pixels=max_pixels)
-
-
-def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
-    """Read an image in the orientation of its annotations.
-
-    Returns the stored orientation, unless only the displayed orientation has the annotated size. If neither has it, the
-    stored orientation is returned, and the caller must check the size.
-
-    Raises:
-        ImageError, StorageError: see `ImageReader.read`.
-    """
-    stored = read_image(uri, max_pixels=max_pixels)
-    if stored.shape[:2] == tuple(image_size_hw) or stored.shape[:2] != tuple(image_size_hw)[::-1]:
-        return stored
-    displayed = read_image(uri, max_pixels=max_pixels, as_displayed=True)
-    return displayed if displayed.shape[:2] == tuple(image_size_hw) else stored
-
-
-def check_size(pixels_HW3: NDArray[np.uint8], image_size_hw: tuple[int, int]) -> None:
-    """Check that an image has the size of its labels.
-
-    Raises:
-        ImageError: "another size", with both sizes.
-    """
-    size_hw, (height, width) = pixels_HW3.shape[:2], image_size_hw
-    if size_hw != (height, width):
-        raise ImageError(f"another size: {size_hw[0]} x {size_hw[1]} pixels, annotated as {height} x {width}")
 
 
 class ImageReader:

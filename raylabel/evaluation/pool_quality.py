@@ -21,11 +21,17 @@ from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_ima
 def match_labelled(run: RunFolder, match: TruthMatch) -> None:
     """Match the labelled images of a run with the pool's truth by their ids. Quarantined images count too.
 
+    Images whose labels do not have the size of their truth are counted. Their pool was labelled without this truth, or
+    by an earlier version.
+
     Raises:
         InputError: no image has a truth.
     """
     for uri in committed_shards(run).values():
-        match.see_all(read_fields(uri, ["image_id"])["image_id"].to_pylist())
+        for row in read_fields(uri, ["image_id", "height", "width", "status"]).to_pylist():
+            match.see(row["image_id"])
+            if row["status"] == STATUS_OK:
+                match.see_labels(row["image_id"], (row["height"], row["width"]))
     match.refuse_none()
 
 
@@ -41,7 +47,8 @@ def measure_pool(
         selection: which predictions are pseudo-labels.
 
     Returns:
-        Counts, also of images without a partner on either side. ECE, NLL and CCECE (all classes, and per frequency
+        Counts, also of images without a partner on either side, and of images that are left out because their labels
+        and their truth differ in size. ECE, NLL and CCECE (all classes, and per frequency
         group) of raw and calibrated scores. Precision and recall of the selected pseudo-labels at
         `calibration.iou_threshold`. None if the truth is not known.
 
@@ -52,7 +59,11 @@ def measure_pool(
         return None
     match_labelled(run, match)
     truth, row_of = match.truth, match.row_of
-    misses = {"num_without_truth": match.num_without_truth, "num_truth_not_in_pool": match.num_not_in_pool}
+    misses = {
+        "num_without_truth": match.num_without_truth,
+        "num_truth_not_in_pool": match.num_not_in_pool,
+        "num_other_size": match.num_other_size,
+    }
     classes = load_classes(run)
     class_weights = verification_weights(truth)
     parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
@@ -60,6 +71,8 @@ def measure_pool(
     shards = committed_shards(run).values()
     for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
         if image.status != STATUS_OK or image.image_id not in row_of:
+            continue
+        if not match.has_size(image.image_id, image.instances.image_size_hw):
             continue
         row, found = row_of[image.image_id], image.instances
         parts.append(

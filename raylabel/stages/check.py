@@ -8,7 +8,7 @@ from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.dataset.image_headers import unusable_images
+from raylabel.dataset.image_headers import check_headers
 from raylabel.dataset.inspection import inspect_annotations
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.errors import InputError
@@ -66,7 +66,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
             continue
         part = getattr(data, name)
         _check_images_exist(name, part)
-        _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+        turned = _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
         remarks += _check_meaning(name, part)
         counts = part.class_image_counts()
         num_labelled = overlap(part, data.labelled) if name != "labelled" else 0
@@ -76,7 +76,9 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
             "num_classes": part.num_classes,
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
-        } | ({"num_also_labelled": num_labelled} if num_labelled else {})
+        }
+        splits[name] |= {"num_also_labelled": num_labelled} if num_labelled else {}
+        splits[name] |= {"turned": turned} if turned else {}
     remarks += _too_small_a_model(config.teacher, data.labelled)
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
@@ -96,6 +98,7 @@ def check_run(config: Config, run: RunFolder | Path | str | None = None, *, thor
             "num_shards": num_shards,
             "truth_known": truth is not None,
         }
+        | ({"as_stored": truth.as_stored} if truth and truth.as_stored is not None else {})
         | ({"left_out": left_out.text()} if left_out else {})
         | ({"truth_misses": truth.text()} if truth and truth.text() else {}),
         "disk": disk.text(),
@@ -176,14 +179,15 @@ def _file_names(uri: str) -> list[str]:
     return [split(one)[1] for one in (uri, reference and reference[0]) if one]
 
 
-def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> None:
-    """Check that every image is one, and has the size of its annotations."""
+def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> str:
+    """Check that every image is one, and has the size of its annotations. Say how images are turned, "" if none is."""
     with Progress(f"check: {name} images", len(annotated)) as progress:
-        unusable = unusable_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
-    if unusable:
-        image, why = unusable[0]
-        others = f", and {len(unusable) - 1} more can't be used" if len(unusable) > 1 else ""
+        found = check_headers(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
+    if found.unusable:
+        image, why = found.unusable[0]
+        others = f", and {len(found.unusable) - 1} more can't be used" if len(found.unusable) > 1 else ""
         raise InputError(f"data.{name}: {image.uri}: {why}{others}")
+    return found.turned_text(as_stored=annotated.images[0].as_stored)
 
 
 def _check_meaning(name: str, annotated: AnnotatedSet) -> list[str]:

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections
 from raylabel.calibration.correctors.soft import correct_soft_vectors
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.map_shards import map_shards, row_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
@@ -261,7 +260,7 @@ class PredictShard:
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         images = [self._annotated.images[row] for row in shard["rows"]]
-        sources = [ImageSource(image.uri, image.image_size_hw) for image in images]
+        sources = [image.source for image in images]
         parts: list[pa.Table] = []
         for arm, predictor in self._predictors.items():
             # Correctors were fitted to detections from this score on.

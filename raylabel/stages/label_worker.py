@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.calibration import Detections, corrector_from_json
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
 from raylabel.dataset.images import ImageError
@@ -123,6 +122,7 @@ class LabelShard:
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
+                "as_stored": [image.as_stored for image in images],
                 "status": [statuses[place] for place in by_position],
                 "instances": rows.to_arrow(self._corrector(self._detections(rows))),
             }
@@ -147,14 +147,14 @@ class LabelShard:
             else:
                 yield position, ImageError(image.refusal)
         if not attempt.is_careful:
-            sources = [ImageSource(images[position].uri) for position in to_read]
+            sources = [images[position].source for position in to_read]
             yield from zip(to_read, self._predictor(sources), strict=True)
             return
         for position in attempt.killers:
             yield position, ImageError(KILLED_ITS_WORKER)
         for step, position in enumerate(attempt.order(to_read)):
             attempt.mark_image(step, position)
-            [found] = self._predictor([ImageSource(images[position].uri)])
+            [found] = self._predictor([images[position].source])
             yield position, found
         attempt.mark_end()
 

@@ -9,8 +9,9 @@ from PIL import ExifTags, Image
 
 from raylabel.dataset import image_headers
 from raylabel.dataset.annotated_set import ImageRecord
-from raylabel.dataset.image_headers import unusable_images
-from raylabel.dataset.images import ImageError, check_size, read_annotated_image
+from raylabel.dataset.image_headers import check_headers
+from raylabel.dataset.image_source import read_source
+from raylabel.dataset.images import ImageError
 
 LIMIT = 10_000
 
@@ -56,19 +57,19 @@ def test_the_same_reason_as_the_stages_give(name: str, tmp_path: Path) -> None:
     Path(uri).write_bytes(content)
     image = ImageRecord(image_id=1, file_name="image", uri=uri, height=height, width=width)
     try:
-        check_size(read_annotated_image(uri, (height, width), max_pixels=LIMIT), (height, width))
+        read_source(image.source, max_pixels=LIMIT)
         expected = []
     except ImageError as error:
         expected = [(image, str(error))]
-    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == expected
-    assert unusable_images([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None) == expected
+    assert check_headers([image], max_pixels=LIMIT, on_image=lambda done: None).unusable == expected
+    assert check_headers([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None).unusable == expected
 
 
 def test_sound_images_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(image_headers, "read_annotated_image", refuse)
+    monkeypatch.setattr(image_headers, "read_source", refuse)
     images = []
     for name in ("sound", "sound.png", "sound.webp", "turned", "turned, annotated as stored"):
         content, (height, width) = CASES[name]
@@ -76,7 +77,7 @@ def test_sound_images_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Monkey
         uri = str(tmp_path / name)
         images.append(ImageRecord(image_id=name, file_name=name, uri=uri, height=height, width=width))
     seen: list[int] = []
-    assert unusable_images(images, max_pixels=LIMIT, on_image=seen.append) == []
+    assert check_headers(images, max_pixels=LIMIT, on_image=seen.append).unusable == []
     assert seen == [1, 2, 3, 4, 5]
 
 
@@ -84,11 +85,11 @@ def test_damage_in_the_middle_shows_when_all_pixels_are_read(tmp_path: Path) -> 
     uri = str(tmp_path / "image.png")
     Path(uri).write_bytes(with_hole(encoded("PNG")))
     image = ImageRecord(image_id=1, file_name="image.png", uri=uri, height=30, width=40)
-    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == []
-    [(_, why)] = unusable_images([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None)
+    assert check_headers([image], max_pixels=LIMIT, on_image=lambda done: None).unusable == []
+    [(_, why)] = check_headers([image], max_pixels=LIMIT, thorough=True, on_image=lambda done: None).unusable
     assert why.startswith(("corrupt", "truncated"))
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     image = ImageRecord(image_id=1, file_name="gone.jpg", uri=str(tmp_path / "gone.jpg"), height=3, width=4)
-    assert unusable_images([image], max_pixels=LIMIT, on_image=lambda done: None) == [(image, "missing")]
+    assert check_headers([image], max_pixels=LIMIT, on_image=lambda done: None).unusable == [(image, "missing")]

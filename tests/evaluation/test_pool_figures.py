@@ -138,6 +138,7 @@ def test_without_truth_or_detection(run: RunFolder, truth: AnnotatedSet, tmp_pat
         "num_instances": 0,
         "num_without_truth": 4,
         "num_truth_not_in_pool": 0,
+        "num_other_size": 0,
     }
 
 

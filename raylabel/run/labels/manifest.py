@@ -92,13 +92,14 @@ def count_pool(
     manifest = read_manifest(manifest_folder(run))
     if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
         if truth:
-            truth.see_all(image.image_id for image in manifest_images(manifest))
+            for image in manifest_images(manifest):
+                truth.see_image(image)
         return manifest.num_images, manifest.num_shards
     num_images = 0
     for image in data.list_pool(left_out):
         num_images += 1
         if truth:
-            truth.see(image.image_id)
+            truth.see_image(image)
     return num_images, -(-num_images // shard_size)
 
 

@@ -16,6 +16,7 @@ from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.schema import LABELS
 
 LABELS_FOLDER = stage_folder("label")
 STATUS_OK = "ok"
@@ -142,9 +143,14 @@ def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
 
 
 def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a committed shard, a few images at a time."""
+    """Stream the rows of a committed shard, a few images at a time. Columns that earlier versions lacked are null."""
     with StoredFile(shard_uri) as file:
-        yield from pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME)
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME):
+            columns = [
+                batch[field.name] if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+                for field in LABELS
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=LABELS)
 
 
 def _field(path: str) -> str:
