@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.image_source import ImageSource, read_source
-from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_image_bytes
+from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_image, read_image_bytes
 from raylabel.errors import StorageError
 from raylabel.files.stored_file import StoredFile
 from raylabel.threads import READING_THREADS, map_on_threads
@@ -121,6 +121,32 @@ def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) 
             return True
         tells_displayed |= turn == "displayed"
     return not tells_displayed
+
+
+def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
+    """Tell whether `read_source` reads the stored pixels of an image. Images that no EXIF orientation turns have both.
+
+    Raises:
+        StorageError: the disk or the network failed.
+    """
+    if source.size_hw is None:
+        return False
+    _, turn = _glance(source, max_pixels)
+    return turn == "stored" if turn in ("stored", "displayed") else source.as_stored
+
+
+def stored_orientation(uri: str, *, max_pixels: int) -> int:
+    """Return the EXIF orientation of an image, 1 to 8.
+
+    Raises:
+        ImageError, StorageError: see `ImageReader.read`.
+    """
+    try:
+        with _opened(uri, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
+            return exif_orientation(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        read_image(uri, max_pixels=max_pixels)  # raises with the reason
+        raise
 
 
 def _glance(source: ImageSource, max_pixels: int) -> tuple[bool, Turn | None]:

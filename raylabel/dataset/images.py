@@ -7,6 +7,7 @@ import re
 import warnings
 from contextlib import suppress
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,8 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
                 # Turned back unless displayed, because Pillow has already turned a TIFF.
-                return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
-            return _turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
+                return pixels_HW3 if as_displayed else turned(pixels_HW3, _INVERSE.get(orientation, orientation))
+            return turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -204,15 +205,18 @@ def exif_orientation(image: Image.Image) -> int:
 _INVERSE = {6: 8, 8: 6}
 
 
-def _turned(pixels_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn stored pixels with this EXIF orientation into the displayed pixels."""
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def turned(pixels_HWC: NDArray[_Value], orientation: int) -> NDArray[_Value]:
+    """Turn stored pixels, or masks as channels, with this EXIF orientation into the displayed pixels."""
     turns = {
-        2: lambda: pixels_HW3[:, ::-1],
-        3: lambda: pixels_HW3[::-1, ::-1],
-        4: lambda: pixels_HW3[::-1],
-        5: lambda: pixels_HW3.transpose(1, 0, 2),
-        6: lambda: np.rot90(pixels_HW3, -1),
-        7: lambda: pixels_HW3[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda: np.rot90(pixels_HW3),
+        2: lambda: pixels_HWC[:, ::-1],
+        3: lambda: pixels_HWC[::-1, ::-1],
+        4: lambda: pixels_HWC[::-1],
+        5: lambda: pixels_HWC.transpose(1, 0, 2),
+        6: lambda: np.rot90(pixels_HWC, -1),
+        7: lambda: pixels_HWC[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda: np.rot90(pixels_HWC),
     }
-    return np.ascontiguousarray(turns[orientation]()) if orientation in turns else pixels_HW3
+    return np.ascontiguousarray(turns[orientation]()) if orientation in turns else pixels_HWC

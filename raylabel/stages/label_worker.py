@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from raylabel.calibration import Detections, corrector_from_json
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
+from raylabel.dataset.image_headers import reads_as_stored
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_shard
@@ -26,6 +27,7 @@ from raylabel.run.labels.shards import STATUS_OK, commit_shard
 from raylabel.run.lease import check_lease
 from raylabel.run.models import TEACHER
 from raylabel.schema import LABELS, SHARD_PHASES
+from raylabel.threads import READING_THREADS, map_on_threads
 
 _REPORT_SECONDS = 0.5
 
@@ -122,7 +124,7 @@ class LabelShard:
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
-                "as_stored": [image.as_stored for image in images],
+                "as_stored": list(map_on_threads(self._is_stored, images, num_threads=READING_THREADS)),
                 "status": [statuses[place] for place in by_position],
                 "instances": rows.to_arrow(self._corrector(self._detections(rows))),
             }
@@ -157,6 +159,11 @@ class LabelShard:
             [found] = self._predictor([images[position].source])
             yield position, found
         attempt.mark_end()
+
+    def _is_stored(self, image: PoolImage) -> bool:
+        """Tell whether the model saw the stored pixels. Only images with annotations are looked at again."""
+        max_pixels = self._config.data.max_image_pixels
+        return image.refusal is None and reads_as_stored(image.source, max_pixels=max_pixels)
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """Return the detections of the rows. Their outcomes are unknown."""

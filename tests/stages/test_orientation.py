@@ -1,6 +1,7 @@
 """An image has one orientation: that of its annotations or its truth, from the splits to the pool's labels."""
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pycocotools import mask as coco_mask
 
 from colours import COLOURS, ColourFinder, Photograph, fits, write_set
 from prepared import prepared_run
@@ -21,9 +23,11 @@ from raylabel.config import (
     TeacherConfig,
     config_dict,
 )
+from raylabel.dataset.annotations import read_annotations
 from raylabel.dataset.image_source import read_source
 from raylabel.errors import InputError
 from raylabel.evaluation.pool_quality import measure_pool
+from raylabel.export import export_labels
 from raylabel.files.storage import commit_table, read_table, read_table_metadata
 from raylabel.masks.rle import Rle, encode_masks
 from raylabel.models.saved import save_segmenter
@@ -39,6 +43,7 @@ from raylabel.stages.training_jobs import pool_stream, student_job
 from raylabel.training.augment.views import no_augmentation
 from stored_labels import label_rows
 
+EXAMPLE = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "pseudo_labels_dataset.py"))
 GROUPS = np.array(["f", "f"])
 FINDER = "colours:ColourFinder"
 PERFECT = {"precision": 1.0, "recall": 1.0}
@@ -133,6 +138,51 @@ def test_a_perfect_teacher_is_right_about_every_image(configure: Any, as_stored:
     stream._augment = no_augmentation
     for step in range(len(images)):
         assert_fits(*stream.load(step, np.random.default_rng(0)))
+    dataset = EXAMPLE["PseudoLabels"](run.uri)
+    for image, objects in map(dataset.__getitem__, range(len(dataset))):
+        seen = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        masks = encode_masks(objects["masks"].numpy())
+        assert fits(seen, zip((objects["labels"] - 1).tolist(), masks, strict=True))
+
+    assert all(row["as_stored"] == as_stored for row in label_rows(run))
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+@pytest.mark.usefixtures("without_ray")
+def test_exports_say_which_pixels_they_label(as_stored: bool, tmp_path: Path) -> None:
+    """COCO's entries name images whose stored pixels are labelled. YOLO's polygons are of the displayed images."""
+    config = with_truth(tmp_path, as_stored=as_stored)
+    run = labelled_by_colour(config, tmp_path / "run")
+    export_labels(run, "coco", tmp_path / "coco.json")
+    images = json.loads((tmp_path / "coco.json").read_text())["images"]
+    assert all(one.get("as_stored", False) == as_stored for one in images)
+    exported = read_annotations(tmp_path / "coco.json", images_root=tmp_path / "pool" / "images")
+    truth = RunData(config).pool_truth
+    assert truth is not None
+    sizes = {image.file_name: image.image_size_hw for image in truth.images}
+    assert {image.file_name: image.image_size_hw for image in exported.images} == sizes
+
+    export_labels(run, "yolo", tmp_path / "yolo")
+    for one in photographs("p", as_stored=False):
+        height, width = one.annotated().shape[:2]
+        lines = (tmp_path / "yolo" / "labels" / one.name).with_suffix(".txt").read_text().splitlines()
+        assert len(lines) == len(COLOURS)
+        for line in lines:
+            index, *points = line.split()
+            polygon = (np.array(points, float).reshape(-1, 2) * (width, height)).ravel().tolist()
+            mask = coco_mask.decode(coco_mask.frPyObjects([polygon], height, width)[0]).astype(bool)
+            expected = (one.annotated() == COLOURS[int(index)]).all(axis=2)
+            assert (mask & expected).sum() / (mask | expected).sum() > 0.9, one.name
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_yolo_export_needs_the_images_whose_stored_pixels_are_labelled(tmp_path: Path) -> None:
+    config = with_truth(tmp_path, as_stored=True)
+    run = labelled_by_colour(config, tmp_path / "run")
+    for path in (tmp_path / "pool" / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"p0-\d-\w+\.png: can't be read for its EXIF orientation: zero bytes"):
+        export_labels(run, "yolo", tmp_path / "yolo")
 
 
 @pytest.mark.parametrize("as_stored", [True, False])
