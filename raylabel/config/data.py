@@ -49,7 +49,8 @@ class DataConfig:
     """Local folders that the paths in a pool's manifest may lie in, besides the manifest's folder and `images`. Paths
     elsewhere are quarantined."""
     pool_truth: str | None = None
-    """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
+    """JSON file with the pool's true annotations. `evaluate` measures the pseudo-labels by it. Images are labelled in
+    its orientation; a file that is given later labels nothing again."""
     max_image_pixels: PositiveInt = 50_000_000
     """Largest number of pixels per image. Larger images are quarantined before they are decoded, because decoding takes
     memory in proportion."""

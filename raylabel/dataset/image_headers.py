@@ -54,10 +54,10 @@ class HeaderFindings:
         how: dict[Turn, str] = {
             "stored": "annotated and read as stored",
             "displayed": "annotated and read as displayed",
-            "either": f"of the annotated size either way, and read as {'stored' if as_stored else 'displayed'}",
+            "either": f"of the annotated size either way and read as {'stored' if as_stored else 'displayed'}",
         }
         parts = ", ".join(f"{self.turns[turn]} {words}" for turn, words in how.items() if self.turns[turn])
-        return f"{self.turns.total()} images are turned or mirrored by their EXIF orientation: {parts}"
+        return f"images that EXIF turns or mirrors: {parts}"
 
 
 def check_headers(

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,13 +120,14 @@ class LabelShard:
             by_position = np.argsort(positions)
             rows = rows.take(by_position)
             heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
+            statuses = [statuses[place] for place in by_position]
             columns = {
                 "image_id": [image.image_id for image in images],
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
-                "as_stored": list(map_on_threads(self._is_stored, images, num_threads=READING_THREADS)),
-                "status": [statuses[place] for place in by_position],
+                "as_stored": self._are_stored(images, statuses),
+                "status": statuses,
                 "instances": rows.to_arrow(self._corrector(self._detections(rows))),
             }
             return pa.table(columns, schema=LABELS)
@@ -160,10 +162,17 @@ class LabelShard:
             yield position, found
         attempt.mark_end()
 
-    def _is_stored(self, image: PoolImage) -> bool:
-        """Tell whether the model saw the stored pixels. Only images with annotations are looked at again."""
-        max_pixels = self._config.data.max_image_pixels
-        return image.refusal is None and reads_as_stored(image.source, max_pixels=max_pixels)
+    def _are_stored(self, images: Sequence[PoolImage], statuses: Sequence[str]) -> list[bool]:
+        """Tell of which images the model saw the stored pixels. Only headers of images with annotations are read."""
+        annotated = {
+            place: image.source
+            for place, image in enumerate(images)
+            if image.height is not None and statuses[place] == STATUS_OK
+        }
+        look = partial(reads_as_stored, max_pixels=self._config.data.max_image_pixels)
+        found = map_on_threads(look, list(annotated.values()), num_threads=READING_THREADS)
+        is_stored = dict(zip(annotated, found, strict=True))
+        return [is_stored.get(place, False) for place in range(len(images))]
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """Return the detections of the rows. Their outcomes are unknown."""

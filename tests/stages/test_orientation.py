@@ -296,7 +296,7 @@ def test_check_says_how_many_images_are_turned_and_how_they_are_read(tmp_path: P
     config = replace(with_truth(tmp_path, as_stored=True), out=str(tmp_path / "run"))
     printed = format_check(check_run(config))
     assert (
-        "14 images are turned or mirrored by their EXIF orientation: 4 annotated and read as displayed, 10 of the "
-        "annotated size either way, and read as displayed" in printed
+        "images that EXIF turns or mirrors: 4 annotated and read as displayed, 10 of the annotated size either way and "
+        "read as displayed" in printed
     )
     assert "truth known, read as stored where the size does not tell" in printed
