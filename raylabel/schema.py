@@ -44,8 +44,8 @@ LABELS = pa.schema(
 """labels/shard-*.parquet: one row per pool image. `status` is "ok", or the reason why the image is quarantined.
 
 `height` and `width` are those of the pixels that the model saw. `as_stored` is true if these are the stored pixels, and
-false if they were turned by the EXIF orientation, as viewers show the image. Shards of earlier versions have no such
-column, which stands for false.
+false if they were turned by the EXIF orientation, as viewers show the image. Null stands for displayed pixels of an
+image whose annotations were not known. Shards of earlier versions have no such column, which means the same.
 """
 
 CLASS_FATES = pa.schema(

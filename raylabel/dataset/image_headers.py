@@ -135,6 +135,15 @@ def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
     return turn == "stored" if turn in ("stored", "displayed") else source.as_stored
 
 
+def is_turned_within_size(source: ImageSource, *, max_pixels: int) -> bool:
+    """Tell whether EXIF turns or mirrors an image so that both orientations have the annotated size.
+
+    Raises:
+        StorageError: the disk or the network failed.
+    """
+    return _glance(source, max_pixels)[1] == "either"
+
+
 def stored_orientation(uri: str, *, max_pixels: int) -> int:
     """Return the EXIF orientation of an image, 1 to 8.
 

@@ -122,11 +122,17 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         require_evaluators()
 
     def measure(of_round: RunFolder) -> dict[str, Any] | None:
-        return measure_pool(of_round, truth_match(data), calibration=config.calibration, selection=config.selection)
+        return measure_pool(
+            of_round,
+            truth_match(data),
+            calibration=config.calibration,
+            selection=config.selection,
+            max_pixels=config.data.max_image_pixels,
+        )
 
     def work() -> dict[str, Any]:
         if match := truth_match(data):  # before the models predict
-            match_labelled(run, match)
+            match_labelled(run, match, max_pixels=config.data.max_image_pixels)
             if match.text():
                 print(f"evaluate: WARNING: {match.text()}", flush=True)
         measured, verification = _evaluate_models(config, run, data, verify=verify)

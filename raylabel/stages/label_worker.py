@@ -162,8 +162,8 @@ class LabelShard:
             yield position, found
         attempt.mark_end()
 
-    def _are_stored(self, images: Sequence[PoolImage], statuses: Sequence[str]) -> list[bool]:
-        """Tell of which images the model saw the stored pixels. Only headers of images with annotations are read."""
+    def _are_stored(self, images: Sequence[PoolImage], statuses: Sequence[str]) -> list[bool | None]:
+        """Tell of which annotated images the model saw the stored pixels. Headers of other images are not read."""
         annotated = {
             place: image.source
             for place, image in enumerate(images)
@@ -172,7 +172,7 @@ class LabelShard:
         look = partial(reads_as_stored, max_pixels=self._config.data.max_image_pixels)
         found = map_on_threads(look, list(annotated.values()), num_threads=READING_THREADS)
         is_stored = dict(zip(annotated, found, strict=True))
-        return [is_stored.get(place, False) for place in range(len(images))]
+        return [is_stored.get(place) for place in range(len(images))]
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """Return the detections of the rows. Their outcomes are unknown."""

@@ -110,7 +110,9 @@ def labelled_by_colour(config: Config, folder: Path) -> RunFolder:
 
 def measured(config: Config, run: RunFolder) -> dict[str, Any]:
     match = truth_match(RunData(config))
-    found = measure_pool(run, match, calibration=config.calibration, selection=config.selection)
+    found = measure_pool(
+        run, match, calibration=config.calibration, selection=config.selection, max_pixels=config.data.max_image_pixels
+    )
     assert found is not None
     return found
 
@@ -124,7 +126,7 @@ def test_a_perfect_teacher_is_right_about_every_image(configure: Any, as_stored:
     found = measured(config, run)
     assert found["num_images"] == len(label_rows(run)) >= 16
     assert {name: found["selected"][name] for name in PERFECT} == PERFECT
-    assert found["num_other_size"] == 0
+    assert found["num_other_size"] == found["num_other_orientation"] == 0
 
     # The student and the gallery read the pixels that the teacher saw.
     images = [one for uri in committed_shards(run).values() for one in kept_images(uri, config.selection, GROUPS)]
@@ -220,16 +222,18 @@ def assert_fits(image: Any, target: Any) -> None:
 
 @pytest.mark.usefixtures("without_ray")
 def test_labels_of_an_earlier_version_are_of_displayed_images(tmp_path: Path) -> None:
-    """Their shards and manifest lack the columns. Images of another size than their truth are counted and left out."""
+    """Their shards and manifest lack the columns. Images of another size or orientation than their truth are counted
+    and left out. The other images are measured: those without an EXIF orientation."""
     config = with_truth(tmp_path, as_stored=True)
     unknown = replace(config, data=replace(config.data, pool_truth=None))
     run = labelled_by_colour(unknown, tmp_path / "run")
     for uri in committed_shards(run).values():
         table, metadata = read_table(uri), read_table_metadata(uri)
-        assert not any(table["as_stored"].to_pylist())
+        assert table["as_stored"].null_count == len(table)
         commit_table(uri, table.drop_columns("as_stored").replace_schema_metadata(metadata))
     found = measured(config, run)
-    assert (found["num_other_size"], found["num_images"]) == (4, 12)
+    assert (found["num_other_size"], found["num_other_orientation"], found["num_images"]) == (4, 10, 2)
+    assert {name: found["selected"][name] for name in PERFECT} == PERFECT
     images = [one for uri in committed_shards(run).values() for one in kept_images(uri, config.selection, GROUPS)]
     assert not any(image.as_stored for image in images)
     for image in images:
@@ -238,6 +242,15 @@ def test_labels_of_an_earlier_version_are_of_displayed_images(tmp_path: Path) ->
     stream._augment = no_augmentation
     for step in range(len(images)):
         assert_fits(*stream.load(step, np.random.default_rng(0)))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_truth_of_displayed_images_fits_labels_that_were_made_before_it(tmp_path: Path) -> None:
+    config = with_truth(tmp_path, as_stored=False)
+    unknown = replace(config, data=replace(config.data, pool_truth=None))
+    found = measured(config, labelled_by_colour(unknown, tmp_path / "run"))
+    assert found["num_images"] == 16
+    assert {name: found["selected"][name] for name in PERFECT} == PERFECT
 
 
 @pytest.mark.usefixtures("without_ray")

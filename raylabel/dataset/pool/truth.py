@@ -27,6 +27,7 @@ class TruthMatch:
         """Orientation of the pool's images whose size in the truth does not decide. None if it is not known."""
         self._first_id: str | None = None
         self._first_other_size = ""
+        self._turned = set[str]()
 
     def see(self, image_id: str) -> None:
         """Count an image of the pool. Ids are unique."""
@@ -46,17 +47,30 @@ class TruthMatch:
         if image_id not in self.row_of:
             return
         self.num_labelled += 1
-        if self.has_size(image_id, labelled_hw):
+        if self.size_of(image_id) == labelled_hw:
             return
         self.num_other_size += 1
-        height, width = self.truth.images[self.row_of[image_id]].image_size_hw
+        height, width = self.size_of(image_id)
         self._first_other_size = self._first_other_size or (
             f"{image_id}, labelled as {labelled_hw[0]} x {labelled_hw[1]} pixels, annotated as {height} x {width}"
         )
 
-    def has_size(self, image_id: str, labelled_hw: tuple[int, int]) -> bool:
-        """Tell whether the labels of an image with a truth have the size of the truth."""
-        return self.truth.images[self.row_of[image_id]].image_size_hw == tuple(labelled_hw)
+    def see_turned(self, image_id: str) -> None:
+        """Count a labelled image whose labels have another orientation than its truth, in the same size."""
+        self._turned.add(image_id)
+
+    def is_comparable(self, image_id: str, labelled_hw: tuple[int, int]) -> bool:
+        """Tell whether the labels of an image with a truth have the size and orientation of the truth."""
+        return self.size_of(image_id) == labelled_hw and image_id not in self._turned
+
+    def size_of(self, image_id: str) -> tuple[int, int]:
+        """Return height and width of an image in its truth."""
+        return self.truth.images[self.row_of[image_id]].image_size_hw
+
+    @property
+    def num_other_orientation(self) -> int:
+        """Number of labelled images with another orientation than their truth, in the same size."""
+        return len(self._turned)
 
     @property
     def num_without_truth(self) -> int:
@@ -69,7 +83,7 @@ class TruthMatch:
         return len(self.truth) - self.num_matched
 
     def text(self) -> str:
-        """Say how many images have no partner, or labels of another size. "" if there is none."""
+        """Say how many images have no partner, or labels of another size or orientation. "" if there is none."""
         texts = list[str]()
         if self.num_not_in_pool or self.num_without_truth:
             texts.append(
@@ -80,6 +94,11 @@ class TruthMatch:
             texts.append(
                 f"{self.num_other_size} of {self.num_labelled} labelled images are left out, because their labels "
                 f"and their truth in {self._source} differ in size; the first is {self._first_other_size}"
+            )
+        if self._turned:
+            texts.append(
+                f"{self.num_other_orientation} of {self.num_labelled} labelled images are left out, because they were "
+                f"labelled as displayed, and {self._source} annotates stored pixels; the first is {min(self._turned)}"
             )
         return "; ".join(texts)
 
