@@ -148,12 +148,25 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         return {"num_images": len(data.validation), "metrics": metrics}
 
     def is_complete(artifact: dict[str, Any]) -> bool:
+        if doubt := doubtful_figures(run, artifact["metrics"]):
+            print(f"evaluate: WARNING: {doubt}", flush=True)
         if not verify or artifact["metrics"].get("verification"):
             return True
         print("evaluate: finished before, but not verified; predicting again to verify", flush=True)
         return False
 
     return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
+
+
+def doubtful_figures(run: RunFolder, metrics: dict[str, Any]) -> str:
+    """Say that an earlier version measured the pool's labels without a look at their orientation, "" if none did."""
+    pool = metrics.get("pool")
+    if not pool or "num_other_orientation" in pool:
+        return ""
+    return (
+        "an earlier version measured the pool's labels, also those of another orientation than their truth. To measure "
+        f"again, move {redacted(run.path(FOLDER))} away."
+    )
 
 
 def calibrate_models(config: Config, run: RunFolder) -> None:
