@@ -116,7 +116,7 @@ def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) 
     num = min(NUM_TELLING, len(oblong))
     telling = [oblong[place * len(oblong) // num] for place in range(num)]
     tells_displayed = False
-    for _, turn in map_on_threads(lambda one: _glance(one, max_pixels), telling, num_threads=READING_THREADS):
+    for turn in map_on_threads(lambda one: _turn_of(one, max_pixels), telling, num_threads=READING_THREADS):
         if turn == "stored":
             return True
         tells_displayed |= turn == "displayed"
@@ -131,7 +131,7 @@ def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
     """
     if source.size_hw is None:
         return False
-    _, turn = _glance(source, max_pixels)
+    turn = _turn_of(source, max_pixels)
     return turn == "stored" if turn in ("stored", "displayed") else source.as_stored
 
 
@@ -141,7 +141,7 @@ def is_turned_within_size(source: ImageSource, *, max_pixels: int) -> bool:
     Raises:
         StorageError: the disk or the network failed.
     """
-    return _glance(source, max_pixels)[1] == "either"
+    return _turn_of(source, max_pixels) == "either"
 
 
 def stored_orientation(uri: str, *, max_pixels: int) -> int:
@@ -158,8 +158,16 @@ def stored_orientation(uri: str, *, max_pixels: int) -> int:
         raise
 
 
-def _glance(source: ImageSource, max_pixels: int) -> tuple[bool, Turn | None]:
-    """Tell by its header whether an image looks sound, and how it is turned. None stands for not at all or unknown."""
+def _turn_of(source: ImageSource, max_pixels: int) -> Turn | None:
+    """Tell by its header how an image is turned. None stands for not at all or unknown."""
+    return _glance(source, max_pixels, to_its_end=False)[1]
+
+
+def _glance(source: ImageSource, max_pixels: int, *, to_its_end: bool = True) -> tuple[bool, Turn | None]:
+    """Tell by its header, and by its end if asked, whether an image looks sound, and how it is turned.
+
+    The second value is None for an image that is not turned, or if the header tells nothing.
+    """
     try:
         with _opened(source.uri, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
             stored_hw, orientation = _stored_size_hw(image), exif_orientation(image)
@@ -167,6 +175,8 @@ def _glance(source: ImageSource, max_pixels: int) -> tuple[bool, Turn | None]:
             if isinstance(image, TiffImageFile) or image.width * image.height > max_pixels:
                 return False, turn
             fits = source.size_hw == stored_hw or turn == "displayed"
+            if not to_its_end:
+                return fits, turn
             file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL_BYTES))
             return fits and _ENDS.get(image.format or "", b"") in file.read(_TAIL_BYTES), turn
     except StorageError:
