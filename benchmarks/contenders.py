@@ -39,6 +39,7 @@ def rows_of(found: Sequence[Instances], uris: Sequence[str], top_k: int) -> pa.T
         "uri": list(uris),
         "height": heights,
         "width": widths,
+        "as_stored": [False] * len(found),
         "status": ["ok"] * len(found),
         "instances": rows.to_arrow(rows.column("raw_score")),
     }

@@ -28,7 +28,6 @@ from raylabel.calibration import (
     match_image,
     scored_accuracy,
 )
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.predictor import Predictor
 from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
@@ -37,6 +36,7 @@ from raylabel.dataset.synthetic.generate import generate
 from raylabel.demo import NUM_IMAGES, demo_config
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.predictions.matching import verification_weights
+from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder
 from raylabel.stages.label import recalibrate
 from raylabel.stages.run import run_one
@@ -78,7 +78,7 @@ def report_accuracy(runs: list[tuple[Config, RunFolder]], num_draws: int) -> Non
         truth = read_annotations(str(config.data.calibration).replace(".json", "_full.json"), images_root=root)
         found = list(
             Predictor(run.path("teacher"), config.label, max_pixels=config.data.max_image_pixels, own_classes=())(
-                [ImageSource(one.uri, one.image_size_hw) for one in truth.images]
+                [one.source for one in truth.images]
             )
         )
         predictions = [ImagePredictions(one.class_indices, one.raw_scores, one.masks) for one in found]
@@ -163,12 +163,17 @@ def report_pool(runs: list[tuple[Config, RunFolder]]) -> None:
     print(f"{'seed':<6}{'raw':>8}" + "".join(f"{kind:>20}" for kind in kinds) + "  auto chose")
     gains = []
     for seed, (config, run) in enumerate(runs):
-        truth = read_annotations(str(config.data.pool_truth))
         values, chosen = [], ""
         for kind in kinds:
             with redirect_stdout(StringIO()):
                 recalibrate(run, kind)
-            measured = measure_pool(config, run, truth)
+            measured = measure_pool(
+                run,
+                truth_match(RunData(config)),
+                calibration=config.calibration,
+                selection=config.selection,
+                max_pixels=config.data.max_image_pixels,
+            )
             assert measured is not None, "the generated set includes the truth of its pool"
             raw, corrected = measured["raw"]["nll"], measured["calibrated"]["nll"]
             values.append(corrected)

@@ -183,6 +183,7 @@ def generated_shard(rng: np.random.Generator, num: int, masks: list[bytes]) -> p
             "uri": [f"pool/{name}" for name in names],
             "height": np.full(num_images, 240, np.int32),
             "width": np.full(num_images, 320, np.int32),
+            "as_stored": [False] * num_images,
             "status": ["ok"] * num_images,
             "instances": pa.ListArray.from_arrays(pa.array(offsets), instances),
         },

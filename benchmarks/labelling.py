@@ -33,8 +33,9 @@ from contenders import CORES, MAX_PIXELS, SHARD, run_ceiling, run_loader, run_lo
 from fakes import WaitingSegmenter
 from prepared import prepared_run
 from process_watcher import Watcher
-from raylabel.cluster.decoding import ImageSource, Lookahead, ThreadDecoder
+from raylabel.cluster.decoding import Lookahead, ThreadDecoder
 from raylabel.config import load_config
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import read_image
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import remove

@@ -170,6 +170,7 @@ def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
         "uri": [image.uri for image in images],
         "height": [8] * len(images),
         "width": [8] * len(images),
+        "as_stored": [False] * len(images),
         "status": [STATUS_OK] * len(images),
         "instances": [[] for _ in images],
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import raylabel as rl
-from raylabel.dataset.images import read_image
+from raylabel.dataset.image_source import ImageSource, read_source
 from raylabel.masks.rle import Rle, decode_masks
 
 
@@ -41,7 +41,8 @@ class PseudoLabels(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         """
         image = self._images[index]
         objects, size_hw = image["instances"], (image["height"], image["width"])
-        pixels_HWC = read_image(image["uri"], max_pixels=self._max_pixels, as_displayed=True)
+        source = ImageSource(image["uri"], size_hw, as_stored=bool(image["as_stored"]))
+        pixels_HWC = read_source(source, max_pixels=self._max_pixels)
         rles = [Rle(size=list(size_hw), counts=one["mask_counts"]) for one in objects]
         target = {
             "boxes": torch.tensor([one["box_xyxy"] for one in objects], dtype=torch.float32),

@@ -18,6 +18,8 @@ import yaml
 from pyarrow import fs
 
 from raylabel.config import SelectionConfig, config_dict
+from raylabel.dataset.image_headers import stored_orientation
+from raylabel.dataset.images import ImageError, turned
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES
 from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import split_options
@@ -42,12 +44,14 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
 
     - "coco": one JSON file. Images are numbered from 1. `file_name` is the pool's image id if the image's `uri` ends
       with it, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score`, `mask_quality`, and the
-      entries `background` and `runner_up` of the soft vector.
+      entries `background` and `runner_up` of the soft vector. Labels are of the displayed images; images whose labels
+      are of the stored pixels have `as_stored`.
       `info.raylabel` names the run, the corrector and the selection.
     - "lvis": the same as LVIS v1. Nobody verified the labels: `neg_category_ids` is empty, and
       `not_exhaustive_category_ids` holds every class with a pseudo-label. `frequency` comes from the run's labelled
       images; the counts are those of this file.
-    - "yolo": a folder with `labels/*.txt` (one polygon per object) and `data.yaml`, named by the image ids. If pool and
+    - "yolo": a folder with `labels/*.txt` (one polygon per object) and `data.yaml`, named by the image ids. Polygons
+      are of the displayed images, because YOLO's readers turn images by their EXIF orientation. If pool and
       folder are on a local disk, `images/` holds links to the images. Images that would share a label file, such as
       a.jpg and a.png, are named a-jpg and a-png; one line says how many, and `renamed.csv` lists them.
 
@@ -88,7 +92,7 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     counts: Counter[str] = Counter(images=0, annotations=0, images_left_out=0)
     images = _labelled_images(run, config.selection, categories, counts)
     if format == "yolo":
-        _write_yolo(images, _YoloPaths(run), categories, out)
+        _write_yolo(images, _YoloPaths(run), categories, out, max_pixels=config.data.max_image_pixels)
     else:
         content = _coco(images, categories, is_lvis=format == "lvis")
         lineage = {
@@ -132,6 +136,7 @@ def _coco(images: Iterator[KeptImage], categories: list[dict[str, Any]], *, is_l
     for image_id, image in enumerate(images, start=1):
         height, width = image.image_size_hw
         row = {"id": image_id, "file_name": _file_name(image), "height": height, "width": width, "uri": image.uri}
+        row |= {"as_stored": True} if image.as_stored else {}
         rows = [_annotation(one, image, categories) for one in image.structs]
         category_ids = sorted({one["category_id"] for one in rows})
         num_images.update(category_ids)
@@ -171,7 +176,9 @@ def _annotation(struct: dict[str, Any], image: KeptImage, categories: list[dict[
     }
 
 
-def _write_yolo(images: Iterator[KeptImage], paths: "_YoloPaths", categories: list[dict[str, Any]], out: str) -> None:
+def _write_yolo(
+    images: Iterator[KeptImage], paths: "_YoloPaths", categories: list[dict[str, Any]], out: str, *, max_pixels: int
+) -> None:
     renamed = io.StringIO()
     table = csv.writer(renamed, lineterminator="\n")
     table.writerow(["image_id", "path"])
@@ -183,7 +190,7 @@ def _write_yolo(images: Iterator[KeptImage], paths: "_YoloPaths", categories: li
             if image.image_id in paths.renamed:
                 table.writerow([image.image_id, path])
                 num_renamed += 1
-            commit_bytes(join(out, "labels", f"{stem}.txt"), _yolo_lines(image).encode())
+            commit_bytes(join(out, "labels", f"{stem}.txt"), _yolo_lines(image, max_pixels=max_pixels).encode())
             if "://" not in out and "://" not in image.uri and exists(image.uri):
                 _link(Path(out, "images", path), image.uri)
         if num_renamed:
@@ -289,11 +296,18 @@ def _stem(path: str) -> str:
     return stem if suffix.lower() in IMAGE_SUFFIXES else path
 
 
-def _yolo_lines(image: KeptImage) -> str:
-    height, width = image.image_size_hw
-    rles = [Rle(size=[height, width], counts=one["mask_counts"]) for one in image.structs]
+def _yolo_lines(image: KeptImage, *, max_pixels: int) -> str:
+    rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in image.structs]
+    masks_NHW = decode_masks(rles, image.image_size_hw)
+    if image.as_stored:
+        try:
+            orientation = stored_orientation(image.uri, max_pixels=max_pixels)
+        except ImageError as error:
+            raise InputError(f"{image.uri}: can't be read for its EXIF orientation: {error}") from error
+        masks_NHW = turned(masks_NHW.transpose(1, 2, 0), orientation).transpose(2, 0, 1)
+    height, width = masks_NHW.shape[1:]
     lines = []
-    for one, mask in zip(image.structs, decode_masks(rles, image.image_size_hw), strict=True):
+    for one, mask in zip(image.structs, masks_NHW, strict=True):
         shares = np.clip(mask_polygon(mask) / (width, height), 0, 1).ravel().tolist()
         if shares:
             # Each share is written once, because a ragged mask has many points in few rows and columns.

@@ -36,6 +36,7 @@ LABELS = pa.schema(
         ("uri", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("as_stored", pa.bool_()),
         ("status", pa.string()),
         ("instances", pa.list_(INSTANCE)),
         ("content", pa.uint64()),
@@ -43,9 +44,13 @@ LABELS = pa.schema(
 )
 """labels/shard-*.parquet: one row per pool image.
 
+`height` and `width` are those of the pixels that the model saw. `as_stored` is true if these are the stored pixels, and
+false if they were turned by the EXIF orientation, as viewers show the image. Null stands for displayed pixels of an
+image whose annotations were not known.
+
 `status` is "ok", "in validation: " and the name of the validation image that the image equals, or the reason why the
 image is quarantined. `content` is the digest of the image's file (`dataset.content`), null if the file was not read.
-Shards of earlier versions lack `content`.
+Shards of earlier versions lack `as_stored` and `content`, which means null.
 """
 
 VALIDATION_IMAGES = pa.schema([("content", pa.uint64()), ("file_name", pa.string())])

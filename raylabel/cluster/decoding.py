@@ -17,7 +17,8 @@ from ray.exceptions import WorkerCrashedError
 
 from raylabel.config import LabelConfig
 from raylabel.dataset.content import content_digest
-from raylabel.dataset.images import ImageError, check_size, decode_image, read_annotated_image, read_content
+from raylabel.dataset.image_source import ImageSource, decode_source
+from raylabel.dataset.images import ImageError, read_content
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
 Decoded = NDArray[np.uint8] | ImageError
@@ -29,7 +30,7 @@ class ReadImage(NamedTuple):
 
     Attributes:
         image: the image, or the error why it can't be used.
-        content: `content_digest` of a pool image's file. None for annotated images, and for a file that was not read.
+        content: `content_digest` of the image's file. None for a file that was not read.
     """
 
     image: Decoded
@@ -38,19 +39,6 @@ class ReadImage(NamedTuple):
 
 Refusal = Callable[[int, int], ImageError | None]
 """Takes the position and the content digest of an image, and returns why the image is refused, or None."""
-
-
-class ImageSource(NamedTuple):
-    """The place of an image, and the orientation to read it in.
-
-    Attributes:
-        uri: see `ImageReader`.
-        annotated_size_hw: height and width in the annotations. None for pool images: they are turned as viewers show
-            them.
-    """
-
-    uri: str
-    annotated_size_hw: tuple[int, int] | None = None
 
 
 _PIXELS_AHEAD = 1 << 25
@@ -154,7 +142,7 @@ class ThreadDecoder:
         try:
             for position in range(len(sources)):
                 while submitted < len(sources) and len(ahead) < self.lookahead.num_images:
-                    ahead.append(self._threads.submit(read_source, sources[submitted], self._max_pixels))
+                    ahead.append(self._threads.submit(read_one, sources[submitted], self._max_pixels))
                     submitted += 1
                 read = ahead.popleft().result()
                 self.lookahead.saw(read.image)
@@ -210,24 +198,19 @@ class TaskDecoder:
 
 @ray.remote(num_cpus=_TASK_CPUS)
 def _decode_task(sources: list[ImageSource], max_pixels: int) -> Any:
-    images = [read_source(source, max_pixels) for source in sources]
+    images = [read_one(source, max_pixels) for source in sources]
     return images if len(images) > 1 else images[0]
 
 
-def read_source(source: ImageSource, max_pixels: int) -> ReadImage:
+def read_one(source: ImageSource, max_pixels: int) -> ReadImage:
     """Read one image as the model sees it, or return the error why it can't be used."""
-    uri, size_hw = source
     content: int | None = None
     try:
-        if size_hw is None:
-            encoded = read_content(uri, max_pixels=max_pixels)
-            content = content_digest(encoded)
-            return ReadImage(decode_image(encoded, max_pixels=max_pixels, as_displayed=True), content)
-        image = read_annotated_image(uri, size_hw, max_pixels=max_pixels)
-        check_size(image, size_hw)
+        encoded = read_content(source.uri, max_pixels=max_pixels)
+        content = content_digest(encoded)
+        return ReadImage(decode_source(encoded, source, max_pixels=max_pixels), content)
     except ImageError as error:
         return ReadImage(error, content)
-    return ReadImage(image)
 
 
 def _store_bytes_a_worker(num_workers: int) -> float:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raylabel.cluster.decoding import Decoded, ImageSource, ReadImage, Refusal, build_decoder
+from raylabel.cluster.decoding import Decoded, ReadImage, Refusal, build_decoder
 from raylabel.cluster.size_batches import batches_by_size
 from raylabel.config import LabelConfig
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.models.predict import predict_images

@@ -49,7 +49,8 @@ class DataConfig:
     """Local folders that the paths in a pool's manifest may lie in, besides the manifest's folder and `images`. Paths
     elsewhere are quarantined."""
     pool_truth: str | None = None
-    """JSON file with the pool's true annotations. Only `evaluate` reads it, to measure the pseudo-labels."""
+    """JSON file with the pool's true annotations. `evaluate` measures the pseudo-labels by it. Images are labelled in
+    its orientation; a file that is given later labels nothing again."""
     validation_in_pool: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of pool images with the content of a validation image. "leave_out" gives them no pseudo-labels, so
     that no student learns from an image that measures it. "keep" labels them. It acts on the images that get labelled

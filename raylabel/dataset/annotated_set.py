@@ -1,7 +1,7 @@
 """An annotated set in memory: images, classes, and the annotations of each image, indexed by row."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.dataset.frequency import FrequencyGroup, frequency_groups
+from raylabel.dataset.image_source import ImageSource
 from raylabel.masks.rle import Rle, mask_boxes
 from raylabel.masks.segmentation import rle_from_segmentation
 
@@ -38,6 +39,7 @@ class ImageRecord:
         file_name: path below the images' root.
         uri: path or URI of the image.
         height, width: size in pixels.
+        as_stored: the orientation of the annotations if the size alone does not decide; see `ImageSource`.
         negative_classes: indices of classes that are verified to be absent (LVIS `neg_category_ids`).
         not_exhaustive_classes: indices of classes with instances that are not annotated (LVIS
             `not_exhaustive_category_ids`).
@@ -48,6 +50,7 @@ class ImageRecord:
     uri: str
     height: int
     width: int
+    as_stored: bool = True
     negative_classes: frozenset[int] = frozenset()
     not_exhaustive_classes: frozenset[int] = frozenset()
 
@@ -55,6 +58,11 @@ class ImageRecord:
     def image_size_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.height, self.width
+
+    @property
+    def source(self) -> ImageSource:
+        """The image in the orientation of its annotations."""
+        return ImageSource(self.uri, self.image_size_hw, self.as_stored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,10 @@ class AnnotatedSet:
             annotations=tuple(self.annotations[row] for row in chosen),
             is_federated=self.is_federated,
         )
+
+    def with_displayed_images(self) -> "AnnotatedSet":
+        """Return the same set, with annotations of the displayed images where the size alone does not decide."""
+        return replace(self, images=tuple(replace(image, as_stored=False) for image in self.images))
 
     def __add__(self, other: "AnnotatedSet") -> "AnnotatedSet":
         """Return the images of both sets. Both must have the same classes (`validate_same_categories`)."""

@@ -1,8 +1,10 @@
-"""Annotated images checked by their headers, at a few kilobytes each, and the digests of their contents."""
+"""Headers of annotated images, a few kilobytes each: soundness, orientation, and digests of contents."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +12,24 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from raylabel.dataset.annotated_set import ImageRecord
+from raylabel.dataset.containers import split_reference
 from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_digest, digest_of_ends
-from raylabel.dataset.images import (
-    FORMATS,
-    ImageError,
-    check_size,
-    decode_annotated_image,
-    exif_orientation,
-    read_content,
-)
+from raylabel.dataset.image_source import ImageSource, decode_source
+from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_content, read_image
+from raylabel.errors import StorageError
 from raylabel.files.stored_file import StoredFile
 from raylabel.threads import READING_THREADS, map_on_threads
+
+NUM_TELLING = 1000
+"""Largest number of headers that tell how a file annotates images."""
 
 _BUFFER_BYTES = 1 << 16
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 """Bytes near the end of a whole file. Other formats have no such mark."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+
+Turn = Literal["stored", "displayed", "either"]
+"""The orientation of an image's annotations: one, or either if both have the annotated size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +40,36 @@ class Examined:
         unusable: images that a stage would refuse, with its reason for each.
         contents: the contents of the other images, by their file names.
         sizes: sizes in bytes that these images have, sorted.
+        turns: number of these images that an EXIF orientation turns or mirrors, by the orientation of their
+            annotations.
     """
 
     unusable: list[tuple[ImageRecord, str]]
     contents: Contents
     sizes: NDArray[np.int64]
+    turns: Counter[Turn]
+
+    def turned_text(self, *, as_stored: bool) -> str:
+        """Say how many images are turned and how each is read, "" if none is turned.
+
+        Args:
+            as_stored: the orientation of the images that have the annotated size in both.
+        """
+        if not self.turns:
+            return ""
+        how: dict[Turn, str] = {
+            "stored": "annotated and read as stored",
+            "displayed": "annotated and read as displayed",
+            "either": f"of the annotated size either way and read as {'stored' if as_stored else 'displayed'}",
+        }
+        parts = ", ".join(f"{self.turns[turn]} {words}" for turn, words in how.items() if self.turns[turn])
+        return f"images that EXIF turns or mirrors: {parts}"
 
 
 def examine_images(
     images: Sequence[ImageRecord], *, max_pixels: int, thorough: bool = False, on_image: Callable[[int], None]
 ) -> Examined:
-    """Find the images that a stage would refuse, and the digests of the others' contents.
+    """Find the images that a stage would refuse; the digests of the others' contents; and those that EXIF turns.
 
     A header of the right size at the start of a file that ends as its format does is enough. Any other image is read
     whole by the decoder of the stages, so the reasons are the same. Damage in the middle of a file shows only in its
@@ -53,7 +77,7 @@ def examine_images(
 
     Args:
         images: annotated images.
-        max_pixels: see `decode_image`.
+        max_pixels: see `read_image`.
         thorough: read the pixels of every image.
         on_image: called after each image with the number of images so far.
 
@@ -61,52 +85,156 @@ def examine_images(
         StorageError: the disk or the network failed.
     """
 
-    def examine(image: ImageRecord) -> tuple[int, int] | str:
+    def examine(image: ImageRecord) -> _Glance | str:
+        source = image.source
+        seen = _glance(source, max_pixels)
+        if not thorough and seen.is_sound and seen.file is not None:
+            return seen
         try:
-            found = None if thorough else _from_header(image, max_pixels)
-            if found is None:
-                content = read_content(image.uri, max_pixels=max_pixels)
-                pixels = decode_annotated_image(content, image.image_size_hw, max_pixels=max_pixels)
-                check_size(pixels, image.image_size_hw)
-                found = len(content), content_digest(content)
+            content = read_content(source.uri, max_pixels=max_pixels)
+            decode_source(content, source, max_pixels=max_pixels)
         except ImageError as error:
             return str(error)
-        return found
+        return seen._replace(file=(len(content), content_digest(content)))
 
-    unusable, names = list[tuple[ImageRecord, str]](), list[str]()
+    unusable, names, turns = list[tuple[ImageRecord, str]](), list[str](), Counter[Turn]()
     sizes, digests = np.zeros(len(images), np.int64), np.zeros(len(images), np.uint64)
     for row, found in enumerate(map_on_threads(examine, images, num_threads=READING_THREADS)):
         on_image(row + 1)
         if isinstance(found, str):
             unusable.append((images[row], found))
-        else:
-            sizes[len(names)], digests[len(names)] = found
-            names.append(images[row].file_name)
+            continue
+        sizes[len(names)], digests[len(names)] = found.file or (0, 0)
+        names.append(images[row].file_name)
+        if found.turn is not None:
+            turns[found.turn] += 1
     return Examined(
         unusable=unusable,
         contents=Contents.of(digests[: len(names)], names),
         sizes=np.unique(sizes[: len(names)]),
+        turns=turns,
     )
 
 
-def _from_header(image: ImageRecord, max_pixels: int) -> tuple[int, int] | None:
-    """Return the file's size and digest if its header looks sound. The first bytes serve both, at no further read."""
+def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) -> bool:
+    """Tell whether a file annotates stored pixels. Its images whose annotated size fits one orientation alone tell.
+
+    The headers of at most `NUM_TELLING` images are read, evenly spread over those that are not square. A file that
+    annotates any of them as stored is a file of stored pixels. So is a file without an image that tells.
+
+    Args:
+        sources: the images of the file. Images that cannot be read tell nothing.
+        max_pixels: see `read_image`.
+
+    Raises:
+        StorageError: the disk or the network failed.
+    """
+    oblong = [one for one in sources if one.size_hw is not None and one.size_hw[0] != one.size_hw[1]]
+    num = min(NUM_TELLING, len(oblong))
+    telling = [oblong[place * len(oblong) // num] for place in range(num)]
+    tells_displayed = False
+    for turn in map_on_threads(lambda one: _turn_of(one, max_pixels), telling, num_threads=READING_THREADS):
+        if turn == "stored":
+            return True
+        tells_displayed |= turn == "displayed"
+    return not tells_displayed
+
+
+def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
+    """Tell whether `read_source` reads the stored pixels of an image. Images that no EXIF orientation turns have both.
+
+    Raises:
+        StorageError: the disk or the network failed.
+    """
+    if source.size_hw is None:
+        return False
+    turn = _turn_of(source, max_pixels)
+    return turn == "stored" if turn in ("stored", "displayed") else source.as_stored
+
+
+def is_turned_within_size(source: ImageSource, *, max_pixels: int) -> bool:
+    """Tell whether EXIF turns or mirrors an image so that both orientations have the annotated size.
+
+    Raises:
+        StorageError: the disk or the network failed.
+    """
+    return _turn_of(source, max_pixels) == "either"
+
+
+def stored_orientation(uri: str, *, max_pixels: int) -> int:
+    """Return the EXIF orientation of an image, 1 to 8.
+
+    Raises:
+        ImageError, StorageError: see `ImageReader.read`.
+    """
     try:
-        with StoredFile(image.uri) as file:
-            buffered = io.BufferedReader(file, _BUFFER_BYTES)
-            head = buffered.peek()[:HEAD_BYTES]
-            with Image.open(buffered, formats=FORMATS) as opened:
-                if isinstance(opened, TiffImageFile) or opened.width * opened.height > max_pixels:
-                    return None
-                size_hw = opened.height, opened.width
-                is_turned = size_hw != image.image_size_hw and exif_orientation(opened) >= 5
-                if (size_hw[::-1] if is_turned else size_hw) != image.image_size_hw:
-                    return None
-                tail = file.read_at(TAIL_BYTES, max(0, file.num_bytes - TAIL_BYTES))
-                digest = digest_of_ends(file.num_bytes, head, tail)
-                if digest is None or _ENDS.get(opened.format or "", b"") not in tail:
-                    return None
-                return file.num_bytes, digest
+        with _opened(uri, max_pixels) as file, Image.open(file, formats=FORMATS) as image:
+            return exif_orientation(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        read_image(uri, max_pixels=max_pixels)  # raises with the reason
+        raise
+
+
+def _turn_of(source: ImageSource, max_pixels: int) -> Turn | None:
+    """Tell by its header how an image is turned. None stands for not at all or unknown."""
+    return _glance(source, max_pixels, to_its_end=False).turn
+
+
+class _Glance(NamedTuple):
+    """What the header and the end of a file tell.
+
+    Attributes:
+        is_sound: whether it looks like a whole image of the annotated size.
+        turn: None for an image that is not turned, or if the header tells nothing.
+        file: the file's size in bytes and the digest of its content. None if the content must be read whole for it.
+    """
+
+    is_sound: bool = False
+    turn: Turn | None = None
+    file: tuple[int, int] | None = None
+
+
+def _glance(source: ImageSource, max_pixels: int, *, to_its_end: bool = True) -> _Glance:
+    """Look at an image's header, and at its end if asked."""
+    try:
+        with _opened(source.uri, max_pixels) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
+                stored_hw, orientation = _stored_size_hw(image), exif_orientation(image)
+                turn = _turn(stored_hw, orientation, source.size_hw)
+                if isinstance(image, TiffImageFile) or image.width * image.height > max_pixels or not to_its_end:
+                    return _Glance(turn=turn)
+                end_mark = _ENDS.get(image.format or "", b"")
+                num_bytes = file.seek(0, io.SEEK_END)
+                file.seek(max(0, num_bytes - TAIL_BYTES))
+                tail = file.read(TAIL_BYTES)
+        fits = source.size_hw == stored_hw or turn == "displayed"
+        digest = digest_of_ends(num_bytes, head, tail)
+        return _Glance(fits and end_mark in tail, turn, None if digest is None else (num_bytes, digest))
+    except StorageError:
+        raise
     except Exception:
         # Any exception, because the reader of the stages tells what it means.
+        return _Glance()
+
+
+def _opened(uri: str, max_pixels: int) -> io.BufferedReader | io.BytesIO:
+    if split_reference(uri):
+        return io.BytesIO(read_content(uri, max_pixels=max_pixels))
+    return io.BufferedReader(StoredFile(uri), _BUFFER_BYTES)
+
+
+def _stored_size_hw(image: Image.Image) -> tuple[int, int]:
+    if isinstance(image, TiffImageFile):  # because Pillow gives the size of the displayed image
+        return image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]
+    return image.height, image.width
+
+
+def _turn(stored_hw: tuple[int, int], orientation: int, size_hw: tuple[int, int] | None) -> Turn | None:
+    displayed_hw = stored_hw[::-1] if orientation in range(5, 9) else stored_hw
+    if orientation not in range(2, 9) or size_hw not in (stored_hw, displayed_hw):
         return None
+    if stored_hw == displayed_hw:
+        return "either"
+    return "stored" if size_hw == stored_hw else "displayed"

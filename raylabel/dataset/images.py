@@ -7,6 +7,7 @@ import re
 import warnings
 from contextlib import suppress
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from raylabel.errors import InputError
 from raylabel.files import storage
 from raylabel.redaction import redacted
 
-__all__ = ["ImageError", "ImageReader", "check_size", "decode_image", "read_image"]
+__all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
 
 # Not all of Pillow's formats, because some start other programs (EPS) or have rarely tested decoders.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -61,8 +62,8 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
                 # Turned back unless displayed, because Pillow has already turned a TIFF.
-                return pixels_HW3 if as_displayed else _turned(pixels_HW3, _INVERSE.get(orientation, orientation))
-            return _turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
+                return pixels_HW3 if as_displayed else turned(pixels_HW3, _INVERSE.get(orientation, orientation))
+            return turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -92,38 +93,6 @@ def read_content(uri: str, *, max_pixels: int) -> bytes:
 @lru_cache(maxsize=2)
 def _reader(max_pixels: int) -> "ImageReader":
     return ImageReader(max_pixels=max_pixels)
-
-
-def read_annotated_image(uri: str, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
-    """Read an image in the orientation of its annotations.
-
-    Returns the stored orientation, unless only the displayed orientation has the annotated size. If neither has it, the
-    stored orientation is returned, and the caller must check the size.
-
-    Raises:
-        ImageError, StorageError: see `ImageReader.read`.
-    """
-    return decode_annotated_image(read_content(uri, max_pixels=max_pixels), image_size_hw, max_pixels=max_pixels)
-
-
-def decode_annotated_image(content: bytes, image_size_hw: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode an image in the orientation of its annotations; see `read_annotated_image`."""
-    stored = decode_image(content, max_pixels=max_pixels)
-    if stored.shape[:2] == tuple(image_size_hw) or stored.shape[:2] != tuple(image_size_hw)[::-1]:
-        return stored
-    displayed = decode_image(content, max_pixels=max_pixels, as_displayed=True)
-    return displayed if displayed.shape[:2] == tuple(image_size_hw) else stored
-
-
-def check_size(pixels_HW3: NDArray[np.uint8], image_size_hw: tuple[int, int]) -> None:
-    """Check that an image has the size of its labels.
-
-    Raises:
-        ImageError: "another size", with both sizes.
-    """
-    size_hw, (height, width) = pixels_HW3.shape[:2], image_size_hw
-    if size_hw != (height, width):
-        raise ImageError(f"another size: {size_hw[0]} x {size_hw[1]} pixels, annotated as {height} x {width}")
 
 
 class ImageReader:
@@ -236,15 +205,18 @@ def exif_orientation(image: Image.Image) -> int:
 _INVERSE = {6: 8, 8: 6}
 
 
-def _turned(pixels_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn stored pixels with this EXIF orientation into the displayed pixels."""
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def turned(pixels_HWC: NDArray[_Value], orientation: int) -> NDArray[_Value]:
+    """Turn stored pixels, or masks as channels, with this EXIF orientation into the displayed pixels."""
     turns = {
-        2: lambda: pixels_HW3[:, ::-1],
-        3: lambda: pixels_HW3[::-1, ::-1],
-        4: lambda: pixels_HW3[::-1],
-        5: lambda: pixels_HW3.transpose(1, 0, 2),
-        6: lambda: np.rot90(pixels_HW3, -1),
-        7: lambda: pixels_HW3[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda: np.rot90(pixels_HW3),
+        2: lambda: pixels_HWC[:, ::-1],
+        3: lambda: pixels_HWC[::-1, ::-1],
+        4: lambda: pixels_HWC[::-1],
+        5: lambda: pixels_HWC.transpose(1, 0, 2),
+        6: lambda: np.rot90(pixels_HWC, -1),
+        7: lambda: pixels_HWC[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda: np.rot90(pixels_HWC),
     }
-    return np.ascontiguousarray(turns[orientation]()) if orientation in turns else pixels_HW3
+    return np.ascontiguousarray(turns[orientation]()) if orientation in turns else pixels_HWC

@@ -1,7 +1,9 @@
 """Quality of stored pseudo-labels if the pool's truth is known: calibration, precision and recall."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -10,27 +12,68 @@ from numpy.typing import NDArray
 from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
 from raylabel.calibration.metrics.binned import ccece, ece, group_masks, nll
 from raylabel.config import CalibrationConfig, SelectionConfig
+from raylabel.dataset.image_headers import NUM_TELLING, are_annotated_as_stored, is_turned_within_size
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.predictions.matching import verification_weights
 from raylabel.predictions.selection import select
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images, read_fields
+from raylabel.threads import READING_THREADS, map_on_threads
 
 
-def match_labelled(run: RunFolder, match: TruthMatch) -> None:
+def match_labelled(run: RunFolder, match: TruthMatch, *, max_pixels: int) -> None:
     """Match the labelled images of a run with the pool's truth by their ids. Quarantined images count too.
 
+    Images whose labels do not have the size or orientation of their truth are counted. They were labelled without this
+    truth, or by an earlier version. Only of such images headers are read.
+
+    Args:
+        run: run with a labelled pool.
+        match: the truth, which has seen no image yet.
+        max_pixels: see `read_image`.
+
     Raises:
-        InputError: no image has a truth.
+        InputError: no image has a truth, or none has labels of its truth's size.
+        StorageError: the disk or the network failed.
     """
     for uri in committed_shards(run).values():
-        match.see_all(read_fields(uri, ["image_id"])["image_id"].to_pylist())
+        for row in read_fields(uri, ["image_id", "height", "width", "status"]).to_pylist():
+            match.see(row["image_id"])
+            if row["status"] == STATUS_OK:
+                match.see_labels(row["image_id"], (row["height"], row["width"]))
     match.refuse_none()
+    telling = [source for _, source in islice(_displayed(run, match), NUM_TELLING)]
+    if not telling or not are_annotated_as_stored(telling, max_pixels=max_pixels):
+        return
+    look = partial(is_turned_within_size, max_pixels=max_pixels)
+    displayed = _displayed(run, match)
+    while part := dict(islice(displayed, NUM_TELLING)):
+        found = map_on_threads(look, list(part.values()), num_threads=READING_THREADS)
+        for image_id, is_turned in zip(part, found, strict=True):
+            if is_turned:
+                match.see_turned(image_id)
+
+
+def _displayed(run: RunFolder, match: TruthMatch) -> Iterator[tuple[str, ImageSource]]:
+    """Yield the images with a truth that were labelled as displayed, because their truth was not known.
+
+    The id of each, and the image in the size of its truth.
+    """
+    for uri in committed_shards(run).values():
+        for row in read_fields(uri, ["image_id", "uri", "as_stored", "status"]).to_pylist():
+            if row["status"] == STATUS_OK and row.get("as_stored") is None and row["image_id"] in match.row_of:
+                yield row["image_id"], ImageSource(row["uri"], match.size_of(row["image_id"]))
 
 
 def measure_pool(
-    run: RunFolder, match: TruthMatch | None, *, calibration: CalibrationConfig, selection: SelectionConfig
+    run: RunFolder,
+    match: TruthMatch | None,
+    *,
+    calibration: CalibrationConfig,
+    selection: SelectionConfig,
+    max_pixels: int,
 ) -> dict[str, Any] | None:
     """Compare stored labels with the pool's truth.
 
@@ -39,9 +82,11 @@ def measure_pool(
         match: the truth, which has seen no image yet. None if the truth is not known.
         calibration: bins and IoU.
         selection: which predictions are pseudo-labels.
+        max_pixels: see `read_image`.
 
     Returns:
-        Counts, also of images without a partner on either side. ECE, NLL and CCECE (all classes, and per frequency
+        Counts, also of images without a partner on either side, and of images that are left out because their labels
+        and their truth differ in size or orientation. ECE, NLL and CCECE (all classes, and per frequency
         group) of raw and calibrated scores. Precision and recall of the selected pseudo-labels at
         `calibration.iou_threshold`. None if the truth is not known.
 
@@ -50,9 +95,14 @@ def measure_pool(
     """
     if match is None:
         return None
-    match_labelled(run, match)
+    match_labelled(run, match, max_pixels=max_pixels)
     truth, row_of = match.truth, match.row_of
-    misses = {"num_without_truth": match.num_without_truth, "num_truth_not_in_pool": match.num_not_in_pool}
+    misses = {
+        "num_without_truth": match.num_without_truth,
+        "num_truth_not_in_pool": match.num_not_in_pool,
+        "num_other_size": match.num_other_size,
+        "num_other_orientation": match.num_other_orientation,
+    }
     classes = load_classes(run)
     class_weights = verification_weights(truth)
     parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
@@ -60,6 +110,8 @@ def measure_pool(
     shards = committed_shards(run).values()
     for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
         if image.status != STATUS_OK or image.image_id not in row_of:
+            continue
+        if not match.is_comparable(image.image_id, image.instances.image_size_hw):
             continue
         row, found = row_of[image.image_id], image.instances
         parts.append(

@@ -99,6 +99,9 @@ def match_images(images: Sequence[ImageToMatch], *, iou_threshold: float = 0.5) 
     Source: COCO's and LVIS's evaluation (pycocotools `COCOeval`, lvis-api `LVISEval`), at one threshold and for all
         areas. hotcoco does the work within an image and class, on all CPUs.
     """
+    for image in images:
+        size_hw = list(image.image_size_hw)
+        assert all(list(mask["size"]) == size_hw for mask in image.masks), "masks must have the size of their image"
     detection_keys = _keys(images, [image.class_indices for image in images])
     object_keys = _keys(images, [image.object_classes for image in images])
     outcomes = np.full(len(detection_keys), Outcome.INCORRECT, dtype=np.int8)

@@ -117,6 +117,8 @@ def format_check(found: dict[str, Any]) -> str:
             f"{name:<12} {split['num_images']} images, {split['num_instances']} instances, "
             f"{split['num_classes']} classes ({kind}){absent}"
         )
+        if "turned" in split:
+            lines.append(f"{'':<12} {split['turned']}")
     if "unannotated" in found:
         lines.append(f"{'images':<12} {found['unannotated']}")
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
@@ -124,6 +126,8 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
+    if "as_stored" in pool:
+        truth += f", read as {'stored' if pool['as_stored'] else 'displayed'} where the size does not tell"
     if "truth_misses" in pool:
         truth += f" (WARNING: {pool['truth_misses']})"
     left_out = f"; {pool['left_out']}" if "left_out" in pool else ""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from raylabel.config import SelectionConfig
-from raylabel.dataset.images import ImageError, check_size, read_image
+from raylabel.dataset.image_source import read_source
+from raylabel.dataset.images import ImageError
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.kept import KeptImage, kept_images
@@ -92,8 +93,7 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
     ]
     jpeg, problem = b"", ""
     try:
-        pixels = read_image(image.uri, max_pixels=max_pixels, as_displayed=True)
-        check_size(pixels, image.image_size_hw)
+        pixels = read_source(image.source, max_pixels=max_pixels)
         rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
         jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
     except ImageError as error:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylabel.config import Config, SplitFraction
-from raylabel.dataset.annotations import AnnotatedSet, read_annotations, validate_same_categories
+from raylabel.dataset.annotations import AnnotatedSet, ImageRecord, read_annotations, validate_same_categories
+from raylabel.dataset.image_headers import are_annotated_as_stored
 from raylabel.dataset.pool.access import Access
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
-from raylabel.dataset.pool.truth import TruthMatch
+from raylabel.dataset.pool.truth import TruthMatch, with_annotated_sizes
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
 from raylabel.files.storage import digest, file_digest
@@ -45,7 +46,7 @@ class RunData:
     @cached_property
     def _parts(self) -> dict[str, AnnotatedSet]:
         data = self.config.data
-        annotated = read_annotations(data.labelled, images_root=data.images)
+        annotated = self._read(data.labelled)
         fractions = {
             name: part.fraction
             for name in ("calibration", "validation", "pool")
@@ -59,6 +60,13 @@ class RunData:
                 raise InputError(f"data.{name}: no image of {data.labelled} fell into it. Give a larger fraction.")
         return parts
 
+    def _read(self, source: str) -> AnnotatedSet:
+        """Read an annotation file, and find the orientation in which it annotates the images."""
+        annotated = read_annotations(source, images_root=self.config.data.images)
+        sources = [image.source for image in annotated.images]
+        as_stored = are_annotated_as_stored(sources, max_pixels=self.config.data.max_image_pixels)
+        return annotated if as_stored else annotated.with_displayed_images()
+
     @property
     def _unused(self) -> tuple[str, ...]:
         """Splits that get no images. Folds calibrate on training images and need no calibration split."""
@@ -68,7 +76,7 @@ class RunData:
         source = getattr(self.config.data, name)
         if isinstance(source, SplitFraction):
             return self._parts[name]
-        annotated = read_annotations(source, images_root=self.config.data.images)
+        annotated = self._read(source)
         validate_same_categories(self.labelled, annotated)
         return annotated
 
@@ -96,10 +104,13 @@ class RunData:
         """List the unlabelled images that the pool has now, in any order. `left_out` counts the other files."""
         source = self.config.data.pool
         if isinstance(source, SplitFraction):
-            return (PoolImage(image_id=image.file_name, uri=image.uri) for image in self._parts["pool"].images)
+            return map(_pool_image, self._parts["pool"].images)
         data = self.config.data
         access = Access(named=(data.images,), schemes=data.allowed_schemes, roots=data.allowed_roots)
-        return iter_pool(source, access, tar_samples=data.tar_samples, left_out=left_out)
+        images = iter_pool(source, access, tar_samples=data.tar_samples, left_out=left_out)
+        if self.pool_truth is None:
+            return images
+        return with_annotated_sizes(images, self.pool_truth, max_pixels=data.max_image_pixels)
 
     @property
     def pool_source(self) -> str:
@@ -150,6 +161,13 @@ class RunData:
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])
         return file_digest(source) if source else ""
+
+
+def _pool_image(image: ImageRecord) -> PoolImage:
+    """Return an annotated image as an image of the pool."""
+    return PoolImage(
+        image_id=image.file_name, uri=image.uri, height=image.height, width=image.width, as_stored=image.as_stored
+    )
 
 
 def truth_match(data: RunData) -> TruthMatch | None:

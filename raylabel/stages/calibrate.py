@@ -19,7 +19,6 @@ from raylabel.calibration import (
 )
 from raylabel.calibration.score_transfer import transfer_scores
 from raylabel.cluster.ddp import Training, train_on_ray
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.live_calibration import live_calibration
 from raylabel.cluster.map_shards import map_shards, row_shards
 from raylabel.cluster.predictor import Predictor
@@ -185,8 +184,8 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
 def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
     """Take over the detections that calibrated the outer run, with the scores that this run's teacher would give."""
     connect()
-    uris = sample_pool(data, seed=config.seed)
-    source, target = score_images(config, run, [(run.outer.path(TEACHER), uris), (run.path(TEACHER), uris)])
+    images = sample_pool(data, seed=config.seed)
+    source, target = score_images(config, run, [(run.outer.path(TEACHER), images), (run.path(TEACHER), images)])
     detections, image_ids = load_detections(run.outer)
     groups = load_classes(run).frequency_groups
     return (
@@ -198,9 +197,9 @@ def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detectio
 
 def _on_teachers_scale(config: Config, run: RunFolder, data: RunData, detections: Detections) -> Detections:
     """Give the fold teachers' detections the scores that the teacher of all images would give."""
-    uris, num_folds = sample_pool(data, seed=config.seed), config.calibration.folds
-    asked = [(run.path(fold_folder(fold)), uris[fold::num_folds]) for fold in range(num_folds)]
-    *of_folds, of_teacher = score_images(config, run, [*asked, (run.path(TEACHER), uris)])
+    images, num_folds = sample_pool(data, seed=config.seed), config.calibration.folds
+    asked = [(run.path(fold_folder(fold)), images[fold::num_folds]) for fold in range(num_folds)]
+    *of_folds, of_teacher = score_images(config, run, [*asked, (run.path(TEACHER), images)])
     groups = load_classes(run).frequency_groups
     return transfer_scores(detections, Detections.concat(of_folds), of_teacher, frequency_groups=groups)
 
@@ -278,7 +277,7 @@ class MatchShard:
         rows = shard["rows"]
         parts, image_ids = [Detections.empty(self._annotated.num_classes)], []
         images = [self._annotated.images[row] for row in rows]
-        predictions = self._predictor([ImageSource(image.uri, image.image_size_hw) for image in images])
+        predictions = self._predictor([image.source for image in images])
         for done, (row, image, found) in enumerate(zip(rows, images, predictions, strict=True)):
             if isinstance(found, ImageError):
                 raise InputError(f"{image.uri}: this annotated image can't be used: {found}")

@@ -94,6 +94,9 @@ def check_run(
         for name, part in parts.items()
         if not (resumes and _has_read(run, name, stages))
     }
+    for name, one in examined.items():
+        if turned := one.turned_text(as_stored=parts[name].images[0].as_stored):
+            splits[name]["turned"] = turned
     left_out, truth = LeftOut(), truth_match(data)
     labels = run.artifact(stage_folder("label")) if stages["label"] not in (NEW, AGAIN) else None
     is_known = labels is not None and "num_in_validation" in labels
@@ -119,6 +122,7 @@ def check_run(
             "num_shards": num_shards,
             "truth_known": truth is not None,
         }
+        | ({"as_stored": truth.as_stored} if truth and truth.as_stored is not None else {})
         | ({"left_out": left_out.text()} if left_out else {})
         | ({"in_validation": labels["num_in_validation"]} if labels and is_known else {})
         | ({"compared": search.text()} if search else {})

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections
 from raylabel.calibration.correctors.soft import correct_soft_vectors
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.map_shards import map_shards, row_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
@@ -123,11 +122,17 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         require_evaluators()
 
     def measure(of_round: RunFolder) -> dict[str, Any] | None:
-        return measure_pool(of_round, truth_match(data), calibration=config.calibration, selection=config.selection)
+        return measure_pool(
+            of_round,
+            truth_match(data),
+            calibration=config.calibration,
+            selection=config.selection,
+            max_pixels=config.data.max_image_pixels,
+        )
 
     def work() -> dict[str, Any]:
         if match := truth_match(data):  # before the models predict
-            match_labelled(run, match)
+            match_labelled(run, match, max_pixels=config.data.max_image_pixels)
             if match.text():
                 print(f"evaluate: WARNING: {match.text()}", flush=True)
         measured, verification = _evaluate_models(config, run, data, verify=verify)
@@ -143,12 +148,25 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         return {"num_images": len(data.validation), "metrics": metrics}
 
     def is_complete(artifact: dict[str, Any]) -> bool:
+        if doubt := doubtful_figures(run, artifact["metrics"]):
+            print(f"evaluate: WARNING: {doubt}", flush=True)
         if not verify or artifact["metrics"].get("verification"):
             return True
         print("evaluate: finished before, but not verified; predicting again to verify", flush=True)
         return False
 
     return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
+
+
+def doubtful_figures(run: RunFolder, metrics: dict[str, Any]) -> str:
+    """Say that an earlier version measured the pool's labels without a look at their orientation, "" if none did."""
+    pool = metrics.get("pool")
+    if not pool or "num_other_orientation" in pool:
+        return ""
+    return (
+        "an earlier version measured the pool's labels, also those of another orientation than their truth. To measure "
+        f"again, move {redacted(run.path(FOLDER))} away."
+    )
 
 
 def calibrate_models(config: Config, run: RunFolder) -> None:
@@ -261,7 +279,7 @@ class PredictShard:
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         images = [self._annotated.images[row] for row in shard["rows"]]
-        sources = [ImageSource(image.uri, image.image_size_hw) for image in images]
+        sources = [image.source for image in images]
         parts: list[pa.Table] = []
         for arm, predictor in self._predictors.items():
             # Correctors were fitted to detections from this score on.

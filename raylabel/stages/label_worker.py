@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.calibration import Detections, corrector_from_json
-from raylabel.cluster.decoding import ImageSource, Refusal
+from raylabel.cluster.decoding import Refusal
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
+from raylabel.dataset.image_headers import reads_as_stored
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_shard
@@ -28,6 +30,7 @@ from raylabel.run.labels.shards import IN_VALIDATION, STATUS_OK, commit_shard, i
 from raylabel.run.lease import check_lease
 from raylabel.run.models import TEACHER
 from raylabel.schema import LABELS, SHARD_PHASES
+from raylabel.threads import READING_THREADS, map_on_threads
 
 _REPORT_SECONDS = 0.5
 
@@ -122,12 +125,14 @@ class LabelShard:
             by_position = np.argsort(positions)
             rows = rows.take(by_position)
             heights, widths = np.array(sizes_hw, dtype=np.int32)[by_position].T
+            statuses = [statuses[place] for place in by_position]
             columns = {
                 "image_id": [image.image_id for image in images],
                 "uri": [image.uri for image in images],
                 "height": heights,
                 "width": widths,
-                "status": [statuses[place] for place in by_position],
+                "as_stored": self._are_stored(images, statuses),
+                "status": statuses,
                 "instances": rows.to_arrow(self._corrector(self._detections(rows))),
                 "content": pa.array(contents, pa.uint64()),
             }
@@ -155,7 +160,7 @@ class LabelShard:
             else:
                 yield position, ImageError(image.refusal)
         if not attempt.is_careful:
-            sources = [ImageSource(images[position].uri) for position in to_read]
+            sources = [images[position].source for position in to_read]
             predicted = self._predictor(sources, refuse=self._refuse_validation(contents, to_read))
             yield from zip(to_read, predicted, strict=True)
             return
@@ -163,9 +168,7 @@ class LabelShard:
             yield position, ImageError(KILLED_ITS_WORKER)
         for step, position in enumerate(attempt.order(to_read)):
             attempt.mark_image(step, position)
-            [found] = self._predictor(
-                [ImageSource(images[position].uri)], refuse=self._refuse_validation(contents, [position])
-            )
+            [found] = self._predictor([images[position].source], refuse=self._refuse_validation(contents, [position]))
             yield position, found
         attempt.mark_end()
 
@@ -178,6 +181,18 @@ class LabelShard:
             return None if status is None else ImageError(status)
 
         return refuse
+
+    def _are_stored(self, images: Sequence[PoolImage], statuses: Sequence[str]) -> list[bool | None]:
+        """Tell of which annotated images the model saw the stored pixels. Headers of other images are not read."""
+        annotated = {
+            place: image.source
+            for place, image in enumerate(images)
+            if image.height is not None and statuses[place] == STATUS_OK
+        }
+        look = partial(reads_as_stored, max_pixels=self._config.data.max_image_pixels)
+        found = map_on_threads(look, list(annotated.values()), num_threads=READING_THREADS)
+        is_stored = dict(zip(annotated, found, strict=True))
+        return [is_stored.get(place) for place in range(len(images))]
 
     def _detections(self, rows: InstanceRows) -> Detections:
         """Return the detections of the rows. Their outcomes are unknown."""

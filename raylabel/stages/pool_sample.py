@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Detections
-from raylabel.cluster.decoding import ImageSource
 from raylabel.cluster.map_shards import map_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.config import Config, parse_config
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
@@ -23,8 +23,8 @@ NUM_IMAGES = 1000
 """Size of the sample. Every model that is compared predicts it once."""
 
 
-def sample_pool(data: RunData, *, seed: int) -> list[str]:
-    """Return the URIs of `NUM_IMAGES` images of the pool, or of all if it has fewer.
+def sample_pool(data: RunData, *, seed: int) -> list[ImageSource]:
+    """Return `NUM_IMAGES` images of the pool, or of all if it has fewer.
 
     The seed and the image's id choose an image, so the order of the listing does not count. Memory grows with the
     sample, not with the pool.
@@ -33,30 +33,32 @@ def sample_pool(data: RunData, *, seed: int) -> list[str]:
     def number(image_id: str) -> bytes:
         return hashlib.blake2b(f"{seed} {image_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
-    readable = ((number(image.image_id), image.uri) for image in data.list_pool() if image.refusal is None)
-    return [uri for _, uri in heapq.nsmallest(NUM_IMAGES, readable)]
+    readable = ((number(image.image_id), image.source) for image in data.list_pool() if image.refusal is None)
+    return [source for _, source in heapq.nsmallest(NUM_IMAGES, readable)]
 
 
-def score_images(config: Config, run: RunFolder, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Detections]:
+def score_images(
+    config: Config, run: RunFolder, asked: Sequence[tuple[str, Sequence[ImageSource]]]
+) -> list[Detections]:
     """Return the classes and scores that saved models give to images. Images that can't be read have none.
 
     Args:
         config: the run's config.
         run: the run whose `calibrate` stage asks.
-        asked: folder of each model, and the URIs of its images. All models share one set of workers.
+        asked: folder of each model, and its images. All models share one set of workers.
 
     Returns:
         The detections of each of `asked`, in their order.
     """
     shards = [
-        {"place": place, "model": model_uri, "uris": list(uris[start : start + config.label.shard_size])}
-        for place, (model_uri, uris) in enumerate(asked)
-        for start in range(0, len(uris), config.label.shard_size)
+        {"place": place, "model": model_uri, "images": list(images[start : start + config.label.shard_size])}
+        for place, (model_uri, images) in enumerate(asked)
+        for start in range(0, len(images), config.label.shard_size)
     ]
     shards = [shard | {"shard_id": number} for number, shard in enumerate(shards)]
     num_classes = load_classes(run).num_classes
     parts = [[Detections.of_scores([], [], num_classes=num_classes)] for _ in asked]
-    num_images = sum(len(uris) for _, uris in asked)
+    num_images = sum(len(images) for _, images in asked)
     with live_progress(
         "score the pool's sample", num_images, unit="images", run=run, folder=stage_folder("calibrate")
     ) as counter:
@@ -85,7 +87,7 @@ class ScoreShard:
                 own_classes=self._config.own_classes,
             )
         class_indices, raw_scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
-        for done, found in enumerate(self._predictor([ImageSource(uri) for uri in shard["uris"]])):
+        for done, found in enumerate(self._predictor([ImageSource(*image) for image in shard["images"]])):
             if not isinstance(found, ImageError):
                 class_indices.append(found.class_indices)
                 raw_scores.append(found.raw_scores)

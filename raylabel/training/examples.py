@@ -1,6 +1,6 @@
 """Training examples: images with their targets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import ImageError, check_size, read_annotated_image
+from raylabel.dataset.image_source import ImageSource, read_source
+from raylabel.dataset.images import ImageError
 from raylabel.dataset.inspection import are_learnable
 from raylabel.errors import InputError
 from raylabel.masks.rle import Rle, decode_masks, mask_areas
@@ -121,8 +122,7 @@ class LabelledExamples:
     def _read(self, index: int, is_wanted: NDArray[np.bool_] | None = None) -> tuple[Tensor, Target]:
         """Read an image and its objects, or only the objects of the wanted classes."""
         truth = self.annotated.ground_truth(index)
-        uri, size_hw = self.annotated.images[index].uri, truth.image_size_hw
-        image = image_tensor(uri, size_hw, lambda: read_annotated_image(uri, size_hw, max_pixels=self._max_pixels))
+        image = image_tensor(self.annotated.images[index].source, max_pixels=self._max_pixels)
         is_taken = ~truth.is_crowd if is_wanted is None else ~truth.is_crowd & is_wanted[truth.class_indices]
         rows = np.flatnonzero(is_taken)
         target = target_of(
@@ -135,17 +135,16 @@ class LabelledExamples:
         return image, target
 
 
-def image_tensor(uri: str, image_size_hw: tuple[int, int], read: Callable[[], NDArray[np.uint8]]) -> Tensor:
+def image_tensor(source: ImageSource, *, max_pixels: int) -> Tensor:
     """Read an image as a tensor for a model, (3, H, W) float32 in [0, 1].
 
     Raises:
         InputError: the image cannot be read, or does not have the size of its labels. The message names it.
     """
     try:
-        pixels_HWC = read()
-        check_size(pixels_HWC, image_size_hw)
+        pixels_HWC = read_source(source, max_pixels=max_pixels)
     except ImageError as error:
-        raise InputError(f"{uri}: can't be read for training: {error}") from error
+        raise InputError(f"{source.uri}: can't be read for training: {error}") from error
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1).float() / 255
 
 

@@ -1,13 +1,12 @@
 """AP on a few validation images during training."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import read_annotated_image
 from raylabel.evaluation.average_precision import (
     MAX_RESULTS_PER_IMAGE,
     MIN_RESULT_SCORE,
@@ -57,8 +56,7 @@ class ValidationAP:
         device = next(one.device for _, one in segmenter.named_parameters())
         rows = []
         for image in annotated.images:
-            read = partial(read_annotated_image, image.uri, image.image_size_hw, max_pixels=self._max_pixels)
-            pixels = image_tensor(image.uri, image.image_size_hw, read)
+            pixels = image_tensor(image.source, max_pixels=self._max_pixels)
             with torch.inference_mode():
                 [found] = segmenter.predict(
                     [pixels.to(device)], score_threshold=MIN_RESULT_SCORE, max_per_image=MAX_RESULTS_PER_IMAGE

@@ -13,15 +13,15 @@ from PIL import ExifTags, Image
 from raylabel.cluster import decoding
 from raylabel.cluster.decoding import (
     Decoder,
-    ImageSource,
     Lookahead,
     TaskDecoder,
     ThreadDecoder,
     build_decoder,
-    read_source,
+    read_one,
 )
 from raylabel.config import Config
 from raylabel.dataset.content import content_digest
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER
 
@@ -55,11 +55,12 @@ def test_which_way_up(tmp_path: Path) -> None:
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(uri, exif=exif)
     for size_hw, seen_hw in ((None, (30, 20)), ((20, 30), (20, 30)), ((30, 20), (30, 20))):
-        image, content = read_source(ImageSource(uri, size_hw), LIMIT)
-        assert content == (content_digest(Path(uri).read_bytes()) if size_hw is None else None)
+        image, content = read_one(ImageSource(uri, size_hw), LIMIT)
+        assert content == content_digest(Path(uri).read_bytes())
         assert isinstance(image, np.ndarray)
         assert image.shape[:2] == seen_hw
-    assert str(read_source(ImageSource(uri, (5, 5)), LIMIT).image) == "another size: 20 x 30 pixels, annotated as 5 x 5"
+    found = read_one(ImageSource(uri, (5, 5)), LIMIT)
+    assert str(found.image) == "another size: 30 x 20 pixels, annotated as 5 x 5"
 
 
 @pytest.mark.ray
@@ -147,7 +148,7 @@ def lethal_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def lethal(sources: list[ImageSource], max_pixels: int) -> object:
         if any(Path(source.uri).name == "03.png" for source in sources):
             os.kill(os.getpid(), signal.SIGKILL)
-        images = [read_source(source, max_pixels) for source in sources]
+        images = [read_one(source, max_pixels) for source in sources]
         return images if len(images) > 1 else images[0]
 
     import ray

@@ -19,9 +19,10 @@ from raylabel.cluster import ddp_worker, map_shards, predictor
 from raylabel.cluster.batch_readers import TaskBatches
 from raylabel.cluster.ddp import _scaling
 from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
-from raylabel.cluster.decoding import ImageSource, TaskDecoder, ThreadDecoder, build_decoder
+from raylabel.cluster.decoding import TaskDecoder, ThreadDecoder, build_decoder
 from raylabel.cluster.predictor import Predictor
 from raylabel.config import Config, LabelConfig, OptimizerConfig, TrainingConfig
+from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder

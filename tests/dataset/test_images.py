@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from raylabel.dataset import images
 from raylabel.dataset.image_errors import REASONS, reason_kind
-from raylabel.dataset.images import ImageError, decode_image, read_annotated_image, read_image
+from raylabel.dataset.images import ImageError, decode_image, read_image
 
 MAX_PIXELS = 10_000
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -159,16 +159,6 @@ def test_exif_orientation(kind, orientation):
 def test_a_damaged_exif_block_does_not_matter():
     content = encoded(picture(), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
     assert decode_image(content, max_pixels=MAX_PIXELS, as_displayed=True).shape == (20, 30, 3)
-
-
-def test_annotated_images_have_the_orientation_of_their_annotations(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(picture(20, 30), "JPEG", exif=exif))
-    for size in ((20, 30), (30, 20)):
-        assert read_annotated_image(str(path), size, max_pixels=MAX_PIXELS).shape[:2] == size
-    assert read_annotated_image(str(path), (5, 5), max_pixels=MAX_PIXELS).shape[:2] == (20, 30)
 
 
 def test_multi_picture_jpeg_of_a_camera():

@@ -20,6 +20,7 @@ from raylabel.run.labels.shards import committed_shards, labelled_images
 
 SIZE = (16, 16)
 HALVES = CalibrationConfig(num_bins=2)
+LIMIT = 10**6
 FIRST, SECOND, THIRD = (slice(0, 4), slice(0, 4)), (slice(8, 16), slice(8, 16)), (slice(0, 4), slice(8, 14))
 """Places that do not overlap."""
 
@@ -82,7 +83,11 @@ def run(tmp_path: Path) -> RunFolder:
 def test_figures_by_hand(run: RunFolder, truth: AnnotatedSet) -> None:
     """Right are 0.6 and 0.5 (calibrated 0.7 and 0.6), wrong are 0.55 and 0.7 (0.55 and 0.3). 0.9 is on the crowd."""
     found = measure_pool(
-        run, TruthMatch(truth, "truth.json"), calibration=HALVES, selection=SelectionConfig(min_score=0.5)
+        run,
+        TruthMatch(truth, "truth.json"),
+        max_pixels=10**6,
+        calibration=HALVES,
+        selection=SelectionConfig(min_score=0.5),
     )
     assert found is not None
     assert (found["num_images"], found["num_instances"], found["num_objects"]) == (3, 4, 3)
@@ -123,6 +128,7 @@ def test_the_selection_and_the_threshold_count(
     found = measure_pool(
         run,
         TruthMatch(truth, "truth.json"),
+        max_pixels=10**6,
         calibration=CalibrationConfig(**calibration),
         selection=SelectionConfig(**selection),
     )
@@ -131,13 +137,17 @@ def test_the_selection_and_the_threshold_count(
 
 
 def test_without_truth_or_detection(run: RunFolder, truth: AnnotatedSet, tmp_path: Path) -> None:
-    assert measure_pool(run, None, calibration=HALVES, selection=SelectionConfig()) is None
+    assert measure_pool(run, None, calibration=HALVES, max_pixels=LIMIT, selection=SelectionConfig()) is None
     nothing = truth.subset([3])
-    assert measure_pool(run, TruthMatch(nothing, "truth.json"), calibration=HALVES, selection=SelectionConfig()) == {
+    assert measure_pool(
+        run, TruthMatch(nothing, "truth.json"), calibration=HALVES, max_pixels=LIMIT, selection=SelectionConfig()
+    ) == {
         "num_images": 1,
         "num_instances": 0,
         "num_without_truth": 4,
         "num_truth_not_in_pool": 0,
+        "num_other_size": 0,
+        "num_other_orientation": 0,
     }
 
 
@@ -155,7 +165,9 @@ def test_figures_of_a_federated_pool_are_weighed(run: RunFolder, truth: Annotate
         annotations=(*truth.annotations, *[()] * 10),
         is_federated=True,
     )
-    found = measure_pool(run, TruthMatch(federated, "truth.json"), calibration=HALVES, selection=SelectionConfig())
+    found = measure_pool(
+        run, TruthMatch(federated, "truth.json"), calibration=HALVES, max_pixels=LIMIT, selection=SelectionConfig()
+    )
     assert found is not None
     labelled = {
         federated_row: image.instances

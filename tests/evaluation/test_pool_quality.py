@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.run.folder import RunFolder
+
+DEFAULTS: Any = {"calibration": CalibrationConfig(), "selection": SelectionConfig(), "max_pixels": 10**6}
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def match(folder: Path, names: list[str]) -> TruthMatch:
 
 def test_images_without_a_partner_are_counted_on_both_sides(run: RunFolder, tmp_path: Path) -> None:
     matched = match(tmp_path, ["0", "2", "elsewhere", "bad-0"])
-    found = measure_pool(run, matched, calibration=CalibrationConfig(), selection=SelectionConfig())
+    found = measure_pool(run, matched, **DEFAULTS)
     assert found is not None
     assert (found["num_images"], found["num_objects"]) == (2, 2), "a quarantined image has a partner and no labels"
     assert (found["num_without_truth"], found["num_truth_not_in_pool"]) == (2, 1)
@@ -48,9 +51,9 @@ def test_images_without_a_partner_are_counted_on_both_sides(run: RunFolder, tmp_
 
 def test_a_whole_match_says_nothing(run: RunFolder, tmp_path: Path) -> None:
     matched = match(tmp_path, ["0", "1", "2", "bad-0", "bad-1"])
-    measure_pool(run, matched, calibration=CalibrationConfig(), selection=SelectionConfig())
+    measure_pool(run, matched, **DEFAULTS)
     assert matched.text() == ""
-    assert measure_pool(run, None, calibration=CalibrationConfig(), selection=SelectionConfig()) is None
+    assert measure_pool(run, None, **DEFAULTS) is None
 
 
 def test_a_truth_of_other_names_is_refused(run: RunFolder, tmp_path: Path) -> None:
@@ -60,5 +63,9 @@ def test_a_truth_of_other_names_is_refused(run: RunFolder, tmp_path: Path) -> No
     )
     with pytest.raises(InputError, match=message):
         measure_pool(
-            run, match(tmp_path, ["pool/0", "pool/1"]), calibration=CalibrationConfig(), selection=SelectionConfig()
+            run,
+            match(tmp_path, ["pool/0", "pool/1"]),
+            max_pixels=10**6,
+            calibration=CalibrationConfig(),
+            selection=SelectionConfig(),
         )

@@ -14,8 +14,9 @@ from raylabel.config import Config, config_dict
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
 from raylabel.report.console import format_metrics
+from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import context_from_structs
-from raylabel.stages.evaluate import PredictShard
+from raylabel.stages.evaluate import PredictShard, doubtful_figures
 from without_ray import Silent
 
 
@@ -50,6 +51,13 @@ def test_correctors_see_the_context_that_they_were_fitted_with(
     is_high = scores >= np.float32(0.1)
     assert (context[is_high, overlap] == 0).all()
     assert (everything[is_high, overlap] > 0).all()
+
+
+def test_figures_of_a_version_that_knew_no_orientation_are_doubtful(tmp_path: Path) -> None:
+    run, old = RunFolder(str(tmp_path)), {"num_images": 3, "num_instances": 0}
+    assert f"move {run.path('evaluation')} away" in doubtful_figures(run, {"pool": old})
+    assert doubtful_figures(run, {"pool": old | {"num_other_orientation": 0}}) == ""
+    assert doubtful_figures(run, {"pool": None}) == ""
 
 
 def test_metrics_as_text_show_every_arm_and_absent_figures() -> None:

@@ -16,7 +16,8 @@ from prepared import prepared_run
 from raylabel.calibration import Detections
 from raylabel.cluster.ddp import Training
 from raylabel.config import Config, config_dict
-from raylabel.dataset.images import read_annotated_image, read_image
+from raylabel.dataset.image_source import read_source
+from raylabel.dataset.images import read_image
 from raylabel.files.storage import digest, read_json, read_table
 from raylabel.models.saved import load_segmenter, save_segmenter
 from raylabel.run.calibration import load_corrector, load_detections
@@ -99,7 +100,7 @@ def test_each_fold_is_predicted_by_its_teacher_and_the_pool_by_the_final_one(
     for fold in range(2):
         row = int(fold_rows(len(everything), fold, 2, config.seed)[0])
         image = everything.images[row]
-        pixels = read_annotated_image(image.uri, image.image_size_hw, max_pixels=10**6)
+        pixels = read_source(image.source, max_pixels=10**6)
         found = np.sort(detections.raw_scores[detections.image_indices == image_ids.index(str(image.image_id))])
         np.testing.assert_allclose(found, _scores(config, run, f"calibration/fold-{fold}", pixels), atol=1e-5)
         assert not np.allclose(found, _scores(config, run, f"calibration/fold-{1 - fold}", pixels), atol=1e-3)

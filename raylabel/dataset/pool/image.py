@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from raylabel.dataset.image_source import ImageSource
 from raylabel.files import storage
 
 NOT_UTF8 = "name is not UTF-8"
@@ -19,13 +20,24 @@ class PoolImage:
         uri: path or URI, `file.tar#member` or `file.parquet#row`; see `ImageReader`.
         refusal: reason why the image must not be read, or None. A refused image also gets a row, with the refusal as
             its status.
+        height, width: size in pixels in the annotations of the image, None without them.
+        as_stored: the orientation of these annotations if the size alone does not decide; see `ImageSource`.
         num_bytes: size of the encoded image, if the listing tells it. Manifests do not keep it.
     """
 
     image_id: str
     uri: str
     refusal: str | None = None
+    height: int | None = None
+    width: int | None = None
+    as_stored: bool = False
     num_bytes: int | None = field(default=None, compare=False)
+
+    @property
+    def source(self) -> ImageSource:
+        """The image in the orientation of its annotations. Without them it is turned as viewers show it."""
+        size_hw = None if self.height is None or self.width is None else (self.height, self.width)
+        return ImageSource(self.uri, size_hw, self.as_stored)
 
 
 def image_below(

@@ -10,8 +10,17 @@ import pyarrow as pa
 
 from raylabel.dataset.pool.image import PoolImage
 
-POOL_IMAGES = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("refusal", pa.string())])
-"""Schema of a table of pool images."""
+POOL_IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("refusal", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("as_stored", pa.bool_()),
+    ]
+)
+"""Schema of a table of pool images: the fields of `PoolImage`. Tables of earlier versions end with `refusal`."""
 
 RUN_LENGTH = 100_000
 """Number of images that are sorted in memory at once."""
@@ -43,11 +52,9 @@ def sort_images(images: Iterable[PoolImage], *, run_length: int = RUN_LENGTH) ->
 
 def images_to_table(images: Iterable[PoolImage]) -> pa.Table:
     """Turn images into rows of POOL_IMAGES."""
-    columns: tuple[list[str | None], ...] = ([], [], [])
-    for image in images:
-        for column, value in zip(columns, (image.image_id, image.uri, image.refusal), strict=True):
-            column.append(value)
-    return pa.table(list(columns), schema=POOL_IMAGES)
+    rows = [(one.image_id, one.uri, one.refusal, one.height, one.width, one.as_stored) for one in images]
+    columns = list(zip(*rows, strict=True)) or [()] * len(POOL_IMAGES)
+    return pa.table(columns, schema=POOL_IMAGES)
 
 
 def images_of(table: pa.Table | pa.RecordBatch) -> Iterator[PoolImage]:

@@ -1,8 +1,12 @@
 """The match of a pool's images with their true annotations, by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 
 from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.image_headers import NUM_TELLING, are_annotated_as_stored
+from raylabel.dataset.pool.image import PoolImage
 from raylabel.errors import InputError
 
 
@@ -18,8 +22,12 @@ class TruthMatch:
         self.truth, self._source = truth, source
         self.row_of = {image.file_name: row for row, image in enumerate(truth.images)}
         """Row of the truth by image id."""
-        self.num_pool = self.num_matched = 0
+        self.num_pool = self.num_matched = self.num_labelled = self.num_other_size = 0
+        self.as_stored: bool | None = None
+        """Orientation of the pool's images whose size in the truth does not decide. None if it is not known."""
         self._first_id: str | None = None
+        self._first_other_size = ""
+        self._turned = set[str]()
 
     def see(self, image_id: str) -> None:
         """Count an image of the pool. Ids are unique."""
@@ -28,10 +36,41 @@ class TruthMatch:
         self.num_pool += 1
         self.num_matched += image_id in self.row_of
 
-    def see_all(self, image_ids: Iterable[str]) -> None:
-        """Count images of the pool."""
-        for image_id in image_ids:
-            self.see(image_id)
+    def see_image(self, image: PoolImage) -> None:
+        """Count a listed image of the pool."""
+        self.see(image.image_id)
+        if image.height is not None:
+            self.as_stored = image.as_stored
+
+    def see_labels(self, image_id: str, labelled_hw: tuple[int, int]) -> None:
+        """Compare the size of an image's labels with the size of its truth, if it has one."""
+        if image_id not in self.row_of:
+            return
+        self.num_labelled += 1
+        if self.size_of(image_id) == labelled_hw:
+            return
+        self.num_other_size += 1
+        height, width = self.size_of(image_id)
+        self._first_other_size = self._first_other_size or (
+            f"{image_id}, labelled as {labelled_hw[0]} x {labelled_hw[1]} pixels, annotated as {height} x {width}"
+        )
+
+    def see_turned(self, image_id: str) -> None:
+        """Count a labelled image whose labels have another orientation than its truth, in the same size."""
+        self._turned.add(image_id)
+
+    def is_comparable(self, image_id: str, labelled_hw: tuple[int, int]) -> bool:
+        """Tell whether the labels of an image with a truth have the size and orientation of the truth."""
+        return self.size_of(image_id) == labelled_hw and image_id not in self._turned
+
+    def size_of(self, image_id: str) -> tuple[int, int]:
+        """Return height and width of an image in its truth."""
+        return self.truth.images[self.row_of[image_id]].image_size_hw
+
+    @property
+    def num_other_orientation(self) -> int:
+        """Number of labelled images with another orientation than their truth, in the same size."""
+        return len(self._turned)
 
     @property
     def num_without_truth(self) -> int:
@@ -44,22 +83,63 @@ class TruthMatch:
         return len(self.truth) - self.num_matched
 
     def text(self) -> str:
-        """Say how many images have no partner, "" if all have one."""
-        if not self.num_not_in_pool and not self.num_without_truth:
-            return ""
-        return (
-            f"{self.num_matched} of {len(self.truth)} images of {self._source} are in the pool, and "
-            f"{self.num_without_truth} of {self.num_pool} images of the pool have no truth"
-        )
+        """Say how many images have no partner, or labels of another size or orientation. "" if there is none."""
+        texts = list[str]()
+        if self.num_not_in_pool or self.num_without_truth:
+            texts.append(
+                f"{self.num_matched} of {len(self.truth)} images of {self._source} are in the pool, and "
+                f"{self.num_without_truth} of {self.num_pool} images of the pool have no truth"
+            )
+        if self.num_other_size:
+            texts.append(
+                f"{self.num_other_size} of {self.num_labelled} labelled images are left out, because their labels "
+                f"and their truth in {self._source} differ in size; the first is {self._first_other_size}"
+            )
+        if self._turned:
+            texts.append(
+                f"{self.num_other_orientation} of {self.num_labelled} labelled images are left out, because they were "
+                f"labelled as displayed, and {self._source} annotates stored pixels; the first is {min(self._turned)}"
+            )
+        return "; ".join(texts)
 
     def refuse_none(self) -> None:
-        """Refuse a truth of which no image is in the pool.
+        """Refuse a truth of which no image is in the pool, or none with labels of the truth's size.
 
         Raises:
-            InputError: nothing matches. The message shows a name of each side.
+            InputError: nothing matches. The message shows a name or a size of each side.
         """
+        if self.num_other_size and self.num_other_size == self.num_labelled:
+            raise InputError(
+                f"data.pool_truth: {self.text()}. The truth must be of these images. If the pool was labelled before "
+                "its truth was given, move the run's labels away and label again."
+            )
         if not self.num_matched:
             raise InputError(
                 f"data.pool_truth: {self.text()}. Every file_name must be the image id in the pool, such as "
                 f"{self._first_id!r}, got {self.truth.images[0].file_name!r}."
             )
+
+
+def with_annotated_sizes(images: Iterable[PoolImage], truth: AnnotatedSet, *, max_pixels: int) -> Iterator[PoolImage]:
+    """Yield the images of a pool in any order, those with a truth in the orientation of the truth.
+
+    The first `NUM_TELLING` images with a truth tell how the truth annotates images. Until then they wait in memory.
+    """
+    size_of = {image.file_name: image.image_size_hw for image in truth.images}
+
+    def sized(image: PoolImage) -> PoolImage:
+        size_hw = size_of.get(image.image_id)
+        return replace(image, height=size_hw[0], width=size_hw[1]) if size_hw else image
+
+    remaining, telling = map(sized, images), list[PoolImage]()
+    for image in remaining:
+        if image.height is None:
+            yield image
+            continue
+        telling.append(image)
+        if len(telling) == NUM_TELLING:
+            break
+    sources = [image.source for image in telling if image.refusal is None]
+    as_stored = are_annotated_as_stored(sources, max_pixels=max_pixels)
+    for image in chain(telling, remaining):
+        yield image if image.height is None else replace(image, as_stored=as_stored)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
+from raylabel.dataset.image_source import ImageSource
 from raylabel.predictions.selection import select
 from raylabel.run.classes import RunClasses, load_classes
 from raylabel.run.folder import RunFolder, load_run_config
@@ -27,6 +28,7 @@ class KeptImage:
         image_id: id of the image in the pool.
         uri: path or URI of the image.
         image_size_hw: height and width in pixels.
+        as_stored: whether the labels are of the stored pixels; see `ImageSource`.
         structs: the image's pseudo-labels as rows of `schema.INSTANCE`, in the stored order.
         dropped: reason -> number of the image's predictions that were dropped for it.
     """
@@ -34,8 +36,14 @@ class KeptImage:
     image_id: str
     uri: str
     image_size_hw: tuple[int, int]
+    as_stored: bool
     structs: list[dict[str, Any]]
     dropped: Counter[str]
+
+    @property
+    def source(self) -> ImageSource:
+        """The image in the orientation of its labels."""
+        return ImageSource(self.uri, self.image_size_hw, self.as_stored)
 
 
 def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> Iterator[KeptImage]:
@@ -59,6 +67,7 @@ def kept_images(shard_uri: str, selection: SelectionConfig, frequency_groups: ND
                     image_id=row["image_id"],
                     uri=row["uri"],
                     image_size_hw=(row["height"], row["width"]),
+                    as_stored=bool(row["as_stored"]),
                     structs=structs[part].filter(pa.array(chosen.keep)).to_pylist(),
                     dropped=Counter(chosen.dropped),
                 )

@@ -106,7 +106,7 @@ def count_pool(
 
 def _show(image: PoolImage, truth: TruthMatch | None, search: PoolSearch | None) -> None:
     if truth:
-        truth.see(image.image_id)
+        truth.see_image(image)
     if search:
         search.see(image)
 

@@ -150,13 +150,14 @@ def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
 
 
 def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a committed shard, a few images at a time. Columns that an earlier version lacks are null."""
+    """Stream the rows of a committed shard, a few images at a time. Columns that earlier versions lacked are null."""
     with StoredFile(shard_uri) as file:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME):
-            for field in LABELS:
-                if field.name not in batch.schema.names:
-                    batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
-            yield batch
+            columns = [
+                batch[field.name] if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+                for field in LABELS
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=LABELS)
 
 
 def _field(path: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raylabel.dataset.images import read_image
+from raylabel.dataset.image_source import ImageSource
 from raylabel.models.segmenter import Target
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import instances_from_structs, shard_uri
@@ -24,7 +24,14 @@ from raylabel.training.pool.targets import PoolTargets
 WINDOWS_HELD = 2
 """Windows in memory: two, because a batch may span the end of a window."""
 
-_FIELDS = ("image_id", "uri", "height", "width", *(field.name for field in INSTANCE if field.name != "context"))
+_FIELDS = (
+    "image_id",
+    "uri",
+    "height",
+    "width",
+    "as_stored",
+    *(field.name for field in INSTANCE if field.name != "context"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,10 @@ class PoolStream:
         """See `ExampleStream`."""
         shard, image = self._located(draw)
         [row] = shard.table.slice(image, 1).to_pylist()
-        uri, size_hw = row["uri"], (row["height"], row["width"])
-        pixels = image_tensor(uri, size_hw, lambda: read_image(uri, max_pixels=self._max_pixels, as_displayed=True))
+        size_hw = (row["height"], row["width"])
+        # Shards of earlier versions lack the column.
+        source = ImageSource(row["uri"], size_hw, as_stored=bool(row.get("as_stored")))
+        pixels = image_tensor(source, max_pixels=self._max_pixels)
         if self._unlabelled_from is not None and draw >= self._unlabelled_from:
             return self._weak_view(pixels, Target.empty(size_hw, self._choice.num_classes), rng)
         structs = [struct | {"context": None} for struct in row["instances"] or []]
