@@ -126,8 +126,8 @@ def format_check(found: dict[str, Any]) -> str:
     lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""
-    if "as_stored" in pool:
-        truth += f", read as {'stored' if pool['as_stored'] else 'displayed'} where the size does not tell"
+    if pool.get("as_stored") is False:
+        truth += ", read as displayed where the size does not tell"
     if "truth_misses" in pool:
         truth += f" (WARNING: {pool['truth_misses']})"
     left_out = f"; {pool['left_out']}" if "left_out" in pool else ""

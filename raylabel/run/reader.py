@@ -44,7 +44,7 @@ class Run:
         32
         >>> batch = next(a_run.pseudo_labels())
         >>> batch.schema.names
-        ['image_id', 'uri', 'height', 'width', 'status', 'instances', 'content']
+        ['image_id', 'uri', 'height', 'width', 'as_stored', 'status', 'instances', 'content']
         >>> a_run.artifact("label")["num_images"]
         32
     """

@@ -80,6 +80,7 @@ def with_fraction(folder: Path, *, as_stored: bool) -> Config:
             calibration=part,
             validation=part,
             pool=SplitFraction(fraction=0.5),
+            validation_in_pool="keep",
         )
     )
 
@@ -96,6 +97,7 @@ def with_truth(folder: Path, *, as_stored: bool) -> Config:
             validation=str(folder / "labelled.json"),
             pool=str(folder / "pool" / "images"),
             pool_truth=str(folder / "pool" / "truth.json"),
+            validation_in_pool="keep",
         )
     )
 
@@ -312,4 +314,6 @@ def test_check_says_how_many_images_are_turned_and_how_they_are_read(tmp_path: P
         "images that EXIF turns or mirrors: 4 annotated and read as displayed, 10 of the annotated size either way and "
         "read as displayed" in printed
     )
-    assert "truth known, read as stored where the size does not tell" in printed
+    assert "does not tell" not in printed, "annotations are of stored pixels as a rule"
+    displayed = replace(with_truth(tmp_path / "displayed", as_stored=False), out=str(tmp_path / "run"))
+    assert "truth known, read as displayed where the size does not tell" in format_check(check_run(displayed))

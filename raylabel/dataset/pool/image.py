@@ -58,7 +58,10 @@ def image_below(
     elif storage.climbs_out(relative):
         refusal = OUTSIDE
     return PoolImage(
-        text if image_id is None else image_id, printable(uri) if uri else storage.join(root, text), refusal, num_bytes
+        text if image_id is None else image_id,
+        printable(uri) if uri else storage.join(root, text),
+        refusal,
+        num_bytes=num_bytes,
     )
 
 
