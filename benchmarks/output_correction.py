@@ -3,8 +3,8 @@
     PYTHONPATH=tests/support python benchmarks/output_correction.py "RUN"
 
 RUN is a finished run, such as `runs/distillation/mixed-240/seed-31/2 folds, augmented` of `distillation.py`. Correctors
-are fitted to the detections that calibrate the run's student. `shared` gives what the predicted class loses to all other
-classes, in their proportions. `to background` is what raylabel does.
+are fitted to the detections that calibrate the run's student. `shared` gives what the predicted class loses to all
+other classes, in their proportions. `to background` is what raylabel does.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def predictions(run: RunFolder, config: Config, data: RunData) -> tuple[list[Instances], pa.Array]:
-    """Predict the validation images with the student, as `evaluate` does. Also return the stored form of the results."""
+    """Predict the validation images with the student, as `evaluate` does. Return the results and their stored form."""
     segmenter, _ = load_segmenter(run.path(STUDENT), config.own_classes)
     rows = InstanceRows(top_k=config.label.top_k, min_context_score=config.label.score_threshold)
     found: list[Instances] = []
