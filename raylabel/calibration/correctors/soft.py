@@ -9,8 +9,8 @@ def correct_soft_vectors(
 ) -> NDArray[np.float32]:
     """Put calibrated scores into soft vectors.
 
-    The entry of the predicted class becomes the calibrated score. What it loses goes to the background: a wrong score
-    says nothing for the other classes. What it gains is taken from all other entries, in their old proportions.
+    The entry of the predicted class becomes the calibrated score. The other entries, including the background, share
+    the remainder in their old proportions. If they are all 0, the remainder goes to the background.
 
     Args:
         soft_vectors: (N, num_classes + 1), rows sum to 1, background last.
@@ -22,13 +22,10 @@ def correct_soft_vectors(
     """
     rows = np.arange(len(soft_vectors))
     corrected = np.array(soft_vectors, dtype=np.float64)
-    scores = np.asarray(calibrated_scores, dtype=np.float64)
-    raw_scores = corrected[rows, class_indices]
     corrected[rows, class_indices] = 0.0
-    corrected *= np.minimum(1.0, (1.0 - scores) / np.maximum(1.0 - raw_scores, _TINY))[:, None]
-    corrected[rows, class_indices] = scores
-    corrected[:, -1] += np.maximum(1.0 - corrected.sum(axis=1), 0.0)
+    rest = corrected.sum(axis=1)
+    corrected[rest <= 0, -1] = 1.0
+    rest = np.where(rest <= 0, 1.0, rest)
+    corrected *= ((1.0 - np.asarray(calibrated_scores, dtype=np.float64)) / rest)[:, None]
+    corrected[rows, class_indices] = calibrated_scores
     return corrected.astype(np.float32)
-
-
-_TINY = 1e-12

@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 from raylabel.calibration.correctors.soft import correct_soft_vectors
 
 
-def test_what_a_class_loses_goes_to_the_background() -> None:
+def test_the_rest_keeps_its_proportions() -> None:
     found = correct_soft_vectors(np.array([[0.6, 0.1, 0.3]]), np.array([0]), np.array([0.2]))
-    np.testing.assert_allclose(found, [[0.2, 0.1, 0.7]], atol=1e-6)
+    np.testing.assert_allclose(found, [[0.2, 0.2, 0.6]], atol=1e-6)
     assert found.dtype == np.float32
-
-
-def test_what_a_class_gains_is_taken_from_all_others_in_proportion() -> None:
-    found = correct_soft_vectors(np.array([[0.6, 0.1, 0.3]]), np.array([0]), np.array([0.8]))
-    np.testing.assert_allclose(found, [[0.8, 0.05, 0.15]], atol=1e-6)
 
 
 def test_a_certain_vector_gives_to_the_background() -> None:
@@ -35,9 +30,6 @@ def test_rows_stay_distributions(seed: int, num: int, width: int) -> None:
     before = vectors.copy()
     found = correct_soft_vectors(vectors, classes, scores)
     assert (found >= 0).all()
-    others = np.ones_like(vectors, bool)
-    others[np.arange(num), classes] = others[:, -1] = False
-    assert (found[others] <= vectors[others] + 1e-6).all(), "a correction makes no other class likelier"
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(found[np.arange(num), classes], scores, atol=1e-6)
     np.testing.assert_array_equal(vectors, before)
