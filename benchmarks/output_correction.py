@@ -3,8 +3,8 @@
     PYTHONPATH=tests/support python benchmarks/output_correction.py "RUN"
 
 RUN is a finished run, such as `runs/distillation/mixed-240/seed-31/2 folds, augmented` of `distillation.py`. Correctors
-are fitted to the detections that calibrate the run's student. `shared` gives what the predicted class loses to all
-other classes, in their proportions. `to background` is what raylabel does.
+are fitted to the detections that calibrate the run's student. `shared` is what raylabel does: all other entries share
+what the predicted class loses, in their proportions. `to background` gives it to the background alone.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
         return f"{100 * measured['AP']:.1f} / {100 * (measured['APr'] or np.nan):.1f}"
 
     print(f"{'AP / APr':<14}{'shared':>14}{'to background':>16}")
-    print(f"{'raw':<14}{'':>14}{figures(None, correct_soft_vectors):>16}", flush=True)
+    print(f"{'raw':<14}{'':>14}{figures(None, to_background):>16}", flush=True)
     detections, _ = load_detections(student_calibration(run))
     context = FitContext(
         num_bins=config.calibration.num_bins,
@@ -80,7 +80,10 @@ def main() -> None:
     )
     for kind in KINDS:
         corrector = fit_corrector(kind, detections, context=context)
-        print(f"{kind:<14}{figures(corrector, shared):>14}{figures(corrector, correct_soft_vectors):>16}", flush=True)
+        print(
+            f"{kind:<14}{figures(corrector, correct_soft_vectors):>14}{figures(corrector, to_background):>16}",
+            flush=True,
+        )
 
 
 def predictions(run: RunFolder, config: Config, data: RunData) -> tuple[list[Instances], pa.Array]:
@@ -102,14 +105,16 @@ def predictions(run: RunFolder, config: Config, data: RunData) -> tuple[list[Ins
     return found, rows.to_arrow(np.full(rows.lengths.sum(), np.nan))
 
 
-def shared(
+def to_background(
     soft_vectors: NDArray[Any], class_indices: NDArray[np.integer], scores: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Let the other entries share what is left by the calibrated score, in their proportions."""
+    """Give what the predicted class loses to the background. Take what it gains from all others, in proportion."""
     rows, corrected = np.arange(len(soft_vectors)), np.array(soft_vectors, dtype=np.float64)
+    raw_scores = corrected[rows, class_indices]
     corrected[rows, class_indices] = 0
-    corrected *= ((1 - scores) / np.maximum(corrected.sum(axis=1), 1e-12))[:, None]
+    corrected *= np.minimum(1, (1 - scores) / np.maximum(1 - raw_scores, 1e-12))[:, None]
     corrected[rows, class_indices] = scores
+    corrected[:, -1] += np.maximum(1 - corrected.sum(axis=1), 0)
     return corrected.astype(np.float32)
 
 
