@@ -66,7 +66,7 @@ def _overrides(rest: list[str]) -> dict[str, str]:
     found, words = {}, iter(rest)
     for word in words:
         if not word.startswith("--"):
-            raise InputError(f"{word}: expected --key VALUE, such as --teacher.steps 100")
+            raise InputError(f"{word}: expected --key VALUE, such as --teacher.steps 2000")
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
@@ -162,7 +162,7 @@ def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) 
     command.add_argument("config", nargs="?" if is_optional else None, help="YAML file")
     results = "; with --predictions of calibrate, the folder to write" if is_optional else ""
     command.add_argument("--out", help=f"run folder or URI (default: `out` of the config){results}")
-    command.epilog = "Any setting can be given as --a.b VALUE, such as --teacher.steps 100."
+    command.epilog = "Any setting can be given as --a.b VALUE, such as --teacher.steps 2000."
 
 
 def _add_verify(command: argparse.ArgumentParser) -> None:

@@ -101,10 +101,10 @@ def _cpu_quota() -> float:
 
     Source: Linux, "Control Group v2" (cpu.max) and "CFS Bandwidth Control" (version 1).
     """
-    with suppress(OSError, ValueError):  # no Linux, or "max" for no limit
+    with suppress(OSError, ValueError, ZeroDivisionError):  # no Linux, or "max" for no limit
         quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
         return int(quota) / int(period)
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = ((CONTROL_GROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else math.inf
     return math.inf

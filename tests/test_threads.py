@@ -31,6 +31,7 @@ def test_as_many_threads_as_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cpu.max": "max 100000"}, 64),
         ({"cpu.max": "250000 100000\n"}, 3),
         ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "10000 0"}, 64),
         ({"cpu.max": "9900000 100000"}, 64),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
         ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),

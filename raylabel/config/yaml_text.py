@@ -29,7 +29,8 @@ def parse_yaml(content: bytes | str, where: str) -> Any:
         return yaml.load(content, _Loader)
     except RecursionError:
         raise InputError(f"{where}: not usable YAML: lists or mappings are nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, a number of thousands of digits
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # ValueError: an impossible date, a number of thousands of digits. The others: a tag that its value can't have.
         raise InputError(f"{where}: not YAML: {shown_error(error)}") from error
 
 

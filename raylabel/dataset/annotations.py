@@ -147,12 +147,12 @@ def _refuse_shared_names(images: Iterable[ImageRecord], path: str) -> None:
     """Refuse two images of one file, because names match images with pools and with other files."""
     id_of: dict[str, int | str] = {}
     for image in images:
-        if image.file_name in id_of:
+        name = posixpath.normpath(image.file_name)  # a.jpg and ./a.jpg are one file
+        if name in id_of:
             raise InputError(
-                f"{path}: images {id_of[image.file_name]} and {image.image_id} have the same file_name "
-                f"{image.file_name!r}"
+                f"{path}: images {id_of[name]} and {image.image_id} have the same file_name {image.file_name!r}"
             )
-        id_of[image.file_name] = image.image_id
+        id_of[name] = image.image_id
 
 
 def _category(one: dict[str, Any], category_id: int, path: str) -> Category:

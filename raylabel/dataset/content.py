@@ -66,6 +66,15 @@ class Contents:
     def __len__(self) -> int:
         return len(self.digests)
 
+    def repeated_text(self) -> str:
+        """Say how many images have the content of another one, with an example. "" if none has."""
+        again = np.flatnonzero(self.digests[1:] == self.digests[:-1])
+        if not len(again):
+            return ""
+        first, second = sorted(self.names[place] for place in (again[0], again[0] + 1))
+        images = "1 image has" if len(again) == 1 else f"{len(again)} images have"
+        return f"{images} the content of another one, such as {first} = {second}"
+
     def name(self, digest: int) -> str | None:
         """Return the name of the image with this digest. None if there is none."""
         place = int(np.searchsorted(self.digests, np.uint64(digest)))

@@ -39,7 +39,13 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
     missing: dict[str, list[str]] = {name: [] for name in splits}
     unnamed: dict[str, int] = {}
     for folder, images in by_folder.items():
-        there = {info.base_name for info in list_files(folder)}
+        try:
+            there = {info.base_name for info in list_files(folder)}
+        except NotADirectoryError:
+            name, uri = images[0]
+            raise InputError(
+                f"data.{name}: {uri}: {folder} is not a folder. data.images must be the folder of the images."
+            ) from None
         named = others.get(folder, set())
         for name, uri in images:
             files = _file_names(uri)

@@ -58,12 +58,12 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_effort(image, content, max_pixels)
-            orientation = exif_orientation(image) if isinstance(image, TiffImageFile) else 1
+            orientation = exif_orientation(image)  # by the header: Pillow finds what a PNG says behind its pixels later
             pixels_HW3 = _rgb(image)
             if isinstance(image, TiffImageFile):
                 # Turned back unless displayed, because Pillow has already turned a TIFF.
                 return pixels_HW3 if as_displayed else turned(pixels_HW3, _INVERSE.get(orientation, orientation))
-            return turned(pixels_HW3, exif_orientation(image)) if as_displayed else pixels_HW3
+            return turned(pixels_HW3, orientation) if as_displayed else pixels_HW3
     except ImageError:
         raise
     except UnidentifiedImageError:

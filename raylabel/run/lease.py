@@ -50,8 +50,17 @@ def read_lease(run: RunFolder) -> dict[str, Any] | None:
 
     The driver may be dead. None if no driver holds the run.
     """
-    holder = _read(run, LEASE)
+    holder = _holder(run)
     return {"heartbeat": 0} | holder | (_read(run, _heartbeat(holder["driver_id"])) or {}) if holder else None
+
+
+def _holder(run: RunFolder) -> dict[str, Any] | None:
+    """Read who holds the run. A damaged file names nobody."""
+    lease = _read(run, LEASE)
+    is_whole = lease is not None and all(
+        isinstance(lease.get(name), kind) for name, kind in (("driver_id", str), ("host", str), ("pid", int))
+    )
+    return lease if is_whole else None
 
 
 def _read(run: RunFolder, name: str) -> dict[str, Any] | None:
@@ -72,7 +81,7 @@ def check_lease(run: RunFolder, driver_id: str) -> None:
     Raises:
         InputError: another driver holds the run, or none does.
     """
-    lease = _read(run, LEASE)
+    lease = _holder(run)
     if lease is None or lease["driver_id"] != driver_id:
         reason = f"{_describe(lease)} has taken it over" if lease else "the run has no driver any more"
         raise InputError(f"{run.uri}: {reason}. This driver stops; its commits stay.")
@@ -113,7 +122,7 @@ def _released_on_sigterm() -> Iterator[None]:
 
 
 def _is_mine(run: RunFolder) -> bool:
-    lease = _read(run, LEASE)
+    lease = _holder(run)
     return lease is not None and lease["driver_id"] == this_driver()
 
 
@@ -140,7 +149,7 @@ def _acquire(run: RunFolder) -> None:
     commit_json(run.path(LEASE), mine)
     time.sleep(SETTLE_SECONDS["local" if isinstance(file_system, fs.LocalFileSystem) else "remote"])
     if not _is_mine(run):
-        raise _refusal(run, _read(run, LEASE))
+        raise _refusal(run, _holder(run))
     if lease is not None:
         remove(run.path(_heartbeat(lease["driver_id"])))
 
@@ -172,7 +181,7 @@ def _is_dead(lease: dict[str, Any]) -> bool:
     A host name does not say that: two containers of one machine, or two machines, may have the same.
     """
     process, here = lease.get("process"), _process(os.getpid())
-    if process is None or here is None or process[:2] != here[:2]:
+    if not isinstance(process, list) or here is None or process[:2] != here[:2]:
         return False
     return _process(lease["pid"]) != process
 
@@ -201,4 +210,4 @@ def _refusal(run: RunFolder, lease: dict[str, Any] | None) -> InputError:
 
 
 def _describe(lease: dict[str, Any]) -> str:
-    return f"process {lease['pid']} on {lease['host']} (a driver since {lease['started']})"
+    return f"process {lease['pid']} on {lease['host']} (a driver since {lease.get('started')})"

@@ -24,6 +24,7 @@ from raylabel.run.calibration import load_corrector, other_corrector
 from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
 from raylabel.run.labels.disk_need import check_disk
+from raylabel.run.labels.in_validation import is_compared
 from raylabel.run.labels.manifest import count_pool
 from raylabel.stages.preflight import check_teacher_fits, check_writable
 from raylabel.stages.states import AGAIN, NEW, stage_states
@@ -97,9 +98,11 @@ def check_run(
     for name, one in examined.items():
         if turned := one.turned_text(as_stored=parts[name].images[0].as_stored):
             splits[name]["turned"] = turned
+    remarks += _doubtful_orientations(examined, parts)
+    remarks += [f"data.{name}: {text}" for name, one in examined.items() if (text := one.contents.repeated_text())]
     left_out, truth = LeftOut(), truth_match(data)
     labels = run.artifact(stage_folder("label")) if stages["label"] not in (NEW, AGAIN) else None
-    is_known = labels is not None and "num_in_validation" in labels
+    is_known = labels is not None and _knows_validation(run, data, labels)
     search = None if is_known or not examined else PoolSearch(examined, config.data.max_image_pixels, thorough=thorough)
     num_images, num_shards = count_pool(
         run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth, search=search
@@ -107,7 +110,8 @@ def check_run(
     if truth:
         truth.refuse_none()
     shared = overlaps({name: one.contents for name, one in examined.items()}) + (search.overlaps() if search else [])
-    uses = [_double_use(one, config, has_labels=labels is not None) for one in shared]
+    has_old_labels = labels is not None and bool(labels.get("num_not_compared", "num_in_validation" not in labels))
+    uses = [_double_use(one, config, has_old_labels=has_old_labels) for one in shared]
     remarks += [use["text"] for use in uses if use["is_harmful"]]
     disk = check_disk(config.label, run, num_images=num_images, keeps_labels=stages["label"] != AGAIN)
     return {
@@ -161,13 +165,31 @@ def _has_read(run: RunFolder, name: str, stages: Mapping[str, str]) -> bool:
     return artifact is not None and artifact.get("num_images") != 0
 
 
-def _double_use(overlap: Overlap, config: Config, *, has_labels: bool) -> dict[str, Any]:
+def _knows_validation(run: RunFolder, data: RunData, labels: Mapping[str, Any]) -> bool:
+    """Tell whether the labels' artifact counts the pool images of this validation split, all of them."""
+    is_counted = "num_in_validation" in labels and not labels.get("num_not_compared")
+    return is_counted and data.config.data.validation_in_pool == "leave_out" and is_compared(run, data)
+
+
+def _doubtful_orientations(examined: Mapping[str, Examined], parts: Mapping[str, AnnotatedSet]) -> list[str]:
+    """Say which splits are read as stored for want of an image that tells, though others annotate displayed images."""
+    telling = [name for name, one in examined.items() if one.turns["displayed"] and not one.turns["stored"]]
+    guessed = [name for name, one in examined.items() if one.turns["either"] and parts[name].images[0].as_stored]
+    return [
+        f"data.{name}: {examined[name].turns['either']} images that EXIF mirrors or turns have the annotated size "
+        f"either way. They are read as stored, although data.{telling[0]} annotates displayed images"
+        for name in guessed
+        if telling and not examined[name].turns["stored"]
+    ]
+
+
+def _double_use(overlap: Overlap, config: Config, *, has_old_labels: bool) -> dict[str, Any]:
     """Say what an overlap means, and whether it spoils a model or a figure.
 
     Args:
         overlap: two splits, or a split and the pool.
         config: the run's config.
-        has_labels: whether the run has finished labels that were made without a look at validation.
+        has_old_labels: whether the run has finished labels that were made without a look at validation.
     """
     is_harmful = overlap.sets[1] != "pool"
     match overlap.sets:
@@ -181,7 +203,7 @@ def _double_use(overlap: Overlap, config: Config, *, has_labels: bool) -> dict[s
             is_harmful, meaning = False, "The corrector is measured on images that it was fitted to"
         case ("validation", "pool") if config.data.validation_in_pool == "keep":
             is_harmful, meaning = True, "data.validation_in_pool: keep labels them, and the student is measured on them"
-        case ("validation", "pool") if has_labels:
+        case ("validation", "pool") if has_old_labels:
             is_harmful, meaning = True, "The labels were made by an earlier version, and label does not leave them out"
         case ("validation", "pool"):
             meaning = "label leaves them out (data.validation_in_pool)"

@@ -90,7 +90,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             apply_later=lambda artifact: apply_later(config, run, artifact),
             is_complete=lambda artifact: not has_grown(run, data, artifact) and _is_compared(run, data, artifact),
         )
-    _print_kept(run, artifact)
+    _print_kept(config, run, artifact)
     return artifact
 
 
@@ -108,7 +108,7 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
         refit(run, config.calibration, seed=config.seed)
         artifact = apply_later(config, run, finished(run, "label"))
         commit_config(run, config)
-    _print_kept(run, artifact)
+    _print_kept(config, run, artifact)
     reminder = f"set calibration.corrector: {corrector} in the config too, because `raylabel run` follows its config"
     print(f"{run.title('recalibrate')}: {reminder}", flush=True)
     return artifact
@@ -142,14 +142,20 @@ def _is_compared(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> boo
     return "num_in_validation" not in artifact or is_compared(run, data)
 
 
-def _print_kept(run: RunFolder, artifact: dict[str, Any]) -> None:
+def _print_kept(config: Config, run: RunFolder, artifact: dict[str, Any]) -> None:
     title = run.title("label")
     kept, groups = artifact["selection"]["kept"], artifact["selection"]["kept_by_group"]
     by_group = ", ".join(f"{groups[group]} {group}" for group in FrequencyGroup)
     print(f"{title}: {kept} of {artifact['num_instances']} predictions kept as pseudo-labels ({by_group})", flush=True)
+    if not kept:
+        remedy = "`raylabel status RUN --classes` says why. Lower selection.min_score, or train the teacher longer."
+        print(f"{title}: WARNING: no prediction is kept. {remedy}", flush=True)
     if num := artifact.get("num_in_validation"):
         where = in_validation_uri(run)
         print(f"{title}: {num} images are in validation and left out; they are named in {where}", flush=True)
+        if config.data.validation_in_pool == "keep":
+            remedy = f"move {run.path(FOLDER)} away to label them"
+            print(f"{title}: WARNING: data.validation_in_pool: keep came after them; {remedy}", flush=True)
     if num := artifact.get("num_not_compared"):
         print(f"{title}: {num} images were labelled by an earlier version and not compared with validation", flush=True)
     if artifact["drift"]["warning"]:

@@ -38,6 +38,10 @@ def test_every_encoding_of_unicode_is_read(encoding: str) -> None:
         ("seed: *nowhere", "undefined alias"),
         ("seed: !!python/object:os.system {}", "could not determine a constructor"),
         ("seed: \0", "special characters are not allowed"),
+        ("seed: !!int ''", "not YAML"),
+        ("seed: !!bool x", "not YAML"),
+        ("seed: !!timestamp x", "not YAML"),
+        ("seed: !!float ''", "not YAML"),
     ],
 )
 def test_damage_is_one_line(setting: str, message: str) -> None:

@@ -149,6 +149,10 @@ BAD = {
         change(["images", 1, "file_name"], content()["images"][0]["file_name"]),
         "images 7 and .* have the same file_name",
     ),
+    "file name in two spellings": (
+        change(["images", 1, "file_name"], "./" + content()["images"][0]["file_name"]),
+        "images 7 and .* have the same file_name",
+    ),
     "annotation twice": (change([*ANNOTATION, "id"], 12), "annotation id 12 is given twice"),
     "category twice": (change(["categories", 0, "id"], 2), "category id 2 is given twice"),
     "no image id": (lambda data: data["images"][1].pop("id"), "image number 1: id must be"),

@@ -1,16 +1,19 @@
 """The orientation in which an image is read."""
 
+import io
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from colours import Photograph, fits, write_set
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.annotations import read_annotations
-from raylabel.dataset.image_headers import are_annotated_as_stored
+from raylabel.dataset.image_headers import are_annotated_as_stored, stored_orientation
 from raylabel.dataset.image_source import ImageSource, read_source
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
@@ -82,3 +85,22 @@ def test_where_nothing_tells_the_stored_pixels_are_read(as_stored: bool, tmp_pat
     write_set(tmp_path, "a.json", [Photograph("0.png", 6, True, as_stored), Photograph("1.png", 3, False, as_stored)])
     annotated = read_annotations(tmp_path / "a.json", images_root=tmp_path / "images")
     assert are_annotated_as_stored([image.source for image in annotated.images], max_pixels=1000)
+
+
+def test_header_and_decoder_agree_on_an_orientation_behind_the_pixels(tmp_path: Path) -> None:
+    """Pillow finds an eXIf chunk behind a PNG's pixels only when it has decoded them."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(buffer, "PNG", exif=exif)
+    content, chunks, place = buffer.getvalue(), list[bytes](), 8
+    while place < len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        chunks.append(content[place:end])
+        place = end
+    last = [one for one in chunks if one[4:8] == b"eXIf"]
+    assert last
+    path = tmp_path / "a.png"
+    path.write_bytes(content[:8] + b"".join([one for one in chunks[:-1] if one not in last] + last + chunks[-1:]))
+    assert read_source(ImageSource(str(path)), max_pixels=99).shape == (3, 4, 3)
+    assert stored_orientation(str(path), max_pixels=99) == 1

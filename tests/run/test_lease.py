@@ -130,6 +130,14 @@ def test_a_driver_that_cannot_be_seen_from_here_is_waited_for(
     assert "may be at work on this run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [{}, {"a": 1}, {"driver_id": 1}, {"driver_id": "x", "process": 5}])
+def test_a_damaged_lease_names_nobody(content: dict[str, Any], run: RunFolder) -> None:
+    take(run, content)
+    assert read_lease(run) is None
+    with hold_lease(run) as driver_id:
+        check_lease(run, driver_id)
+
+
 def test_sigterm_releases_the_lease(tmp_path: Path) -> None:
     code = (
         "import sys, time; from raylabel.run.folder import RunFolder; from raylabel.run.lease import hold_lease\n"

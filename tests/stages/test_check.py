@@ -191,6 +191,21 @@ def test_splits_share_no_image_unnoticed(own_set: tuple[Config, Path]) -> None:
     assert len(check_run(learning)["remarks"]) == 2
 
 
+def test_one_photograph_under_two_names_is_a_warning(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    first, second = names_in(folder / "labelled.json")[:2]
+    shutil.copy(folder / "images" / first, folder / "images" / second)
+    [remark] = [one for one in check_run(config)["remarks"] if one.startswith("data.labelled")]
+    assert remark == f"data.labelled: 1 image has the content of another one, such as {first} = {second}"
+
+
+def test_a_folder_of_images_that_is_a_file_is_one_line(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    data = replace(config.data, images=str(folder / "labelled.json"))
+    with pytest.raises(InputError, match=r"labelled\.json is not a folder. data.images must be the folder"):
+        check_run(replace(config, data=data))
+
+
 def test_parts_of_one_file_can_share_a_content(own_set: tuple[Config, Path]) -> None:
     """All images of the file are one content, so every pair of parts shares it."""
     config, folder = own_set
@@ -233,7 +248,7 @@ def test_the_pool_is_searched_for_images_of_the_splits(
     if kind == "parquet" and not thorough:
         assert shared == {}
         assert (
-            f"0 of {len(names)} images may be in a split by their size; 0 of them were compared; {len(names)} in"
+            f"0 of {len(names)} images may be in a split, by their size in bytes; 0 of them were compared; {len(names)} in"
             in text
         )
         return
@@ -262,5 +277,5 @@ def test_only_a_sample_of_a_large_pool_is_read(
     assert num == 20 if thorough else 0 < num <= len(read) == 7
     if not thorough:
         assert re.search(
-            r"2\d of 52 images may be in a split by their size; 7 of them were compared", format_check(found)
+            r"2\d of 52 images may be in a split, by their size in bytes; 7 of them were compared", format_check(found)
         )

@@ -317,3 +317,22 @@ def test_check_says_how_many_images_are_turned_and_how_they_are_read(tmp_path: P
     assert "does not tell" not in printed, "annotations are of stored pixels as a rule"
     displayed = replace(with_truth(tmp_path / "displayed", as_stored=False), out=str(tmp_path / "run"))
     assert "truth known, read as displayed where the size does not tell" in format_check(check_run(displayed))
+
+
+def test_a_split_that_does_not_tell_beside_one_that_does_is_a_warning(tmp_path: Path) -> None:
+    """The validation split has upside-down and mirrored photographs alone, which fit either way."""
+    config = with_truth(tmp_path, as_stored=True)  # so labelled is of displayed images
+    content = json.loads((tmp_path / "labelled.json").read_text())
+    content["images"] = [one for one in content["images"] if one["file_name"].split("-")[1] in "234"]
+    ids = {one["id"] for one in content["images"]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = replace(config.data, validation=str(tmp_path / "val.json"))
+    found = check_run(replace(config, data=data, out=str(tmp_path / "run")))
+    num = len(content["images"])
+    assert (
+        f"data.validation: {num} images that EXIF mirrors or turns have the annotated size either way. "
+        "They are read as stored, although data.labelled annotates displayed images" in found["remarks"]
+    )
+    sound = check_run(replace(config, out=str(tmp_path / "run")))
+    assert not [one for one in sound["remarks"] if "either way" in one]

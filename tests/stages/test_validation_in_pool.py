@@ -216,3 +216,26 @@ def test_labels_of_an_earlier_version_grow(
     assert len({tuple(batch.schema.names) for batch in batches}) == 1
     assert sum(pc.is_null(batch["content"]).to_pylist().count(True) for batch in batches) == 34
     assert sum(batch.num_rows for batch in Run(earlier).pseudo_labels()) > 0
+
+
+@pytest.mark.usefixtures("all_finished")
+def test_check_looks_at_the_pool_where_finished_labels_do_not_tell(mixed: Config, tmp_path: Path) -> None:
+    kept = replace(mixed, data=replace(mixed.data, validation_in_pool="keep"))
+    run = prepared_run(kept, tmp_path / "run")
+    label.run_stage(kept, run)
+    [remark] = [one for one in check_run(kept, run)["remarks"] if one.startswith("validation and pool share 2 images")]
+    assert "keep labels them" in remark
+    other = with_validation(mixed, tmp_path / "other.json", lambda number: number == 0)
+    label.run_stage(mixed, run)
+    assert check_run(mixed, run)["pool"]["in_validation"] == 2
+    found = check_run(other, run)
+    assert "in_validation" not in found["pool"], "the count is of another split"
+    assert [one["num_images"] for one in found["overlaps"] if one["sets"] == ["validation", "pool"]] == [1]
+
+
+def test_keep_that_comes_too_late_is_said(mixed: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = prepared_run(mixed, tmp_path / "run")
+    label.run_stage(mixed, run)
+    assert "WARNING: data.validation_in_pool" not in capsys.readouterr().out
+    label.run_stage(replace(mixed, data=replace(mixed.data, validation_in_pool="keep")), run)
+    assert f"keep came after them; move {run.path('labels')} away to label them" in capsys.readouterr().out

@@ -93,8 +93,8 @@ class PoolSearch:
         """Say how far the search looked."""
         packed = f"; {self.num_packed} in Parquet files were not compared" if self.num_packed else ""
         return (
-            f"{self.num_candidates} of {self.num_seen} images may be in a split by their size; {self.num_compared} of "
-            f"them were compared{packed}"
+            f"{self.num_candidates} of {self.num_seen} images may be in a split, by their size in bytes; "
+            f"{self.num_compared} of them were compared{packed}"
         )
 
     def _size_on_disk(self, uri: str) -> int | None:
