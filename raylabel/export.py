@@ -44,9 +44,8 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
 
     - "coco": one JSON file. Images are numbered from 1. `file_name` is the pool's image id if the image's `uri` ends
       with it, else the `uri`. Annotations have masks as RLE, `score` (calibrated), `raw_score`, `mask_quality`, and the
-      entries `background` and `runner_up` of the soft vector. Labels are of the displayed images; images whose labels
-      are of the stored pixels have `as_stored`.
-      `info.raylabel` names the run, the corrector and the selection.
+      entries `background` and `runner_up` of the soft vector. `as_stored` of an image says whether its labels are of
+      the stored pixels or of the displayed image. `info.raylabel` names the run, the corrector and the selection.
     - "lvis": the same as LVIS v1. Nobody verified the labels: `neg_category_ids` is empty, and
       `not_exhaustive_category_ids` holds every class with a pseudo-label. `frequency` comes from the run's labelled
       images; the counts are those of this file.
@@ -136,7 +135,7 @@ def _coco(images: Iterator[KeptImage], categories: list[dict[str, Any]], *, is_l
     for image_id, image in enumerate(images, start=1):
         height, width = image.image_size_hw
         row = {"id": image_id, "file_name": _file_name(image), "height": height, "width": width, "uri": image.uri}
-        row |= {"as_stored": True} if image.as_stored else {}
+        row |= {"as_stored": bool(image.as_stored)}
         rows = [_annotation(one, image, categories) for one in image.structs]
         category_ids = sorted({one["category_id"] for one in rows})
         num_images.update(category_ids)

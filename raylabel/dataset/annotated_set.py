@@ -39,7 +39,8 @@ class ImageRecord:
         file_name: path below the images' root.
         uri: path or URI of the image.
         height, width: size in pixels.
-        as_stored: the orientation of the annotations if the size alone does not decide; see `ImageSource`.
+        as_stored: the orientation of the annotations if the size alone does not decide; see `ImageSource`. None if
+            nobody says. It then stands for stored pixels.
         negative_classes: indices of classes that are verified to be absent (LVIS `neg_category_ids`).
         not_exhaustive_classes: indices of classes with instances that are not annotated (LVIS
             `not_exhaustive_category_ids`).
@@ -50,7 +51,7 @@ class ImageRecord:
     uri: str
     height: int
     width: int
-    as_stored: bool = True
+    as_stored: bool | None = None
     negative_classes: frozenset[int] = frozenset()
     not_exhaustive_classes: frozenset[int] = frozenset()
 
@@ -62,7 +63,7 @@ class ImageRecord:
     @property
     def source(self) -> ImageSource:
         """The image in the orientation of its annotations."""
-        return ImageSource(self.uri, self.image_size_hw, self.as_stored)
+        return ImageSource(self.uri, self.image_size_hw, self.as_stored is not False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +203,9 @@ class AnnotatedSet:
         )
 
     def with_displayed_images(self) -> "AnnotatedSet":
-        """Return the same set, with annotations of the displayed images where the size alone does not decide."""
-        return replace(self, images=tuple(replace(image, as_stored=False) for image in self.images))
+        """Return the same set, with annotations of displayed images where neither size nor file says otherwise."""
+        images = (replace(one, as_stored=False) if one.as_stored is None else one for one in self.images)
+        return replace(self, images=tuple(images))
 
     def __add__(self, other: "AnnotatedSet") -> "AnnotatedSet":
         """Return the images of both sets. Both must have the same classes (`validate_same_categories`)."""

@@ -45,7 +45,8 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
 
     A file is federated (LVIS) if any image has `neg_category_ids`. A list that is `null` counts as empty. Categories
     without annotations are allowed. An image without `file_name` (LVIS v1) has its file name from its `coco_url`. The
-    name is the last two parts of the URL if that folder exists below the root, else the last part.
+    name is the last two parts of the URL if that folder exists below the root, else the last part. `as_stored` of an
+    image, which raylabel's exports have, says whether its annotations are of the stored or of the displayed pixels.
 
     Args:
         path: local path or URI of the JSON file.
@@ -183,6 +184,7 @@ def _image(
         uri=uri,
         height=height,
         width=width,
+        as_stored=one["as_stored"] if isinstance(one.get("as_stored"), bool) else None,
         negative_classes=negative,
         not_exhaustive_classes=not_exhaustive,
     )

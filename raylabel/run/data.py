@@ -63,7 +63,7 @@ class RunData:
     def _read(self, source: str) -> AnnotatedSet:
         """Read an annotation file, and find the orientation in which it annotates the images."""
         annotated = read_annotations(source, images_root=self.config.data.images)
-        sources = [image.source for image in annotated.images]
+        sources = [image.source for image in annotated.images if image.as_stored is None]
         as_stored = are_annotated_as_stored(sources, max_pixels=self.config.data.max_image_pixels)
         return annotated if as_stored else annotated.with_displayed_images()
 
@@ -166,7 +166,11 @@ class RunData:
 def _pool_image(image: ImageRecord) -> PoolImage:
     """Return an annotated image as an image of the pool."""
     return PoolImage(
-        image_id=image.file_name, uri=image.uri, height=image.height, width=image.width, as_stored=image.as_stored
+        image_id=image.file_name,
+        uri=image.uri,
+        height=image.height,
+        width=image.width,
+        as_stored=image.source.as_stored,
     )
 
 

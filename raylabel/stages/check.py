@@ -96,7 +96,7 @@ def check_run(
         if not (resumes and _has_read(run, name, stages))
     }
     for name, one in examined.items():
-        if turned := one.turned_text(as_stored=parts[name].images[0].as_stored):
+        if turned := one.turned_text(as_stored=parts[name].images[0].source.as_stored):
             splits[name]["turned"] = turned
     remarks += _doubtful_orientations(examined, parts)
     remarks += [f"data.{name}: {text}" for name, one in examined.items() if (text := one.contents.repeated_text())]
@@ -174,7 +174,7 @@ def _knows_validation(run: RunFolder, data: RunData, labels: Mapping[str, Any]) 
 def _doubtful_orientations(examined: Mapping[str, Examined], parts: Mapping[str, AnnotatedSet]) -> list[str]:
     """Say which splits are read as stored for want of an image that tells, though others annotate displayed images."""
     telling = [name for name, one in examined.items() if one.turns["displayed"] and not one.turns["stored"]]
-    guessed = [name for name, one in examined.items() if one.turns["either"] and parts[name].images[0].as_stored]
+    guessed = [name for name, one in examined.items() if one.turns["either"] and parts[name].images[0].source.as_stored]
     return [
         f"data.{name}: {examined[name].turns['either']} images that EXIF mirrors or turns have the annotated size "
         f"either way. They are read as stored, although data.{telling[0]} annotates displayed images"

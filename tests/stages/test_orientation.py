@@ -336,3 +336,16 @@ def test_a_split_that_does_not_tell_beside_one_that_does_is_a_warning(tmp_path: 
     )
     sound = check_run(replace(config, out=str(tmp_path / "run")))
     assert not [one for one in sound["remarks"] if "either way" in one]
+
+
+def test_what_a_file_says_of_an_image_counts(tmp_path: Path) -> None:
+    """An export of images with and without a truth has both orientations in one file."""
+    config = with_truth(tmp_path, as_stored=True)
+    content = json.loads((tmp_path / "labelled.json").read_text())
+    for number, one in enumerate(content["images"]):
+        one["as_stored"] = number % 2 == 0
+    content["images"].append({"id": 99, "file_name": content["images"][0]["file_name"] + "x", "height": 4, "width": 4})
+    (tmp_path / "labelled.json").write_text(json.dumps(content))
+    *said, other = RunData(config).labelled.images
+    assert [one.source.as_stored for one in said] == [number % 2 == 0 for number in range(len(said))]
+    assert other.source.as_stored, "a file of which the other images say themselves how they are annotated"

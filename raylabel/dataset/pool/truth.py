@@ -126,6 +126,7 @@ def with_annotated_sizes(images: Iterable[PoolImage], truth: AnnotatedSet, *, ma
     The first `NUM_TELLING` images with a truth tell how the truth annotates images. Until then they wait in memory.
     """
     size_of = {image.file_name: image.image_size_hw for image in truth.images}
+    said = {image.file_name: image.as_stored for image in truth.images if image.as_stored is not None}
 
     def sized(image: PoolImage) -> PoolImage:
         size_hw = size_of.get(image.image_id)
@@ -139,7 +140,7 @@ def with_annotated_sizes(images: Iterable[PoolImage], truth: AnnotatedSet, *, ma
         telling.append(image)
         if len(telling) == NUM_TELLING:
             break
-    sources = [image.source for image in telling if image.refusal is None]
+    sources = [image.source for image in telling if image.refusal is None and image.image_id not in said]
     as_stored = are_annotated_as_stored(sources, max_pixels=max_pixels)
     for image in chain(telling, remaining):
-        yield image if image.height is None else replace(image, as_stored=as_stored)
+        yield image if image.height is None else replace(image, as_stored=said.get(image.image_id, as_stored))
