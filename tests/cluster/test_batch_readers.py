@@ -49,6 +49,7 @@ def assert_equal(first: Batch, second: Batch) -> None:
         assert one.random() == other.random()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_tasks_and_threads_give_equal_batches_and_the_same_refusal(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_gpu_that_is_counted_but_not_there(tmp_path: Path) -> None:
     """Check a real cluster of two nodes. One node claims to have a GPU."""

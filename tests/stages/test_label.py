@@ -92,6 +92,7 @@ def test_seconds_by_phase_are_with_each_shard(labelled: Labelled) -> None:
         assert abs(float(metadata["finished_at"]) - time.time()) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_decoding_by_tasks_on_several_workers_gives_the_same_labels(
