@@ -45,6 +45,15 @@ def labelled(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return config, run
 
 
+@pytest.fixture
+def copied(labelled: tuple[Config, RunFolder], tmp_path: Path) -> tuple[Config, RunFolder]:
+    """The labelled run, copied so that a test may change it."""
+    config, original = labelled
+    run = RunFolder(str(tmp_path / "run"))
+    shutil.copytree(original.uri, run.uri)
+    return config, run
+
+
 def content(run: RunFolder) -> dict[str, bytes]:
     """Read every file that depends on the corrector, except the artifacts."""
     files = [run.path("calibration", f"{name}.parquet") for name in TABLES]
@@ -126,10 +135,8 @@ def test_without_finished_labels_nothing_is_changed(labelled: tuple[Config, RunF
     assert read_bytes(run.path("calibration", "corrector.json")) == before
 
 
-def test_a_lost_corrector_is_fitted_again(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
-    config, original = labelled
-    run = RunFolder(str(tmp_path / "run"))
-    shutil.copytree(original.uri, run.uri)
+def test_a_lost_corrector_is_fitted_again(copied: tuple[Config, RunFolder]) -> None:
+    config, run = copied
     lost = Path(run.path("calibration", "corrector.json"))
     before = lost.read_bytes()
     lost.unlink()
@@ -138,11 +145,9 @@ def test_a_lost_corrector_is_fitted_again(labelled: tuple[Config, RunFolder], tm
     assert lost.read_bytes() == before
 
 
-def test_a_changed_corrector_is_refused_and_fitted_again(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
+def test_a_changed_corrector_is_refused_and_fitted_again(copied: tuple[Config, RunFolder]) -> None:
     """LightGBM ends the process with a segmentation fault on trees with a changed digit."""
-    config, original = labelled
-    run = RunFolder(str(tmp_path / "run"))
-    shutil.copytree(original.uri, run.uri)
+    config, run = copied
     changed = Path(run.path("calibration", "corrector.json"))
     before = changed.read_bytes()
     content = json.loads(before)
@@ -156,12 +161,10 @@ def test_a_changed_corrector_is_refused_and_fitted_again(labelled: tuple[Config,
     assert changed.read_bytes() == before
 
 
-def test_a_corrector_of_an_early_version_has_no_digest(labelled: tuple[Config, RunFolder], tmp_path: Path) -> None:
-    config, original = labelled
-    run = RunFolder(str(tmp_path / "run"))
-    shutil.copytree(original.uri, run.uri)
+def test_a_corrector_of_an_early_version_has_no_digest(copied: tuple[Config, RunFolder]) -> None:
+    config, run = copied
     path = Path(run.path("calibration", "corrector.json"))
-    stated = json.loads(path.read_text())
+    stated, corrector = json.loads(path.read_text()), calibration.load_corrector(run)
     path.write_text(json.dumps({name: value for name, value in stated.items() if name != "digest"}))
     assert holds(finished(run, "calibrate"), calibrate.later(config, run))
-    assert calibration.load_corrector(run).to_json() == calibration.load_corrector(original).to_json()
+    assert calibration.load_corrector(run).to_json() == corrector.to_json()

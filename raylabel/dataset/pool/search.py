@@ -33,8 +33,8 @@ _EXAMPLES = 2
 class PoolSearch:
     """Search of a pool that is listed anyway. An image is a candidate unless its size rules it out.
 
-    Candidates are read and compared with every split. Of more than MAX_COMPARED candidates a random sample is. Rows of
-    Parquet files are no candidates, because reading a few of them reads most of the file.
+    Candidates are read and compared with every split; if there are more than MAX_COMPARED, a random sample of them.
+    Rows of Parquet files are no candidates, because reading a few of them reads most of the file.
 
     Attributes:
         splits: name -> what was found out about the images of a split.
