@@ -67,7 +67,7 @@ def _sorted_runs(masks: Sequence[Rle]) -> tuple[NDArray[np.integer], NDArray[np.
     ends = np.cumsum(background + foreground) - owners * height * width
     places = np.flatnonzero(foreground)
     starts = ends[places] - foreground[places]
-    by_start = np.argsort(starts)
+    by_start = np.argsort(starts, kind="stable")  # merges the runs of the masks, which are in order already
     places = places[by_start]
     # Small integers, because most of the time goes into moving them.
     small = np.min_scalar_type(height * width)
