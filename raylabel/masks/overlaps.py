@@ -5,6 +5,7 @@ share a pixel, and works on numbers that NumPy holds.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +17,45 @@ _PAIRS_AT_A_TIME = 1 << 15
 """Large enough to make NumPy calls cheap, small enough for the arrays to stay in the cache."""
 
 
-def pairwise_iou(masks: Sequence[Rle]) -> NDArray[np.float64]:
-    """Compute the intersection over union of every two masks of one image, shape (N, N).
+@dataclass(frozen=True, kw_only=True)
+class Overlaps:
+    """The masks of one image that share pixels. Every two of them are two pairs.
 
-    The values are those of `mask_iou` without crowd regions, to the last bit.
+    Attributes:
+        areas: (N,) pixels of each mask.
+        ones, others: (P,) rows of the masks of each pair, by `ones`, then by `others`.
+        iou: (P,) intersection over union, float64.
+    """
+
+    areas: NDArray[np.float64]
+    ones: NDArray[np.int64]
+    others: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+
+def find_overlaps(masks: Sequence[Rle]) -> Overlaps:
+    """Find every two masks that share a pixel, with the IoU of `mask_iou` without crowd regions, to the last bit.
 
     Args:
-        masks: sound masks of equal size.
+        masks: at least one sound mask, of equal size.
     """
-    if not masks:
-        return np.zeros((0, 0))
-    both = _intersections(masks)
-    areas = both.diagonal()
-    union = areas[:, None] + areas[None, :] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
-
-
-def _intersections(masks: Sequence[Rle]) -> NDArray[np.float64]:
-    """Count the pixels that every two masks share. The diagonal holds the areas."""
-    num_masks = len(masks)
     starts, ends, owners = _sorted_runs(masks)
-    num_after = np.searchsorted(starts, ends) - np.arange(1, len(starts) + 1)  # later runs that start before the end
+    areas = np.bincount(owners, weights=ends - starts, minlength=len(masks)).astype(np.float64, copy=False)
+    shared = _shared_pixels(starts, ends, owners, len(masks))
+    shared += shared.T
+    ones, others = np.nonzero(shared)
+    both = shared[ones, others]
+    return Overlaps(areas=areas, ones=ones, others=others, iou=both / (areas[ones] + areas[others] - both))
+
+
+def _shared_pixels(
+    starts: NDArray[np.integer], ends: NDArray[np.integer], owners: NDArray[np.int64], num_masks: int
+) -> NDArray[np.float64]:
+    """Count the pixels that two runs of different masks share, by the mask that starts first, shape (N, N)."""
+    order = np.arange(1, len(starts) + 1)
+    num_after = np.searchsorted(starts, ends) - order  # later runs that start before the end
     pairs_before = np.concatenate([[0], np.cumsum(num_after)])
+    first_after, first_pairs = order - pairs_before[:-1], owners * num_masks
     shared = np.zeros(num_masks**2)
     low = 0
     while low < len(starts):
@@ -45,17 +63,16 @@ def _intersections(masks: Sequence[Rle]) -> NDArray[np.float64]:
         high = max(low + 1, int(limit))
         num = num_after[low:high]
         # Runs low + 1, low + 2, ... for the first run, then those for the next run, and so on.
-        later = np.repeat(np.arange(low + 1, high + 1) - pairs_before[low:high], num)
+        later = np.repeat(first_after[low:high], num)
         later += np.arange(pairs_before[low], pairs_before[high])
         pixels = np.repeat(ends[low:high], num)
-        np.minimum(pixels, ends[later], out=pixels)
-        pixels -= starts[later]
-        pairs = np.repeat(owners[low:high] * num_masks, num)
-        pairs += owners[later]
+        np.minimum(pixels, ends.take(later, mode="clip"), out=pixels)  # no index is clipped, the mode is the quickest
+        pixels -= starts.take(later, mode="clip")
+        pairs = np.repeat(first_pairs[low:high], num)
+        pairs += owners.take(later, mode="clip")
         shared += np.bincount(pairs, weights=pixels, minlength=num_masks**2)
         low = high
-    square = shared.reshape(num_masks, num_masks)
-    return square + square.T + np.diag(np.bincount(owners, weights=ends - starts, minlength=num_masks))
+    return shared.reshape(num_masks, num_masks)
 
 
 def _sorted_runs(masks: Sequence[Rle]) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.int64]]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.masks.overlaps import pairwise_iou
-from raylabel.masks.rle import Rle, mask_areas, mask_boxes
+from raylabel.masks.overlaps import Overlaps, find_overlaps
+from raylabel.masks.rle import Rle, mask_boxes
 
 CONTEXT_FEATURES = (
     "area_share",
@@ -88,10 +88,11 @@ def image_context(
         return context
     # Single precision, because stored scores have it: a stored table then gives the same ranks.
     stored = np.asarray(scores, dtype=np.float32).astype(np.float64)
+    overlaps = find_overlaps(masks)
     columns: dict[str, NDArray[np.floating]] = {
-        **_geometry(masks),
+        **_geometry(masks, overlaps.areas),
         **_ranking(class_indices, stored),
-        **_overlaps(class_indices, stored, masks, is_context=stored >= np.float32(min_score)),
+        **_neighbours(class_indices, stored, overlaps, is_context=stored >= np.float32(min_score)),
     }
     if mask_quality is not None:
         columns["mask_quality"] = mask_quality
@@ -117,9 +118,9 @@ def soft_vector_features(
     return {"background": soft_vectors[:, -1], **runner_up}
 
 
-def _geometry(masks: Sequence[Rle]) -> dict[str, NDArray[np.float64]]:
+def _geometry(masks: Sequence[Rle], areas: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     height, width = masks[0]["size"]
-    areas = np.maximum(mask_areas(masks), 1).astype(np.float64)
+    areas = np.maximum(areas, 1)
     x0, y0, x1, y1 = mask_boxes(masks).astype(np.float64).T
     return {
         "area_share": np.log(areas / (height * width)),
@@ -151,30 +152,36 @@ def _rank(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     return rank
 
 
-def _overlaps(
+def _neighbours(
     class_indices: NDArray[np.integer],
     scores: NDArray[np.float64],
-    masks: Sequence[Rle],
+    overlaps: Overlaps,
     *,
     is_context: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float64]]:
-    iou = pairwise_iou(masks)
-    np.fill_diagonal(iou, 0.0)
-    iou[:, ~is_context] = 0.0
+    num = len(scores)
+    chosen = is_context[overlaps.others]
+    ones, others, iou = overlaps.ones[chosen], overlaps.others[chosen], overlaps.iou[chosen]
     rank = _rank(scores)
-    is_higher = rank[None, :] < rank[:, None]
-    is_same = class_indices[None, :] == class_indices[:, None]
-    weighted = iou * scores[None, :]
+    is_higher = rank[others] < rank[ones]
+    is_same = class_indices[others] == class_indices[ones]
+    weighted = iou * scores[others]
 
     def highest(chosen: NDArray[np.bool_], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(chosen, values, 0.0).max(axis=1)
+        result = np.zeros(num)
+        np.maximum.at(result, ones[chosen], values[chosen])
+        return result
+
+    def total(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        sums = np.bincount(ones[chosen], weights=weighted[chosen], minlength=num)
+        return sums.astype(np.float64, copy=False)
 
     return {
         "iou_higher_same": highest(is_higher & is_same, iou),
         "iou_higher_other": highest(is_higher & ~is_same, iou),
         "iou_lower_same": highest(~is_higher & is_same, iou),
         "iou_lower_other": highest(~is_higher & ~is_same, iou),
-        "overlap_same": np.sum(weighted, axis=1, where=is_same),
-        "overlap_other": np.sum(weighted, axis=1, where=~is_same),
+        "overlap_same": total(is_same),
+        "overlap_other": total(~is_same),
         "rival": highest(~is_higher & ~is_same, weighted),
     }

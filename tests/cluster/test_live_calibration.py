@@ -171,7 +171,7 @@ def quick_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_calibration, "SNAPSHOT_SECONDS", 0.1)
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "for good"])
+@pytest.mark.parametrize("how", ["SIGKILL", pytest.param("for good", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("quick_snapshots")
 def test_killed_while_calibrating(
     how: str, config: Config, undisturbed: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -216,7 +216,7 @@ def bins_as_matched(config: Config, run: RunFolder) -> ReliabilityBins:
     return ReliabilityBins.from_detections(replace(detections, weights=weights), config.calibration.num_bins)
 
 
-@pytest.mark.parametrize("how", ["ray.kill", "SIGKILL"])
+@pytest.mark.parametrize("how", [pytest.param("ray.kill", marks=pytest.mark.slow), "SIGKILL"])
 @pytest.mark.usefixtures("quick_snapshots")
 def test_killed_while_labelling(
     how: str, config: Config, undisturbed: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -96,6 +96,7 @@ def test_norcal_takes_the_counts_of_the_training_set(
     assert "give either a config or --predictions" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_detector(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shared_data("external_detector")
     predictions, annotations = str(folder / "results.json"), str(folder / "instances.json")

@@ -28,6 +28,7 @@ def with_count(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_new_stage_has_a_command_a_state_and_a_fingerprint(with_count: Path, generated: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(with_count), os.environ["PYTHONPATH"]])}
     run, config = with_count / "run", str(generated / "config.yaml")
