@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from raylabel.errors import InputError, shown, shown_error
 
 _Kind = TypeVar("_Kind")
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,10 +32,9 @@ def parse_json(content: bytes | str, where: str, *, must_be_unicode: bool = True
         text = content if isinstance(content, str) else _decoded(content)
         if not text or text.isspace():
             raise InputError(f"{where}: not JSON: it is empty")
-        value = _DECODER.decode(text)
-        if must_be_unicode and _ESCAPED_SURROGATE.search(text):
-            # Raises UnicodeEncodeError for half a surrogate pair. Parquet and the console would refuse it later.
-            json.dumps(value, ensure_ascii=False).encode()
+        value = DECODER.decode(text)
+        if must_be_unicode:
+            check_unicode(value, text)
         return value
     except InputError:
         raise
@@ -47,6 +46,16 @@ def parse_json(content: bytes | str, where: str, *, must_be_unicode: bool = True
         raise InputError(f"{where}: not JSON: its text is not Unicode: {error}") from error
     except ValueError as error:  # JSONDecodeError, a key that is given twice, a number of thousands of digits
         raise InputError(f"{where}: not JSON: {error}") from error
+
+
+def check_unicode(value: Any, text: str) -> None:
+    """Check that a value, parsed from this text, has no half surrogate pairs. Parquet and the console refuse them.
+
+    Raises:
+        UnicodeEncodeError: it has.
+    """
+    if _ESCAPED_SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
 
 
 def checked_as(kind: type[_Kind], content: Any, where: str) -> _Kind:
@@ -65,7 +74,7 @@ def checked_as(kind: type[_Kind], content: Any, where: str) -> _Kind:
 
 
 def _decoded(content: bytes) -> str:
-    if content.startswith(_GZIP):
+    if content.startswith(GZIP):
         content = gzip.decompress(content)
     return content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
 
@@ -79,4 +88,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
