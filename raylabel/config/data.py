@@ -34,9 +34,9 @@ class DataConfig:
     """JSON file of the validation split, or `{fraction: 0.1}` of `labelled`. Only `evaluate` and the evaluations during
     training (`evaluate_every`) use it."""
     pool: str | SplitFraction
-    """The unlabelled images: a folder, URI prefix, Parquet file, tar file or manifest, or a pattern such as
-    `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for measuring only. The
-    next `label` also labels the images added to the pool since the last one."""
+    """The unlabelled images: a folder, URI prefix, Parquet file, tar file, manifest or S3 Inventory (`manifest.json`),
+    or a pattern such as `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for
+    measuring only. The next `label` also labels the images added to the pool since the last one."""
     tar_samples: TarSamples = "files"
     """Which images of a pool's tars are listed: "files" lists all, as in the unpacked folder. "webdataset" leaves out
     images with a second dot in their name (`7.mask.png`) beside one without (`7.jpg`). A change acts on the next

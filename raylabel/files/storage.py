@@ -247,6 +247,15 @@ def _delete(file_system: fs.FileSystem, path: str) -> None:
             file_system.delete_file(path)
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copy a file within one file system. A store copies it itself. A kill may leave a part of the copy."""
+    file_system, source_path = open_uri(source)
+    _, target_path = open_uri(target)
+    if not is_object_store(file_system):
+        file_system.create_dir(posixpath.dirname(target_path), recursive=True)
+    retried(partial(file_system.copy_file, source_path, target_path), uri=source, doing="copy")
+
+
 def move_folder(source: str, target: str) -> None:
     """Move a folder with every file below it. Object stores have no folders, so there each file is copied and
     deleted."""

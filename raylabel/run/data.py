@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,21 @@ class RunData:
         """The place of the pool. It stays the same when the pool grows."""
         source = self.config.data.pool
         return source.rstrip("/") if isinstance(source, str) else f"{self.labelled_digest}, {source.fraction:g} of it"
+
+    @property
+    def listing_inputs(self) -> dict[str, Any]:
+        """Everything but the pool's files that decides what `list_pool` lists."""
+        data = self.config.data
+        return {
+            "pool": self.pool_source,
+            "images": data.images,
+            "allowed_schemes": data.allowed_schemes,
+            "allowed_roots": data.allowed_roots,
+            "tar_samples": data.tar_samples,
+            "max_image_pixels": data.max_image_pixels,
+            "pool_truth": None if data.pool_truth is None else file_digest(data.pool_truth),
+            **({"seed": self.config.seed, "unused": self._unused} if isinstance(data.pool, SplitFraction) else {}),
+        }
 
     @cached_property
     def pool_truth(self) -> AnnotatedSet | None:

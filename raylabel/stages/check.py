@@ -42,7 +42,9 @@ _READERS = {"labelled": "prototypes", "calibration": "calibrate", "validation": 
 def check_run(
     config: Config, run: RunFolder | Path | str | None = None, *, thorough: bool = False, resumes: bool = False
 ) -> dict[str, Any]:
-    """Check a config and its data, and tell what would run. Starts no Ray and leaves no file.
+    """Check a config and its data, and tell what would run. Starts no Ray.
+
+    No file is left, unless the run starts next.
 
     Reads all annotations and the header of every annotated image, lists the pool, and builds both models. Checks that
     the run folder can be written and that its disk holds the labels.
@@ -52,7 +54,8 @@ def check_run(
         run: the run folder, a path or a URI. Without it, the config's `out`.
         thorough: read all pixels of the annotated images, because damage in the middle of a file shows only there, and
             compare every image of the pool that may be one of a split.
-        resumes: trust the images of splits that a finished stage has read whole from the same annotation file.
+        resumes: the run starts next. Images of splits that a finished stage has read whole from the same annotation
+            file are trusted, and the listing of the pool is kept in the run.
 
     Returns:
         The splits and their `overlaps`, classes, pool, disk space, the state of every stage, and `remarks`: lines about
@@ -105,7 +108,7 @@ def check_run(
     is_known = labels is not None and _knows_validation(run, data, labels)
     search = None if is_known or not examined else PoolSearch(examined, config.data.max_image_pixels, thorough=thorough)
     num_images, num_shards = count_pool(
-        run, data, shard_size=config.label.shard_size, left_out=left_out, truth=truth, search=search
+        run, data, shard_size=config.label.shard_size, keep=resumes, left_out=left_out, truth=truth, search=search
     )
     if truth:
         truth.refuse_none()

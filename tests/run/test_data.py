@@ -119,7 +119,10 @@ def test_what_a_listing_leaves_out_is_said_once(
     assert format_check(check_run(config, run)).count(said) == 1
     assert not capsys.readouterr().out.count(said)
     ensure_manifest(run, RunData(config), shard_size=8)
-    assert capsys.readouterr().out.splitlines() == ["label: listing the pool", f"label: 32 images; {said}"]
+    assert capsys.readouterr().out.splitlines() == [
+        "label: listing the pool",
+        f"label: the pool has 32 images in 4 shards; {said}",
+    ]
 
 
 @pytest.mark.parametrize("is_listed", [False, True])

@@ -14,6 +14,7 @@ from raylabel.config import TarSamples
 from raylabel.dataset.containers import PARQUET, TAR, TarMember, is_container, tar_members
 from raylabel.dataset.pool.access import NOWHERE_ELSE, Access
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES, PoolImage, image_below, is_image_name, printable
+from raylabel.dataset.pool.inventory import INVENTORY, is_inventory, iter_keys, source_bucket
 from raylabel.dataset.pool.left_out import LeftOut, Reason
 from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
@@ -51,6 +52,8 @@ def iter_pool(
       Relative URIs are relative to the manifest.
     - A `.parquet` file with a column `bytes` of encoded images (default id: the row number in 9 digits), or a column
       `uri` as in a manifest. `image_id` is optional.
+    - `manifest.json` of an S3 Inventory. Its images are those that a listing of the inventory's bucket would find, and
+      the id is the key.
     - An uncompressed `.tar` file. Its images are those of the unpacked folder, and the id is the member's name.
     - A pattern of images, tar and Parquet files: `shard-{000..012}.tar`, `{a,b}.tar`, `*.tar` or `20[12]*/**.jpg`. It
       may use `*`, `**` (across folders) and `[...]`. Ids are those of the folder before the first such sign. Folders
@@ -163,6 +166,9 @@ def _of_entry(root: str, relative: str, rules: _Rules, *, num_bytes: int | None 
 
 
 def _of_file(uri: str, rules: _Rules) -> Iterator[PoolImage]:
+    if is_inventory(uri):
+        yield from _of_inventory(uri, rules)
+        return
     listers: dict[str, Callable[[str], Iterator[PoolImage]]] = {
         ".txt": of_text,
         ".jsonl": of_jsonl,
@@ -178,7 +184,20 @@ def _of_file(uri: str, rules: _Rules) -> Iterator[PoolImage]:
                 raise InputError(f"{uri}: no such file") from None
             return
     _refuse_compressed(split_options(uri)[0])
-    raise InputError(f"{uri}: a pool must be a folder, a pattern or one of *{', *'.join(listers)}")
+    raise InputError(f"{uri}: a pool must be a folder, a pattern, {INVENTORY} or one of *{', *'.join(listers)}")
+
+
+def _of_inventory(uri: str, rules: _Rules) -> Iterator[PoolImage]:
+    bucket = source_bucket(uri)
+    for stored in iter_keys(uri):
+        if _is_hidden(stored.key):
+            rules.left_out.add(Reason.HIDDEN, stored.key)
+        else:
+            yield from _of_entry(bucket, stored.key, rules, num_bytes=stored.num_bytes)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/"))
 
 
 def _of_tar(uri: str, rules: _Rules) -> Iterator[PoolImage]:
@@ -195,7 +214,7 @@ def _of_tar(uri: str, rules: _Rules) -> Iterator[PoolImage]:
 def _tar_images(uri: str, left_out: LeftOut) -> Iterator[TarMember]:
     """Yield the members that the unpacked folder would list as images."""
     for member in tar_members(uri, on_link=partial(left_out.add, Reason.LINK)):
-        if any(part.startswith(".") and part not in (".", "..") for part in member.name.split("/")):
+        if _is_hidden(member.name):
             left_out.add(Reason.HIDDEN, member.name)
         elif is_image_name(member.name):
             yield member

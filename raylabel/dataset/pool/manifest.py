@@ -176,6 +176,15 @@ def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, sha
     return _add_generation(empty, _without_repeats(sort_images(images), source))
 
 
+def copy_manifest(manifest: ShardManifest, folder: str) -> ShardManifest:
+    """Copy a manifest into another folder. A copy that was interrupted is no manifest."""
+    for part in manifest.parts:
+        storage.copy_file(storage.join(manifest.folder, part.name), storage.join(folder, part.name))
+    copied = replace(manifest, folder=folder)
+    _commit(copied)
+    return copied
+
+
 def grow_manifest(manifest: ShardManifest, images: Iterable[PoolImage]) -> Growth:
     """Compare a manifest with a new listing, and add the new images. Existing shards do not change.
 
@@ -224,10 +233,14 @@ def _add_generation(manifest: ShardManifest, images: Iterator[PoolImage]) -> Sha
         digest=digest.hexdigest(),
         generations=(*manifest.generations, Generation(listed=listed, parts=tuple(parts))),
     )
-    content = asdict(grown)
+    _commit(grown)
+    return grown
+
+
+def _commit(manifest: ShardManifest) -> None:
+    content = asdict(manifest)
     del content["folder"]
     storage.commit_json(storage.join(manifest.folder, MANIFEST), content)
-    return grown
 
 
 def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage], digest: Any) -> ManifestPart | None:

@@ -76,7 +76,7 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
             # As dictionaries, because a file of 435 bytes can repeat a long text 4,096 times.
             texts = [name for name in columns if _is_text(parquet.schema_arrow.field(name).type)]
             parquet = pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=texts)
-            for number, row in enumerate(_rows(parquet, columns, uri)):
+            for number, row in enumerate(iter_rows(parquet, columns, uri)):
                 where = f"{uri}: row {number}"
                 if has_bytes:
                     yield PoolImage(_image_id(row, f"{number:09d}", where), join_reference(uri, str(number)))
@@ -86,7 +86,7 @@ def of_parquet(uri: str) -> Iterator[PoolImage]:
         raise InputError(f"{uri}: not readable as Parquet: {error}") from error
 
 
-def _rows(parquet: pq.ParquetFile, columns: list[str], uri: str) -> Iterator[dict[str, Any]]:
+def iter_rows(parquet: pq.ParquetFile, columns: list[str], uri: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of some columns. Row groups that would take much memory are refused unread."""
     if not columns:
         yield from ({} for _ in range(parquet.metadata.num_rows))

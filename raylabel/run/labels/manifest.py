@@ -1,12 +1,17 @@
-"""The run's shard manifest, labels/pool/: when the pool is listed, and when the stored manifest is used."""
+"""The run's shard manifest, labels/pool/: when the pool is listed, and when the stored manifest is used.
+
+`raylabel run` lists the pool before it spends anything. The listing waits in listing/ until `label` takes it over.
+"""
 
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.manifest import (
     ShardManifest,
+    copy_manifest,
     grow_manifest,
     manifest_images,
     read_manifest,
@@ -15,10 +20,14 @@ from raylabel.dataset.pool.manifest import (
 from raylabel.dataset.pool.search import PoolSearch
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, exists, read_json_object
+from raylabel.files.storage import commit_json, digest, exists, read_json_object, remove
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards
+from raylabel.run.lease import hold_lease
+
+LISTING = "listing"
+"""Folder of the run for a listing that no label stage has taken over yet."""
 
 
 def manifest_folder(run: RunFolder) -> str:
@@ -27,7 +36,7 @@ def manifest_folder(run: RunFolder) -> str:
 
 
 def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardManifest:
-    """Return the manifest that an interrupted run left, else list the pool and write one.
+    """Return the manifest that an interrupted run left, else that of a kept listing, else list the pool.
 
     Raises:
         InputError: the pool can't be listed, or the manifest of the committed shards is lost.
@@ -39,13 +48,38 @@ def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardM
         raise InputError(
             f"{manifest_folder(run)}: the shard manifest of the committed shards is lost. Move the shards away."
         )
-    print(f"{run.title('label')}: listing the pool", flush=True)
-    left_out = LeftOut()
-    images = data.list_pool(left_out)
-    manifest = write_manifest(manifest_folder(run), images, source=data.pool_source, shard_size=shard_size)
-    if left_out:
-        print(f"{run.title('label')}: {manifest.num_images} images; {left_out.text()}", flush=True)
+    listing = _listing_folder(run, data, shard_size)
+    kept = read_manifest(listing)
+    if kept is None:
+        return _list_pool(manifest_folder(run), data, shard_size, title=run.title("label"))
+    manifest = copy_manifest(kept, manifest_folder(run))
+    remove(run.path(LISTING))
     return manifest
+
+
+def _list_pool(
+    folder: str,
+    data: RunData,
+    shard_size: int,
+    *,
+    title: str,
+    left_out: LeftOut | None = None,
+    truth: TruthMatch | None = None,
+    search: PoolSearch | None = None,
+) -> ShardManifest:
+    """List the pool into a folder. `truth` and `search` see every image."""
+    print(f"{title}: listing the pool", flush=True)
+    left_out = LeftOut() if left_out is None else left_out
+    images = _shown(data.list_pool(left_out), truth, search)
+    manifest = write_manifest(folder, images, source=data.pool_source, shard_size=shard_size)
+    others = f"; {left_out.text()}" if left_out else ""
+    print(f"{title}: the pool has {manifest.num_images} images in {manifest.num_shards} shards{others}", flush=True)
+    return manifest
+
+
+def _listing_folder(run: RunFolder, data: RunData, shard_size: int) -> str:
+    """Return the folder of a listing that is kept for `label`. Other settings, or another truth, make another one."""
+    return run.path(LISTING, digest({"shard_size": shard_size, **data.listing_inputs})[:16])
 
 
 def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
@@ -81,34 +115,60 @@ def count_pool(
     data: RunData,
     *,
     shard_size: int,
+    keep: bool = False,
     left_out: LeftOut | None = None,
     truth: TruthMatch | None = None,
     search: PoolSearch | None = None,
 ) -> tuple[int, int]:
-    """Count images and shards: those of the run's manifest if it has one, else those of the pool now.
+    """Count images and shards: those of the run's manifest or kept listing if it has one, else those of the pool now.
 
     If the pool is listed, `left_out` counts its other files. `truth` and `search` see every image.
 
+    Args:
+        run: the run folder.
+        data: the run's data.
+        shard_size: images per shard.
+        keep: whether a listing is kept in the run for `label`, which then does not list the pool again.
+        left_out: see above.
+        truth: see above.
+        search: see above.
+
     Raises:
-        InputError: the pool can't be listed.
+        InputError: the pool can't be listed, or it would be kept and another driver is at work on the run.
     """
     manifest = read_manifest(manifest_folder(run))
-    if manifest is not None and (manifest.source, manifest.shard_size) == (data.pool_source, shard_size):
-        for image in manifest_images(manifest) if truth or search else ():
-            _show(image, truth, search)
+    if manifest is None or (manifest.source, manifest.shard_size) != (data.pool_source, shard_size):
+        manifest = read_manifest(_listing_folder(run, data, shard_size))
+    if manifest is not None:
+        if truth or search:
+            for _ in _shown(manifest_images(manifest), truth, search):
+                pass
         return manifest.num_images, manifest.num_shards
-    num_images = 0
-    for image in data.list_pool(left_out):
-        num_images += 1
-        _show(image, truth, search)
+    if keep:
+        with hold_lease(run):
+            remove(run.path(LISTING))
+            manifest = _list_pool(
+                _listing_folder(run, data, shard_size),
+                data,
+                shard_size,
+                title="check",
+                left_out=left_out,
+                truth=truth,
+                search=search,
+            )
+        return manifest.num_images, manifest.num_shards
+    num_images = sum(1 for _ in _shown(data.list_pool(left_out), truth, search))
     return num_images, -(-num_images // shard_size)
 
 
-def _show(image: PoolImage, truth: TruthMatch | None, search: PoolSearch | None) -> None:
-    if truth:
-        truth.see_image(image)
-    if search:
-        search.see(image)
+def _shown(images: Iterable[PoolImage], truth: TruthMatch | None, search: PoolSearch | None) -> Iterator[PoolImage]:
+    """Yield images after `truth` and `search` have seen them."""
+    for image in images:
+        if truth:
+            truth.see_image(image)
+        if search:
+            search.see(image)
+        yield image
 
 
 def commit_plan(run: RunFolder, manifest: ShardManifest, *, fingerprint: str) -> None:

@@ -64,7 +64,7 @@ def test_missing_members(tmp_path):
         ("list.csv", b"uri,image_id\n,3\n", "line 2: uri must be"),
         ("pool.parquet", b"no parquet", "not readable as Parquet"),
         ("pool.tar", b"no tar" * 200, "not readable as an uncompressed tar"),
-        ("pool.zip", b"", "must be a folder, a pattern or one of"),
+        ("pool.zip", b"", "must be a folder, a pattern, manifest.json or one of"),
         ("pool.tar.gz", b"", "compressed tar can't be read"),
         ("pool.tgz", b"", "compressed tar can't be read"),
     ],
