@@ -1,10 +1,12 @@
 """Measure what labelling costs besides reading images and running a model, and how that grows.
 
-    PYTHONPATH=benchmarks:tests/support python benchmarks/labelling_scale.py [--parts listing labelling resume]
+    PYTHONPATH=benchmarks:tests/support python benchmarks/labelling_scale.py [--parts listing labelling resume behind]
 
 listing     makes a shard manifest from a JSONL manifest of --images lines.
 labelling   runs `label` on such a manifest. It names few files, the segmenter finds nothing, and nothing is decoded.
 resume      runs `status`, and `label` until it hands out its first shard. --shards shards are committed, 8 are left.
+behind      surveys --shards committed shards, as `label` does behind its last one: 37 predictions an image, 1,203
+            classes. Counted are the CPU time and the reads of the driver, per shard, on its threads and on the cluster.
 
 Each measurement runs in its own process. Memory is the driver's peak above its use before (in `labelling`, its use
 after Ray had started). The memory of the object store is its largest use, sampled once per second.
@@ -26,32 +28,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
+from pool_world import labelled_row, labelled_run, write_shard
 from prepared import prepared_run
 from raylabel.calibration import ReliabilityBins
 from raylabel.cluster.session import connect
-from raylabel.config import Config, load_config
+from raylabel.cluster.shard_tasks import map_over_shards
+from raylabel.config import Config, SelectionConfig, load_config
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import read_manifest, read_shard, write_manifest
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import commit_table
+from raylabel.files.stored_file import StoredFile
+from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, histogram_to_json
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import manifest_folder
 from raylabel.run.labels.shards import STATUS_OK, committed_shards, shard_uri
+from raylabel.run.labels.survey import survey_labels
 from raylabel.schema import LABELS
 from raylabel.stages import label
+from raylabel.threads import map_on_threads
 
-PARTS = ("listing", "labelling", "resume")
+PARTS = ("listing", "labelling", "resume", "behind")
 CONFIG = """
 data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool.jsonl}
 teacher: {model: "idle_segmenter:IdleSegmenter"}
 student: {model: "idle_segmenter:IdleSegmenter"}
 """
 NUM_LEFT = 8
+NUM_CLASSES, NUM_PREDICTIONS = 1203, 37
 MIB = 2**20
 
 
@@ -61,11 +71,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--shards", type=int, nargs="+", default=[4_000], help="committed shards, for resume")
     arguments = parser.parse_args()
-    for part, sizes in (("listing", arguments.images), ("labelling", arguments.images), ("resume", arguments.shards)):
+    works: dict[str, Callable[..., dict[str, float]]] = {
+        "listing": listing,
+        "labelling": labelling,
+        "resume": resume,
+        "behind": behind,
+    }
+    for part, work in works.items():
+        sizes = arguments.shards if part in ("resume", "behind") else arguments.images
         for size in sizes if part in arguments.parts else []:
             with tempfile.TemporaryDirectory() as folder:
-                config = world(Path(folder), size if part != "resume" else (size + NUM_LEFT) * 256)
-                figures = isolated({"listing": listing, "labelling": labelling, "resume": resume}[part], config, size)
+                if part == "behind":
+                    figures = isolated(work, folder, size)
+                else:
+                    config = world(Path(folder), size if part != "resume" else (size + NUM_LEFT) * 256)
+                    figures = isolated(work, config, size)
             print(
                 f"{part} {size:,}: " + ", ".join(f"{name} {value:,.5g}" for name, value in figures.items()), flush=True
             )
@@ -179,6 +199,48 @@ def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
     metadata |= {"fingerprint": "fabricated", "corrector": "", "num_instances": 0, "num_quarantined": 0}
     schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
     commit_table(shard_uri(run, reference["shard_id"]), pa.table(columns, schema=schema))
+
+
+def behind(folder: str, num_shards: int) -> dict[str, float]:
+    run = labelled_run(Path(folder), [], names=[f"class {number}" for number in range(NUM_CLASSES)])
+    rng, mask = np.random.default_rng(0), np.ones((NUM_PREDICTIONS, 16, 16), bool)
+    rows = []
+    for number in range(256):
+        soft = np.eye(NUM_CLASSES + 1, dtype=np.float32)[rng.integers(0, NUM_CLASSES, NUM_PREDICTIONS)]
+        rows.append(labelled_row(f"{number}", "x", (16, 16), soft, rng.random(NUM_PREDICTIONS), mask, 0.9))
+    write_shard(run, 0, rows, num_classes=NUM_CLASSES)
+    for shard_id in range(1, num_shards):
+        os.link(shard_uri(run, 0), shard_uri(run, shard_id))  # equal shards cost as much as others
+    connect()
+    figures: dict[str, float] = {}
+    for name, how in (("threads", map_on_threads), ("cluster", map_over_shards)):
+        list(how(len, ["a"] * 64))  # workers are there
+        with counted_reads() as reads:
+            start, cpu = time.perf_counter(), time.process_time()
+            survey = survey_labels(run, SelectionConfig(), load_classes(run), map_groups=how)
+        assert survey.counts["num_instances"] == num_shards * len(rows) * NUM_PREDICTIONS
+        figures |= {
+            f"ms a shard, {name}": 1000 * (time.perf_counter() - start) / num_shards,
+            f"driver's CPU ms a shard, {name}": 1000 * (time.process_time() - cpu) / num_shards,
+            f"driver's reads a shard, {name}": reads[0] / num_shards,
+        }
+    return figures | {"driver MiB": peak_mib()}
+
+
+@contextmanager
+def counted_reads() -> Iterator[list[int]]:
+    """Count what this process reads of stored files inside the block. On a store each is a request."""
+    number, read_at = [0], StoredFile.read_at
+
+    def counted(file: StoredFile, num_bytes: int, offset: int) -> bytes:
+        number[0] += 1
+        return read_at(file, num_bytes, offset)
+
+    StoredFile.read_at = counted  # type: ignore[method-assign]
+    try:
+        yield number
+    finally:
+        StoredFile.read_at = read_at  # type: ignore[method-assign]
 
 
 def status_seconds(run: RunFolder) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 READING_THREADS = 16
 """Number of threads for work that mostly waits for files, for example in an object store."""
@@ -34,6 +34,13 @@ def map_on_threads(
         return
     with ThreadPoolExecutor(num_threads) as threads:
         yield from threads.map(function, items)
+
+
+class Map(Protocol):
+    """`map_on_threads`, or a function that does the same elsewhere, such as `cluster.shard_tasks.map_over_shards`."""
+
+    def __call__(self, function: Callable[[_Item], _Result], items: Sequence[_Item], /) -> Iterator[_Result]:
+        """Apply the function to each item, and yield the results in order."""
 
 
 def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:

@@ -15,25 +15,26 @@ from raylabel.cluster.nodes import check_nodes
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.prometheus import ImagesLeft
 from raylabel.cluster.session import connect
+from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, SelectionConfig, config_dict
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.pool.manifest import ShardManifest, ShardReferences
 from raylabel.files.storage import digest
 from raylabel.run.calibration import fit_to_pool, load_corrector, refit
-from raylabel.run.classes import load_classes
+from raylabel.run.classes import RunClasses, load_classes
 from raylabel.run.data import RunData
 from raylabel.run.drift import compare_with_pool
 from raylabel.run.folder import RunFolder, commit_config, load_run_config, stage_folder
 from raylabel.run.labels.attempts import forget_attempts
-from raylabel.run.labels.class_fates import commit_class_fates
+from raylabel.run.labels.class_fates import ClassFates, commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.in_validation import ensure_compared, is_compared
-from raylabel.run.labels.kept import count_class_fates
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
 from raylabel.run.labels.shards import committed_shards, shard_uri
+from raylabel.run.labels.survey import Survey, survey_labels, unlabelled_images
 from raylabel.run.labels.totals import in_validation_uri, summarise, too_many_bad, write_errors
 from raylabel.run.lease import hold_lease
 from raylabel.run.stage import execute_stage, finished, holds
@@ -80,14 +81,21 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     data = RunData(config)
     made_of = inputs(config, run, data)
     check_teacher_fits(run, data, load_corrector(run))
+    survey: Survey | None = None  # of the shards, if they were labelled now
+
+    def label() -> dict[str, Any]:
+        nonlocal survey
+        content, survey = _label_pool(config, run, data, fingerprint=digest(made_of), driver_id=driver_id)
+        return content
+
     with hold_lease(run) as driver_id:
         artifact = execute_stage(
             run,
             "label",
             made_of,
-            lambda: _label_pool(config, run, data, fingerprint=digest(made_of), driver_id=driver_id),
+            label,
             later=lambda: later(config, run),
-            apply_later=lambda artifact: apply_later(config, run, artifact),
+            apply_later=lambda artifact: apply_later(config, run, artifact, survey),
             is_complete=lambda artifact: not has_grown(run, data, artifact) and _is_compared(run, data, artifact),
         )
     _print_kept(config, run, artifact)
@@ -114,26 +122,39 @@ def recalibrate(run: RunFolder, corrector: str) -> dict[str, Any]:
     return artifact
 
 
-def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dict[str, Any]:
+def apply_later(
+    config: Config, run: RunFolder, artifact: dict[str, Any], survey: Survey | None = None
+) -> dict[str, Any]:
     """Bring stored labels and their artifact up to the run's corrector and the config's selection.
 
     A corrector that uses the pool's scores is fitted to them first, because they are known only now. Drift from the
     calibration split is measured again if the split or the pool has changed.
+
+    Args:
+        config: the run's config.
+        run: the run folder.
+        artifact: the stage's artifact.
+        survey: the survey of the shards as they are. Without it they are read.
 
     Raises:
         InputError: the pool is not labelled yet.
     """
     fit_to_pool(run, config.calibration, seed=config.seed)
     corrector, classes = load_corrector(run), load_classes(run)
-    apply_corrector(run, corrector, num_classes=classes.num_classes)
     current = later(config, run)
     of_drift = {"drift": current.pop("drift")}
-    if not holds(artifact, current):
-        artifact |= {**current, "corrector": corrector.kind, "selection": count_selection(config.selection, run)}
-        run.commit_artifact(FOLDER, artifact)
-    if not holds(artifact, of_drift):
-        artifact |= {"drift": compare_with_pool(run)}
-        run.commit_artifact(FOLDER, artifact)
+    if survey is None or survey.correctors - {current["corrector_digest"]}:
+        apply_corrector(run, corrector, num_classes=classes.num_classes, map_groups=map_over_shards)
+        survey = None
+    if not holds(artifact, current | of_drift):
+        survey = survey or survey_labels(run, config.selection, classes, map_groups=map_over_shards)
+        if not holds(artifact, current):
+            selection = _count_selection(config.selection, run, classes, survey.fates)
+            artifact |= {**current, "corrector": corrector.kind, "selection": selection}
+            run.commit_artifact(FOLDER, artifact)
+        if not holds(artifact, of_drift):
+            artifact |= {"drift": compare_with_pool(run, survey.image_counts)}
+            run.commit_artifact(FOLDER, artifact)
     return artifact
 
 
@@ -162,23 +183,26 @@ def _print_kept(config: Config, run: RunFolder, artifact: dict[str, Any]) -> Non
         print(f"{title}: WARNING: {artifact['drift']['warning']}", flush=True)
 
 
-def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any]:
-    """Count the stored predictions that the selection keeps, per frequency group, and those dropped, per reason.
+def _count_selection(
+    selection: SelectionConfig, run: RunFolder, classes: RunClasses, fates: ClassFates
+) -> dict[str, Any]:
+    """Return how many stored predictions the selection keeps, per frequency group, and how many it drops, per reason.
 
     The same counts per class go to labels/classes.parquet.
     """
-    classes = load_classes(run)
-    fates = count_class_fates(run, selection, classes)
     commit_class_fates(run, fates.to_table(classes, selection))
     groups, kept = classes.frequency_groups, fates.num_kept
     by_group = {group.value: int(kept[groups == group].sum()) for group in FrequencyGroup}
     return {"kept": int(kept.sum()), "kept_by_group": by_group, "dropped": fates.dropped}
 
 
-def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
+def _label_pool(
+    config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str
+) -> tuple[dict[str, Any], Survey]:
     manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
     commit_plan(run, manifest, fingerprint=fingerprint)
-    ensure_compared(run, data, num_classes=load_classes(run).num_classes)
+    classes = load_classes(run)
+    ensure_compared(run, data, num_classes=classes.num_classes, map_groups=map_over_shards)
     committed = committed_shards(run)
     ledger = Ledger(run, committed)
     _check_quarantined(config, run, manifest, ledger)
@@ -186,13 +210,15 @@ def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: s
     missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
     if len(missing):
         _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+    survey = survey_labels(run, config.selection, classes, map_groups=map_over_shards)
     totals = summarise(
         run,
+        survey,
         num_images=manifest.num_images,
         num_shards=manifest.num_shards,
         max_bad_fraction=config.label.max_bad_fraction,
     )
-    return totals | {"pool_digest": manifest.digest}
+    return totals | {"pool_digest": manifest.digest}, survey
 
 
 def _label_shards(
@@ -264,7 +290,9 @@ def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, 
     if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
         raise too_many_bad(
             run,
-            write_errors(run, [shard_uri(run, shard_id) for shard_id in ledger.shards_with_quarantined()]),
+            write_errors(
+                run, [unlabelled_images(shard_uri(run, shard_id)) for shard_id in ledger.shards_with_quarantined()]
+            ),
             num_images=manifest.num_images,
             num_left=manifest.num_images - ledger.num_images,
             max_bad_fraction=config.label.max_bad_fraction,

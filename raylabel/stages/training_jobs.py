@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, SmoothingKind, TrainingConfig, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.models.build import build_segmenter
@@ -250,6 +251,7 @@ def ensure_pool_index(config: Config, run: RunFolder) -> PoolIndex:
         pool_choice(config, run),
         threshold=config.student.repeat_threshold,
         label=run.title("pool index"),
+        map_groups=map_over_shards,
     )
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pool_world import pool_run
-from raylabel.config import Config
+from pool_world import labelled_run
+from raylabel.config import Config, SelectionConfig
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_table, read_json, read_table, read_table_metadata
 from raylabel.run import calibration
-from raylabel.run.drift import count_pool_detections
+from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import labelled_pool
 from raylabel.run.labels.shards import committed_shards
+from raylabel.run.labels.survey import survey_labels
 from raylabel.run.stage import finished
 from raylabel.schema import DETECTIONS, DRIFT, PROTOTYPES, context_to_arrow
 from raylabel.stages import label
@@ -92,7 +93,7 @@ def test_drift_is_measured_where_the_split_or_the_pool_changed(
 def test_the_pool_is_counted_by_image(config: Config, prepare: Any, tmp_path: Path) -> None:
     run = prepare(config, tmp_path / "run")
     label.run_stage(config, run)
-    counts = count_pool_detections(run, num_classes=6, num_bins=50)
+    counts = survey_labels(run, config.selection, load_classes(run)).image_counts
     expected = [image.instances.class_indices for image in all_labelled_images(run, 6)]
     assert counts.num_images == len(expected) == 32
     np.testing.assert_array_equal(
@@ -145,8 +146,11 @@ def test_runs_of_an_earlier_version_say_what_to_do(config: Config, prepare: Any,
 
 def test_only_readable_images_of_the_pool_count(tmp_path: Path) -> None:
     """Each of three shards has a quarantined image, and five images are readable. All scores are 1."""
-    run = pool_run(tmp_path, [[[0], [0, 0, 1]], [[], [1]], [[2]]], num_classes=3)
-    counts = count_pool_detections(run, num_classes=3, num_bins=4)
+    run = labelled_run(tmp_path, [[[0], [0, 0, 1]], [[], [1]], [[2]]], names=("a", "b", "c"))
+    survey = survey_labels(run, SelectionConfig(), load_classes(run))
+    counts = survey.image_counts
+    assert survey.counts == {"num_images": 8, "num_instances": 6, "num_quarantined": 3}
+    assert [table["image_id"].to_pylist() for table in survey.quarantined] == [["bad-0"], ["bad-1"], ["bad-2"]]
     assert counts.num_images == 5
     assert counts.num[:, -1].tolist() == [3, 2, 1]
     assert counts.num_images_with.tolist() == [2, 2, 1]

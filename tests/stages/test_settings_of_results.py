@@ -21,6 +21,7 @@ from raylabel.files.storage import read_table
 from raylabel.run.calibration import fit_and_commit, load_corrector, load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.survey import survey_labels
 from raylabel.stages import calibrate, label, prototypes
 from stored_labels import label_rows
 
@@ -83,10 +84,11 @@ def test_the_selection_is_counted_by_hand(config: Config, tmp_path: Path) -> Non
     config = replace(config, label=replace(config.label, mask_quality="agreement"))
     run = prepared_run(config, tmp_path / "run")
     label.run_stage(config, run)
-    groups, counts = load_classes(run).frequency_groups, []
+    classes, counts = load_classes(run), []
+    groups = classes.frequency_groups
     for limits in SELECTIONS:
         selection = replace(config.selection, **limits)
-        found = label.count_selection(selection, run)
+        fates = survey_labels(run, selection, classes).fates
         by_group = {"r": 0, "c": 0, "f": 0}
         for row in label_rows(run):
             passing = [
@@ -99,10 +101,10 @@ def test_the_selection_is_counted_by_hand(config: Config, tmp_path: Path) -> Non
             ]
             for one in sorted(passing, key=lambda one: -one["calibrated_score"])[: selection.max_per_image]:
                 by_group[groups[one["class_index"]]] += 1
-        assert found["kept_by_group"] == by_group
-        assert found["kept"] == sum(by_group.values())
-        assert found["kept"] + sum(found["dropped"].values()) == sum(len(row["instances"]) for row in label_rows(run))
-        counts.append(found["kept"])
+        assert {group: fates.num_kept[groups == group].sum() for group in by_group} == by_group
+        num_kept = int(fates.num_kept.sum())
+        assert num_kept + sum(fates.dropped.values()) == sum(len(row["instances"]) for row in label_rows(run))
+        counts.append(num_kept)
     assert all(0 < count < counts[0] for count in counts[1:])
 
 

@@ -9,20 +9,34 @@ import pyarrow as pa
 from PIL import Image
 
 from raylabel.config import Config, DataConfig, dump_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.files.storage import commit_bytes, commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
 from raylabel.run.labels.rows import InstanceRows
-from raylabel.run.labels.shards import shard_uri
+from raylabel.run.labels.shards import commit_shard, is_quarantined
 from raylabel.schema import LABELS
 
 SIDE = 16
 
 
-def write_shard(run: RunFolder, shard_id: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Commit rows of `schema.LABELS` as a shard."""
-    commit_table(shard_uri(run, shard_id), pa.Table.from_pylist(list(rows), schema=LABELS))
+def write_shard(
+    run: RunFolder, shard_id: int, rows: Sequence[dict[str, Any]], *, num_classes: int | None = None
+) -> None:
+    """Commit rows of `schema.LABELS` as a shard. With `num_classes` it has the counts that a survey sums."""
+    table, metadata = pa.Table.from_pylist(list(rows), schema=LABELS), dict[str, Any]()
+    if num_classes is not None:
+        bins = expected_bins(table, num_classes=num_classes, num_bins=HISTOGRAM_BINS)
+        metadata = {
+            "corrector": "made up",
+            "num_images": len(rows),
+            "num_instances": sum(len(row["instances"]) for row in rows),
+            "num_quarantined": sum(is_quarantined(row["status"]) for row in rows),
+            "num_in_validation": 0,
+            "histogram": histogram_to_json(bins.to_table()),
+        }
+    commit_shard(run, shard_id, table, metadata)
 
 
 def labelled_row(
@@ -83,7 +97,7 @@ def pool_run(folder: Path, shards: Sequence[Sequence[Sequence[int]]], *, num_cla
             scores = np.full(len(classes), 0.9)
             rows.append(labelled_row(f"{number}", str(path), (SIDE, SIDE), soft, scores, masks, 0.9))
             number += 1
-        write_shard(run, shard_id, rows)
+        write_shard(run, shard_id, rows, num_classes=num_classes)
     return run
 
 

@@ -1,41 +1,62 @@
 """Calibrated scores of stored labels. Shards that another corrector made are rewritten."""
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
-from raylabel.calibration import Corrector, Detections
+from raylabel.calibration import Corrector, Detections, corrector_from_json
 from raylabel.files.storage import commit_table, digest, read_table, read_table_metadata
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import committed_shards, flat_instances
+from raylabel.run.labels.shards import committed_shards, flat_instances, shard_groups
 from raylabel.schema import LABELS, context_from_arrow
-from raylabel.threads import READING_THREADS, map_on_threads
+from raylabel.threads import READING_THREADS, Map, map_on_threads
 
 
-def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -> int:
-    """Rewrite the calibrated scores of every committed shard that another corrector made, on one thread per CPU.
+def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int, map_groups: Map = map_on_threads) -> int:
+    """Rewrite the calibrated scores of every committed shard that another corrector made.
 
     Each shard is replaced as a whole with its metadata. After an interruption, the next call rewrites the remaining
     shards.
 
+    Args:
+        run: the run folder.
+        corrector: gives the new scores.
+        num_classes: classes without background.
+        map_groups: does the work on groups of shards.
+
     Returns:
         The number of rewritten shards.
     """
-    corrector_digest = digest(corrector.to_json())
-
-    def rewrite(uri: str) -> None:
-        table = with_calibrated_scores(read_table(uri), corrector, num_classes=num_classes)
-        metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
-        commit_table(uri, table.replace_schema_metadata(metadata))
-
-    uris = list(committed_shards(run).values())
-    metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
-    stale = [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
+    content = corrector.to_json()
+    find = partial(_made_by_others, corrector_digest=digest(content))
+    stale = list(chain.from_iterable(map_groups(find, shard_groups(list(committed_shards(run).values())))))
     if stale:
+        rewrite = partial(_rewrite, corrector=content, num_classes=num_classes)
         with Progress(run.title("recalibrate"), len(stale), unit="shards") as progress:
-            for done, _ in enumerate(map_on_threads(rewrite, stale), start=1):
+            done = 0
+            for num_shards in map_groups(rewrite, shard_groups(stale)):
+                done += num_shards
                 progress.update(done)
     return len(stale)
+
+
+def _made_by_others(uris: Sequence[str], *, corrector_digest: str) -> list[str]:
+    metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
+    return [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
+
+
+def _rewrite(uris: Sequence[str], *, corrector: dict[str, Any], num_classes: int) -> int:
+    fitted, corrector_digest = corrector_from_json(corrector), digest(corrector)
+    for uri in uris:
+        table = with_calibrated_scores(read_table(uri), fitted, num_classes=num_classes)
+        metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
+        commit_table(uri, table.replace_schema_metadata(metadata))
+    return len(uris)
 
 
 def with_calibrated_scores(table: pa.Table, corrector: Corrector, *, num_classes: int) -> pa.Table:

@@ -5,6 +5,9 @@ anyway. Shards keep the contents of their images. Another validation split is th
 without reading an image of the pool again.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,9 +29,10 @@ from raylabel.run.labels.shards import (
     committed_shards,
     flat_instances,
     read_fields,
+    shard_groups,
 )
 from raylabel.schema import LABELS, VALIDATION_IMAGES
-from raylabel.threads import map_on_threads
+from raylabel.threads import Map, map_on_threads
 
 
 def is_compared(run: RunFolder, data: RunData) -> bool:
@@ -37,11 +41,17 @@ def is_compared(run: RunFolder, data: RunData) -> bool:
     return exists(uri) and read_table_metadata(uri)["source"] == _source(data)
 
 
-def ensure_compared(run: RunFolder, data: RunData, *, num_classes: int) -> None:
+def ensure_compared(run: RunFolder, data: RunData, *, num_classes: int, map_groups: Map = map_on_threads) -> None:
     """Write the contents of the validation images for the workers, and leave such images out of committed shards.
 
     Does nothing if that was done before. With `data.validation_in_pool: keep` nothing is compared. Shards that earlier
     versions made have no contents and stay the same.
+
+    Args:
+        run: the run folder.
+        data: the run's data.
+        num_classes: classes without background.
+        map_groups: does the work on groups of committed shards.
 
     Raises:
         InputError: a validation image can't be read.
@@ -50,8 +60,8 @@ def ensure_compared(run: RunFolder, data: RunData, *, num_classes: int) -> None:
         return
     contents = _contents_of_validation(run, data)
     if len(contents):
-        uris = list(committed_shards(run).values())
-        changed = list(map_on_threads(lambda uri: _leave_out(uri, contents, num_classes=num_classes), uris))
+        leave_out = partial(_leave_out_of_shards, contents=contents, num_classes=num_classes)
+        changed = list(map_groups(leave_out, shard_groups(list(committed_shards(run).values()))))
         if any(changed):
             forget_ledger(run)  # because its rows have the counts from before
     rows = pa.table({"content": contents.digests, "file_name": pa.array(contents.names)}, schema=VALIDATION_IMAGES)
@@ -82,6 +92,11 @@ def _contents_of_validation(run: RunFolder, data: RunData) -> Contents:
         image, why = found.unusable[0]
         raise InputError(f"data.validation: {image.uri}: {why}")
     return found.contents
+
+
+def _leave_out_of_shards(uris: Sequence[str], *, contents: Contents, num_classes: int) -> bool:
+    changed = [_leave_out(uri, contents, num_classes=num_classes) for uri in uris]
+    return any(changed)
 
 
 def _leave_out(uri: str, contents: Contents, *, num_classes: int) -> bool:

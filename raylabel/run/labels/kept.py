@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from raylabel.config import SelectionConfig
 from raylabel.dataset.image_source import ImageSource
 from raylabel.predictions.selection import select
-from raylabel.run.classes import RunClasses, load_classes
+from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, load_run_config
-from raylabel.run.labels.class_fates import ClassFates, load_class_fates
-from raylabel.run.labels.shards import STATUS_OK, committed_shards, flat_instances, label_batches, read_fields
+from raylabel.run.labels.class_fates import load_class_fates
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, flat_instances, label_batches
+from raylabel.run.labels.survey import SELECTED_BY, count_class_fates
 from raylabel.schema import LABELS
 
 
@@ -99,28 +100,6 @@ def kept_batches(
         yield labelled.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
 
 
-def count_fates(shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> ClassFates:
-    """Count per class what becomes of the predictions of one committed shard.
-
-    The selection is the same as in `kept_images`. Only the columns that the selection needs are read.
-    """
-    table = read_fields(shard_uri, ["status", *_SELECTED_BY.values()])
-    table = table.filter(pc.equal(table["status"], STATUS_OK))
-    structs, lengths = flat_instances(table["instances"])
-    chosen_by = _columns(structs)
-    chosen = select(**chosen_by, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
-    scores = chosen_by["calibrated_scores"]
-    return ClassFates.of(chosen, chosen_by["class_indices"], scores, num_classes=len(frequency_groups))
-
-
-def count_class_fates(run: RunFolder, selection: SelectionConfig, classes: RunClasses) -> ClassFates:
-    """Count per class what becomes of the predictions of all committed shards, one shard in memory at a time."""
-    fates = ClassFates.none(classes.num_classes)
-    for uri in committed_shards(run).values():
-        fates += count_fates(uri, selection, classes.frequency_groups)
-    return fates
-
-
 def fates_of_classes(run: RunFolder) -> list[dict[str, Any]]:
     """Return the rows of schema.CLASS_FATES, the class with the fewest pseudo-labels first.
 
@@ -136,14 +115,5 @@ def fates_of_classes(run: RunFolder) -> list[dict[str, Any]]:
     return table.sort_by(order).to_pylist()
 
 
-_SELECTED_BY = {
-    "calibrated_scores": "calibrated_score",
-    "class_indices": "class_index",
-    "mask_quality": "mask_quality",
-    "mask_areas": "mask_area",
-}
-"""Argument of `select` -> field of `schema.INSTANCE`."""
-
-
 def _columns(structs: pa.StructArray) -> dict[str, NDArray[Any]]:
-    return {argument: structs.field(name).to_numpy() for argument, name in _SELECTED_BY.items()}
+    return {argument: structs.field(name).to_numpy() for argument, name in SELECTED_BY.items()}

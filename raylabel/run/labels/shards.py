@@ -26,6 +26,9 @@ IN_VALIDATION = "in validation"
 ROWS_AT_A_TIME = 64
 """Images per batch when a shard is streamed."""
 
+_SHARDS_AT_A_TIME = 16
+"""Shards that one task reads. Enough to hide what a task costs, few enough to share a pool of some thousand shards."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImage:
@@ -134,6 +137,11 @@ def committed_shards(run: RunFolder) -> dict[int, str]:
         shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
         found[shard_id] = shard_uri(run, shard_id)
     return found
+
+
+def shard_groups(uris: Sequence[str]) -> list[tuple[str, ...]]:
+    """Cut files of shards into groups, the items of work that goes over many shards (`threads.Map`)."""
+    return [tuple(uris[start : start + _SHARDS_AT_A_TIME]) for start in range(0, len(uris), _SHARDS_AT_A_TIME)]
 
 
 def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:

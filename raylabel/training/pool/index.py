@@ -4,8 +4,9 @@ It is made once before training, from a few columns of the committed shards. Bes
 worker holds only the index.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from raylabel.dataset.sampling import repeat_factors_of_counts
 from raylabel.files.storage import commit_table, exists, read_table
 from raylabel.progress import Progress
+from raylabel.run.labels.shards import shard_groups
 from raylabel.schema import POOL_INDEX
-from raylabel.threads import map_on_threads
-from raylabel.training.pool.choice import PoolChoice, read_chosen
+from raylabel.threads import Map, map_on_threads
+from raylabel.training.pool.choice import ChosenShard, PoolChoice, read_chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +51,26 @@ class PoolIndex:
         )
 
 
-def ensure_index(uri: str, shards: Mapping[int, str], choice: PoolChoice, *, threshold: float, label: str) -> PoolIndex:
+def ensure_index(
+    uri: str,
+    shards: Mapping[int, str],
+    choice: PoolChoice,
+    *,
+    threshold: float,
+    label: str,
+    map_groups: Map = map_on_threads,
+) -> PoolIndex:
     """Read the index of the pool, and write it first if it is not there.
 
     Args:
         uri: file to read or write (schema.POOL_INDEX).
-        shards, choice, threshold: see `index_pool`.
+        shards, choice, threshold, map_groups: see `index_pool`.
         label: name on the progress line.
     """
     if not exists(uri):
         with Progress(label, len(shards) * (2 if threshold else 1), unit="shards") as progress:
-            commit_table(uri, index_pool(shards, choice, threshold=threshold, progress=progress.update))
+            table = index_pool(shards, choice, threshold=threshold, progress=progress.update, map_groups=map_groups)
+            commit_table(uri, table)
     return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
 
 
@@ -69,6 +80,7 @@ def index_pool(
     *,
     threshold: float,
     progress: Callable[[int], None] = lambda num_shards: None,
+    map_groups: Map = map_on_threads,
 ) -> pa.Table:
     """Index the pool as rows of `schema.POOL_INDEX`.
 
@@ -80,11 +92,12 @@ def index_pool(
         choice: the rules by which instances are chosen.
         threshold: threshold of repeat-factor sampling; 0 repeats nothing and saves the second pass.
         progress: receives the number of shards read so far; each shard counts once per pass.
+        map_groups: does the work on groups of shards.
     """
     rows: list[dict[str, object]] = []
-    uris = list(shards.values())
-    for shard_id, counts in zip(shards, map_on_threads(lambda uri: _counts(uri, choice), uris), strict=True):
-        rows.append({"shard_id": shard_id, **counts})
+    shard_ids, groups = iter(shards), shard_groups(list(shards.values()))
+    for counts in map_groups(partial(_counts, choice=choice), groups):
+        rows += [{"shard_id": next(shard_ids), **of_shard} for of_shard in counts]
         progress(len(rows))
     table = pa.Table.from_pylist(rows, schema=POOL_INDEX)
     if threshold == 0 or not rows:
@@ -92,19 +105,18 @@ def index_pool(
     num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
     class_factors = _class_factors(table, num_images, choice.num_classes, threshold)
 
-    def sum_of(uri: str) -> float:
-        # cumsum like PoolStream, because its running sums must end exactly at the sum in the index.
-        return float(np.cumsum(read_chosen(uri, choice).image_factors(class_factors))[-1:].sum())
-
-    sums = []
-    for one in map_on_threads(sum_of, uris):
-        sums.append(one)
+    sums = list[float]()
+    for of_group in map_groups(partial(_sum_factors, choice=choice, class_factors=class_factors), groups):
+        sums += of_group
         progress(len(rows) + len(sums))
     return table.set_column(table.schema.get_field_index("sum_factors"), POOL_INDEX.field("sum_factors"), [sums])
 
 
-def _counts(uri: str, choice: PoolChoice) -> dict[str, object]:
-    shard = read_chosen(uri, choice)
+def _counts(uris: Sequence[str], *, choice: PoolChoice) -> list[dict[str, object]]:
+    return [_counts_of_shard(read_chosen(uri, choice)) for uri in uris]
+
+
+def _counts_of_shard(shard: ChosenShard) -> dict[str, object]:
     seen = np.unique(np.stack([shard.image_of, shard.class_of]), axis=1)
     classes, images = np.unique(seen[1], return_counts=True)
     return {
@@ -114,6 +126,11 @@ def _counts(uri: str, choice: PoolChoice) -> dict[str, object]:
         "classes": classes.tolist(),
         "class_images": images.tolist(),
     }
+
+
+def _sum_factors(uris: Sequence[str], *, choice: PoolChoice, class_factors: NDArray[np.float64]) -> list[float]:
+    # cumsum like PoolStream, because its running sums must end exactly at the sum in the index.
+    return [float(np.cumsum(read_chosen(uri, choice).image_factors(class_factors))[-1:].sum()) for uri in uris]
 
 
 def _class_factors(table: pa.Table, num_images: int, num_classes: int, threshold: float) -> NDArray[np.float64]:

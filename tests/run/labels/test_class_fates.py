@@ -13,12 +13,13 @@ from raylabel.cli import main
 from raylabel.config import SelectionConfig
 from raylabel.files.storage import read_table
 from raylabel.predictions.selection import REASONS, select
+from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, load_run_config
 from raylabel.run.labels import kept
-from raylabel.run.labels.class_fates import ClassFates
+from raylabel.run.labels.class_fates import ClassFates, commit_class_fates
 from raylabel.run.labels.kept import fates_of_classes
+from raylabel.run.labels.survey import count_class_fates
 from raylabel.schema import CLASS_FATES
-from raylabel.stages.label import count_selection
 
 GROUPS = np.array(["r", "c", "f"])
 NAMES = ["mug", "lamp", "kite", "yak"]
@@ -37,6 +38,14 @@ def run(tmp_path: Path) -> RunFolder:
     settings = Path(run.path("config.yaml"))
     settings.write_text(settings.read_text().replace("min_area: 1\n", "min_area: 10\n"))
     return run
+
+
+def write_fates(run: RunFolder) -> ClassFates:
+    """Write the table of finished labels, as the stage does."""
+    selection, classes = load_run_config(run).selection, load_classes(run)
+    fates = count_class_fates(run, selection, classes)
+    commit_class_fates(run, fates.to_table(classes, selection))
+    return fates
 
 
 def test_each_class_says_why_it_has_no_pseudo_label(run: RunFolder) -> None:
@@ -63,18 +72,17 @@ def test_status_prints_them(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_finished_labels_have_a_table_and_shards_are_not_read(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    selection = load_run_config(run).selection
     counted = fates_of_classes(run)
-    assert count_selection(selection, run)["dropped"] == {"score": 2, "mask_quality": 0, "area": 2, "max_per_image": 0}
+    assert write_fates(run).dropped == {"score": 2, "mask_quality": 0, "area": 2, "max_per_image": 0}
     assert read_table(run.path("labels", "classes.parquet")).schema.equals(CLASS_FATES)
     run.commit_artifact("labels", {"fingerprint": "f", "seconds": 1.0})
-    monkeypatch.setattr(kept, "committed_shards", lambda run: pytest.fail("the table is enough"))
+    monkeypatch.setattr(kept, "count_class_fates", lambda *arguments: pytest.fail("the table is enough"))
     assert fates_of_classes(run) == counted
 
 
 def test_a_table_of_unfinished_labels_is_not_taken(run: RunFolder) -> None:
     """The pool has grown: new shards are committed, and the table is that of the old ones."""
-    count_selection(load_run_config(run).selection, run)
+    write_fates(run)
     soft, masks = np.eye(5, dtype=np.float32)[[3]], np.ones((1, 16, 16), bool)
     write_shard(run, 2, [labelled_row("new", "x.png", (16, 16), soft, [0.7], masks, 0.9)])
     assert {row["name"]: row["num_kept"] for row in fates_of_classes(run)}["yak"] == 1

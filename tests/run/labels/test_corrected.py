@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
@@ -15,8 +16,9 @@ from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels import corrected
 from raylabel.run.labels.corrected import apply_corrector
-from raylabel.run.labels.kept import count_fates, kept_images
-from raylabel.run.labels.shards import committed_shards, shard_uri
+from raylabel.run.labels.kept import kept_images
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, shard_uri
+from raylabel.run.labels.survey import count_fates
 from raylabel.schema import LABELS
 
 NUM_CLASSES = 5
@@ -160,7 +162,8 @@ def test_counts_of_the_selection_equal_what_it_keeps(run: RunFolder) -> None:
     total = 0
     for uri in committed_shards(run).values():
         images = list(kept_images(uri, SELECTION, GROUPS))
-        fates = count_fates(uri, SELECTION, GROUPS)
+        table = read_table(uri)
+        fates = count_fates(table.filter(pc.equal(table["status"], STATUS_OK)), SELECTION, GROUPS)
         classes = [one["class_index"] for image in images for one in image.structs]
         np.testing.assert_array_equal(fates.num_kept, np.bincount(classes, minlength=NUM_CLASSES))
         expected = sum((image.dropped for image in images), Counter[str]())
