@@ -206,8 +206,10 @@ def behind(folder: str, num_shards: int) -> dict[str, float]:
     rng, mask = np.random.default_rng(0), np.ones((NUM_PREDICTIONS, 16, 16), bool)
     rows = []
     for number in range(256):
-        soft = np.eye(NUM_CLASSES + 1, dtype=np.float32)[rng.integers(0, NUM_CLASSES, NUM_PREDICTIONS)]
-        rows.append(labelled_row(f"{number}", "x", (16, 16), soft, rng.random(NUM_PREDICTIONS), mask, 0.9))
+        soft, scores = np.zeros((NUM_PREDICTIONS, NUM_CLASSES + 1), np.float32), rng.uniform(0.5, 1, NUM_PREDICTIONS)
+        soft[np.arange(NUM_PREDICTIONS), rng.integers(0, NUM_CLASSES, NUM_PREDICTIONS)] = scores
+        soft[:, -1] = 1 - scores
+        rows.append(labelled_row(f"{number}", "x", (16, 16), soft, scores, mask, 0.9))
     write_shard(run, 0, rows, num_classes=NUM_CLASSES)
     for shard_id in range(1, num_shards):
         os.link(shard_uri(run, 0), shard_uri(run, shard_id))  # equal shards cost as much as others
