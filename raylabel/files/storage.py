@@ -26,6 +26,7 @@ from raylabel.files.retries import retried
 
 _FILE = "file://"
 _PIECE_BYTES = 2**20
+_COPYING_THREADS = 16
 
 
 def join(uri: str, *parts: str) -> str:
@@ -257,8 +258,11 @@ def copy_file(source: str, target: str) -> None:
 
 
 def move_folder(source: str, target: str) -> None:
-    """Move a folder with every file below it. Object stores have no folders, so there each file is copied and
-    deleted."""
+    """Move a folder with every file below it.
+
+    Object stores have no folders. There the files are copied, many at a time, and then deleted. A kill in between
+    leaves copies, and the source as it was or a part of it.
+    """
     file_system, source_path = open_uri(source)
     _, target_path = open_uri(target)
     if not is_object_store(file_system):
@@ -266,11 +270,16 @@ def move_folder(source: str, target: str) -> None:
         file_system.move(source_path, target_path)
         return
     selector = fs.FileSelector(source_path, recursive=True)
-    for info in retried(lambda: file_system.get_file_info(selector), uri=source, doing="read"):
-        if info.type == fs.FileType.File:
-            copied_path = target_path + info.path.removeprefix(source_path)
-            retried(partial(file_system.copy_file, info.path, copied_path), uri=source, doing="move")
-            retried(partial(_delete, file_system, info.path), uri=source, doing="move")
+    found = retried(lambda: file_system.get_file_info(selector), uri=source, doing="read")
+    paths = [info.path for info in found if info.type == fs.FileType.File]
+
+    def copy(path: str) -> None:
+        copied_path = target_path + path.removeprefix(source_path)
+        retried(partial(file_system.copy_file, path, copied_path), uri=source, doing="move")
+
+    with ThreadPoolExecutor(_COPYING_THREADS) as threads:
+        list(threads.map(copy, paths))
+    remove(source)
 
 
 def commit_json(uri: str, content: Any) -> None:
