@@ -3,6 +3,7 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from raylabel.run.labels.attempts import forget_attempts
 from raylabel.run.labels.class_fates import commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
+from raylabel.run.labels.failing import FailingShards
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.in_validation import ensure_compared, is_compared
 from raylabel.run.labels.kept import count_class_fates
@@ -74,8 +76,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     Raises:
         InputError: the pool is empty, the cluster or the disk is too small, or another driver is at work on the run.
-            Also if teacher and labelled set don't fit, a validation image can't be read, or more than
-            `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
+            Also if teacher and labelled set don't fit, a validation image can't be read, the teacher fails at every
+            image, or more than `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)
@@ -237,8 +239,9 @@ def _label_shards(
         ) as counter,
     ):
         live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
-        try:
-            for done in map_shards(
+
+        def label(shard_ids: NDArray[np.int64], *, holds_back: bool) -> Iterator[pa.Table]:
+            return map_shards(
                 LabelShard,
                 config=config,
                 worker_args={
@@ -246,11 +249,23 @@ def _label_shards(
                     "corrector": corrector.to_json(),
                     "fingerprint": fingerprint,
                     "driver_id": driver_id,
+                    "holds_back": holds_back,
                     "counter": counter,
                     "calibration_actor": live.actor,
                 },
-                shards=ShardReferences(manifest, missing),
-            ):
+                shards=ShardReferences(manifest, shard_ids),
+            )
+
+        def label_twice() -> Iterator[pa.Table]:
+            failing = FailingShards(
+                has_predicted=ledger.num_predicted > 0,
+                most_images=config.label.max_bad_fraction * manifest.num_images - ledger.num_quarantined,
+            )
+            yield from failing.hold_back(label(missing, holds_back=True))
+            yield from label(np.array(failing.shard_ids, np.int64), holds_back=False)
+
+        try:
+            for done in label_twice():
                 live.finished(done["shard_id"].to_pylist())
                 ledger.add(done)
                 _check_quarantined(config, run, manifest, ledger)

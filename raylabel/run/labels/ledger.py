@@ -37,7 +37,10 @@ class Ledger:
         self._uri = _ledger_uri(run)
         self._rows = read_ledger(run, committed)
         self._new: list[pa.Table] = []
-        self._totals = {name: pc.sum(self._rows[name]).as_py() or 0 for name in ("num_images", "num_quarantined")}
+        self._totals = {
+            name: pc.sum(self._rows[name]).as_py() or 0
+            for name in ("num_images", "num_quarantined", "num_in_validation")
+        }
         self._next_write = 0.0
 
     @property
@@ -50,12 +53,17 @@ class Ledger:
         """Number of quarantined images in all committed shards."""
         return self._totals["num_quarantined"]
 
+    @property
+    def num_predicted(self) -> int:
+        """Number of images in all committed shards that the model has predicted."""
+        return self.num_images - self.num_quarantined - self._totals["num_in_validation"]
+
     def add(self, shards: pa.Table) -> None:
         """Add shards that a worker has committed, one row per shard, and write the file if it is time."""
         rows = _conform(shards)
         self._new.append(rows)
         for name in self._totals:
-            self._totals[name] += pc.sum(rows[name]).as_py()
+            self._totals[name] += pc.sum(rows[name]).as_py() or 0
         if time.monotonic() > self._next_write:
             self.write()
 
