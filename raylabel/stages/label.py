@@ -30,6 +30,7 @@ from raylabel.run.labels.class_fates import commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.failing import FailingShards
+from raylabel.run.labels.foreign import set_aside_foreign
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.in_validation import ensure_compared, is_compared
 from raylabel.run.labels.kept import count_class_fates
@@ -90,7 +91,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             lambda: _label_pool(config, run, data, fingerprint=digest(made_of), driver_id=driver_id),
             later=lambda: later(config, run),
             apply_later=lambda artifact: apply_later(config, run, artifact),
-            is_complete=lambda artifact: not has_grown(run, data, artifact) and _is_compared(run, data, artifact),
+            is_complete=lambda artifact: _is_complete(run, data, artifact),
         )
     _print_kept(config, run, artifact)
     return artifact
@@ -139,9 +140,15 @@ def apply_later(config: Config, run: RunFolder, artifact: dict[str, Any]) -> dic
     return artifact
 
 
-def _is_compared(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
-    """Tell whether labels were compared with the validation split. Labels of earlier versions can't be."""
-    return "num_in_validation" not in artifact or is_compared(run, data)
+def _is_complete(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
+    """Tell whether finished labels have nothing left to do. New images of the pool get new shards first.
+
+    All shards must belong to these labels, and be compared with the validation split. Labels of earlier versions can't
+    be compared.
+    """
+    are_own = not set_aside_foreign(run)
+    is_up_to_date = not has_grown(run, data, artifact)
+    return are_own and is_up_to_date and ("num_in_validation" not in artifact or is_compared(run, data))
 
 
 def _print_kept(config: Config, run: RunFolder, artifact: dict[str, Any]) -> None:
@@ -180,14 +187,17 @@ def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
     manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
     commit_plan(run, manifest, fingerprint=fingerprint)
+    set_aside_foreign(run)
     ensure_compared(run, data, num_classes=load_classes(run).num_classes)
-    committed = committed_shards(run)
-    ledger = Ledger(run, committed)
-    _check_quarantined(config, run, manifest, ledger)
-    check_disk(config.label, run, num_images=manifest.num_images)
-    missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
-    if len(missing):
+    while len(missing := _missing_shards(run, manifest)):
+        ledger = Ledger(run, committed_shards(run))
+        _check_quarantined(config, run, manifest, ledger)
+        check_disk(config.label, run, num_images=manifest.num_images)
         _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+        if not set_aside_foreign(
+            run
+        ):  # again, because workers of a driver that lost the run may have written meanwhile
+            break
     totals = summarise(
         run,
         num_images=manifest.num_images,
@@ -195,6 +205,11 @@ def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: s
         max_bad_fraction=config.label.max_bad_fraction,
     )
     return totals | {"pool_digest": manifest.digest}
+
+
+def _missing_shards(run: RunFolder, manifest: ShardManifest) -> NDArray[np.int64]:
+    committed = committed_shards(run)
+    return np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
 
 
 def _label_shards(

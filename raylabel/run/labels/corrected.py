@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections
-from raylabel.files.storage import commit_table, digest, read_table, read_table_metadata
+from raylabel.files.storage import commit_table, digest
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import committed_shards, flat_instances
+from raylabel.run.labels.shards import committed_shards, flat_instances, read_shard, read_shard_metadata
 from raylabel.schema import LABELS, context_from_arrow
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -24,12 +24,12 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int) -
     corrector_digest = digest(corrector.to_json())
 
     def rewrite(uri: str) -> None:
-        table = with_calibrated_scores(read_table(uri), corrector, num_classes=num_classes)
+        table = with_calibrated_scores(read_shard(uri), corrector, num_classes=num_classes)
         metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
         commit_table(uri, table.replace_schema_metadata(metadata))
 
     uris = list(committed_shards(run).values())
-    metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
+    metadata = map_on_threads(read_shard_metadata, uris, num_threads=READING_THREADS)
     stale = [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
     if stale:
         with Progress(run.title("recalibrate"), len(stale), unit="shards") as progress:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from raylabel.errors import StorageError
 from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata, remove
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.ownership import is_own
 from raylabel.run.labels.shards import LABELS_FOLDER
 from raylabel.schema import SHARDS
 from raylabel.threads import READING_THREADS, map_on_threads
@@ -91,18 +92,23 @@ def forget_ledger(run: RunFolder) -> None:
 
 
 def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
-    """Read the rows of SHARDS for exactly the committed shards, sorted by shard id."""
+    """Read the rows of SHARDS for exactly the committed shards, sorted by shard id.
+
+    Shards without a row in the file that do not belong to these labels are left out.
+    """
     uri = _ledger_uri(run)
     rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
     rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
     known = set(rows["shard_id"].to_pylist())
     missing = [shard_uri for shard_id, shard_uri in committed.items() if shard_id not in known]
-    read = pa.Table.from_pylist(list(map_on_threads(_read_row, missing, num_threads=READING_THREADS)), schema=SHARDS)
-    return pa.concat_tables([rows, read]).sort_by("shard_id")
+    read = [row for row in map_on_threads(_read_row, missing, num_threads=READING_THREADS) if row]
+    return pa.concat_tables([rows, pa.Table.from_pylist(read, schema=SHARDS)]).sort_by("shard_id")
 
 
 def _read_row(shard_uri: str) -> dict[str, object]:
     metadata = read_table_metadata(shard_uri)
+    if not is_own(shard_uri, metadata):
+        return {}
     return {
         field.name: text if field.type == pa.string() else float(text)
         for field in SHARDS

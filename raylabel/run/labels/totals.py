@@ -11,11 +11,18 @@ import pyarrow.parquet as pq
 from raylabel.calibration import ReliabilityBins
 from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, digest, exists, read_table, read_table_metadata
+from raylabel.files.storage import commit_bytes, digest, exists, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, commit_pool_histogram, histogram_from_json
-from raylabel.run.labels.shards import IN_VALIDATION, LABELS_FOLDER, committed_shards, is_quarantined, read_fields
+from raylabel.run.labels.shards import (
+    IN_VALIDATION,
+    LABELS_FOLDER,
+    committed_shards,
+    is_quarantined,
+    read_fields,
+    read_shard_metadata,
+)
 from raylabel.schema import ERRORS
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -48,7 +55,7 @@ def summarise(run: RunFolder, *, num_images: int, num_shards: int, max_bad_fract
     num_not_compared = 0
     histogram = ReliabilityBins.zeros(load_classes(run).num_classes, HISTOGRAM_BINS)
     uris = list(committed_shards(run).values())
-    for uri, metadata in zip(uris, map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS), strict=True):
+    for uri, metadata in zip(uris, map_on_threads(read_shard_metadata, uris, num_threads=READING_THREADS), strict=True):
         totals.update({name: int(metadata.get(name, 0)) for name in _COUNTS})
         if "num_in_validation" not in metadata:  # an earlier version made the shard
             num_not_compared += int(metadata["num_images"])
