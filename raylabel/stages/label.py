@@ -187,16 +187,17 @@ def count_selection(selection: SelectionConfig, run: RunFolder) -> dict[str, Any
 def _label_pool(config: Config, run: RunFolder, data: RunData, *, fingerprint: str, driver_id: str) -> dict[str, Any]:
     manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
     commit_plan(run, manifest, fingerprint=fingerprint)
-    set_aside_foreign(run)
-    ensure_compared(run, data, num_classes=load_classes(run).num_classes)
-    while len(missing := _missing_shards(run, manifest)):
-        ledger = Ledger(run, committed_shards(run))
-        _check_quarantined(config, run, manifest, ledger)
-        check_disk(config.label, run, num_images=manifest.num_images)
-        _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
-        if not set_aside_foreign(
-            run
-        ):  # again, because workers of a driver that lost the run may have written meanwhile
+    if not is_compared(run, data):
+        set_aside_foreign(run)
+        ensure_compared(run, data, num_classes=load_classes(run).num_classes)
+    while True:
+        if len(missing := _missing_shards(run, manifest)):
+            ledger = Ledger(run, committed_shards(run))
+            _check_quarantined(config, run, manifest, ledger)
+            check_disk(config.label, run, num_images=manifest.num_images)
+            _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+        # At the end, because a worker of a driver that lost the run may have written meanwhile.
+        if not set_aside_foreign(run):
             break
     totals = summarise(
         run,
