@@ -41,7 +41,7 @@ from raylabel.config import Config, SelectionConfig, load_config
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import read_manifest, read_shard, write_manifest
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import commit_table
+from raylabel.files.storage import commit_table, read_json_object
 from raylabel.files.stored_file import StoredFile
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
@@ -196,7 +196,8 @@ def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
     }
     histogram = histogram_to_json(ReliabilityBins.zeros(6, HISTOGRAM_BINS).to_table())
     metadata = {"shard_id": reference["shard_id"], "num_images": len(images), "histogram": histogram, "seconds": 9.5}
-    metadata |= {"fingerprint": "fabricated", "corrector": "", "num_instances": 0, "num_quarantined": 0}
+    fingerprint = read_json_object(run.path("labels", "started.json"))["fingerprint"]
+    metadata |= {"fingerprint": fingerprint, "corrector": "", "num_instances": 0, "num_quarantined": 0}
     schema = LABELS.with_metadata({name: str(value) for name, value in metadata.items()})
     commit_table(shard_uri(run, reference["shard_id"]), pa.table(columns, schema=schema))
 

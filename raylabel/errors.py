@@ -64,6 +64,18 @@ class NoDetectionError(InputError):
     """A model without a single detection on the images on which it should be calibrated."""
 
 
+class ModelError(InputError):
+    """A model that raises an exception where the work can't go on without its result.
+
+    Attributes:
+        traceback: traceback of the model's exception. `execute_stage` writes it to a file of the run.
+    """
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = redacted(traceback)
+
+
 class StorageError(_RedactedError):
     """A disk or an object store that refuses, or that fails until the last retry.
 

@@ -23,6 +23,7 @@ from raylabel.calibration.metrics.binned import ccece, group_masks
 from raylabel.errors import StorageError
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.ownership import ForeignShardError
 from raylabel.run.live_files import commit_snapshot, remove_snapshot
 from raylabel.threads import every
 
@@ -212,8 +213,9 @@ def live_calibration(
     )
 
     def refresh() -> None:
-        # Errors are ignored, because the actor may be restarting or the store unreachable. The next refresh sends more.
-        with suppress(RayError, TimeoutError, OSError, StorageError):
+        # Errors are ignored, because the actor may be restarting, the store unreachable, or a shard another run's. The
+        # next refresh sends more.
+        with suppress(RayError, TimeoutError, OSError, StorageError, ForeignShardError):
             live.refresh()
 
     with every(SNAPSHOT_SECONDS, refresh):

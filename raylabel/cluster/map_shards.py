@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from raylabel.cluster.capacity import resolve_workers, torch_threads
 from raylabel.cluster.shard_blocks import shard_blocks
 from raylabel.config import Config, config_dict
-from raylabel.errors import InputError, StorageError
+from raylabel.errors import InputError, ModelError, StorageError
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def map_shards(
         The tables, in the order in which they are finished.
 
     Raises:
-        InputError: the cluster is too small, or a worker met bad input.
+        InputError: the cluster is too small, or a worker met bad input. It is a ModelError if a model failed.
         StorageError: a disk or store failed a worker, and all retries failed.
     """
     if not shards:
@@ -64,7 +64,8 @@ def map_shards(
 def shard_tables(batch: pa.Table) -> Iterator[pa.Table]:
     """Yield the tables that workers returned, from an output of ShardActor. Raises the error that it holds instead."""
     if _ERROR in batch.column_names:
-        raise _ERRORS[batch[_ERROR][0].as_py()](batch["message"][0].as_py())
+        kind, message, traceback = (batch[name][0].as_py() for name in (_ERROR, "message", "traceback"))
+        raise ModelError(message, traceback) if traceback else _ERRORS[kind](message)
     for row in range(batch.num_rows):
         yield pa.Table.from_struct_array(batch[_ROWS].slice(row, 1).combine_chunks().flatten())
 
@@ -98,6 +99,13 @@ class ShardActor:
         try:
             table = self._worker(json.loads(shard))
         except (InputError, StorageError) as error:
-            return pa.table({_ERROR: [type(error).__name__], "message": [str(error)]})
+            return _error_table(error)
         offsets = pa.array([0, table.num_rows], pa.int32())
         return pa.table({_ROWS: pa.ListArray.from_arrays(offsets, table.to_struct_array().combine_chunks())})
+
+
+def _error_table(error: InputError | StorageError) -> pa.Table:
+    kind = InputError if isinstance(error, InputError) else StorageError  # because only these two are known by name
+    traceback = error.traceback if isinstance(error, ModelError) else None
+    columns = {_ERROR: [kind.__name__], "message": [str(error)], "traceback": pa.array([traceback], pa.string())}
+    return pa.table(columns)

@@ -1,10 +1,12 @@
 """A saved segmenter that predicts images inside an actor, and its seconds per phase."""
 
+import os
 import socket
+import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +15,17 @@ from numpy.typing import NDArray
 from raylabel.cluster.decoding import Decoded, ReadImage, Refusal, build_decoder
 from raylabel.cluster.size_batches import batches_by_size
 from raylabel.config import LabelConfig
+from raylabel.dataset.image_errors import ModelImageError
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
+from raylabel.models.failures import LostDeviceError, call_on_parts
 from raylabel.models.predict import predict_images
 from raylabel.models.saved import load_segmenter
 from raylabel.predictions.instances import Instances
 from raylabel.threads import one_ahead
+
+_Result = TypeVar("_Result")
 
 
 class PhaseSeconds:
@@ -94,6 +100,8 @@ class Predictor:
     ) -> Iterator[Instances | ImageError]:
         """Yield the model's predictions of each image, or the error why the image can't be used, in order.
 
+        The error is a `ModelImageError` if the model fails at the image. Other images of its batch are not affected.
+
         Args:
             sources: the images.
             refuse: called with the position and the content of each pool image that was read, from another thread. The
@@ -121,15 +129,33 @@ class Predictor:
                 yield found.pop(position)
                 position += 1
 
-    def _predict(self, images: list[NDArray[np.uint8]]) -> list[Instances]:
+    def _predict(self, images: list[NDArray[np.uint8]]) -> list[Instances | ModelImageError]:
         """Predict one batch. The list is emptied, so that the decoded images free their memory during prediction."""
-        is_cuda = self.device.type == "cuda"
-        batch_NHW3 = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
+        batch_NHW3 = torch.empty(
+            (len(images), *images[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
+        )
         np.stack(images, out=batch_NHW3.numpy())
         images.clear()
+        return self.call_model(lambda part: self._predict_part(batch_NHW3[part.start : part.stop]), len(batch_NHW3))
+
+    def call_model(
+        self, call: Callable[[range], Sequence[_Result]], num_images: int
+    ) -> list[_Result | ModelImageError]:
+        """Call the model on a batch, see `call_on_parts`. If the device is lost, the process ends.
+
+        Ray then starts another process.
+        """
+        try:
+            return call_on_parts(call, num_images, self.device)
+        except LostDeviceError as error:
+            # The process ends, because otherwise all its other images would fail. Attempts at a shard find the image.
+            print(f"the device of this worker is lost: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _predict_part(self, part_NHW3: torch.Tensor) -> list[Instances]:
         # Bytes go to the device, because floats are four times as large. Pinned memory avoids a wait.
-        on_device = batch_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=is_cuda):
+        on_device = part_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             return predict_images(self.segmenter, list(on_device), **self._how)
 
 

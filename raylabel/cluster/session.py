@@ -48,6 +48,9 @@ def connect() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # No exception is tried again by Ray: workers take a model's exceptions apart (models/failures.py), storage has its
+    # own retries, and any other exception is a defect. Workers that die are another matter (run/labels/attempts.py).
+    context.max_map_retries, context.actor_task_retry_on_errors, context.max_errored_blocks = 0, False, 0
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.WARNING)

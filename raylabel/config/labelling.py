@@ -49,8 +49,8 @@ class LabelConfig:
     """What reads and decodes images: `threads` of the worker, or Ray `tasks` on any CPU of the cluster. `auto` uses
     tasks where `num_gpus` is above 0, so that a GPU does not wait for the CPUs beside it."""
     batch_size: PositiveInt = 16
-    """Images per forward pass; all images of a batch have one size. Large images get smaller batches. Lower it if the
-    GPU runs out of memory."""
+    """Images per forward pass; all images of a batch have one size. Large images get smaller batches. A batch
+    that is too large for the memory is halved, which costs time. Lower the number if many are."""
     max_bad_fraction: Probability = 0.05
     """Largest share of the pool's images that may be quarantined, in [0, 1]. `label` fails as soon as more are.
     Committed shards are kept."""

@@ -1,5 +1,9 @@
 """The exception for an unusable image, and the reasons that it may give."""
 
+from raylabel.errors import InputError, ModelError
+
+MODEL_FAILED = "model failed"
+
 REASONS = {
     "missing": "nothing exists at the path or URI",
     "no permission": "the file, or its object, may not be read",
@@ -18,11 +22,36 @@ REASONS = {
     "another size": "an annotated image has not the size of its annotations",
     "too large": "more pixels or bytes than `data.max_image_pixels` allows",
     "killed its worker": "the worker died twice at this image",
+    MODEL_FAILED: "the model raised an exception at this image alone, or has too little memory for it",
 }
 
 
 class ImageError(Exception):
     """An image to quarantine. The text is a key of `REASONS`, optionally followed by ": " and details."""
+
+
+class ModelImageError(ImageError):
+    """An image at which the model fails: "model failed: " and the exception's type and message.
+
+    Attributes:
+        traceback: traceback of the model's exception, without secrets.
+    """
+
+    def __init__(self, reason: str, traceback: str) -> None:
+        super().__init__(reason)
+        self.traceback = traceback
+
+
+def unusable(uri: str, error: ImageError, *, kind: str) -> InputError:
+    """Return the error of a stage that needs every image of a split.
+
+    Args:
+        uri: path or URI of the image.
+        error: why the image can't be used.
+        kind: adjective of the split's images, such as "validation".
+    """
+    message = f"{uri}: this {kind} image can't be used: {error}"
+    return ModelError(f"{message}.", error.traceback) if isinstance(error, ModelImageError) else InputError(message)
 
 
 def reason_kind(text: str) -> str:

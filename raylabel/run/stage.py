@@ -6,8 +6,17 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, digest, exists, list_files, move_folder, read_json_object, remove
+from raylabel.errors import InputError, ModelError
+from raylabel.files.storage import (
+    commit_bytes,
+    commit_json,
+    digest,
+    exists,
+    list_files,
+    move_folder,
+    read_json_object,
+    remove,
+)
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.lease import check_lease, hold_lease
@@ -98,7 +107,13 @@ def _execute(
     if started is None:
         commit_json(started_uri, {"fingerprint": fingerprint, "inputs": inputs, "created": _now()})
     start = time.monotonic()
-    content = work()
+    traceback_uri = run.path(folder, "model-failure.txt")
+    try:
+        content = work()
+    except ModelError as error:
+        commit_bytes(traceback_uri, error.traceback.encode())
+        raise InputError(f"{title}: {error} Traceback: {traceback_uri}") from None
+    remove(traceback_uri)
     seconds = round(time.monotonic() - start, 2)
     artifact = {
         "stage": stage,

@@ -26,8 +26,8 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.annotations import AnnotatedSet
-from raylabel.dataset.images import ImageError
-from raylabel.errors import InputError, NoDetectionError
+from raylabel.dataset.image_errors import ImageError, unusable
+from raylabel.errors import NoDetectionError
 from raylabel.predictions.instances import instances_context
 from raylabel.predictions.matching import verification_weights
 from raylabel.run.calibration import (
@@ -92,7 +92,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     bins is fitted on the stored detections, without a model.
 
     Raises:
-        InputError: an image of the calibration split can't be read.
+        InputError: an image of the calibration split can't be read, or the teacher fails at it.
         NoDetectionError: the teacher made no detection on the calibration split.
     """
     data = RunData(config)
@@ -280,7 +280,7 @@ class MatchShard:
         predictions = self._predictor([image.source for image in images])
         for done, (row, image, found) in enumerate(zip(rows, images, predictions, strict=True)):
             if isinstance(found, ImageError):
-                raise InputError(f"{image.uri}: this annotated image can't be used: {found}")
+                raise unusable(image.uri, found, kind="annotated")
             detections = match_image(
                 self._annotated,
                 row,

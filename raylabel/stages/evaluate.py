@@ -13,8 +13,8 @@ from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, parse_config
-from raylabel.dataset.images import ImageError
-from raylabel.errors import InputError, NoDetectionError
+from raylabel.dataset.image_errors import ImageError, unusable
+from raylabel.errors import NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
 from raylabel.evaluation.official import Verification, require_evaluators, verify_models
 from raylabel.evaluation.pool_quality import match_labelled, measure_pool
@@ -114,7 +114,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
             stores no predictions of the validation split, so a run evaluated without `verify` is evaluated again.
 
     Raises:
-        InputError: a model is not trained yet, or a validation image can't be read.
+        InputError: a model is not trained yet, or a validation image can't be read, or a model fails at it.
     """
     calibrate_models(config, run)
     data = RunData(config)
@@ -287,7 +287,7 @@ class PredictShard:
             sizes_hw = []
             for image, found in zip(images, predictor(sources), strict=True):
                 if isinstance(found, ImageError):
-                    raise InputError(f"{image.uri}: this validation image can't be used: {found}")
+                    raise unusable(image.uri, found, kind="validation")
                 rows.append(found)
                 sizes_hw.append(found.image_size_hw)
                 num_done = len(parts) * len(images) + len(sizes_hw)

@@ -3,6 +3,7 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from raylabel.run.labels.attempts import forget_attempts
 from raylabel.run.labels.class_fates import ClassFates, commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.disk_need import check_disk
+from raylabel.run.labels.failing import FailingShards
+from raylabel.run.labels.foreign import set_aside_foreign
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.in_validation import ensure_compared, is_compared
 from raylabel.run.labels.ledger import Ledger
@@ -75,8 +78,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     Raises:
         InputError: the pool is empty, the cluster or the disk is too small, or another driver is at work on the run.
-            Also if teacher and labelled set don't fit, a validation image can't be read, or more than
-            `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
+            Also if teacher and labelled set don't fit, a validation image can't be read, the teacher fails at every
+            image, or more than `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
     data = RunData(config)
     made_of = inputs(config, run, data)
@@ -96,7 +99,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             label,
             later=lambda: later(config, run),
             apply_later=lambda artifact: apply_later(config, run, artifact, survey),
-            is_complete=lambda artifact: not has_grown(run, data, artifact) and _is_compared(run, data, artifact),
+            is_complete=lambda artifact: _is_complete(run, data, artifact),
         )
     _print_kept(config, run, artifact)
     return artifact
@@ -158,9 +161,15 @@ def apply_later(
     return artifact
 
 
-def _is_compared(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
-    """Tell whether labels were compared with the validation split. Labels of earlier versions can't be."""
-    return "num_in_validation" not in artifact or is_compared(run, data)
+def _is_complete(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
+    """Tell whether finished labels have nothing left to do. New images of the pool get new shards first.
+
+    All shards must belong to these labels, and be compared with the validation split. Labels of earlier versions can't
+    be compared.
+    """
+    are_own = not set_aside_foreign(run, map_groups=map_over_shards)
+    is_up_to_date = not has_grown(run, data, artifact)
+    return are_own and is_up_to_date and ("num_in_validation" not in artifact or is_compared(run, data))
 
 
 def _print_kept(config: Config, run: RunFolder, artifact: dict[str, Any]) -> None:
@@ -202,14 +211,18 @@ def _label_pool(
     manifest = ensure_manifest(run, data, shard_size=config.label.shard_size)
     commit_plan(run, manifest, fingerprint=fingerprint)
     classes = load_classes(run)
-    ensure_compared(run, data, num_classes=classes.num_classes, map_groups=map_over_shards)
-    committed = committed_shards(run)
-    ledger = Ledger(run, committed)
-    _check_quarantined(config, run, manifest, ledger)
-    check_disk(config.label, run, num_images=manifest.num_images)
-    missing = np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
-    if len(missing):
-        _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+    if not is_compared(run, data):
+        set_aside_foreign(run, map_groups=map_over_shards)
+        ensure_compared(run, data, num_classes=classes.num_classes, map_groups=map_over_shards)
+    while True:
+        if len(missing := _missing_shards(run, manifest)):
+            ledger = Ledger(run, committed_shards(run))
+            _check_quarantined(config, run, manifest, ledger)
+            check_disk(config.label, run, num_images=manifest.num_images)
+            _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+        # At the end, because a worker of a driver that lost the run may have written meanwhile.
+        if not set_aside_foreign(run, map_groups=map_over_shards):
+            break
     survey = survey_labels(run, config.selection, classes, map_groups=map_over_shards)
     totals = summarise(
         run,
@@ -219,6 +232,11 @@ def _label_pool(
         max_bad_fraction=config.label.max_bad_fraction,
     )
     return totals | {"pool_digest": manifest.digest}, survey
+
+
+def _missing_shards(run: RunFolder, manifest: ShardManifest) -> NDArray[np.int64]:
+    committed = committed_shards(run)
+    return np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
 
 
 def _label_shards(
@@ -263,8 +281,9 @@ def _label_shards(
         ) as counter,
     ):
         live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
-        try:
-            for done in map_shards(
+
+        def label(shard_ids: NDArray[np.int64], *, holds_back: bool) -> Iterator[pa.Table]:
+            return map_shards(
                 LabelShard,
                 config=config,
                 worker_args={
@@ -272,11 +291,23 @@ def _label_shards(
                     "corrector": corrector.to_json(),
                     "fingerprint": fingerprint,
                     "driver_id": driver_id,
+                    "holds_back": holds_back,
                     "counter": counter,
                     "calibration_actor": live.actor,
                 },
-                shards=ShardReferences(manifest, missing),
-            ):
+                shards=ShardReferences(manifest, shard_ids),
+            )
+
+        def label_twice() -> Iterator[pa.Table]:
+            failing = FailingShards(
+                has_predicted=ledger.num_predicted > 0,
+                most_images=config.label.max_bad_fraction * manifest.num_images - ledger.num_quarantined,
+            )
+            yield from failing.hold_back(label(missing, holds_back=True))
+            yield from label(np.array(failing.shard_ids, np.int64), holds_back=False)
+
+        try:
+            for done in label_twice():
                 live.finished(done["shard_id"].to_pylist())
                 ledger.add(done)
                 _check_quarantined(config, run, manifest, ledger)

@@ -15,6 +15,7 @@ from raylabel.calibration import Detections, corrector_from_json
 from raylabel.cluster.decoding import Refusal
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
+from raylabel.dataset.image_errors import MODEL_FAILED, ModelImageError
 from raylabel.dataset.image_headers import reads_as_stored
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
@@ -23,6 +24,7 @@ from raylabel.files.storage import digest
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.run.labels.failing import fails_everywhere, held_back_row
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
 from raylabel.run.labels.in_validation import in_validation, read_validation
 from raylabel.run.labels.rows import InstanceRows
@@ -36,7 +38,10 @@ _REPORT_SECONDS = 0.5
 
 
 class LabelShard:
-    """The actor's worker that labels and commits shards. It returns one row of counts and seconds per shard."""
+    """The actor's worker that labels and commits shards. It returns one row of counts and seconds per shard.
+
+    With `holds_back`, a shard in which the model fails at every image is not committed. Its row is `held_back_row`.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class LabelShard:
         corrector: dict[str, Any],
         fingerprint: str,
         driver_id: str,
+        holds_back: bool,
         counter: Any,
         calibration_actor: Any,
     ) -> None:
@@ -55,7 +61,7 @@ class LabelShard:
         self._run = RunFolder(run)
         self._corrector = corrector_from_json(corrector)
         self._metadata = {"fingerprint": fingerprint, "corrector": digest(corrector)}
-        self._driver_id = driver_id
+        self._driver_id, self._holds_back = driver_id, holds_back
         self._counter, self._calibration_actor = counter, calibration_actor
         self._predictor = Predictor(
             self._run.path(TEACHER),
@@ -66,6 +72,7 @@ class LabelShard:
         self._validation = read_validation(self._run)
         self._metrics = ShardMetrics(self._run)
         self._reported = 0.0
+        self._last_failure: ModelImageError | None = None
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
         shard_id: int = shard["shard_id"]
@@ -75,6 +82,9 @@ class LabelShard:
         seconds.clear()
         attempt = begin_attempt(self._run, shard_id, self._driver_id)
         table = self._label(shard_id, images, attempt)
+        if self._holds_back and self._last_failure and fails_everywhere(table["status"].to_pylist()):
+            attempt.forget()
+            return self._held_back(shard_id, table)
         with seconds.phase("encode"):
             bins = expected_bins(table, num_classes=self._predictor.num_classes, num_bins=HISTOGRAM_BINS).to_table()
         report = {
@@ -103,6 +113,12 @@ class LabelShard:
         self._metrics.count(report)
         return pa.table({name: [value] for name, value in report.items()})
 
+    def _held_back(self, shard_id: int, table: pa.Table) -> pa.Table:
+        assert self._last_failure, "the model failed"
+        failed = table.filter(pc.starts_with(table["status"], MODEL_FAILED))
+        place = f"{failed['uri'][0].as_py()} ({failed['status'][0].as_py()})"
+        return held_back_row(shard_id, failed.num_rows, place, self._last_failure.traceback)
+
     def _label(self, shard_id: int, images: Sequence[PoolImage], attempt: ShardAttempt) -> pa.Table:
         """Return rows of schema.LABELS in the order of the images."""
         rows = InstanceRows(top_k=self._config.label.top_k)
@@ -115,6 +131,7 @@ class LabelShard:
                     rows.append(None)
                     sizes_hw.append((0, 0))
                     statuses.append(str(found))
+                    self._last_failure = found if isinstance(found, ModelImageError) else self._last_failure
                 else:
                     rows.append(found)
                     sizes_hw.append(found.image_size_hw)

@@ -13,8 +13,9 @@ from raylabel.cluster.map_shards import map_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.config import Config, parse_config
+from raylabel.dataset.image_errors import ImageError, ModelImageError
 from raylabel.dataset.image_source import ImageSource
-from raylabel.dataset.images import ImageError
+from raylabel.errors import ModelError
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
@@ -40,7 +41,9 @@ def sample_pool(data: RunData, *, seed: int) -> list[ImageSource]:
 def score_images(
     config: Config, run: RunFolder, asked: Sequence[tuple[str, Sequence[ImageSource]]]
 ) -> list[Detections]:
-    """Return the classes and scores that saved models give to images. Images that can't be read have none.
+    """Return the classes and scores that saved models give to images.
+
+    Images that can't be read, or at which the model fails, have none.
 
     Args:
         config: the run's config.
@@ -49,6 +52,9 @@ def score_images(
 
     Returns:
         The detections of each of `asked`, in their order.
+
+    Raises:
+        ModelError: a model fails at every image of a shard.
     """
     shards = [
         {"place": place, "model": model_uri, "images": list(images[start : start + config.label.shard_size])}
@@ -86,12 +92,19 @@ class ScoreShard:
                 max_pixels=self._config.data.max_image_pixels,
                 own_classes=self._config.own_classes,
             )
+        failure: ModelImageError | None = None
+        num_predicted = 0
         class_indices, raw_scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         for done, found in enumerate(self._predictor([ImageSource(*image) for image in shard["images"]])):
-            if not isinstance(found, ImageError):
+            if isinstance(found, ModelImageError):
+                failure = found
+            elif not isinstance(found, ImageError):
+                num_predicted += 1
                 class_indices.append(found.class_indices)
                 raw_scores.append(found.raw_scores)
             self._counter.report.remote(f"shard-{shard['shard_id']}", done + 1)
+        if failure and not num_predicted:
+            raise ModelError(f"{self._model_uri}: fails at every image of a shard: {failure}.", failure.traceback)
         scores = np.concatenate(raw_scores)
         columns = {
             "place": np.full(len(scores), shard["place"]),

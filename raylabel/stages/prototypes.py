@@ -3,12 +3,15 @@
 From scratch, a warm-up training comes first.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from raylabel.cluster.ddp import Training, train_on_ray
 from raylabel.cluster.map_shards import map_shards, row_shards
@@ -16,8 +19,10 @@ from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, config_dict, parse_config
+from raylabel.dataset.image_errors import ModelImageError, unusable
 from raylabel.files.storage import file_digest
 from raylabel.models.saved import save_segmenter
+from raylabel.models.segmenter import Target
 from raylabel.run.classes import commit_classes
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
@@ -65,7 +70,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     prototypes, and no class is similar to another.
 
     Raises:
-        InputError: the labelled set can't be read.
+        InputError: the labelled set can't be read, or the embedder fails at one of its images.
     """
     data = RunData(config)
     commit_classes(run, data)
@@ -145,6 +150,7 @@ class EmbedShard:
             annotated, one_hot, max_pixels=parsed.data.max_image_pixels, augment=no_augmentation
         )
         self._unused_rng = np.random.default_rng(0)
+        self._images = annotated.images
         self._num_classes, self._counter = annotated.num_classes, counter
         self._predictor = Predictor(
             model_uri, parsed.label, max_pixels=parsed.data.max_image_pixels, own_classes=parsed.own_classes
@@ -156,18 +162,28 @@ class EmbedShard:
         rows: list[int] = shard["rows"]
         total: PrototypeSums | None = None
         for start in range(0, len(rows), self._batch_size):
-            examples = [self._examples.load(row, self._unused_rng) for row in rows[start : start + self._batch_size]]
-            device = self._predictor.device
-            embeddings = self._predictor.segmenter.embed(
-                [image.to(device) for image, _ in examples],
-                [target.to(device) for _, target in examples],
-                layer=self._layer,
-            )
+            of_batch = rows[start : start + self._batch_size]
+            examples = [self._examples.load(row, self._unused_rng) for row in of_batch]
+            embed = partial(self._embed, examples)
+            embedded = list[NDArray[np.floating]]()
+            for row, found in zip(of_batch, self._predictor.call_model(embed, len(examples)), strict=True):
+                if isinstance(found, ModelImageError):
+                    raise unusable(self._images[row].uri, found, kind="annotated")
+                embedded.append(found)
             class_indices = torch.cat([target.class_probs.argmax(dim=1) for _, target in examples])
             part = PrototypeSums.of_instances(
-                embeddings.cpu().numpy(), class_indices.numpy(), num_classes=self._num_classes
+                np.concatenate(embedded), class_indices.numpy(), num_classes=self._num_classes
             )
             total = part if total is None else total + part
             self._counter.report.remote(f"shard-{shard['shard_id']}", start + len(examples))
         assert total is not None, "a shard has images"
         return pa.table({"counts": [total.counts.tolist()], "sums": [total.sums.ravel().tolist()]})
+
+    def _embed(self, examples: Sequence[tuple[Tensor, Target]], part: range) -> list[NDArray[np.floating]]:
+        """Embed the objects of a part of the examples, (N, D) per image."""
+        device, of_part = self._predictor.device, [examples[place] for place in part]
+        embeddings = self._predictor.segmenter.embed(
+            [image.to(device) for image, _ in of_part], [target.to(device) for _, target in of_part], layer=self._layer
+        )
+        ends = np.cumsum([len(target) for _, target in of_part])
+        return np.split(embeddings.cpu().numpy(), ends[:-1])

@@ -1,15 +1,16 @@
-"""The tables of workers arrive whole, one per shard."""
+"""The tables of workers arrive whole, one per shard, and their one-line errors come back as they are."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from raylabel.cluster.map_shards import map_shards
+from raylabel.cluster.map_shards import ShardActor, map_shards, shard_tables
 from raylabel.config import Config
-
-pytestmark = pytest.mark.ray
+from raylabel.errors import InputError, ModelError, NoDetectionError, StorageError
 
 SCHEMA = pa.schema([("shard", pa.int32()), ("name", pa.string()), ("masks", pa.list_(pa.binary()))])
 
@@ -26,6 +27,7 @@ class Worker:
         return pa.concat_tables([pa.table(columns, schema=SCHEMA), SCHEMA.empty_table()])
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_table_of_many_rows_is_one_output(config: Config) -> None:
     """Each row would otherwise be a block of its own, which takes Ray Data minutes per thousand."""
@@ -35,3 +37,26 @@ def test_a_table_of_many_rows_is_one_output(config: Config) -> None:
     assert sorted(table.num_rows for table in tables) == [0, 1, 500]
     assert all(table.schema == SCHEMA for table in tables)
     assert {shard for table in tables for shard in table["shard"].to_pylist()} == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InputError("a.jpg: damaged"), InputError),
+        (NoDetectionError("nothing found"), InputError),
+        (StorageError("a.jpg: out of reach"), StorageError),
+        (ModelError("a.jpg: the model fails", "Traceback\n..."), ModelError),
+    ],
+)
+def test_one_line_errors_of_workers_come_back(error: Exception, kind: type[Exception]) -> None:
+    class FailingWorker:
+        def __call__(self, shard: dict[str, Any]) -> pa.Table:
+            raise error
+
+    actor = ShardActor(FailingWorker, {}, 1)
+    table = actor({"shard": np.array([json.dumps({"shard_id": 0})])})
+    with pytest.raises(kind) as raised:
+        next(shard_tables(table))
+    assert type(raised.value) is kind
+    assert str(raised.value) == str(error)
+    assert getattr(raised.value, "traceback", None) == getattr(error, "traceback", None)

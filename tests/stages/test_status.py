@@ -36,7 +36,7 @@ SHARD = {
 def commit_shard(run: RunFolder, row: dict[str, Any], *, has_phases: bool = True) -> None:
     """Commit a shard without rows, because status reads its metadata only."""
     names = SHARDS.names if has_phases else ("shard_id", "num_images", "num_instances", "num_quarantined", "seconds")
-    metadata = {name: str(row[name]) for name in names}
+    metadata = {"fingerprint": "f"} | {name: str(row[name]) for name in names}
     commit_table(shard_uri(run, row["shard_id"]), LABELS.with_metadata(metadata).empty_table())
 
 

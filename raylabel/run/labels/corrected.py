@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections, corrector_from_json
-from raylabel.files.storage import commit_table, digest, read_table, read_table_metadata
+from raylabel.files.storage import commit_table, digest
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import committed_shards, flat_instances, shard_groups
+from raylabel.run.labels.shards import committed_shards, flat_instances, read_shard, read_shard_metadata, shard_groups
 from raylabel.schema import LABELS, context_from_arrow
 from raylabel.threads import READING_THREADS, Map, map_on_threads
 
@@ -46,14 +46,14 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int, m
 
 
 def _made_by_others(uris: Sequence[str], *, corrector_digest: str) -> list[str]:
-    metadata = map_on_threads(read_table_metadata, uris, num_threads=READING_THREADS)
+    metadata = map_on_threads(read_shard_metadata, uris, num_threads=READING_THREADS)
     return [uri for uri, one in zip(uris, metadata, strict=True) if one["corrector"] != corrector_digest]
 
 
 def _rewrite(uris: Sequence[str], *, corrector: dict[str, Any], num_classes: int) -> int:
     fitted, corrector_digest = corrector_from_json(corrector), digest(corrector)
     for uri in uris:
-        table = with_calibrated_scores(read_table(uri), fitted, num_classes=num_classes)
+        table = with_calibrated_scores(read_shard(uri), fitted, num_classes=num_classes)
         metadata = {**(table.schema.metadata or {}), b"corrector": corrector_digest.encode()}
         commit_table(uri, table.replace_schema_metadata(metadata))
     return len(uris)

@@ -29,6 +29,7 @@ from raylabel.run.labels.shards import (
     committed_shards,
     flat_instances,
     read_fields,
+    read_shard,
     shard_groups,
 )
 from raylabel.schema import LABELS, VALIDATION_IMAGES
@@ -107,7 +108,7 @@ def _leave_out(uri: str, contents: Contents, *, num_classes: int) -> bool:
     is_in = pc.is_in(seen["content"], pa.array(contents.digests))
     found: NDArray[np.bool_] = pc.and_(is_in, pc.equal(seen["status"], STATUS_OK)).to_numpy()
     if found.any():
-        table = read_table(uri)
+        table = read_shard(uri)
         commit_table(uri, _without(table, found, contents, num_classes=num_classes))
     return bool(found.any())
 

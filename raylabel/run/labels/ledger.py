@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from raylabel.errors import StorageError
 from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata, remove
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.ownership import is_own
 from raylabel.run.labels.shards import LABELS_FOLDER
 from raylabel.schema import SHARDS
 from raylabel.threads import READING_THREADS, map_on_threads
@@ -37,7 +38,10 @@ class Ledger:
         self._uri = _ledger_uri(run)
         self._rows = read_ledger(run, committed)
         self._new: list[pa.Table] = []
-        self._totals = {name: pc.sum(self._rows[name]).as_py() or 0 for name in ("num_images", "num_quarantined")}
+        self._totals = {
+            name: pc.sum(self._rows[name]).as_py() or 0
+            for name in ("num_images", "num_quarantined", "num_in_validation")
+        }
         self._next_write = 0.0
 
     @property
@@ -50,12 +54,17 @@ class Ledger:
         """Number of quarantined images in all committed shards."""
         return self._totals["num_quarantined"]
 
+    @property
+    def num_predicted(self) -> int:
+        """Number of images in all committed shards that the model has predicted."""
+        return self.num_images - self.num_quarantined - self._totals["num_in_validation"]
+
     def add(self, shards: pa.Table) -> None:
         """Add shards that a worker has committed, one row per shard, and write the file if it is time."""
         rows = _conform(shards)
         self._new.append(rows)
         for name in self._totals:
-            self._totals[name] += pc.sum(rows[name]).as_py()
+            self._totals[name] += pc.sum(rows[name]).as_py() or 0
         if time.monotonic() > self._next_write:
             self.write()
 
@@ -83,18 +92,23 @@ def forget_ledger(run: RunFolder) -> None:
 
 
 def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
-    """Read the rows of SHARDS for exactly the committed shards, sorted by shard id."""
+    """Read the rows of SHARDS for exactly the committed shards, sorted by shard id.
+
+    Shards without a row in the file that do not belong to these labels are left out.
+    """
     uri = _ledger_uri(run)
     rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
     rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
     known = set(rows["shard_id"].to_pylist())
     missing = [shard_uri for shard_id, shard_uri in committed.items() if shard_id not in known]
-    read = pa.Table.from_pylist(list(map_on_threads(_read_row, missing, num_threads=READING_THREADS)), schema=SHARDS)
-    return pa.concat_tables([rows, read]).sort_by("shard_id")
+    read = [row for row in map_on_threads(_read_row, missing, num_threads=READING_THREADS) if row]
+    return pa.concat_tables([rows, pa.Table.from_pylist(read, schema=SHARDS)]).sort_by("shard_id")
 
 
 def _read_row(shard_uri: str) -> dict[str, object]:
     metadata = read_table_metadata(shard_uri)
+    if not is_own(shard_uri, metadata):
+        return {}
     return {
         field.name: text if field.type == pa.string() else float(text)
         for field in SHARDS

@@ -1,6 +1,10 @@
-"""Stored predictions: a run's committed shards, and instances read from their rows (`rows` writes them)."""
+"""Stored predictions: a run's committed shards, and instances read from their rows (`rows` writes them).
+
+Readers of a shard raise ForeignShardError if the shard does not belong to the labels in whose folder it lies.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from raylabel.files.storage import commit_table, list_files, read_table
+from raylabel.files.storage import commit_table, list_files, read_table, read_table_metadata
 from raylabel.files.stored_file import StoredFile
 from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.labels.ownership import check_own
 from raylabel.schema import LABELS
 
 LABELS_FOLDER = stage_folder("label")
@@ -144,6 +149,33 @@ def shard_groups(uris: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(uris[start : start + _SHARDS_AT_A_TIME]) for start in range(0, len(uris), _SHARDS_AT_A_TIME)]
 
 
+def read_shard_metadata(shard_uri: str) -> dict[str, str]:
+    """Read the counts and digests of a committed shard, without its rows."""
+    metadata = read_table_metadata(shard_uri)
+    check_own(shard_uri, metadata)
+    return metadata
+
+
+def read_shard(shard_uri: str) -> pa.Table:
+    """Read a committed shard whole: rows of schema.LABELS, with counts and digests as metadata."""
+    table = read_table(shard_uri)
+    check_own(shard_uri, metadata_texts(table.schema))
+    return table
+
+
+@contextmanager
+def _opened(shard_uri: str) -> Iterator[pq.ParquetFile]:
+    with StoredFile(shard_uri) as file:
+        shard = pq.ParquetFile(file)
+        check_own(shard_uri, metadata_texts(shard.schema_arrow))
+        yield shard
+
+
+def metadata_texts(schema: pa.Schema) -> dict[str, str]:
+    """Return the metadata of a table's schema as texts."""
+    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+
+
 def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
     """Read some fields of every row of a committed shard. No other bytes of the file are read.
 
@@ -151,16 +183,15 @@ def read_fields(shard_uri: str, fields: Collection[str]) -> pa.Table:
         shard_uri: one of `committed_shards`.
         fields: names of columns of schema.LABELS, and of fields of schema.INSTANCE inside `instances`.
     """
-    with StoredFile(shard_uri) as file:
-        shard = pq.ParquetFile(file)
+    with _opened(shard_uri) as shard:
         paths = [shard.schema.column(index).path for index in range(len(shard.schema))]
         return shard.read([path for path in paths if _field(path) in fields])
 
 
 def label_batches(shard_uri: str) -> Iterator[pa.RecordBatch]:
     """Stream the rows of a committed shard, a few images at a time. Columns that earlier versions lacked are null."""
-    with StoredFile(shard_uri) as file:
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_A_TIME):
+    with _opened(shard_uri) as shard:
+        for batch in shard.iter_batches(ROWS_AT_A_TIME):
             columns = [
                 batch[field.name] if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
                 for field in LABELS
@@ -181,7 +212,7 @@ def labelled_images(shard_uri: str, num_classes: int) -> Iterator[LabelledImage]
         shard_uri: one of `committed_shards`.
         num_classes: length of the soft vectors without background.
     """
-    for row in read_table(shard_uri).to_pylist():
+    for row in read_shard(shard_uri).to_pylist():
         instances, calibrated_scores = instances_from_structs(
             row["instances"] or [], (row["height"], row["width"]), num_classes
         )

@@ -23,6 +23,7 @@ from raylabel.run.labels.shards import (
     committed_shards,
     flat_instances,
     is_quarantined,
+    metadata_texts,
     read_fields,
     shard_groups,
 )
@@ -112,7 +113,7 @@ def survey_labels(
 
 def _survey_shards(uris: Sequence[str], *, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> Survey:
     tables = list(map_on_threads(partial(read_fields, fields=_FIELDS), uris, num_threads=READING_THREADS))
-    metadata = [{key.decode(): value.decode() for key, value in one.schema.metadata.items()} for one in tables]
+    metadata = [metadata_texts(one.schema) for one in tables]
     readable = pa.concat_tables([one.replace_schema_metadata(None) for one in tables], promote_options="default")
     readable = readable.filter(pc.equal(readable["status"], STATUS_OK))
     histograms = [ReliabilityBins.from_table(histogram_from_json(one["histogram"])) for one in metadata]
