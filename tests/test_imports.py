@@ -12,6 +12,7 @@ import pytest
         ("raylabel.cli", ("torch", "ray", "scipy", "pyarrow.dataset")),
         ("raylabel.stages.status", ("torch", "ray", "scipy")),
         ("raylabel.stages.label", ("torch", "torchvision", "ray.train")),
+        ("raylabel.cluster.predictor", ("torchvision", "ray.train")),
         ("raylabel.external", ("torch", "ray")),
         ("raylabel.calibration", ("torch", "ray")),
     ],

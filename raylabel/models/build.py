@@ -6,17 +6,13 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
 
 from raylabel.errors import InputError
-from raylabel.models.onnx_segmenter import build_onnx
-from raylabel.models.query.builders import QUERY_BUILDERS
-from raylabel.models.rcnn.efficientnet import build_efficientnet_lite0
-from raylabel.models.rcnn.mobilenet import build_mobilenet
-from raylabel.models.rcnn.resnet50 import build_resnet50, build_resnet50_v2
-from raylabel.models.rcnn.tiny_maskrcnn import build_tiny_maskrcnn
+from raylabel.models.query.families import EOMTS, MASK2FORMERS
 from raylabel.models.segmenter import Segmenter
 from raylabel.models.weights.loading import load_weights
 
@@ -24,16 +20,18 @@ _logger = logging.getLogger(__name__)
 
 SEGMENTER_NAMES = ("num_classes", "embed_layers", "losses", "predict", "embed")
 
-BUILDERS: dict[str, Callable[..., Any]] = {
-    "tiny_maskrcnn": build_tiny_maskrcnn,
-    "maskrcnn_efficientnet_lite0": build_efficientnet_lite0,
-    "maskrcnn_mobilenet_v3_large_fpn": build_mobilenet,
-    "maskrcnn_resnet50_fpn": build_resnet50,
-    "maskrcnn_resnet50_fpn_v2": build_resnet50_v2,
-    **QUERY_BUILDERS,
-    "onnx": build_onnx,
+BUILDERS: dict[str, str] = {
+    "tiny_maskrcnn": "raylabel.models.rcnn.tiny_maskrcnn:build_tiny_maskrcnn",
+    "maskrcnn_efficientnet_lite0": "raylabel.models.rcnn.efficientnet:build_efficientnet_lite0",
+    "maskrcnn_mobilenet_v3_large_fpn": "raylabel.models.rcnn.mobilenet:build_mobilenet",
+    "maskrcnn_resnet50_fpn": "raylabel.models.rcnn.resnet50:build_resnet50",
+    "maskrcnn_resnet50_fpn_v2": "raylabel.models.rcnn.resnet50:build_resnet50_v2",
+    **dict.fromkeys(MASK2FORMERS, "raylabel.models.query.builders:build_mask2former"),
+    **dict.fromkeys(EOMTS, "raylabel.models.query.builders:build_eomt"),
+    "onnx": "raylabel.models.onnx_segmenter:build_onnx",
 }
-"""Name in the config -> function of `num_classes`, `min_size` and the family's options."""
+"""Name in the config -> `module:function` of `num_classes`, `min_size` and the family's options. The module is imported
+when the model is built, because torchvision takes seconds to load. A function for several names also takes `family`."""
 
 
 def build_segmenter(
@@ -57,7 +55,7 @@ def build_segmenter(
     Raises:
         InputError: the model is unknown or not a segmenter, or the weights are missing or don't fit.
     """
-    builder = BUILDERS[model] if model in BUILDERS else _users_class(model)
+    builder = _builder(model) if model in BUILDERS else _users_class(model)
     _check_options(model, builder, options or {})
     segmenter = builder(num_classes=num_classes, min_size=min_size, **(options or {}))
     missing = [name for name in SEGMENTER_NAMES if not hasattr(segmenter, name)]
@@ -72,11 +70,17 @@ def build_segmenter(
     return cast(Segmenter, segmenter)
 
 
+def _builder(model: str) -> Callable[..., Any]:
+    module_name, _, function_name = BUILDERS[model].partition(":")
+    builder: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    return partial(builder, family=model) if "family" in inspect.signature(builder).parameters else builder
+
+
 def _check_options(model: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(builder).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return
-    own = [name for name in parameters if name not in ("num_classes", "min_size")]
+    own = [name for name in parameters if name not in ("family", "num_classes", "min_size")]
     for option in options:
         if option not in own:
             raise InputError(f"model_options.{option}: {model} takes {'only ' + ', '.join(own) if own else 'none'}")

@@ -55,7 +55,7 @@ def build_plain_maskrcnn(*, num_classes: int, min_size: int | None = None) -> So
 
 @pytest.fixture(autouse=True)
 def _one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BUILDERS, "plain_maskrcnn", build_plain_maskrcnn)
+    monkeypatch.setitem(BUILDERS, "plain_maskrcnn", f"{__name__}:build_plain_maskrcnn")
     torch.manual_seed(0)
 
 

@@ -22,11 +22,11 @@ from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, commit_config
 from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.histograms import bins_of_shard
-from raylabel.run.labels.kept import kept_images
+from raylabel.run.labels.kept import count_class_fates, kept_images
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.ownership import ForeignShardError
 from raylabel.run.labels.shards import committed_shards, label_batches, labelled_images, read_fields, shard_uri
-from raylabel.run.labels.survey import count_class_fates, survey_labels
+from raylabel.run.labels.survey import survey_labels
 from raylabel.stages import label
 from raylabel.stages.training_jobs import ensure_pool_index, pool_stream
 from stored_labels import label_rows

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torchvision.models import get_weight
 
 from raylabel.errors import InputError
 from raylabel.models.extras import import_extra
@@ -28,6 +27,8 @@ def download_weights(package: str, name: str) -> dict[str, Tensor]:
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
+    from torchvision.models import get_weight  # here, because torchvision takes seconds to load
+
     try:
         weights: Any = get_weight(name)
     except (ValueError, AttributeError, KeyError) as error:

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from raylabel.config import SelectionConfig
 from raylabel.dataset.image_source import ImageSource
 from raylabel.predictions.selection import select
-from raylabel.run.classes import load_classes
+from raylabel.run.classes import RunClasses, load_classes
 from raylabel.run.folder import RunFolder, load_run_config
-from raylabel.run.labels.class_fates import load_class_fates
-from raylabel.run.labels.shards import STATUS_OK, committed_shards, flat_instances, label_batches
-from raylabel.run.labels.survey import SELECTED_BY, count_class_fates
+from raylabel.run.labels.class_fates import ClassFates, load_class_fates
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, flat_instances, label_batches, read_fields
 from raylabel.schema import LABELS
+
+SELECTED_BY = {
+    "calibrated_scores": "calibrated_score",
+    "class_indices": "class_index",
+    "mask_quality": "mask_quality",
+    "mask_areas": "mask_area",
+}
+"""Argument of `select` -> field of `schema.INSTANCE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,26 @@ def kept_batches(
         kept = pa.ListArray.from_arrays(pa.array(offsets), structs.filter(pa.array(keep)))
         column = LABELS.get_field_index("instances")
         yield labelled.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
+
+
+def count_class_fates(run: RunFolder, selection: SelectionConfig, classes: RunClasses) -> ClassFates:
+    """Count per class what the selection makes of the predictions of all committed shards, and nothing else."""
+    fates = ClassFates.none(classes.num_classes)
+    for uri in committed_shards(run).values():
+        table = read_fields(uri, ("status", *SELECTED_BY.values()))
+        readable = table.filter(pc.equal(table["status"], STATUS_OK))
+        fates += count_fates(readable, selection, classes.frequency_groups)
+    return fates
+
+
+def count_fates(readable: pa.Table, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> ClassFates:
+    """Count per class what the selection makes of the predictions of readable images, rows of schema.LABELS."""
+    structs, lengths = flat_instances(readable["instances"])
+    columns = _columns(structs)
+    chosen = select(**columns, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
+    return ClassFates.of(
+        chosen, columns["class_indices"], columns["calibrated_scores"], num_classes=len(frequency_groups)
+    )
 
 
 def fates_of_classes(run: RunFolder) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ImageCounts, ReliabilityBins
 from raylabel.config import SelectionConfig
-from raylabel.predictions.selection import select
 from raylabel.run.classes import RunClasses
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.class_fates import ClassFates
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, histogram_from_json
+from raylabel.run.labels.kept import SELECTED_BY, count_fates
 from raylabel.run.labels.shards import (
     IN_VALIDATION,
     STATUS_OK,
@@ -32,15 +32,6 @@ from raylabel.threads import READING_THREADS, Map, map_on_threads
 
 COUNTS = ("num_images", "num_instances", "num_quarantined", "num_in_validation")
 """Entries of a shard's metadata that add up."""
-
-SELECTED_BY = {
-    "calibrated_scores": "calibrated_score",
-    "class_indices": "class_index",
-    "mask_quality": "mask_quality",
-    "mask_areas": "mask_area",
-}
-"""Argument of `select` -> field of `schema.INSTANCE`."""
-
 
 _FIELDS = ("status", "raw_score", *SELECTED_BY.values())
 
@@ -127,26 +118,6 @@ def _survey_shards(uris: Sequence[str], *, selection: SelectionConfig, frequency
         fates=count_fates(readable, selection, frequency_groups),
         quarantined=_unlabelled(uris, metadata, "num_quarantined", is_quarantined),
         in_validation=_unlabelled(uris, metadata, "num_in_validation", _is_in_validation),
-    )
-
-
-def count_class_fates(run: RunFolder, selection: SelectionConfig, classes: RunClasses) -> ClassFates:
-    """Count per class what the selection makes of the predictions of all committed shards, and nothing else."""
-    fates = ClassFates.none(classes.num_classes)
-    for uri in committed_shards(run).values():
-        table = read_fields(uri, ("status", *SELECTED_BY.values()))
-        readable = table.filter(pc.equal(table["status"], STATUS_OK))
-        fates += count_fates(readable, selection, classes.frequency_groups)
-    return fates
-
-
-def count_fates(readable: pa.Table, selection: SelectionConfig, frequency_groups: NDArray[np.str_]) -> ClassFates:
-    """Count per class what the selection makes of the predictions of readable images, rows of schema.LABELS."""
-    structs, lengths = flat_instances(readable["instances"])
-    columns = {argument: structs.field(name).to_numpy() for argument, name in SELECTED_BY.items()}
-    chosen = select(**columns, config=selection, frequency_groups=frequency_groups, image_lengths=lengths)
-    return ClassFates.of(
-        chosen, columns["class_indices"], columns["calibrated_scores"], num_classes=len(frequency_groups)
     )
 
 

@@ -17,7 +17,7 @@ from raylabel.errors import InputError
 from raylabel.masks.rle import encode_masks, mask_iou
 from raylabel.models.build import build_segmenter
 from raylabel.models.parts.map_masks import upsample_inside
-from raylabel.models.query.builders import TINY
+from raylabel.models.query.families import TINY
 from raylabel.models.query.segmenter import QuerySegmenter
 from raylabel.models.saved import load_segmenter, save_segmenter
 from raylabel.models.segmenter import Target

@@ -17,8 +17,7 @@ from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, load_run_config
 from raylabel.run.labels import kept
 from raylabel.run.labels.class_fates import ClassFates, commit_class_fates
-from raylabel.run.labels.kept import fates_of_classes
-from raylabel.run.labels.survey import count_class_fates
+from raylabel.run.labels.kept import count_class_fates, fates_of_classes
 from raylabel.schema import CLASS_FATES
 
 GROUPS = np.array(["r", "c", "f"])

@@ -16,9 +16,8 @@ from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels import corrected
 from raylabel.run.labels.corrected import apply_corrector
-from raylabel.run.labels.kept import kept_images
+from raylabel.run.labels.kept import count_fates, kept_images
 from raylabel.run.labels.shards import STATUS_OK, committed_shards, shard_uri
-from raylabel.run.labels.survey import count_fates
 from raylabel.schema import LABELS
 
 NUM_CLASSES = 5
