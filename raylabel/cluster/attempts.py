@@ -61,5 +61,8 @@ def worker_failures(error: TrainingFailedError) -> list[Exception]:
 def _described(failure: Exception) -> str:
     if isinstance(failure, RayActorError):
         is_for_memory = "running low on memory" in str(failure)  # the words of Ray's memory monitor
-        return "a worker was killed because its machine ran low on memory" if is_for_memory else "a worker died"
+        if is_for_memory:
+            remedy = "raise memory_gb_per_worker, or lower the batch size"
+            return f"a worker was killed because its machine ran low on memory ({remedy})"
+        return "a worker died"
     return shown_error(f"{type(failure).__name__}: {failure}")

@@ -8,8 +8,9 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext
 
-from raylabel.cluster.capacity import READER_CPUS
+from raylabel.cluster.capacity import READER_CPUS, READER_GB
 from raylabel.cluster.map_shards import ShardActor, shard_tables
+from raylabel.cluster.memory import GB
 from raylabel.cluster.shard_blocks import shard_blocks
 from raylabel.training.batch_source import BatchSource
 from raylabel.training.batches import Batch
@@ -38,10 +39,11 @@ class TaskBatches:
         DataContext.get_current().execution_options.preserve_order = True
         dataset = shard_blocks([{"place": place} for place in places]).map_batches(
             ShardActor,
-            fn_constructor_args=(_ReadBatch, {"build": build, "num_parts": num_parts}, 1),
+            fn_constructor_args=(_ReadBatch, {"build": build, "num_parts": num_parts}, 1, None),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=MAX_READERS),
             num_cpus=READER_CPUS,
+            memory=READER_GB * GB,
         )
         self._tables: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
 

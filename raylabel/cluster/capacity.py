@@ -3,11 +3,13 @@
 Workers are counted before they are requested, because Ray waits silently for resources that it does not have.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import ray
 
+from raylabel.cluster.memory import GB
 from raylabel.config import LabelConfig, TrainingConfig
 from raylabel.errors import InputError
 
@@ -23,7 +25,11 @@ _MANY = 1_000_000
 """Number of workers that fit if a worker needs no resource."""
 
 
-def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> None:
+READER_GB = 0.5
+"""Memory per reader of a training worker, in GB (10^9 bytes)."""
+
+
+def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float, memory_gb: float = 0.0) -> None:
     """Check that an actor pool fits and leaves one whole CPU free on some machine, else Ray Data waits silently.
 
     Raises:
@@ -47,6 +53,19 @@ def check_pool_fits(*, num_workers: int, num_cpus: float, num_gpus: float) -> No
             f"{asked} {num_cpus:g} CPUs and {num_gpus:g} GPUs do not fit, each on one machine: the {len(nodes)} "
             f"machines of the cluster hold {slots}. {_remedy(slots)}"
         )
+    slots = num_slots({"CPU": num_cpus, "GPU": num_gpus, "memory": memory_gb * GB})
+    if slots < num_workers:
+        remedy = f"Set label.num_workers to {slots}, lower" if slots else "Lower"
+        raise InputError(
+            f"{asked} {memory_gb:g} GB of memory do not fit, each on one machine: Ray counts "
+            f"{', '.join(f'{_memory(node) / GB:.3g}' for node in nodes)} GB on the cluster's machines. {remedy} "
+            "label.memory_gb, or add memory."
+        )
+
+
+def _memory(node: Mapping[str, float]) -> float:
+    """Return the bytes that Ray counts on a machine: its memory without the object store and the system's share."""
+    return node.get("memory", math.inf)
 
 
 def _most_workers(num_cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
@@ -76,7 +95,13 @@ def num_slots(each: Mapping[str, float]) -> int:
     wanted = {name: amount for name, amount in each.items() if amount > 0}
     if not wanted:
         return _MANY
-    return sum(min(int(node.get(name, 0.0) / wanted[name] + ROUNDING) for name in wanted) for node in live_nodes())
+    return sum(
+        min(int(min(_amount(node, name) / wanted[name], _MANY) + ROUNDING) for name in wanted) for node in live_nodes()
+    )
+
+
+def _amount(node: Mapping[str, float], name: str) -> float:
+    return _memory(node) if name == "memory" else node.get(name, 0.0)
 
 
 def _remedy(fitting: int) -> str:
@@ -112,6 +137,12 @@ def check_workers_fit(name: str, settings: TrainingConfig) -> None:
                 f"{name}: {num_workers} workers x {each:g} {kind}s do not fit, the cluster has {there:g}. Lower "
                 f"{setting} or {kind.lower()}s_per_worker, or add machines."
             )
+    there = num_slots({"CPU": settings.cpus_per_worker, "memory": settings.memory_gb_per_worker * GB})
+    if num_workers > there:
+        raise InputError(
+            f"{name}: {num_workers} workers x {settings.memory_gb_per_worker:g} GB of memory do not fit, each on one "
+            f"machine: the cluster holds {there}. Lower {setting} or memory_gb_per_worker, or add memory."
+        )
     there, beside = resources.get("CPU", 0.0), settings.cpus_per_worker + READER_CPUS
     if decodes_by_tasks(settings) and num_workers * beside > there:
         raise InputError(
@@ -124,14 +155,18 @@ def resolve_workers(label: LabelConfig, *, num_shards: int) -> LabelConfig:
     """Replace `num_workers: auto` by a number that fits the cluster.
 
     With GPUs, `auto` is as many workers as the machines have GPUs for. Without GPUs, it is one worker per `num_cpus`
-    CPUs of a machine, and the workers share all CPUs but one per machine. There are no more workers than shards.
+    CPUs of a machine, and the workers share all CPUs but one per machine. There are no more workers than shards, and no
+    more than the machines' memory holds.
 
     Raises:
-        InputError: the cluster is too small, or has too few GPUs.
+        InputError: the cluster is too small, or has too few GPUs or too little memory.
     """
     num_workers, num_cpus = _share(label) if label.num_workers == "auto" else (label.num_workers, label.num_cpus)
+    if label.num_workers == "auto":
+        each = {"CPU": num_cpus, "GPU": label.num_gpus, "memory": label.memory_gb * GB}
+        num_workers = min(num_workers, max(1, num_slots(each)))
     num_workers = min(num_workers, num_shards)
-    check_pool_fits(num_workers=num_workers, num_cpus=num_cpus, num_gpus=label.num_gpus)
+    check_pool_fits(num_workers=num_workers, num_cpus=num_cpus, num_gpus=label.num_gpus, memory_gb=label.memory_gb)
     return replace(label, num_workers=num_workers, num_cpus=num_cpus)
 
 

@@ -13,6 +13,7 @@ from ray.train.torch import TorchTrainer
 from raylabel.cluster.attempts import repeat_while_it_comes_further
 from raylabel.cluster.capacity import check_workers_fit
 from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
+from raylabel.cluster.memory import GB
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import TrainingConfig
@@ -98,7 +99,8 @@ def _scaling(settings: TrainingConfig) -> ScalingConfig:
         num_workers=most if least is None else (least, most),  # type: ignore[arg-type]  # declared by Ray's first API
         use_gpu=settings.gpus_per_worker > 0,
         resources_per_worker={"CPU": settings.cpus_per_worker}
-        | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}),
+        | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})
+        | ({"memory": settings.memory_gb_per_worker * GB} if settings.memory_gb_per_worker else {}),
     )
 
 

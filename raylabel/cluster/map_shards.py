@@ -1,6 +1,7 @@
 """Run a worker class over shards, in an actor pool of Ray Data. One-line errors come back unchanged."""
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -11,9 +12,13 @@ import ray
 from numpy.typing import NDArray
 
 from raylabel.cluster.capacity import resolve_workers, torch_threads
+from raylabel.cluster.memory import GB, killed_for_memory, killed_text
+from raylabel.cluster.shard_attempts import MAX_DEATHS, ShardAttempts
 from raylabel.cluster.shard_blocks import shard_blocks
+from raylabel.cluster.worker_watch import WorkerWatch
 from raylabel.config import Config, config_dict
 from raylabel.errors import InputError, ModelError, StorageError
+from raylabel.threads import every
 
 
 def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
@@ -24,17 +29,28 @@ def row_shards(rows: Sequence[int], shard_size: int) -> list[dict[str, Any]]:
     ]
 
 
+WATCH_SECONDS = 30.0
+"""Seconds between two looks at workers that have not started, or were killed."""
+
+
 def map_shards(
-    worker: type, *, config: Config, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+    worker: type,
+    *,
+    config: Config,
+    worker_args: Mapping[str, Any],
+    shards: Sequence[Mapping[str, Any]],
+    title: str = "workers",
 ) -> Iterator[pa.Table]:
     """Run a worker class over shards, in actors. A shard is one row, and one actor does the whole shard's work.
 
     Args:
-        worker: a class whose instances take one shard, as a dict, and return an Arrow table.
+        worker: a class whose instances take one shard, as a dict, and return an Arrow table. If it counts attempts at a
+            shard itself, it says so by an attribute `counts_attempts`.
         config: its `label` section sets the number of actors and the resources of each. Workers get it as the argument
             `config`, a plain dict in which `auto` is replaced by numbers.
         worker_args: the other keyword arguments of the worker's constructor.
-        shards: JSON-able descriptions.
+        shards: JSON-able descriptions, each with a `shard_id`.
+        title: name of the work, for the lines that say why workers have not started or were killed.
 
     Yields:
         The tables, in the order in which they are finished.
@@ -48,17 +64,21 @@ def map_shards(
     label = resolve_workers(config.label, num_shards=len(shards))
     assert isinstance(label.num_workers, int)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
+    attempts = None if getattr(worker, "counts_attempts", False) else ShardAttempts.remote()  # type: ignore[attr-defined]
     dataset = shard_blocks(shards).map_batches(
         ShardActor,
-        fn_constructor_args=(worker, arguments, torch_threads(config.label)),
+        fn_constructor_args=(worker, arguments, torch_threads(config.label), attempts),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=label.num_workers),
         num_cpus=label.num_cpus,
         num_gpus=label.num_gpus,
+        memory=label.memory_gb * GB,
     )
     tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    for table in tables:
-        yield from shard_tables(table)
+    watch = WorkerWatch(title, label, worker_args.get("counter"))
+    with every(WATCH_SECONDS, watch.look):
+        for table in tables:
+            yield from shard_tables(table)
 
 
 def shard_tables(batch: pa.Table) -> Iterator[pa.Table]:
@@ -84,10 +104,13 @@ class ShardActor:
     its first shard, so that errors of its constructor go the same way.
     """
 
-    def __init__(self, worker: type, arguments: dict[str, Any], num_threads: int) -> None:
+    def __init__(self, worker: type, arguments: dict[str, Any], num_threads: int, attempts: Any = None) -> None:
         import torch  # here, because the driver needs no torch and would wait seconds for it
 
         torch.set_num_threads(num_threads)
+        self._attempts = attempts
+        if counter := arguments.get("counter"):
+            counter.start.remote(1, uuid.uuid4().int, 0)
         self._build = partial(worker, **arguments)
 
     @cached_property
@@ -97,11 +120,23 @@ class ShardActor:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
         [shard] = batch["shard"]
         try:
-            table = self._worker(json.loads(shard))
+            table = self._made(json.loads(shard))
         except (InputError, StorageError) as error:
             return _error_table(error)
         offsets = pa.array([0, table.num_rows], pa.int32())
         return pa.table({_ROWS: pa.ListArray.from_arrays(offsets, table.to_struct_array().combine_chunks())})
+
+    def _made(self, shard: dict[str, Any]) -> pa.Table:
+        if self._attempts is None:
+            return self._worker(shard)
+        num_deaths = ray.get(self._attempts.begin.remote(shard["shard_id"]))
+        if num_deaths >= MAX_DEATHS:
+            killed = killed_for_memory()
+            why = f" {killed_text(killed, setting='label.memory_gb')}." if killed else ""
+            raise InputError(f"{num_deaths} workers died at shard {shard['shard_id']}, and none finished it.{why}")
+        table = self._worker(shard)
+        self._attempts.finish.remote(shard["shard_id"])
+        return table
 
 
 def _error_table(error: InputError | StorageError) -> pa.Table:

@@ -79,13 +79,17 @@ class LiveCounter:
         """Return a name that changes with each restart, and the total."""
         return self._life, self._total
 
-    def counts(self) -> tuple[Counts, OrderedDict[str, Counts]]:
-        """Return the total, and the counts of the latest keys, for `restore`."""
-        return self._total, self._by_key
+    def counts(self) -> tuple[Counts, OrderedDict[str, Counts], tuple[int, set[int], int]]:
+        """Return the total, the counts of the latest keys, and the workers that have started, for `restore`."""
+        return self._total, self._by_key, (self._attempt, self._started, self._num_workers)
 
-    def restore(self, total: Counts, by_key: OrderedDict[str, Counts]) -> None:
+    def restore(
+        self, total: Counts, by_key: OrderedDict[str, Counts], started: tuple[int, set[int], int] = (0, set(), 0)
+    ) -> None:
         """Go on from counts of before a restart. What was reported since then counts, too."""
-        since = self._by_key
+        since, (attempt, ranks, num_workers) = self._by_key, started
+        for rank in ranks:
+            self.start(attempt, rank, num_workers)
         self._total, self._by_key = total, OrderedDict(by_key)
         for key, counts in since.items():
             self.report(key, counts.done, counts.num_instances, counts.num_quarantined)
@@ -121,7 +125,8 @@ def live_progress(
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     counter = LiveCounter.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]  # of ray.remote
-    last_written, life, known = -math.inf, "", (Counts(done=0), OrderedDict[str, Counts]())
+    last_written, life = -math.inf, ""
+    known: tuple[Any, ...] = (Counts(done=0), OrderedDict[str, Counts]())
     with Progress(run.title(label), total, unit=unit, done=done) as progress:
 
         def poll() -> None:

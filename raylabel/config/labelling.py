@@ -45,6 +45,9 @@ class LabelConfig:
     free."""
     num_gpus: NonNegative = 0.0
     """GPUs per worker. A worker with more than 0 predicts on CUDA. A fraction lets workers share a GPU."""
+    memory_gb: NonNegative = 1.0
+    """Memory that Ray reserves per worker, in GB (10^9 bytes). Ray starts no more workers on a machine than its memory
+    holds. docs/clusters.md has measured figures. 0 reserves none."""
     decoding: Literal["auto", "threads", "tasks"] = "auto"
     """What reads and decodes images: `threads` of the worker, or Ray `tasks` on any CPU of the cluster. `auto` uses
     tasks where `num_gpus` is above 0, so that a GPU does not wait for the CPUs beside it."""

@@ -97,6 +97,8 @@ class TrainingConfig:
     """CPUs that Ray reserves per worker."""
     gpus_per_worker: NonNegative = 0.0
     """GPUs per worker. A worker with more than 0 trains on CUDA."""
+    memory_gb_per_worker: NonNegative = 1.0
+    """Memory that Ray reserves per worker, in GB (10^9 bytes); see `label.memory_gb`."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints. An interrupted training continues from the last checkpoint. Lower it on machines that
     may be taken away."""

@@ -250,6 +250,7 @@ def _match_on_ray(
                 "calibration_actor": calibration_actor,
             },
             shards=part.shards,
+            title=run.title("calibrate"),
         ):
             for row in range(batch.num_rows):
                 rows = batch["detections"].slice(row, 1).combine_chunks().flatten()

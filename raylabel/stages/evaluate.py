@@ -255,6 +255,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
                 "counter": counter,
             },
             shards=shards,
+            title=run.title("evaluate"),
         ):
             yield from table.to_pylist()
 

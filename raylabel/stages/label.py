@@ -296,6 +296,7 @@ def _label_shards(
                     "calibration_actor": live.actor,
                 },
                 shards=ShardReferences(manifest, shard_ids),
+                title=run.title("label"),
             )
 
         def label_twice() -> Iterator[pa.Table]:

@@ -43,6 +43,8 @@ class LabelShard:
     With `holds_back`, a shard in which the model fails at every image is not committed. Its row is `held_back_row`.
     """
 
+    counts_attempts = True
+
     def __init__(
         self,
         *,

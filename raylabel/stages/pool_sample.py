@@ -68,7 +68,13 @@ def score_images(
     with live_progress(
         "score the pool's sample", num_images, unit="images", run=run, folder=stage_folder("calibrate")
     ) as counter:
-        for table in map_shards(ScoreShard, config=config, worker_args={"counter": counter}, shards=shards):
+        for table in map_shards(
+            ScoreShard,
+            config=config,
+            worker_args={"counter": counter},
+            shards=shards,
+            title=run.title("score the pool's sample"),
+        ):
             if table.num_rows:
                 found = Detections.of_scores(table["class_index"], table["raw_score"], num_classes=num_classes)
                 parts[table["place"][0].as_py()].append(found)

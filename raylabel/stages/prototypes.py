@@ -120,6 +120,7 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
             config=config,
             worker_args={"model_uri": model_uri, "counter": counter},
             shards=shards,
+            title=run.title("prototypes"),
         ):
             for counts, vectors in zip(table["counts"].to_pylist(), table["sums"].to_pylist(), strict=True):
                 part = PrototypeSums(

@@ -45,6 +45,7 @@ RESOURCES = (
     "num_workers",
     "min_workers",
     "cpus_per_worker",
+    "memory_gb_per_worker",
     "gpus_per_worker",
     "checkpoint_every",
     "decoding",

@@ -83,5 +83,8 @@ def test_why_a_worker_died(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     repeat_while_it_comes_further("teacher", Attempts(*errors), lambda: "step 0")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("teacher: a worker was killed because its machine ran low on memory; a worker died.")
+    assert lines[0].startswith(
+        "teacher: a worker was killed because its machine ran low on memory (raise memory_gb_per_worker, or lower the "
+        "batch size); a worker died."
+    )
     assert lines[1].startswith("teacher: ControllerError: ")

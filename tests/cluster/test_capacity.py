@@ -65,3 +65,14 @@ def test_readers_of_images_fit_beside_the_workers(config: Config, monkeypatch: p
         check_workers_fit("teacher", settings)
     check_workers_fit("teacher", replace(settings, cpus_per_worker=0.5))
     check_workers_fit("teacher", replace(settings, decoding="threads"))
+
+
+def test_training_workers_fit_the_memory(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_nodes(monkeypatch, node(CPU=8.0, memory=2.5e9), node(CPU=8.0, memory=1.5e9))
+    settings = replace(config.teacher, num_workers=3)
+    check_workers_fit("teacher", settings)
+    with pytest.raises(
+        InputError, match=r"teacher: 3 workers x 1\.5 GB of memory do not fit, .* holds 2\. .*memory_gb_per_worker"
+    ):
+        check_workers_fit("teacher", replace(settings, memory_gb_per_worker=1.5))
+    check_workers_fit("teacher", replace(settings, memory_gb_per_worker=1.5, min_workers=2))

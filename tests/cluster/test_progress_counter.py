@@ -118,13 +118,16 @@ def test_figures_that_cannot_be_written_fail_nothing(tmp_path: Path, monkeypatch
 def test_a_restarted_counter_goes_on(counter: Any) -> None:
     counter.report("shard-0", 8, 20, 1)
     counter.report("shard-1", 5, 9, 0)
+    counter.start(1, 0, 2)
     known = counter.counts()
     again = LiveCounter.__ray_metadata__.modified_class()
+    again.start(1, 1, 2)
     again.report("shard-1", 7, 12, 0)
     again.report("shard-2", 1, 1, 0)
     again.restore(*known)
     assert again.total() == Counts(done=16, num_instances=33, num_quarantined=1)
     assert counter.look()[0] != again.look()[0]
+    assert again.num_started(1) == (2, 2), "one started before, one since"
 
 
 def test_workers_that_have_started(counter: Any) -> None:

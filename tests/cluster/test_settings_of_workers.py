@@ -34,11 +34,11 @@ from without_ray import Silent
 @pytest.mark.parametrize(
     ("settings", "num_workers", "use_gpu", "resources"),
     [
-        ({}, 2, False, {"CPU": 0.5}),
-        ({"num_workers": 5}, 5, False, {"CPU": 0.5}),
-        ({"num_workers": 5, "min_workers": 3}, (3, 5), False, {"CPU": 0.5}),
-        ({"cpus_per_worker": 4.0}, 2, False, {"CPU": 4.0}),
-        ({"gpus_per_worker": 0.25}, 2, True, {"CPU": 0.5, "GPU": 0.25}),
+        ({}, 2, False, {"CPU": 0.5, "memory": 1e9}),
+        ({"num_workers": 5}, 5, False, {"CPU": 0.5, "memory": 1e9}),
+        ({"num_workers": 5, "min_workers": 3}, (3, 5), False, {"CPU": 0.5, "memory": 1e9}),
+        ({"cpus_per_worker": 4.0, "memory_gb_per_worker": 0.0}, 2, False, {"CPU": 4.0}),
+        ({"gpus_per_worker": 0.25, "memory_gb_per_worker": 2.5}, 2, True, {"CPU": 0.5, "GPU": 0.25, "memory": 2.5e9}),
     ],
 )
 def test_ray_train_is_asked_for_the_workers(
@@ -125,12 +125,13 @@ def test_the_worker_keeps_the_last_checkpoints_and_uses_its_cpus(worker: Worker,
 
 
 @pytest.mark.parametrize(
-    ("label", "size", "num_cpus", "num_gpus", "threads"),
+    ("label", "size", "num_cpus", "num_gpus", "memory", "threads"),
     [
-        ({}, 4, 0.75, 0.0, 1),
-        ({"num_workers": 2}, 2, 1.0, 0.0, 1),
-        ({"num_workers": 1, "num_cpus": 3.0}, 1, 3.0, 0.0, 3),
-        ({"num_gpus": 0.5}, 2, 1.0, 0.5, 1),
+        ({}, 4, 0.75, 0.0, 1e9, 1),
+        ({"num_workers": 2}, 2, 1.0, 0.0, 1e9, 1),
+        ({"num_workers": 1, "num_cpus": 3.0}, 1, 3.0, 0.0, 1e9, 3),
+        ({"num_gpus": 0.5}, 2, 1.0, 0.5, 1e9, 1),
+        ({"memory_gb": 3.0}, 2, 0.75, 0.0, 3e9, 1),
     ],
 )
 def test_ray_data_is_asked_for_the_actors(
@@ -140,22 +141,26 @@ def test_ray_data_is_asked_for_the_actors(
     size: int,
     num_cpus: float,
     num_gpus: float,
+    memory: float,
     threads: int,
 ) -> None:
-    """The cluster has a machine of 4 CPUs and a GPU."""
+    """The cluster has a machine of 4 CPUs, a GPU and 8 GB of memory."""
     asked: dict[str, Any] = {}
 
     def map_batches(actor: type, **how: Any) -> Any:
         asked.update(how)
         return SimpleNamespace(iter_batches=lambda **_: [])
 
-    set_nodes(monkeypatch, node(CPU=4.0, GPU=1.0))
+    set_nodes(monkeypatch, node(CPU=4.0, GPU=1.0, memory=8e9))
+    for name, stand_in in {"ShardAttempts": Silent(), "WorkerWatch": Silent()}.items():
+        monkeypatch.setattr(map_shards, name, stand_in)
     monkeypatch.setattr(map_shards, "shard_blocks", lambda shards: SimpleNamespace(map_batches=map_batches))
     config = replace(config, label=LabelConfig(shard_size=5, **label))
     shards = [{"shard_id": number} for number in range(9)]
     assert list(map_shards.map_shards(dict, config=config, worker_args={"a": 1}, shards=shards)) == []
     assert (asked["compute"].max_size, asked["num_cpus"], asked["num_gpus"]) == (size, num_cpus, num_gpus)
-    worker, arguments, num_threads = asked["fn_constructor_args"]
+    assert asked["memory"] == memory
+    worker, arguments, num_threads, _ = asked["fn_constructor_args"]
     assert (worker, num_threads, arguments["a"]) == (dict, threads, 1)
     assert arguments["config"]["label"]["num_workers"] == size
     assert arguments["config"]["label"]["shard_size"] == 5

@@ -74,6 +74,21 @@ def test_no_worker_spans_two_machines(cluster: Any) -> None:
     assert resolve_workers(LabelConfig(num_gpus=2), num_shards=10).num_workers == 1
 
 
+def test_memory_limits_the_workers(cluster: Any) -> None:
+    cluster({"CPU": 8, "memory": 3.5e9}, {"CPU": 8, "memory": 1.9e9})
+    assert resolve_workers(LabelConfig(), num_shards=100).num_workers == 4, "three on one machine, one on the other"
+    assert resolve_workers(LabelConfig(memory_gb=0), num_shards=100).num_workers == 16
+    assert resolve_workers(LabelConfig(memory_gb=3), num_shards=100).num_workers == 1
+    with pytest.raises(InputError) as refused:
+        resolve_workers(LabelConfig(num_workers=5), num_shards=100)
+    assert str(refused.value) == (
+        "label.num_workers: 5 workers x 1 GB of memory do not fit, each on one machine: Ray counts 3.5, 1.9 GB on the "
+        "cluster's machines. Set label.num_workers to 4, lower label.memory_gb, or add memory."
+    )
+    with pytest.raises(InputError, match=r"1 workers x 4 GB of memory do not fit.* machines\. Lower label\.memory_gb"):
+        resolve_workers(LabelConfig(memory_gb=4), num_shards=100)
+
+
 def test_a_models_threads_are_the_cpus_that_were_meant() -> None:
     assert torch_threads(LabelConfig()) == 1
     assert torch_threads(LabelConfig(num_cpus=0.25)) == 1

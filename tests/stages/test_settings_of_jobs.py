@@ -260,7 +260,15 @@ for _setting in OTHER:
     if _name.startswith("federated_loss."):
         OF_JOBS[_setting] = each(_jobs, f"labelled.{_name.replace('federated_loss', 'federated.settings')}")
 
-WORKERS = ("num_workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "decoding", "keep_checkpoints")
+WORKERS = (
+    "num_workers",
+    "min_workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "memory_gb_per_worker",
+    "decoding",
+    "keep_checkpoints",
+)
 FOR_THE_LOOP = tuple(
     setting
     for setting in OTHER
@@ -290,6 +298,7 @@ ELSEWHERE = {
     "label.max_bad_fraction": "test_a_share_of_bad_images_is_allowed",
     "label.num_workers": "test_ray_data_is_asked_for_the_actors",
     "label.num_cpus": "test_ray_data_is_asked_for_the_actors",
+    "label.memory_gb": "test_ray_data_is_asked_for_the_actors",
     "label.num_gpus": "test_ray_data_is_asked_for_the_actors",
     "label.decoding": "test_a_predictor_reads_by_tasks_or_threads_ahead_of_its_batches",
 }

@@ -51,6 +51,8 @@ WHERE_OR_HOW_FAST = (
     "min_workers",
     "cpus_per_worker",
     "gpus_per_worker",
+    "memory_gb_per_worker",
+    "memory_gb",
     "num_cpus",
     "num_gpus",
     "decoding",

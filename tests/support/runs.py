@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from raylabel.config import Config, dump_config, load_config
 from raylabel.run.folder import RunFolder
@@ -17,12 +17,18 @@ from stored_labels import label_rows
 MINUTES = 60
 
 
-def start(*argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start a command in a new session, so that its whole process group can be ended."""
+def start(*argv: str, env: Mapping[str, str] | None = None, output: IO[str] | None = None) -> subprocess.Popen[str]:
+    """Start a command in a new session, so that its whole process group can be ended.
+
+    Args:
+        argv: arguments of `raylabel`.
+        env: the environment.
+        output: file for what the command prints. By default a pipe, which `finish` reads.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "raylabel.cli", *argv],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output or subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

@@ -41,7 +41,12 @@ def nobody_watches(*args: Any, **kwargs: Any) -> Iterator[Silent]:
 
 
 def map_shards(
-    worker: type, *, config: Config, worker_args: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+    worker: type,
+    *,
+    config: Config,
+    worker_args: Mapping[str, Any],
+    shards: Sequence[Mapping[str, Any]],
+    title: str = "workers",
 ) -> Iterator[pa.Table]:
     """The same as `cluster.map_shards.map_shards`, with one worker, which is this process."""
     if shards:

@@ -1,0 +1,55 @@
+"""Lines for the user while workers have not started, or were killed for want of memory."""
+
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raylabel.cluster.memory import GB, killed_for_memory, killed_text
+from raylabel.config import LabelConfig
+
+_ANSWER_SECONDS = 10
+
+
+class WorkerWatch:
+    """The driver's look at the workers of a stage. It says at most one line of each kind per look.
+
+    Args:
+        title: name of the work, at the start of each line.
+        label: the number of workers and the resources of each.
+        counter: a LiveCounter whose `start` workers call. None says nothing about workers that have not started.
+    """
+
+    def __init__(self, title: str, label: LabelConfig, counter: Any) -> None:
+        self._title, self._label, self._counter = title, label, counter
+        self._num_killed = len(killed_for_memory())
+
+    def look(self) -> None:
+        """Say which workers have not started and why, and that workers were killed since the last look."""
+        # Errors are ignored, because the head node may be busy. The next look says it.
+        with suppress(RayError, TimeoutError, OSError):
+            killed = killed_for_memory()
+            if new := killed[self._num_killed :]:
+                self._say(killed_text(new, setting="label.memory_gb"))
+            self._num_killed = max(self._num_killed, len(killed))
+            if self._counter is not None:
+                self._say_if_waiting()
+
+    def _say_if_waiting(self) -> None:
+        label = self._label
+        assert isinstance(label.num_workers, int)
+        num_started, _ = ray.get(self._counter.num_started.remote(1), timeout=_ANSWER_SECONDS)
+        if num_started >= label.num_workers:
+            self._counter = None  # because later starts replace dead workers
+        else:
+            free = ray.available_resources()
+            self._say(
+                f"waiting for {label.num_workers - num_started} of {label.num_workers} workers, each with "
+                f"{label.num_cpus:g} CPUs, {label.num_gpus:g} GPUs and {label.memory_gb:g} GB of memory. Free in the "
+                f"cluster, on all machines together: {free.get('CPU', 0.0):g} CPUs, {free.get('GPU', 0.0):g} GPUs and "
+                f"{free.get('memory', 0.0) / GB:.3g} GB"
+            )
+
+    def _say(self, text: str) -> None:
+        print(f"{self._title}: {text}", flush=True)

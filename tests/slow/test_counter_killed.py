@@ -1,0 +1,80 @@
+"""A whole run whose progress counters are killed again and again, in every stage, with and without its workers."""
+
+import random
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.files.storage import read_json
+from raylabel.run.folder import STAGES, RunFolder
+from runs import finish, quarantined_or_labelled, start
+
+psutil = pytest.importorskip("psutil")  # comes with Ray
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, pool: pool}
+smoothing: {warmup_steps: 4}
+teacher: {model: "fakes:SlowSegmenter", steps: 8, batch_size: 4, num_workers: 1}
+label: {shard_size: 4, batch_size: 2, score_threshold: 0.1, num_workers: 1}
+selection: {min_score: 0.1}
+student: {model: "fakes:SlowSegmenter", steps: 8, labelled_per_batch: 2, unlabelled_per_batch: 2, num_workers: 1}
+"""
+WORKER_SECONDS = 12.0
+"""Seconds between two deaths of workers. A new one needs several to start."""
+
+
+def processes(name: str, pid: int) -> list[Any]:
+    """Return the processes below a driver whose title names an actor."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue  # because the process has ended meanwhile
+        if name in title and "__init__" not in title:
+            found.append(process)
+    return found
+
+
+def kill_while_it_runs(driver: subprocess.Popen[str], *, with_workers: bool) -> int:
+    """Kill counters, and now and then a worker, until the driver ends. Returns the number of killed counters."""
+    rng, num_killed, next_worker = random.Random(0), 0, time.monotonic() + WORKER_SECONDS
+    while driver.poll() is None:
+        time.sleep(rng.uniform(0.2, 2.0))
+        doomed = processes("LiveCounter", driver.pid) if driver.poll() is None else []
+        num_killed += len(doomed)
+        if with_workers and time.monotonic() > next_worker and driver.poll() is None:
+            next_worker = time.monotonic() + WORKER_SECONDS
+            doomed += processes("ShardActor", driver.pid)[:1]
+        for process in doomed:
+            process.kill()
+    return num_killed
+
+
+@pytest.mark.parametrize("with_workers", [False, True])
+def test_counters_killed_in_every_stage(tmp_path: Path, with_workers: bool) -> None:
+    generate(tmp_path, num_images=120, num_classes=6, image_size=64)
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    run = RunFolder(str(tmp_path / "run"))
+    log = tmp_path / "log.txt"
+    with log.open("w") as stream:
+        driver = start("run", str(path), "--out", run.uri, output=stream)
+        num_killed = kill_while_it_runs(driver, with_workers=with_workers)
+    assert driver.returncode == 0, log.read_text()
+    assert num_killed >= 5
+    assert "Traceback" not in log.read_text()
+    for spec in STAGES:
+        assert run.artifact(spec.folder) is not None
+    rows = quarantined_or_labelled(run)
+    assert len(rows) == len(list((tmp_path / "pool").iterdir()))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert read_json(run.path("labels", "artifact.json"))["num_quarantined"] == 0
+    again = start("run", str(path), "--out", run.uri)
+    assert finish(again).count("finished before, skipped") >= len(STAGES) - 1

@@ -1,0 +1,39 @@
+"""Machines that run low on memory: Ray's memory monitor kills the workers, and the command says so and what helps."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from prepared import prepared_run
+from raylabel.dataset.synthetic.generate import generate
+from raylabel.run.folder import RunFolder
+from runs import finish, start, write_config
+
+pytestmark = pytest.mark.slow
+
+# Any memory in use is too much: the monitor kills one worker after another.
+ALWAYS_LOW = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
+
+
+@pytest.fixture
+def low_on_memory() -> Iterator[str]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "_system_config": ALWAYS_LOW})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_a_stage_whose_workers_are_always_killed_ends(tmp_path: Path, low_on_memory: str) -> None:
+    generate(tmp_path, num_images=60, num_classes=6, image_size=64)
+    config, path = write_config(tmp_path, tmp_path, "fakes:SlowSegmenter", shard_size=40, num_workers=1)
+    run: RunFolder = prepared_run(config, tmp_path / "run")
+    Path(run.path("calibration", "artifact.json")).unlink()
+    driver = start("calibrate", path, "--out", run.uri, env={**os.environ, "RAY_ADDRESS": low_on_memory})
+    output = finish(driver, code=2, within=8 * 60)
+    last = output.splitlines()[-1]
+    assert "workers died at shard 0, and none finished it." in last
+    assert "were killed because their machine ran low on memory (" in last
+    assert "Raise label.memory_gb, so that fewer workers share a machine" in last
+    assert "Traceback" not in output
