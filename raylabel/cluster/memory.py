@@ -3,9 +3,6 @@
 import re
 from contextlib import suppress
 
-from ray._private.state import state
-from ray.core.generated import common_pb2, gcs_pb2
-
 GB = 1e9
 
 _USAGE = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB limit")
@@ -20,7 +17,11 @@ def killed_for_memory() -> list[str]:
         Texts such as "22.3 of 23.5 GB in use", in the order of the deaths. "" if Ray's report has no figures.
     """
     # Ray's own table of workers, because actors that restart hide the deaths, and `ray.util.state` needs a dashboard.
-    with suppress(OSError, RuntimeError):
+    # Another Ray may not have it. Then nothing is said.
+    with suppress(ImportError, AttributeError, OSError, RuntimeError):
+        from ray._private.state import state
+        from ray.core.generated import common_pb2, gcs_pb2
+
         table = state._connect_and_get_accessor().get_worker_table()
         rows = [gcs_pb2.WorkerTableData.FromString(row) for row in table]  # type: ignore[attr-defined]  # generated
         killed = [row for row in rows if row.exit_type == common_pb2.NODE_OUT_OF_MEMORY]  # type: ignore[attr-defined]
