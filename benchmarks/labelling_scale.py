@@ -5,8 +5,9 @@
 listing     makes a shard manifest from a JSONL manifest of --images lines.
 labelling   runs `label` on such a manifest. It names few files, the segmenter finds nothing, and nothing is decoded.
 resume      runs `status`, and `label` until it hands out its first shard. --shards shards are committed, 8 are left.
-behind      surveys --shards committed shards, as `label` does behind its last one: 37 predictions an image, 1,203
-            classes. Counted are the CPU time and the reads of the driver, per shard, on its threads and on the cluster.
+behind      does what comes behind the last of --shards committed shards: the survey of `label`, the student's index,
+            and another corrector. 37 predictions an image, 1,203 classes. Counted are the CPU time and the reads of the
+            driver, per shard, with the work on its threads and on the cluster.
 
 Each measurement runs in its own process. Memory is the driver's peak above its use before (in `labelling`, its use
 after Ray had started). The memory of the object store is its largest use, sampled once per second.
@@ -34,7 +35,7 @@ import ray
 
 from pool_world import labelled_row, labelled_run, write_shard
 from prepared import prepared_run
-from raylabel.calibration import ReliabilityBins
+from raylabel.calibration import Corrector, Detections, FitContext, ReliabilityBins, fit_corrector
 from raylabel.cluster.session import connect
 from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, SelectionConfig, load_config
@@ -45,6 +46,7 @@ from raylabel.files.storage import commit_table, read_json_object
 from raylabel.files.stored_file import StoredFile
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.corrected import apply_corrector
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, histogram_to_json
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import manifest_folder
@@ -52,7 +54,9 @@ from raylabel.run.labels.shards import STATUS_OK, committed_shards, shard_uri
 from raylabel.run.labels.survey import survey_labels
 from raylabel.schema import LABELS
 from raylabel.stages import label
-from raylabel.threads import map_on_threads
+from raylabel.threads import Map, map_on_threads
+from raylabel.training.pool.choice import PoolChoice
+from raylabel.training.pool.index import index_pool
 
 PARTS = ("listing", "labelling", "resume", "behind")
 CONFIG = """
@@ -215,19 +219,37 @@ def behind(folder: str, num_shards: int) -> dict[str, float]:
     for shard_id in range(1, num_shards):
         os.link(shard_uri(run, 0), shard_uri(run, shard_id))  # equal shards cost as much as others
     connect()
-    figures: dict[str, float] = {}
-    for name, how in (("threads", map_on_threads), ("cluster", map_over_shards)):
+    classes, selection = load_classes(run), SelectionConfig()
+    choice = PoolChoice(selection=selection, frequency_groups=classes.frequency_groups, min_foreground=0.5)
+    works: dict[str, Callable[[Map], object]] = {
+        "survey": lambda how: survey_labels(run, selection, classes, map_groups=how),
+        "index": lambda how: index_pool(committed_shards(run), choice, threshold=0.1, map_groups=how),
+        "corrector": lambda how: apply_corrector(run, other_corrector(), num_classes=NUM_CLASSES, map_groups=how),
+    }
+    for place, how in (("threads", map_on_threads), ("cluster", map_over_shards)):
         list(how(len, ["a"] * 64))  # workers are there
-        with counted_reads() as reads:
-            start, cpu = time.perf_counter(), time.process_time()
-            survey = survey_labels(run, SelectionConfig(), load_classes(run), map_groups=how)
-        assert survey.counts["num_instances"] == num_shards * len(rows) * NUM_PREDICTIONS
-        figures |= {
-            f"ms a shard, {name}": 1000 * (time.perf_counter() - start) / num_shards,
-            f"driver's CPU ms a shard, {name}": 1000 * (time.process_time() - cpu) / num_shards,
-            f"driver's reads a shard, {name}": reads[0] / num_shards,
-        }
-    return figures | {"driver MiB": peak_mib()}
+        for name, work in works.items():
+            with counted_reads() as reads:
+                start, cpu = time.perf_counter(), time.process_time()
+                work(how)
+            wall, cpu = (1000 * one / num_shards for one in (time.perf_counter() - start, time.process_time() - cpu))
+            print(
+                f"{name} on {place}: {wall:.1f} ms a shard, of the driver {cpu:.2f} ms of CPU and "
+                f"{reads[0] / num_shards:.1f} reads",
+                flush=True,
+            )
+    return {"driver MiB": peak_mib()}
+
+
+def other_corrector() -> Corrector:
+    """Fit a corrector that no shard was made with."""
+    rng = np.random.default_rng(time.time_ns())
+    detections = replace(
+        Detections.of_scores(rng.integers(0, NUM_CLASSES, 5000), rng.random(5000), num_classes=NUM_CLASSES),
+        outcomes=(rng.random(5000) < 0.3).astype(np.int8),
+    )
+    context = FitContext(num_bins=20, frequency_groups=np.full(NUM_CLASSES, "f"), seed=0)
+    return fit_corrector("temperature", detections, context=context)
 
 
 @contextmanager
