@@ -71,8 +71,13 @@ def run_world(out: str, kind: Kind, seed: int, num_labelled: int, names: Sequenc
             metrics = run_recipe(world, RECIPES[name], folder / name)
             path.write_text(json.dumps(metrics))
         models = json.loads(path.read_text())["validation"]
-        figures = "  ".join(f"{model} {one['AP']:.3f} / {one['APr']:.3f}" for model, one in models.items())
+        figures = "  ".join(f"{model} {_shown(one['AP'])} / {_shown(one['APr'])}" for model, one in models.items())
         print(f"{(time.monotonic() - started) / 60:6.1f} min  {kind} {seed}  {name}: {figures}", flush=True)
+
+
+def _shown(value: float | None) -> str:
+    """Write a figure. A world of many labels may have no rare class."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _folder(out: Path, kind: Kind, seed: int, num_labelled: int) -> Path:
@@ -104,10 +109,16 @@ def print_tables(title: str, seeds: Sequence[Figures], base: str) -> None:
     print(f"\n{title}, {len(seeds)} seeds\n{'mean':<{width}}" + "".join(f"{column:>9}" for column in columns), end="")
     print("".join(f"{column + ' minus ' + base:>34}" for column in COLUMNS[:2]))
     for name in names:
-        means = [np.mean([one[name].get(column, np.nan) for one in seeds]) for column in columns]
+        means = [_mean([one[name].get(column, np.nan) for one in seeds]) for column in columns]
         row = "".join(f"{mean:9.{_digits(column)}f}" for column, mean in zip(columns, means, strict=True))
         gaps = [_difference(seeds, name, base, column) for column in COLUMNS[:2]] if base in names else []
         print(f"{name:<{width}}{row}" + "".join(f"{gap:>34}" for gap in gaps))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean of the known values."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else np.nan
 
 
 def _digits(column: str) -> int:
@@ -116,8 +127,9 @@ def _digits(column: str) -> int:
 
 def _difference(seeds: Sequence[Mapping[str, Mapping[str, float]]], name: str, base: str, column: str) -> str:
     gaps = np.array([one[name].get(column, np.nan) - one[base].get(column, np.nan) for one in seeds])
+    gaps = gaps[~np.isnan(gaps)]  # worlds without a class of the group do not count
     if len(gaps) < 2:
-        return f"{gaps.mean():+.1f}"
+        return f"{_mean(gaps.tolist()):+.1f}"
     half = students_t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
     return f"{gaps.mean():+.1f} ± {half:.1f}"
 
