@@ -93,7 +93,7 @@ def stream(folder: str, num_draws: int) -> dict[str, float]:
     table = read_table(run.path("index.parquet"))
     found = PoolStream(
         run,
-        PoolIndex.from_table(table, num_classes=NUM_CLASSES, threshold=THRESHOLD),
+        PoolIndex.from_table(table),
         CHOICE,
         PoolTargets(),
         seed=0,

@@ -204,15 +204,13 @@ POOL_INDEX = pa.schema(
         ("num_images", pa.int32()),
         ("num_kept", pa.int32()),
         ("sum_factors", pa.float64()),
-        ("classes", pa.list_(pa.int32())),
-        ("class_images", pa.list_(pa.int32())),
     ]
 )
 """student/pool_index.parquet: one row per shard that a student learns from.
 
 `num_images` counts readable images, and `num_kept` the pseudo-labels that the student learns from. `sum_factors` is the
-sum of the images' repeat factors: the number of draws from the shard per epoch. `class_images` counts the images of
-each class in `classes`.
+sum of the images' repeat factors: the number of draws from the shard per epoch. The metadata entry `class_factors` is a
+JSON list: the repeat factor of each class.
 """
 
 

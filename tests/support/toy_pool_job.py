@@ -54,7 +54,7 @@ def toy_pool_job(folder: str) -> tuple[SegmenterBuilder, TrainJob]:
     run = RunFolder(str(Path(folder) / "run"))
     choice = PoolChoice(selection=SelectionConfig(), frequency_groups=np.array(["f"] * NUM_CLASSES))
     table = index_pool(committed_shards(run), choice, threshold=0.6)
-    index = PoolIndex.from_table(table, num_classes=NUM_CLASSES, threshold=0.6)
+    index = PoolIndex.from_table(table)
     job = TrainJob(
         settings=TrainingConfig(),
         steps=9,

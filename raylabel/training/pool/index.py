@@ -1,9 +1,10 @@
-"""The pool index, one row per shard: number of draws, and number of images with each class.
+"""The pool index, one row per shard: number of images and of draws. Its metadata have the repeat factors of classes.
 
 It is made once before training, from a few columns of the committed shards. Besides the shards of its open windows, a
 worker holds only the index.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ from raylabel.progress import Progress
 from raylabel.run.labels.shards import shard_groups
 from raylabel.schema import POOL_INDEX
 from raylabel.threads import Map, map_on_threads
-from raylabel.training.pool.choice import ChosenShard, PoolChoice, read_chosen
+from raylabel.training.pool.choice import PoolChoice, read_chosen
+
+_CLASS_FACTORS = b"class_factors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +42,13 @@ class PoolIndex:
     num_kept: int
 
     @staticmethod
-    def from_table(table: pa.Table, *, num_classes: int, threshold: float) -> "PoolIndex":
+    def from_table(table: pa.Table) -> "PoolIndex":
         """Read an index from rows of `schema.POOL_INDEX`."""
-        num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
         return PoolIndex(
             shard_ids=table["shard_id"].to_numpy().astype(np.int64),
             shard_factors=table["sum_factors"].to_numpy(),
-            class_factors=_class_factors(table, num_images, num_classes, threshold),
-            num_images=num_images,
+            class_factors=np.array(json.loads(table.schema.metadata[_CLASS_FACTORS])),
+            num_images=int(np.sum(table["num_images"].to_numpy(), dtype=np.int64)),
             num_kept=int(np.sum(table["num_kept"].to_numpy(), dtype=np.int64)),
         )
 
@@ -67,11 +69,13 @@ def ensure_index(
         shards, choice, threshold, map_groups: see `index_pool`.
         label: name on the progress line.
     """
-    if not exists(uri):
+    table = read_table(uri) if exists(uri) else None
+    # Indexes of earlier versions have the classes of each shard instead.
+    if table is None or _CLASS_FACTORS not in (table.schema.metadata or {}):
         with Progress(label, len(shards) * (2 if threshold else 1), unit="shards") as progress:
             table = index_pool(shards, choice, threshold=threshold, progress=progress.update, map_groups=map_groups)
             commit_table(uri, table)
-    return PoolIndex.from_table(read_table(uri), num_classes=choice.num_classes, threshold=threshold)
+    return PoolIndex.from_table(table)
 
 
 def index_pool(
@@ -94,46 +98,50 @@ def index_pool(
         progress: receives the number of shards read so far; each shard counts once per pass.
         map_groups: does the work on groups of shards.
     """
-    rows: list[dict[str, object]] = []
-    shard_ids, groups = iter(shards), shard_groups(list(shards.values()))
-    for counts in map_groups(partial(_counts, choice=choice), groups):
-        rows += [{"shard_id": next(shard_ids), **of_shard} for of_shard in counts]
-        progress(len(rows))
-    table = pa.Table.from_pylist(rows, schema=POOL_INDEX)
-    if threshold == 0 or not rows:
-        return table
-    num_images = int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
-    class_factors = _class_factors(table, num_images, choice.num_classes, threshold)
+    groups = shard_groups(list(shards.values()))
+    num_images, num_kept, class_images = list[int](), list[int](), np.zeros(choice.num_classes)
+    for images_of_group, kept_of_group, classes_of_group in map_groups(partial(_counts, choice=choice), groups):
+        num_images += images_of_group
+        num_kept += kept_of_group
+        class_images += classes_of_group
+        progress(len(num_images))
+    class_factors = repeat_factors_of_counts(class_images, num_images=sum(num_images), threshold=threshold)
+    sum_factors = [float(num) for num in num_images]
+    if threshold and shards:
+        sum_factors = _sums(groups, choice, class_factors, progress=progress, map_groups=map_groups)
+    columns = {"shard_id": list(shards), "num_images": num_images, "num_kept": num_kept, "sum_factors": sum_factors}
+    table = pa.table(columns, schema=POOL_INDEX)
+    return table.replace_schema_metadata({_CLASS_FACTORS: json.dumps(class_factors.tolist())})
 
+
+def _sums(
+    groups: Sequence[tuple[str, ...]],
+    choice: PoolChoice,
+    class_factors: NDArray[np.float64],
+    *,
+    progress: Callable[[int], None],
+    map_groups: Map,
+) -> list[float]:
+    num_shards = sum(map(len, groups))
     sums = list[float]()
     for of_group in map_groups(partial(_sum_factors, choice=choice, class_factors=class_factors), groups):
         sums += of_group
-        progress(len(rows) + len(sums))
-    return table.set_column(table.schema.get_field_index("sum_factors"), POOL_INDEX.field("sum_factors"), [sums])
+        progress(num_shards + len(sums))
+    return sums
 
 
-def _counts(uris: Sequence[str], *, choice: PoolChoice) -> list[dict[str, object]]:
-    return [_counts_of_shard(read_chosen(uri, choice)) for uri in uris]
-
-
-def _counts_of_shard(shard: ChosenShard) -> dict[str, object]:
-    seen = np.unique(np.stack([shard.image_of, shard.class_of]), axis=1)
-    classes, images = np.unique(seen[1], return_counts=True)
-    return {
-        "num_images": shard.num_images,
-        "num_kept": len(shard.class_of),
-        "sum_factors": float(shard.num_images),
-        "classes": classes.tolist(),
-        "class_images": images.tolist(),
-    }
+def _counts(uris: Sequence[str], *, choice: PoolChoice) -> tuple[list[int], list[int], NDArray[np.int64]]:
+    """Count images and chosen instances of each shard, and the images of all shards with each class, (num_classes,)."""
+    num_images, num_kept, class_images = list[int](), list[int](), np.zeros(choice.num_classes, np.int64)
+    for uri in uris:
+        shard = read_chosen(uri, choice)
+        num_images.append(shard.num_images)
+        num_kept.append(len(shard.class_of))
+        images_with = np.unique(np.stack([shard.image_of, shard.class_of]), axis=1)[1]
+        class_images += np.bincount(images_with, minlength=choice.num_classes)
+    return num_images, num_kept, class_images
 
 
 def _sum_factors(uris: Sequence[str], *, choice: PoolChoice, class_factors: NDArray[np.float64]) -> list[float]:
     # cumsum like PoolStream, because its running sums must end exactly at the sum in the index.
     return [float(np.cumsum(read_chosen(uri, choice).image_factors(class_factors))[-1:].sum()) for uri in uris]
-
-
-def _class_factors(table: pa.Table, num_images: int, num_classes: int, threshold: float) -> NDArray[np.float64]:
-    classes, images = (table[name].combine_chunks().flatten().to_numpy() for name in ("classes", "class_images"))
-    counts = np.bincount(classes, weights=images, minlength=num_classes)
-    return repeat_factors_of_counts(counts, num_images=num_images, threshold=threshold)

@@ -70,9 +70,7 @@ class OneImage:
 def job(tmp_path: Path) -> TrainJob:
     """A burn-in of 2 steps with 3 pool images each. The labels have one object of class 0 per image."""
     run = pool_run(tmp_path, [[[0]] * 4, [[0]] * 3], num_classes=NUM_CLASSES)
-    index = PoolIndex.from_table(
-        index_pool(committed_shards(run), CHOICE, threshold=0), num_classes=NUM_CLASSES, threshold=0
-    )
+    index = PoolIndex.from_table(index_pool(committed_shards(run), CHOICE, threshold=0))
     stream = PoolStream(
         run,
         index,

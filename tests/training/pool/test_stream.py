@@ -17,6 +17,7 @@ from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
+from raylabel.files.storage import commit_table, read_table
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
@@ -29,7 +30,7 @@ from raylabel.training.job import TrainJob
 from raylabel.training.pool import order
 from raylabel.training.pool import stream as pool_stream
 from raylabel.training.pool.choice import PoolChoice
-from raylabel.training.pool.index import PoolIndex, index_pool
+from raylabel.training.pool.index import PoolIndex, ensure_index, index_pool
 from raylabel.training.pool.stream import PoolStream
 from raylabel.training.pool.targets import PoolTargets
 
@@ -46,7 +47,7 @@ def stream_of(
     run: RunFolder, choice: PoolChoice, *, threshold: float = 0.0, seed: int = 0, targets: PoolTargets | None = None
 ) -> PoolStream:
     table = index_pool(committed_shards(run), choice, threshold=threshold)
-    index = PoolIndex.from_table(table, num_classes=choice.num_classes, threshold=threshold)
+    index = PoolIndex.from_table(table)
     return PoolStream(
         run, index, choice, targets or PoolTargets(), seed=seed, max_pixels=10_000, augment=no_augmentation
     )
@@ -61,16 +62,27 @@ def test_the_index_counts_images_with_each_class_and_draws(tmp_path: Path) -> No
     table = index_pool(committed_shards(run), choice_of(3), threshold=0.6)
     assert table["num_images"].to_pylist() == [3, 2, 0, 2]
     assert table["num_kept"].to_pylist() == [3, 2, 0, 4]
-    assert table["classes"].to_pylist() == [[0, 1], [0], [], [0, 2]]
-    assert table["class_images"].to_pylist() == [[2, 1], [2], [], [2, 1]]
     flat = [np.array(image, int) for shard in CLASSES for image in shard]
     factors = repeat_factors(flat, 3, 0.6)  # of class 1 and 2: sqrt(0.6 * 7 / 1)
     assert factors.max() == pytest.approx(np.sqrt(4.2))
     np.testing.assert_allclose(
         table["sum_factors"].to_numpy(), [factors[:3].sum(), factors[3:5].sum(), 0, factors[5:].sum()]
     )
-    index = PoolIndex.from_table(table, num_classes=3, threshold=0.6)
+    index = PoolIndex.from_table(table)
     assert (index.num_images, index.num_kept) == (7, 9)
+    np.testing.assert_allclose(index.class_factors, [1, np.sqrt(4.2), np.sqrt(4.2)])
+
+
+def test_an_index_of_an_earlier_version_is_made_again(tmp_path: Path) -> None:
+    run, uri = pool_run(tmp_path, CLASSES, num_classes=3), str(tmp_path / "index.parquet")
+    shards, choice = committed_shards(run), choice_of(3)
+    made = ensure_index(uri, shards, choice, threshold=0.6, label="pool index")
+    table = read_table(uri)
+    earlier = table.replace_schema_metadata(None).append_column("classes", [[[0]] * len(table)])
+    commit_table(uri, earlier)
+    again = ensure_index(uri, shards, choice, threshold=0.6, label="pool index")
+    np.testing.assert_array_equal(again.class_factors, made.class_factors)
+    assert read_table(uri).equals(table, check_metadata=True)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.6])
@@ -229,7 +241,7 @@ def test_selection_by_foreground_looks_at_background_alone(
     choice = replace(choice_of(2, min_score=0.99), min_foreground=min_foreground)
     run = two_predictions(tmp_path)
     table = index_pool(committed_shards(run), choice, threshold=0.0)
-    assert table["classes"].to_pylist() == [sorted(classes)]
+    assert table["num_kept"].to_pylist() == [len(classes)]
     _, target = stream_of(run, choice).load(0, RNG)
     assert target.class_probs[:, :-1].argmax(dim=1).tolist() == classes
 
@@ -295,7 +307,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def stream_with(run: RunFolder, **changes: Any) -> PoolStream:
     choice = choice_of(2, min_score=0.5)
     table = index_pool(committed_shards(run), choice, threshold=0)
-    index = PoolIndex.from_table(table, num_classes=2, threshold=0)
+    index = PoolIndex.from_table(table)
     return PoolStream(run, index, choice, PoolTargets(), **{"seed": 0, "max_pixels": SIDE * SIDE, **changes})
 
 
