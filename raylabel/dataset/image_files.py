@@ -30,8 +30,8 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
     folder_of = cache(_folder)
     by_folder: dict[str, list[tuple[str, str]]] = {}
     for name, annotated in splits.items():
-        for image in annotated.images:
-            by_folder.setdefault(folder_of(split(image.uri)[0]), []).append((name, image.uri))
+        for uri in annotated.images.uris():
+            by_folder.setdefault(folder_of(split(uri)[0]), []).append((name, uri))
     others: dict[str, set[str]] = {}
     for uri in also_named:
         if (folder := folder_of(split(uri)[0])) in by_folder:

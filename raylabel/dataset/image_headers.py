@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_digest, digest_of_ends
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.image_source import ImageSource, decode_source
 from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_content, read_image
 from raylabel.errors import StorageError
@@ -116,7 +117,24 @@ def examine_images(
     )
 
 
+class Orientation(NamedTuple):
+    """The orientation in which a file annotates images.
+
+    Attributes:
+        as_stored: whether it annotates stored pixels.
+        is_sure: whether another look at the same files would tell the same. Otherwise a header could not be read.
+    """
+
+    as_stored: bool
+    is_sure: bool
+
+
 def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) -> bool:
+    """Tell whether a file annotates stored pixels; see `find_orientation`."""
+    return find_orientation(sources, max_pixels=max_pixels).as_stored
+
+
+def find_orientation(sources: Sequence[ImageSource], *, max_pixels: int) -> Orientation:
     """Tell whether a file annotates stored pixels. Its images whose annotated size fits one orientation alone tell.
 
     The headers of at most `NUM_TELLING` images are read, evenly spread over those that are not square. A file that
@@ -132,12 +150,14 @@ def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) 
     oblong = [one for one in sources if one.size_hw is not None and one.size_hw[0] != one.size_hw[1]]
     num = min(NUM_TELLING, len(oblong))
     telling = [oblong[place * len(oblong) // num] for place in range(num)]
-    tells_displayed = False
-    for turn in map_on_threads(lambda one: _turn_of(one, max_pixels), telling, num_threads=READING_THREADS):
-        if turn == "stored":
-            return True
-        tells_displayed |= turn == "displayed"
-    return not tells_displayed
+    tells_displayed, is_sure = False, True
+    glance = partial(_glance, max_pixels=max_pixels, to_its_end=False)
+    for seen in map_on_threads(glance, telling, num_threads=READING_THREADS):
+        if seen.turn == "stored":
+            return Orientation(True, True)
+        tells_displayed |= seen.turn == "displayed"
+        is_sure &= seen.is_read
+    return Orientation(not tells_displayed, is_sure)
 
 
 def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
@@ -184,11 +204,13 @@ class _Glance(NamedTuple):
     """What the header and the end of a file tell.
 
     Attributes:
+        is_read: whether the header could be read.
         is_sound: whether it looks like a whole image of the annotated size.
         turn: None for an image that is not turned, or if the header tells nothing.
         file: the file's size in bytes and the digest of its content. None if the content must be read whole for it.
     """
 
+    is_read: bool = False
     is_sound: bool = False
     turn: Turn | None = None
     file: tuple[int, int] | None = None
@@ -204,14 +226,14 @@ def _glance(source: ImageSource, max_pixels: int, *, to_its_end: bool = True) ->
                 stored_hw, orientation = _stored_size_hw(image), exif_orientation(image)
                 turn = _turn(stored_hw, orientation, source.size_hw)
                 if isinstance(image, TiffImageFile) or image.width * image.height > max_pixels or not to_its_end:
-                    return _Glance(turn=turn)
+                    return _Glance(is_read=True, turn=turn)
                 end_mark = _ENDS.get(image.format or "", b"")
                 num_bytes = file.seek(0, io.SEEK_END)
                 file.seek(max(0, num_bytes - TAIL_BYTES))
                 tail = file.read(TAIL_BYTES)
         fits = source.size_hw == stored_hw or turn == "displayed"
         digest = digest_of_ends(num_bytes, head, tail)
-        return _Glance(fits and end_mark in tail, turn, None if digest is None else (num_bytes, digest))
+        return _Glance(True, fits and end_mark in tail, turn, None if digest is None else (num_bytes, digest))
     except StorageError:
         raise
     except Exception:

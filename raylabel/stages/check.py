@@ -1,9 +1,10 @@
 """Check a config and its data, and tell what would run, before anything is spent."""
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
@@ -70,7 +71,7 @@ def check_run(
     """
     run = run_folder(run or config.out)
     check_writable(run)
-    data = RunData(config)
+    data = RunData(config, run)
     names = ("labelled", "validation") if config.calibration.folds else ("labelled", "calibration", "validation")
     parts: dict[str, AnnotatedSet] = {name: getattr(data, name) for name in names}
     unnamed = check_images_exist(parts, _images_of_truth(data))
@@ -239,7 +240,7 @@ def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> list[s
 
     No remark if the config names another model or weights, or if half of the images' sides are short.
     """
-    side = statistics.median(side for image in labelled.images for side in image.image_size_hw)
+    side = float(np.median(labelled.images.sizes_hw()))
     if teacher.model != TeacherConfig().model or teacher.weights or side <= LARGEST_TINY_SIDE:
         return []
     return [

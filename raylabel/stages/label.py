@@ -77,7 +77,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             Also if teacher and labelled set don't fit, a validation image can't be read, or more than
             `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
-    data = RunData(config)
+    data = RunData(config, run)
     made_of = inputs(config, run, data)
     check_teacher_fits(run, data, load_corrector(run))
     with hold_lease(run) as driver_id:

@@ -104,7 +104,7 @@ def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None
     }
     assert set(found["stages"].values()) == {"would run"}
     assert "federated" in format_check(found)
-    assert not (tmp_path / "run").exists()
+    assert [one.name for one in (tmp_path / "run").iterdir()] == ["data"], "what was read of annotation files is kept"
 
 
 def test_what_a_listing_leaves_out_is_said_once(

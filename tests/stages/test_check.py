@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from raylabel.config import Config, SplitFraction, load_config
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.image_headers import Examined, examine_images
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.pool import search
 from raylabel.errors import InputError
 from raylabel.report.console import format_check
