@@ -6,6 +6,7 @@ images at a time when one of them is asked for.
 
 import zlib
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def open_copy(folder: str, path: str, images_root: str | None) -> AnnotatedSet:
         columns = single_chunk(pa.ipc.open_file(images).read_all())
         mapped = _mapped(objects_uri)
         file = StoredFile(objects_uri) if mapped is None else mapped
-        objects = ObjectRows(file, where=objects_uri, is_mapped=mapped is not None)
+        # Without its description the copy is made again.
+        forget = partial(storage.remove, uri)
+        objects = ObjectRows(file, where=objects_uri, is_mapped=mapped is not None, on_damage=forget)
     except (OSError, InputError, pa.ArrowException) as error:
         raise DamagedCopyError(f"{folder}: {error}") from error
     return AnnotatedSet(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_digest, digest_of_ends
-from raylabel.dataset.image_records import ImageRecord
+from raylabel.dataset.image_records import ImageRecord, ImageTable
 from raylabel.dataset.image_source import ImageSource, decode_source
 from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_content, read_image
 from raylabel.errors import StorageError
@@ -33,6 +34,37 @@ Turn = Literal["stored", "displayed", "either"]
 """The orientation of an image's annotations: one, or either if both have the annotated size."""
 
 
+TURNS: tuple[Turn | None, ...] = (None, "stored", "displayed", "either")
+"""Turns by the numbers that `Headers` hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headers:
+    """What the headers of N images tell, row by row. Rows that are not sound hold zeros.
+
+    Attributes:
+        is_sound: (N,) whether the image is one of its annotated size.
+        sizes: (N,) int64 sizes of the files in bytes.
+        digests: (N,) uint64 digests of the contents.
+        turns: (N,) int8 places in TURNS.
+    """
+
+    is_sound: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    turns: NDArray[np.int8]
+
+    @staticmethod
+    def unknown(num: int) -> "Headers":
+        """Return the headers of images that nobody has looked at."""
+        return Headers(
+            is_sound=np.zeros(num, bool),
+            sizes=np.zeros(num, np.int64),
+            digests=np.zeros(num, np.uint64),
+            turns=np.zeros(num, np.int8),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examined:
     """What the headers of annotated images tell.
@@ -43,12 +75,14 @@ class Examined:
         sizes: sizes in bytes that these images have, sorted.
         turns: number of these images that an EXIF orientation turns or mirrors, by the orientation of their
             annotations.
+        headers: what the header of each image tells.
     """
 
     unusable: list[tuple[ImageRecord, str]]
     contents: Contents
     sizes: NDArray[np.int64]
     turns: Counter[Turn]
+    headers: Headers
 
     def turned_text(self, *, as_stored: bool) -> str:
         """Say how many images are turned and how each is read, "" if none is turned.
@@ -68,7 +102,12 @@ class Examined:
 
 
 def examine_images(
-    images: Sequence[ImageRecord], *, max_pixels: int, thorough: bool = False, on_image: Callable[[int], None]
+    images: Sequence[ImageRecord],
+    *,
+    max_pixels: int,
+    thorough: bool = False,
+    known: Headers | None = None,
+    on_image: Callable[[int], None],
 ) -> Examined:
     """Find the images that a stage would refuse; the digests of the others' contents; and those that EXIF turns.
 
@@ -80,6 +119,7 @@ def examine_images(
         images: annotated images.
         max_pixels: see `read_image`.
         thorough: read the pixels of every image.
+        known: what is known of the images. Those that are sound are not read, unless all pixels are.
         on_image: called after each image with the number of images so far.
 
     Raises:
@@ -98,22 +138,28 @@ def examine_images(
             return str(error)
         return seen._replace(file=(len(content), content_digest(content)))
 
-    unusable, names, turns = list[tuple[ImageRecord, str]](), list[str](), Counter[Turn]()
-    sizes, digests = np.zeros(len(images), np.int64), np.zeros(len(images), np.uint64)
-    for row, found in enumerate(map_on_threads(examine, images, num_threads=READING_THREADS)):
-        on_image(row + 1)
-        if isinstance(found, str):
-            unusable.append((images[row], found))
+    found = Headers.unknown(len(images)) if known is None or thorough else known
+    rows = np.flatnonzero(~found.is_sound).tolist()
+    is_sound, sizes, digests, turns = (one.copy() for one in vars(found).values())
+    unusable = list[tuple[ImageRecord, str]]()
+    to_read = images if len(rows) == len(images) else [images[row] for row in rows]
+    num_known = len(images) - len(rows)
+    for place, seen in enumerate(map_on_threads(examine, to_read, num_threads=READING_THREADS)):
+        on_image(num_known + place + 1)
+        if isinstance(seen, str):
+            unusable.append((images[rows[place]], seen))
             continue
-        sizes[len(names)], digests[len(names)] = found.file or (0, 0)
-        names.append(images[row].file_name)
-        if found.turn is not None:
-            turns[found.turn] += 1
+        row = rows[place]
+        is_sound[row], turns[row] = True, TURNS.index(seen.turn)
+        sizes[row], digests[row] = seen.file or (0, 0)
+    names = images.file_names() if isinstance(images, ImageTable) else [image.file_name for image in images]
+    numbers = Counter(turns[is_sound].tolist())
     return Examined(
         unusable=unusable,
-        contents=Contents.of(digests[: len(names)], names),
-        sizes=np.unique(sizes[: len(names)]),
-        turns=turns,
+        contents=Contents.of(digests[is_sound], list(compress(names, is_sound.tolist()))),
+        sizes=np.unique(sizes[is_sound]),
+        turns=Counter({turn: numbers[number] for number, turn in enumerate(TURNS) if turn and numbers[number]}),
+        headers=Headers(is_sound=is_sound, sizes=sizes, digests=digests, turns=turns),
     )
 
 

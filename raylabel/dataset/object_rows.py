@@ -4,7 +4,7 @@ import json
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,11 @@ class ObjectRows:
         file: an Arrow file of OBJECTS: a memory map, a buffer, or a file of a store.
         where: the file, for messages.
         is_mapped: whether the file's bytes are in memory or mapped there, so that a batch costs nothing to keep.
+        on_damage: called when a row is damaged, before the error is raised.
     """
 
-    def __init__(self, file: Any, *, where: str, is_mapped: bool) -> None:
-        self._where, self._is_mapped = where, is_mapped
+    def __init__(self, file: Any, *, where: str, is_mapped: bool, on_damage: Callable[[], None] = lambda: None) -> None:
+        self._where, self._is_mapped, self._on_damage = where, is_mapped, on_damage
         self._reader = pa.ipc.open_file(file)
         self._batches = OrderedDict[int, pa.LargeBinaryArray]()
         self._lock = threading.Lock()
@@ -51,7 +52,8 @@ class ObjectRows:
         batch, place = divmod(row, ROWS_PER_BATCH)
         text = self._batch(batch)[place].as_buffer()
         if zlib.crc32(text) != checksum:
-            raise DamagedCopyError(f"{self._where}: row {row} is damaged")
+            self._on_damage()
+            raise DamagedCopyError(f"{self._where}: row {row} is damaged. The next start reads the annotations again.")
         found: list[dict[str, Any]] = json.loads(text.to_pybytes())
         return found
 

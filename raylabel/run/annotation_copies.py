@@ -4,6 +4,7 @@
       DIGEST/          the columns of a file (`dataset.annotated_copy`): images.arrow, objects.arrow, set.json
                        orientation.json: the orientation of its images, as their headers tell
       digest-*.json    SHA-256 of a file's content, with the size and times at which it was taken
+      inspection-*.json, headers-*.parquet: what `check` found in the annotations and images of a split
 
 A folder's name is the digest of the file's content and of the images' place, so another file gets another folder.
 A nested run uses the folder of its outermost run.
@@ -33,7 +34,7 @@ DATA_FOLDER = "data"
 _FORMAT = 1
 """Another number makes every copy again."""
 
-_SURE_AFTER_NS = 2 * 10**9
+SURE_AFTER_NS = 2 * 10**9
 """A file that was changed within this time may be changed again without another time of change."""
 
 _Kind = TypeVar("_Kind")
@@ -90,13 +91,13 @@ def content_digest(run: RunFolder | None, uri: str) -> str:
     stamp = None if run is None else _stamp(uri)
     if run is None or stamp is None:
         return file_digest(uri)
-    kept_uri = _data_uri(run, f"digest-{_short(local_path(uri) or uri)}.json")
+    kept_uri = data_uri(run, f"digest-{_short(local_path(uri) or uri)}.json")
     kept = _kept(_Digest, kept_uri)
     if kept is not None and kept.stamp == stamp:
         return kept.sha256
     now = time.time_ns()
     found = file_digest(uri)
-    if now - max(stamp[1:]) > _SURE_AFTER_NS and _stamp(uri) == stamp:
+    if now - max(stamp[1:]) > SURE_AFTER_NS and _stamp(uri) == stamp:
         commit_json(kept_uri, vars(_Digest(sha256=found, stamp=stamp)))
     return found
 
@@ -113,7 +114,7 @@ def kept_json(run: RunFolder | None, kind: type[_Kind], name: str, of: Any, make
     """
     if run is None:
         return make()
-    uri = _data_uri(run, f"{name}-{_short(of)}.json")
+    uri = data_uri(run, f"{name}-{_short(of)}.json")
     found = _kept(kind, uri)
     if found is None:
         found = make()
@@ -139,10 +140,10 @@ class _Orientation:
 
 def _copy_folder(run: RunFolder, path: str, images_root: str | None) -> str:
     root = split(path)[0] if images_root is None else images_root
-    return _data_uri(run, _short([_FORMAT, content_digest(run, path), root, images_root is None]))
+    return data_uri(run, _short([_FORMAT, content_digest(run, path), root, images_root is None]))
 
 
-def _data_uri(run: RunFolder, name: str) -> str:
+def data_uri(run: RunFolder, name: str) -> str:
     return run.outermost.path(DATA_FOLDER, name)
 
 

@@ -168,6 +168,10 @@ class RunData:
         unused = [self._unused] if isinstance(data.calibration, SplitFraction) and self._unused else []
         return digest([content_digest(self.run, data.labelled), data.images, fractions, seed, *unused])
 
+    def split_digest(self, name: str) -> str:
+        """Return the digest of the content of `labelled`, `calibration` or `validation`."""
+        return self.labelled_digest if name == "labelled" else self.part_digest(name)
+
     def part_digest(self, name: str) -> str:
         """Return the digest of the content of `calibration`, `validation` or `pool_truth`."""
         source = getattr(self.config.data, name)
