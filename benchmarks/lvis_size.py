@@ -88,7 +88,7 @@ def settings(folder: Path) -> Any:
 
 
 def read_file(folder: Path) -> Callable[[], object]:
-    """The driver's first look: the file is read and kept in the run."""
+    """The first look at the file, which is read and kept in the run, or a worker's look at what is kept."""
     from raylabel.run.data import RunData
     from raylabel.run.folder import run_folder
 
@@ -96,8 +96,8 @@ def read_file(folder: Path) -> Callable[[], object]:
     return lambda: RunData(config, run_folder(folder / "run")).labelled
 
 
-def open_copy(folder: Path) -> Callable[[], object]:
-    """A worker's first look, and what it computes from columns."""
+def counts(folder: Path) -> Callable[[], object]:
+    """What a worker computes from columns."""
     from raylabel.dataset.sampling import repeat_factors
     from raylabel.run.data import RunData
     from raylabel.run.folder import run_folder
@@ -108,7 +108,7 @@ def open_copy(folder: Path) -> Callable[[], object]:
         labelled = RunData(config, run_folder(folder / "run")).labelled
         assert labelled.class_image_counts().sum() > 0
         assert len(labelled.negative_class_lists.values) > 0
-        classes = [labelled.annotated_classes(row) for row in range(len(labelled))]
+        classes = labelled.annotated_class_lists.split()
         assert (repeat_factors(classes, labelled.num_classes, 0.001) >= 1).all()
 
     return work
@@ -124,7 +124,7 @@ def sample(folder: Path) -> Callable[[], object]:
 
     def work() -> None:
         labelled = RunData(config, run_folder(folder / "run")).labelled
-        classes = [labelled.annotated_classes(row) for row in range(len(labelled))]
+        classes = labelled.annotated_class_lists.split()
         factors = repeat_factors(classes, labelled.num_classes, 0.001)
         drawn = RepeatFactorSampler(factors, min(1000, len(labelled)), seed=0).batch(0)
         assert sum(len(labelled.ground_truth(row)) for row in drawn.tolist()) > 0
@@ -164,7 +164,8 @@ def first_batch(folder: Path) -> Callable[[], object]:
 
 PHASES = {
     "read": read_file,
-    "open": open_copy,
+    "open": read_file,
+    "counts": counts,
     "sample": sample,
     "check": check,
     "check-again": check,
@@ -172,7 +173,8 @@ PHASES = {
 }
 ORDER = [
     ("read", "read the file, keep its columns in the run"),
-    ("open", "open in a worker, counts, repeat factors"),
+    ("open", "open in a worker"),
+    ("counts", "the same, class counts, repeat factors"),
     ("sample", "the same, and masks of 1,000 drawn images"),
     ("first-batch", f"the same, and {FEW_IMAGES} images with targets"),
     ("check", "check, first call after the read"),

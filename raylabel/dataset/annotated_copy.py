@@ -15,7 +15,7 @@ import pyarrow as pa
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, categories_to_json
 from raylabel.dataset.annotation_reading import read_into
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.dataset.image_records import ImageTable, Origin, single_chunk
+from raylabel.dataset.image_records import IMAGES, ImageTable, Origin, single_chunk
 from raylabel.dataset.object_rows import DamagedCopyError, ObjectRows
 from raylabel.errors import InputError
 from raylabel.files import storage
@@ -92,6 +92,8 @@ def open_copy(folder: str, path: str, images_root: str | None) -> AnnotatedSet:
         if not is_whole:
             raise DamagedCopyError(f"{folder}: is not what was written")
         columns = single_chunk(pa.ipc.open_file(images).read_all())
+        if columns.schema != IMAGES:
+            raise DamagedCopyError(f"{folder}: has other columns")
         mapped = _mapped(objects_uri)
         file = StoredFile(objects_uri) if mapped is None else mapped
         # Without its description the copy is made again.

@@ -84,11 +84,11 @@ class AnnotatedSet:
         """Return the set of these images and of the annotation objects of each. It is held in memory."""
         images, categories = list(images), tuple(categories)
         index_of = {category.category_id: index for index, category in enumerate(categories)}
-        texts, objects = list[list[bytes]](), list[tuple[list[int], list[bool]]]()
+        texts, objects = list[list[bytes]](), list[tuple[NDArray[np.int64], NDArray[np.bool_]]]()
         for of_image in map(list, annotations):
             texts.append([json.dumps(one).encode() for one in of_image])
-            classes = [index_of[one["category_id"]] for one in of_image]
-            objects.append((classes, [bool(one.get("iscrowd")) for one in of_image]))
+            classes = np.array([index_of[one["category_id"]] for one in of_image], dtype=np.int64)
+            objects.append((classes, np.array([bool(one.get("iscrowd")) for one in of_image], dtype=bool)))
         buffer = pa.BufferOutputStream()
         columns = image_columns(images, objects, write_objects(buffer, texts).tolist())
         rows = ObjectRows(pa.BufferReader(buffer.getvalue()), where="memory", is_mapped=True)
@@ -147,11 +147,7 @@ class AnnotatedSet:
     @cached_property
     def annotated_class_lists(self) -> ListColumn:
         """Sorted indices of the classes with an annotation, of all images. Crowd regions do not count."""
-        objects = self.object_class_lists
-        keys = objects.rows * self.num_classes + objects.values
-        rows, classes = np.divmod(np.unique(keys[~self._object_crowd_lists.values]), self.num_classes)
-        starts = np.searchsorted(rows, np.arange(len(self) + 1))
-        return ListColumn(classes.astype(np.int32), starts)
+        return self.images.lists("annotated_classes")
 
     def ground_truth(self, row: int) -> GroundTruth:
         """Return the annotations of one image, with masks as RLE. Each call parses them and rasterises the polygons."""

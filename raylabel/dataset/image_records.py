@@ -25,17 +25,19 @@ IMAGES = pa.schema(
         ("not_exhaustive_classes", pa.list_(pa.int32())),
         ("object_classes", pa.list_(pa.int32())),
         ("object_is_crowd", pa.list_(pa.bool_())),
+        ("annotated_classes", pa.list_(pa.int32())),
         ("checksum", pa.uint32()),
     ]
 )
 """One row per image, in the file's order.
 
 `is_text_id` tells the id "1" from the id 1. The lists `object_*` have one entry per annotation, in the file's order.
+`annotated_classes` are the sorted classes of the annotations that are no crowd regions.
 `checksum` is the CRC-32 of the image's row of OBJECTS. See `ImageRecord` for the other columns.
 """
 
 _PER_SLICE = 1000
-_RECORD = tuple(name for name in IMAGES.names if not name.startswith("object_"))
+_RECORD = tuple(name for name in IMAGES.names if not name.startswith(("object_", "annotated_")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +228,11 @@ def single_chunk(table: pa.Table) -> pa.RecordBatch:
     return batch
 
 
-def image_columns(images: Iterable[ImageRecord], objects: Iterable[tuple[Any, Any]], checksums: Any) -> pa.RecordBatch:
+def image_columns(
+    images: Iterable[ImageRecord],
+    objects: Iterable[tuple[NDArray[np.integer], NDArray[np.bool_]]],
+    checksums: Iterable[int],
+) -> pa.RecordBatch:
     """Return images as columns of IMAGES.
 
     Args:
@@ -246,6 +252,7 @@ def image_columns(images: Iterable[ImageRecord], objects: Iterable[tuple[Any, An
             "not_exhaustive_classes": sorted(image.not_exhaustive_classes),
             "object_classes": classes,
             "object_is_crowd": is_crowd,
+            "annotated_classes": np.unique(classes[~is_crowd]),
             "checksum": checksum,
         }
         for image, (classes, is_crowd), checksum in zip(images, objects, checksums, strict=True)

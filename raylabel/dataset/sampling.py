@@ -32,7 +32,10 @@ def class_repeat_factors(
 ) -> NDArray[np.float64]:
     """Return r_c of `repeat_factors`, shape (num_classes,), at least 1. A class in no image counts as in one image."""
     images, classes = _pairs(image_classes)
-    counts = np.bincount(np.unique(images * num_classes + classes) % num_classes, minlength=num_classes)
+    keys = images * num_classes + classes
+    if (np.diff(keys) <= 0).any():  # unless each image's classes are sorted and unique, as an annotated set has them
+        classes = np.unique(keys) % num_classes
+    counts = np.bincount(classes, minlength=num_classes)
     return repeat_factors_of_counts(counts, num_images=len(image_classes), threshold=threshold)
 
 
