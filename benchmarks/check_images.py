@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from object_store import CREDENTIALS, make_bucket, s3_server
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.annotated_set import AnnotatedSet, Category
 from raylabel.dataset.image_headers import examine_images
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.inspection import inspect_annotations
 from raylabel.files.storage import commit_bytes
 from side_by_side import peak_mebibytes, reset_peak
@@ -90,7 +91,7 @@ def annotated_set(uris: list[str]) -> AnnotatedSet:
         centres, radii = rng.uniform((60, 60), (WIDTH - 60, HEIGHT - 60), (num, 2)), rng.uniform(4, 60, num)
         points = centres[:, None] + radii[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         rows.append(tuple({"category_id": 1, "segmentation": [one.ravel().tolist()]} for one in points))
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(ImageRecord(image_id=uri, file_name=uri, uri=uri, height=HEIGHT, width=WIDTH) for uri in uris),
         categories=(Category(category_id=1, name="thing"),),
         annotations=tuple(rows[place % len(rows)] for place in range(len(uris))),

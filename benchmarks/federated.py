@@ -138,7 +138,7 @@ def annotate_anew(truth: AnnotatedSet, unknown_share: float, num_draws: int) -> 
     objects = [[truth.class_index_of[one["category_id"]] for one in of_image] for of_image in truth.annotations]
     for draw in range(num_draws):
         federated = federate(objects, truth.num_classes, [draw, 2], unknown_share=unknown_share)
-        yield AnnotatedSet(
+        yield AnnotatedSet.of_records(
             images=tuple(
                 replace(
                     image,

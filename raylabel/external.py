@@ -111,7 +111,7 @@ def calibrate_results(
         detections,
         corrector=fitted,
         context=context,
-        image_ids=[str(image.image_id) for image in annotated.images],
+        image_ids=list(map(str, annotated.images.ids())),
         class_names=annotated.class_names,
         category_ids=annotated.category_ids,
         num_train_images=(annotated if train is None else train).class_image_counts(),

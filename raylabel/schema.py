@@ -53,6 +53,16 @@ image is quarantined. `content` is the digest of the image's file (`dataset.cont
 Shards of earlier versions lack `as_stored` and `content`, which means null.
 """
 
+IMAGE_HEADERS = pa.schema(
+    [("num_bytes", pa.int64()), ("changed_ns", pa.int64()), ("content", pa.uint64()), ("turn", pa.int8())]
+)
+"""data/headers-*.parquet: one row per image of a split, in the split's order.
+
+`num_bytes` and `changed_ns` are the size and the time of change of the file when its header was read. Both are -1 if
+the row tells nothing. `content` is the digest of the file (`dataset.content`), and `turn` a place in
+`dataset.image_headers.TURNS`.
+"""
+
 VALIDATION_IMAGES = pa.schema([("content", pa.uint64()), ("file_name", pa.string())])
 """labels/validation.parquet: one row per validation image, sorted by content. Empty if the pool may have them."""
 

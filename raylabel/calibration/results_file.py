@@ -69,7 +69,7 @@ def matched_detections(
     """Match the entries of a results file, see `read_detections`. `predictions` is its path, for messages."""
     if not entries:
         raise InputError(f"{predictions}: results hold no detection")
-    row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
+    row_of = {image_id: row for row, image_id in enumerate(annotated.images.ids())}
     rows = entry_places(entries, "image_id", row_of, predictions)
     classes = _classes(entries, annotated.class_index_of, predictions)
     scores = entry_scores(entries, predictions, are_probabilities=True)
@@ -117,7 +117,7 @@ def unmatched_detections(
     if annotated is None:
         images, sizes_hw = entry_images(entries, path), dict[Any, tuple[int, int]]()
     else:
-        row_of = {image.image_id: row for row, image in enumerate(annotated.images)}
+        row_of = {image_id: row for row, image_id in enumerate(annotated.images.ids())}
         images, sizes_hw = entry_places(entries, "image_id", row_of, path), _sizes_hw(annotated)
     masks = _masks(entries, images, sizes_hw, path, remedy=". Give the images' annotation file with --annotations")
     context = np.zeros((len(entries), len(CONTEXT_FEATURES)), np.float32)

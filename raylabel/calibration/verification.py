@@ -190,19 +190,15 @@ class _Pairs:
 
 def _keys_by_status(annotated: AnnotatedSet) -> dict[Status, NDArray[np.int64]]:
     """Return the sorted keys row * num_classes + class of each status but UNKNOWN. No key has two statuses."""
-    num_classes = annotated.num_classes
-    present, absent, not_exhaustive = set[int](), set[int](), set[int]()
-    for row, image in enumerate(annotated.images):
-        first = row * num_classes
-        present.update(first + annotated.class_index_of[one["category_id"]] for one in annotated.annotations[row])
-        absent.update(first + one for one in image.negative_classes)
-        not_exhaustive.update(first + one for one in image.not_exhaustive_classes)
-    parts = {
-        Status.ABSENT: absent - present - not_exhaustive,
-        Status.PRESENT: present - not_exhaustive,
+    columns = (annotated.object_class_lists, annotated.negative_class_lists, annotated.not_exhaustive_class_lists)
+    present, absent, not_exhaustive = (
+        np.unique(one.rows * annotated.num_classes + one.values).astype(np.int64) for one in columns
+    )
+    return {
+        Status.ABSENT: np.setdiff1d(np.setdiff1d(absent, present), not_exhaustive),
+        Status.PRESENT: np.setdiff1d(present, not_exhaustive),
         Status.NOT_EXHAUSTIVE: not_exhaustive,
     }
-    return {name: np.array(sorted(part), dtype=np.int64) for name, part in parts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

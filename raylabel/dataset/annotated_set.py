@@ -1,15 +1,22 @@
-"""An annotated set in memory: images, classes, and the annotations of each image, indexed by row."""
+"""An annotated set: images, classes, and the annotations of each image, indexed by row.
 
-from collections.abc import Iterable, Mapping
+Images and the class of each object are Arrow columns. The rest of an object stays JSON text, outside of memory, and is
+parsed when its image is asked for.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.dataset.frequency import FrequencyGroup, frequency_groups
-from raylabel.dataset.image_source import ImageSource
+from raylabel.dataset.image_records import ImageRecord, ImageTable, ListColumn, Origin, image_columns
+from raylabel.dataset.object_rows import ObjectRows, write_objects
 from raylabel.masks.rle import Rle, mask_boxes
 from raylabel.masks.segmentation import rle_from_segmentation
 
@@ -28,42 +35,6 @@ class Category:
     category_id: int
     name: str
     frequency: FrequencyGroup | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageRecord:
-    """An image of an annotated set.
-
-    Attributes:
-        image_id: the file's id.
-        file_name: path below the images' root.
-        uri: path or URI of the image.
-        height, width: size in pixels.
-        as_stored: the orientation of the annotations if the size alone does not decide; see `ImageSource`. None if
-            nobody says. It then stands for stored pixels.
-        negative_classes: indices of classes that are verified to be absent (LVIS `neg_category_ids`).
-        not_exhaustive_classes: indices of classes with instances that are not annotated (LVIS
-            `not_exhaustive_category_ids`).
-    """
-
-    image_id: int | str
-    file_name: str
-    uri: str
-    height: int
-    width: int
-    as_stored: bool | None = None
-    negative_classes: frozenset[int] = frozenset()
-    not_exhaustive_classes: frozenset[int] = frozenset()
-
-    @property
-    def image_size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.height, self.width
-
-    @property
-    def source(self) -> ImageSource:
-        """The image in the orientation of its annotations."""
-        return ImageSource(self.uri, self.image_size_hw, self.as_stored is not False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,24 +59,43 @@ class GroundTruth:
         return len(self.masks)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AnnotatedSet:
     """Checked images, classes and annotations. The class index of a category is its place in `categories`.
 
     Attributes:
         images: images in the file's order; a *row* is an index into them.
         categories: classes sorted by category id.
-        annotations: the file's annotation objects per row. Masks are converted on demand.
         is_federated: whether each image is annotated for some classes only (LVIS), not for all (COCO).
     """
 
-    images: tuple[ImageRecord, ...]
+    images: ImageTable
     categories: tuple[Category, ...]
-    annotations: tuple[tuple[Mapping[str, Any], ...], ...]
     is_federated: bool
 
-    def __post_init__(self) -> None:
-        assert len(self.images) == len(self.annotations), "annotations must be grouped by image"
+    @staticmethod
+    def of_records(
+        images: Iterable[ImageRecord],
+        categories: Iterable[Category],
+        annotations: Iterable[Iterable[Mapping[str, Any]]],
+        *,
+        is_federated: bool,
+    ) -> "AnnotatedSet":
+        """Return the set of these images and of the annotation objects of each. It is held in memory."""
+        images, categories = list(images), tuple(categories)
+        index_of = {category.category_id: index for index, category in enumerate(categories)}
+        texts, objects = list[list[bytes]](), list[tuple[NDArray[np.int64], NDArray[np.bool_]]]()
+        for of_image in map(list, annotations):
+            texts.append([json.dumps(one).encode() for one in of_image])
+            classes = np.array([index_of[one["category_id"]] for one in of_image], dtype=np.int64)
+            objects.append((classes, np.array([bool(one.get("iscrowd")) for one in of_image], dtype=bool)))
+        buffer = pa.BufferOutputStream()
+        columns = image_columns(images, objects, write_objects(buffer, texts).tolist())
+        rows = ObjectRows(pa.BufferReader(buffer.getvalue()), where="memory", is_mapped=True)
+        origin = Origin(rows, "", [image.uri for image in images])
+        return AnnotatedSet(
+            images=ImageTable.of_file(columns, origin), categories=categories, is_federated=is_federated
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -130,12 +120,39 @@ class AnnotatedSet:
         """Class indices by category id."""
         return {category.category_id: index for index, category in enumerate(self.categories)}
 
+    @property
+    def annotations(self) -> "_Annotations":
+        """The file's annotation objects per row. Each access parses the objects of one image."""
+        return _Annotations(self.images)
+
+    @cached_property
+    def object_class_lists(self) -> ListColumn:
+        """Class indices of the annotations of all images, crowd regions included."""
+        return self.images.lists("object_classes")
+
+    @cached_property
+    def _object_crowd_lists(self) -> ListColumn:
+        return self.images.lists("object_is_crowd")
+
+    @cached_property
+    def negative_class_lists(self) -> ListColumn:
+        """Sorted indices of the classes that are verified to be absent, of all images."""
+        return self.images.lists("negative_classes")
+
+    @cached_property
+    def not_exhaustive_class_lists(self) -> ListColumn:
+        """Sorted indices of the classes with instances that are not annotated, of all images."""
+        return self.images.lists("not_exhaustive_classes")
+
+    @cached_property
+    def annotated_class_lists(self) -> ListColumn:
+        """Sorted indices of the classes with an annotation, of all images. Crowd regions do not count."""
+        return self.images.lists("annotated_classes")
+
     def ground_truth(self, row: int) -> GroundTruth:
-        """Return the annotations of one image, with masks as RLE. Each call rasterises the polygons."""
-        image, annotations = self.images[row], self.annotations[row]
-        masks = tuple(
-            rle_from_segmentation(one["segmentation"], image.image_size_hw, check=False) for one in annotations
-        )
+        """Return the annotations of one image, with masks as RLE. Each call parses them and rasterises the polygons."""
+        image_size_hw, annotations = self.images[row].image_size_hw, self.annotations[row]
+        masks = tuple(rle_from_segmentation(one["segmentation"], image_size_hw, check=False) for one in annotations)
         boxes_xyxy = mask_boxes([]) if not masks else np.zeros((len(masks), 4), dtype=np.float32)
         for index, one in enumerate(annotations):
             if one.get("bbox") is None:
@@ -144,7 +161,7 @@ class AnnotatedSet:
                 x, y, width, height = one["bbox"]
                 boxes_xyxy[index] = x, y, x + width, y + height
         return GroundTruth(
-            image_size_hw=image.image_size_hw,
+            image_size_hw=image_size_hw,
             boxes_xyxy=boxes_xyxy,
             masks=masks,
             class_indices=self.object_classes(row),
@@ -153,37 +170,29 @@ class AnnotatedSet:
 
     def object_classes(self, row: int) -> NDArray[np.int32]:
         """Return the class index of each annotation of an image, crowd regions included."""
-        class_index_of = self.class_index_of
-        return np.array([class_index_of[one["category_id"]] for one in self.annotations[row]], dtype=np.int32)
+        return self.object_class_lists.row(row)
 
     def object_is_crowd(self, row: int) -> NDArray[np.bool_]:
         """Tell per annotation of an image whether it is a crowd region."""
-        return np.array([bool(one.get("iscrowd")) for one in self.annotations[row]], dtype=bool)
+        return self._object_crowd_lists.row(row)
 
     def object_segmentations(self, row: int, places: Iterable[int]) -> list[Any]:
         """Return the COCO `segmentation` of chosen annotations of an image; `places` index them."""
-        return [self.annotations[row][place]["segmentation"] for place in places]
+        annotations = self.annotations[row]
+        return [annotations[place]["segmentation"] for place in places]
 
     def annotated_classes(self, row: int) -> NDArray[np.int32]:
         """Return the sorted indices of the classes with an annotation in the image. Crowd regions do not count."""
-        annotations = self.annotations[row]
-        found = {self.class_index_of[one["category_id"]] for one in annotations if not one.get("iscrowd")}
-        return np.array(sorted(found), dtype=np.int32)
+        return self.annotated_class_lists.row(row)
 
     def class_image_counts(self) -> NDArray[np.int64]:
         """Return the (num_classes,) numbers of images with an annotation of each class. Crowd regions do not count."""
-        counts = np.zeros(self.num_classes, dtype=np.int64)
-        for row in range(len(self)):
-            counts[self.annotated_classes(row)] += 1
-        return counts
+        return np.bincount(self.annotated_class_lists.values, minlength=self.num_classes).astype(np.int64)
 
     def class_instance_counts(self) -> NDArray[np.int64]:
         """Return the (num_classes,) numbers of annotations of each class. Crowd regions do not count."""
-        counts = np.zeros(self.num_classes, dtype=np.int64)
-        for annotations in self.annotations:
-            for one in annotations:
-                counts[self.class_index_of[one["category_id"]]] += not one.get("iscrowd")
-        return counts
+        classes = self.object_class_lists.values[~self._object_crowd_lists.values]
+        return np.bincount(classes, minlength=self.num_classes).astype(np.int64)
 
     def frequency_groups(self) -> NDArray[np.str_]:
         """Return the (num_classes,) frequency groups "r", "c" and "f" by the image counts of this set.
@@ -194,25 +203,17 @@ class AnnotatedSet:
 
     def subset(self, rows: Iterable[int]) -> "AnnotatedSet":
         """Return the chosen images in the order of `rows`, with the same classes."""
-        chosen = list(rows)
-        return AnnotatedSet(
-            images=tuple(self.images[row] for row in chosen),
-            categories=self.categories,
-            annotations=tuple(self.annotations[row] for row in chosen),
-            is_federated=self.is_federated,
-        )
+        return replace(self, images=self.images.take(np.fromiter(rows, dtype=np.int64)))
 
     def with_displayed_images(self) -> "AnnotatedSet":
         """Return the same set, with annotations of displayed images where neither size nor file says otherwise."""
-        images = (replace(one, as_stored=False) if one.as_stored is None else one for one in self.images)
-        return replace(self, images=tuple(images))
+        return replace(self, images=self.images.displayed())
 
     def __add__(self, other: "AnnotatedSet") -> "AnnotatedSet":
         """Return the images of both sets. Both must have the same classes (`validate_same_categories`)."""
         return AnnotatedSet(
             images=self.images + other.images,
             categories=self.categories,
-            annotations=self.annotations + other.annotations,
             is_federated=self.is_federated or other.is_federated,
         )
 
@@ -230,9 +231,29 @@ class AnnotatedSet:
                 fields["neg_category_ids"] = self.category_ids[sorted(image.negative_classes)].tolist()
                 fields["not_exhaustive_category_ids"] = self.category_ids[sorted(image.not_exhaustive_classes)].tolist()
             images.append(fields)
-        categories: list[dict[str, Any]] = [
-            {"id": one.category_id, "name": one.name} | ({"frequency": one.frequency.value} if one.frequency else {})
-            for one in self.categories
-        ]
-        annotations = [dict(one) for of_image in self.annotations for one in of_image]
-        return {"images": images, "annotations": annotations, "categories": categories}
+        annotations = [one for of_image in self.annotations for one in of_image]
+        return {"images": images, "annotations": annotations, "categories": categories_to_json(self.categories)}
+
+
+class _Annotations(Sequence[list[dict[str, Any]]]):
+    """The annotation objects of each image, parsed when they are asked for."""
+
+    def __init__(self, images: ImageTable) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._images.objects(range(len(self))[row])
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        return map(self._images.objects, range(len(self)))
+
+
+def categories_to_json(categories: Iterable[Category]) -> list[dict[str, Any]]:
+    """Return classes as annotation files have them."""
+    return [
+        {"id": one.category_id, "name": one.name} | ({"frequency": one.frequency.value} if one.frequency else {})
+        for one in categories
+    ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import NamedTuple
 
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.containers import split_reference
@@ -12,7 +13,20 @@ from raylabel.files.file_systems import local_path
 from raylabel.files.storage import exists, list_files, split
 
 
-def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[str] = ()) -> dict[str, int]:
+class ImageFiles(NamedTuple):
+    """What the listings of the images' folders tell.
+
+    Attributes:
+        unnamed: number of image files without an annotation by folder, without zeros.
+        stamps: size in bytes and time of change in nanoseconds of annotated images by URI. Images in containers have
+            none, and neither have those of a store that does not tell it.
+    """
+
+    unnamed: dict[str, int]
+    stamps: dict[str, tuple[int, int]]
+
+
+def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[str] = ()) -> ImageFiles:
     """Check that annotated images exist, and count the image files in their folders that no annotation file names.
 
     Each folder is listed once, because object stores answer slowly. Folders without an annotated image are not listed.
@@ -21,26 +35,23 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         splits: annotated sets by their names in the config.
         also_named: URIs of further annotated images, which may be missing.
 
-    Returns:
-        The number of image files without an annotation by folder, without zeros.
-
     Raises:
         InputError: an image is missing. The message names the first of its split and counts the others.
     """
     folder_of = cache(_folder)
     by_folder: dict[str, list[tuple[str, str]]] = {}
     for name, annotated in splits.items():
-        for image in annotated.images:
-            by_folder.setdefault(folder_of(split(image.uri)[0]), []).append((name, image.uri))
+        for uri in annotated.images.uris():
+            by_folder.setdefault(folder_of(split(uri)[0]), []).append((name, uri))
     others: dict[str, set[str]] = {}
     for uri in also_named:
         if (folder := folder_of(split(uri)[0])) in by_folder:
             others.setdefault(folder, set()).add(split(uri)[1])
     missing: dict[str, list[str]] = {name: [] for name in splits}
-    unnamed: dict[str, int] = {}
+    found = ImageFiles({}, {})
     for folder, images in by_folder.items():
         try:
-            there = {info.base_name for info in list_files(folder)}
+            there = {info.base_name: (info.size, info.mtime_ns) for info in list_files(folder)}
         except NotADirectoryError:
             name, uri = images[0]
             raise InputError(
@@ -50,15 +61,18 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         for name, uri in images:
             files = _file_names(uri)
             named.update(files)
-            if there.isdisjoint(files) and not _is_unlisted(uri):
+            if there.keys().isdisjoint(files) and not _is_unlisted(uri):
                 missing[name].append(uri)
-        if num_unnamed := sum(map(is_image_name, there - named)):
-            unnamed[folder] = num_unnamed
+            stamp = there.get(files[0])
+            if len(files) == 1 and stamp is not None and None not in stamp:
+                found.stamps[uri] = stamp
+        if num_unnamed := sum(map(is_image_name, there.keys() - named)):
+            found.unnamed[folder] = num_unnamed
     for name, uris in missing.items():
         if uris:
             more = f", and {len(uris) - 1} more are missing" if len(uris) > 1 else ""
             raise InputError(f"data.{name}: {uris[0]}: no such image{more}, of {len(splits[name])} images")
-    return unnamed
+    return found
 
 
 def _folder(uri: str) -> str:

@@ -4,6 +4,8 @@ import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import compress
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_digest, digest_of_ends
+from raylabel.dataset.image_records import ImageRecord, ImageTable
 from raylabel.dataset.image_source import ImageSource, decode_source
 from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_content, read_image
 from raylabel.errors import StorageError
@@ -32,6 +34,37 @@ Turn = Literal["stored", "displayed", "either"]
 """The orientation of an image's annotations: one, or either if both have the annotated size."""
 
 
+TURNS: tuple[Turn | None, ...] = (None, "stored", "displayed", "either")
+"""Turns by the numbers that `Headers` hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headers:
+    """What the headers of N images tell, row by row. Rows that are not sound hold zeros.
+
+    Attributes:
+        is_sound: (N,) whether the image is one of its annotated size.
+        sizes: (N,) int64 sizes of the files in bytes.
+        digests: (N,) uint64 digests of the contents.
+        turns: (N,) int8 places in TURNS.
+    """
+
+    is_sound: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    turns: NDArray[np.int8]
+
+    @staticmethod
+    def unknown(num: int) -> "Headers":
+        """Return the headers of images that nobody has looked at."""
+        return Headers(
+            is_sound=np.zeros(num, bool),
+            sizes=np.zeros(num, np.int64),
+            digests=np.zeros(num, np.uint64),
+            turns=np.zeros(num, np.int8),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examined:
     """What the headers of annotated images tell.
@@ -42,12 +75,14 @@ class Examined:
         sizes: sizes in bytes that these images have, sorted.
         turns: number of these images that an EXIF orientation turns or mirrors, by the orientation of their
             annotations.
+        headers: what the header of each image tells.
     """
 
     unusable: list[tuple[ImageRecord, str]]
     contents: Contents
     sizes: NDArray[np.int64]
     turns: Counter[Turn]
+    headers: Headers
 
     def turned_text(self, *, as_stored: bool) -> str:
         """Say how many images are turned and how each is read, "" if none is turned.
@@ -67,7 +102,12 @@ class Examined:
 
 
 def examine_images(
-    images: Sequence[ImageRecord], *, max_pixels: int, thorough: bool = False, on_image: Callable[[int], None]
+    images: Sequence[ImageRecord],
+    *,
+    max_pixels: int,
+    thorough: bool = False,
+    known: Headers | None = None,
+    on_image: Callable[[int], None],
 ) -> Examined:
     """Find the images that a stage would refuse; the digests of the others' contents; and those that EXIF turns.
 
@@ -79,6 +119,7 @@ def examine_images(
         images: annotated images.
         max_pixels: see `read_image`.
         thorough: read the pixels of every image.
+        known: what is known of the images. Those that are sound are not read, unless all pixels are.
         on_image: called after each image with the number of images so far.
 
     Raises:
@@ -97,26 +138,49 @@ def examine_images(
             return str(error)
         return seen._replace(file=(len(content), content_digest(content)))
 
-    unusable, names, turns = list[tuple[ImageRecord, str]](), list[str](), Counter[Turn]()
-    sizes, digests = np.zeros(len(images), np.int64), np.zeros(len(images), np.uint64)
-    for row, found in enumerate(map_on_threads(examine, images, num_threads=READING_THREADS)):
-        on_image(row + 1)
-        if isinstance(found, str):
-            unusable.append((images[row], found))
+    found = Headers.unknown(len(images)) if known is None or thorough else known
+    rows = np.flatnonzero(~found.is_sound).tolist()
+    is_sound, sizes, digests, turns = (one.copy() for one in vars(found).values())
+    unusable = list[tuple[ImageRecord, str]]()
+    to_read = images if len(rows) == len(images) else [images[row] for row in rows]
+    num_known = len(images) - len(rows)
+    for place, seen in enumerate(map_on_threads(examine, to_read, num_threads=READING_THREADS)):
+        on_image(num_known + place + 1)
+        if isinstance(seen, str):
+            unusable.append((images[rows[place]], seen))
             continue
-        sizes[len(names)], digests[len(names)] = found.file or (0, 0)
-        names.append(images[row].file_name)
-        if found.turn is not None:
-            turns[found.turn] += 1
+        row = rows[place]
+        is_sound[row], turns[row] = True, TURNS.index(seen.turn)
+        sizes[row], digests[row] = seen.file or (0, 0)
+    names = images.file_names() if isinstance(images, ImageTable) else [image.file_name for image in images]
+    numbers = Counter(turns[is_sound].tolist())
     return Examined(
         unusable=unusable,
-        contents=Contents.of(digests[: len(names)], names),
-        sizes=np.unique(sizes[: len(names)]),
-        turns=turns,
+        contents=Contents.of(digests[is_sound], list(compress(names, is_sound.tolist()))),
+        sizes=np.unique(sizes[is_sound]),
+        turns=Counter({turn: numbers[number] for number, turn in enumerate(TURNS) if turn and numbers[number]}),
+        headers=Headers(is_sound=is_sound, sizes=sizes, digests=digests, turns=turns),
     )
 
 
+class Orientation(NamedTuple):
+    """The orientation in which a file annotates images.
+
+    Attributes:
+        as_stored: whether it annotates stored pixels.
+        is_sure: whether another look at the same files would tell the same. Otherwise a header could not be read.
+    """
+
+    as_stored: bool
+    is_sure: bool
+
+
 def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) -> bool:
+    """Tell whether a file annotates stored pixels; see `find_orientation`."""
+    return find_orientation(sources, max_pixels=max_pixels).as_stored
+
+
+def find_orientation(sources: Sequence[ImageSource], *, max_pixels: int) -> Orientation:
     """Tell whether a file annotates stored pixels. Its images whose annotated size fits one orientation alone tell.
 
     The headers of at most `NUM_TELLING` images are read, evenly spread over those that are not square. A file that
@@ -132,12 +196,14 @@ def are_annotated_as_stored(sources: Sequence[ImageSource], *, max_pixels: int) 
     oblong = [one for one in sources if one.size_hw is not None and one.size_hw[0] != one.size_hw[1]]
     num = min(NUM_TELLING, len(oblong))
     telling = [oblong[place * len(oblong) // num] for place in range(num)]
-    tells_displayed = False
-    for turn in map_on_threads(lambda one: _turn_of(one, max_pixels), telling, num_threads=READING_THREADS):
-        if turn == "stored":
-            return True
-        tells_displayed |= turn == "displayed"
-    return not tells_displayed
+    tells_displayed, is_sure = False, True
+    glance = partial(_glance, max_pixels=max_pixels, to_its_end=False)
+    for seen in map_on_threads(glance, telling, num_threads=READING_THREADS):
+        if seen.turn == "stored":
+            return Orientation(True, True)
+        tells_displayed |= seen.turn == "displayed"
+        is_sure &= seen.is_read
+    return Orientation(not tells_displayed, is_sure)
 
 
 def reads_as_stored(source: ImageSource, *, max_pixels: int) -> bool:
@@ -184,11 +250,13 @@ class _Glance(NamedTuple):
     """What the header and the end of a file tell.
 
     Attributes:
+        is_read: whether the header could be read.
         is_sound: whether it looks like a whole image of the annotated size.
         turn: None for an image that is not turned, or if the header tells nothing.
         file: the file's size in bytes and the digest of its content. None if the content must be read whole for it.
     """
 
+    is_read: bool = False
     is_sound: bool = False
     turn: Turn | None = None
     file: tuple[int, int] | None = None
@@ -204,14 +272,14 @@ def _glance(source: ImageSource, max_pixels: int, *, to_its_end: bool = True) ->
                 stored_hw, orientation = _stored_size_hw(image), exif_orientation(image)
                 turn = _turn(stored_hw, orientation, source.size_hw)
                 if isinstance(image, TiffImageFile) or image.width * image.height > max_pixels or not to_its_end:
-                    return _Glance(turn=turn)
+                    return _Glance(is_read=True, turn=turn)
                 end_mark = _ENDS.get(image.format or "", b"")
                 num_bytes = file.seek(0, io.SEEK_END)
                 file.seek(max(0, num_bytes - TAIL_BYTES))
                 tail = file.read(TAIL_BYTES)
         fits = source.size_hw == stored_hw or turn == "displayed"
         digest = digest_of_ends(num_bytes, head, tail)
-        return _Glance(fits and end_mark in tail, turn, None if digest is None else (num_bytes, digest))
+        return _Glance(True, fits and end_mark in tail, turn, None if digest is None else (num_bytes, digest))
     except StorageError:
         raise
     except Exception:

@@ -68,7 +68,7 @@ def inspect_annotations(annotated: AnnotatedSet) -> Inspection:
     num_of_class = np.zeros(annotated.num_classes, dtype=np.int64)
     num_learnt_of_class = np.zeros(annotated.num_classes, dtype=np.int64)
     for row in range(len(annotated)):
-        if not annotated.annotations[row]:
+        if not len(annotated.object_classes(row)):
             continue
         found = _Objects.of(annotated, row)
         learnable = found.is_learnable

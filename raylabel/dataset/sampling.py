@@ -21,19 +21,28 @@ def repeat_factors(image_classes: Sequence[NDArray[Any]], num_classes: int, thre
     Source: Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, 2019 (arXiv 1908.03195), sec. 4.
     """
     of_class = class_repeat_factors(image_classes, num_classes, threshold)
-    return np.array(
-        [of_class[np.asarray(classes, dtype=np.int64)].max(initial=1.0) for classes in image_classes], dtype=np.float64
-    )
+    images, classes = _pairs(image_classes)
+    factors = np.ones(len(image_classes))
+    np.maximum.at(factors, images, of_class[classes])
+    return factors
 
 
 def class_repeat_factors(
     image_classes: Sequence[NDArray[Any]], num_classes: int, threshold: float
 ) -> NDArray[np.float64]:
     """Return r_c of `repeat_factors`, shape (num_classes,), at least 1. A class in no image counts as in one image."""
-    counts = np.zeros(num_classes)
-    for classes in image_classes:
-        counts[np.unique(np.asarray(classes, dtype=np.int64))] += 1
+    images, classes = _pairs(image_classes)
+    keys = images * num_classes + classes
+    if (np.diff(keys) <= 0).any():  # unless each image's classes are sorted and unique, as an annotated set has them
+        classes = np.unique(keys) % num_classes
+    counts = np.bincount(classes, minlength=num_classes)
     return repeat_factors_of_counts(counts, num_images=len(image_classes), threshold=threshold)
+
+
+def _pairs(image_classes: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return image and class of each entry."""
+    images = np.repeat(np.arange(len(image_classes)), [len(classes) for classes in image_classes])
+    return images, np.concatenate([np.zeros(0, np.int64), *image_classes]).astype(np.int64)
 
 
 def repeat_factors_of_counts(

@@ -36,8 +36,8 @@ def split_by_hash(
     ):
         raise InputError(f"fractions must be in (0, 1) and sum to < 1, without {REST!r}, got {dict(fractions)}")
     rows: dict[str, list[int]] = {name: [] for name in (REST, *fractions) if name not in unused}
-    for row, image in enumerate(annotated.images):
-        part = _part(_unit_hash(image.image_id, seed), fractions)
+    for row, image_id in enumerate(annotated.images.ids()):
+        part = _part(_unit_hash(image_id, seed), fractions)
         rows[part if part in rows else REST].append(row)
     for name, of_part in rows.items():
         if not of_part:

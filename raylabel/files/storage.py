@@ -6,12 +6,14 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import stat
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import is_object_store, open_uri, split_options
 from raylabel.files.json_text import parse_json
 from raylabel.files.retries import retried
+from raylabel.files.stored_file import StoredFile
 
 _FILE = "file://"
 _PIECE_BYTES = 2**20
@@ -144,6 +147,22 @@ def _check_size(num_bytes: int, max_bytes: int | None) -> None:
         raise TooLargeError(f"{num_bytes} bytes")
 
 
+def open_users_file(uri: str) -> BinaryIO:
+    """Open a file whose path a user gave, to be read as a stream. Single reads are retried.
+
+    Raises:
+        InputError: there is no such file; the message names it.
+        StorageError: disk or network failed until the last retry.
+    """
+    file_system, _ = open_uri(uri)
+    if isinstance(file_system, fs.PyFileSystem):  # a web server may not know parts of files
+        return io.BytesIO(_read_users_file(uri))
+    with _named_users_file(uri):
+        if file_type(uri) == fs.FileType.Unknown:
+            raise SpecialFileError(errno.ENXIO, "neither a file nor a folder", uri)
+        return io.BufferedReader(StoredFile(uri), _PIECE_BYTES)
+
+
 def commit_bytes(uri: str, content: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 
@@ -154,18 +173,32 @@ def commit_bytes(uri: str, content: bytes) -> None:
         StorageError: the disk is full, the place is not writable, or the store fails until the last retry. No part of
             the file is left.
     """
-    file_system, path = open_uri(uri, upload_bytes=len(content))
+    _commit(uri, lambda file: file.write(content), len(content))
+
+
+def commit_file(uri: str, source: str) -> None:
+    """Write a copy of a local file of any size so that it appears whole or not at all; see `commit_bytes`."""
+
+    def write(file: Any) -> None:
+        with open(source, "rb") as content:
+            shutil.copyfileobj(content, file, _PIECE_BYTES)
+
+    _commit(uri, write, os.path.getsize(source))
+
+
+def _commit(uri: str, write: Callable[[Any], object], num_bytes: int) -> None:
+    file_system, path = open_uri(uri, upload_bytes=num_bytes)
     if isinstance(file_system, fs.LocalFileSystem):
         commit = _commit_local
     else:
         commit = _upload if is_object_store(file_system) else _commit_remote
     try:
-        retried(lambda: commit(file_system, path, content), uri=uri, doing="write", num_bytes=len(content))
+        retried(lambda: commit(file_system, path, write), uri=uri, doing="write", num_bytes=num_bytes)
     except OSError as error:
         raise StorageError(f"{uri}: could not write: {' '.join(str(error).split())}") from error
 
 
-def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+def _commit_local(file_system: fs.FileSystem, path: str, write: Callable[[Any], object]) -> None:
     if os.path.isdir(path):
         raise InputError(f"{path}: must be a file to write, got a folder")
     try:
@@ -175,7 +208,7 @@ def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None
     temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -185,12 +218,12 @@ def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None
         raise
 
 
-def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+def _commit_remote(file_system: fs.FileSystem, path: str, write: Callable[[Any], object]) -> None:
     file_system.create_dir(posixpath.dirname(path), recursive=True)
     temporary = _temporary(path)
     try:
         with file_system.open_output_stream(temporary) as file:
-            file.write(content)
+            write(file)
         file_system.move(temporary, path)
     except BaseException:
         with suppress(Exception):
@@ -198,12 +231,12 @@ def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> Non
         raise
 
 
-def _upload(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+def _upload(file_system: fs.FileSystem, path: str, write: Callable[[Any], object]) -> None:
     # No `with`, because closing a stream publishes the bytes written so far. So does dropping the last reference to it.
     # A separate thread, because Ctrl-C cannot interrupt it. A stream that failed to send a part cannot publish.
     def send() -> None:
         file = file_system.open_output_stream(path)
-        file.write(content)
+        write(file)
         file.close()
 
     with ThreadPoolExecutor(1) as thread:
@@ -310,8 +343,15 @@ def read_json_object(uri: str) -> dict[str, Any]:
 
 def _read_users_file(uri: str) -> bytes:
     """Read a file whose path a user gave, and refuse what is no file in one line."""
-    try:
+    with _named_users_file(uri):
         return read_bytes(uri)
+
+
+@contextmanager
+def _named_users_file(uri: str) -> Iterator[None]:
+    """Refuse a user's path that is no file in one line."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file") from None
     except IsADirectoryError:
@@ -351,9 +391,13 @@ def digest(content: Any) -> str:
 
 
 def file_digest(uri: str) -> str:
-    """Return the SHA-256 of a file's content.
+    """Return the SHA-256 of a file's content. The file is read as a stream.
 
     Raises:
         InputError: the file is missing.
     """
-    return hashlib.sha256(_read_users_file(uri)).hexdigest()
+    hashed = hashlib.sha256()
+    with open_users_file(uri) as file:
+        while piece := file.read(_PIECE_BYTES):
+            hashed.update(piece)
+    return hashed.hexdigest()

@@ -6,9 +6,10 @@ are given what `checked_segmentation` and `first_bad_runs` refuse.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from raylabel.errors import shown
@@ -22,6 +23,7 @@ MAX_COORDINATE = 4e8
 
 # In image sides. Polygons may leave the image a little, but rasterising distant points would take unbounded memory.
 _MAX_OUTSIDE = 10
+_ANY_SIDE = int(MAX_COORDINATE)
 # In pixels. Rasterising takes about 100 bytes per pixel of an outline.
 _MAX_OUTLINE = 10**7
 
@@ -59,6 +61,42 @@ def checked_segmentation(segmentation: Any, image_size_hw: tuple[int, int]) -> A
     if [type(side) for side in segmentation["size"]] == [int, int]:
         return segmentation
     return {"size": size_hw, "counts": counts}
+
+
+class Claim(NamedTuple):
+    """What a segmentation demands of its image.
+
+    Attributes:
+        segmentation: the segmentation, see `checked_segmentation`.
+        size_hw: the size that an RLE states. (0, 0) for polygons, which fit an image of any size.
+        reach: largest absolute coordinate of polygons in pixels. 0 for an RLE.
+    """
+
+    segmentation: Any
+    size_hw: tuple[int, int]
+    reach: float
+
+
+def claim_of(segmentation: Any) -> Claim | None:
+    """Check a segmentation whose image is not known yet. None if `checked_segmentation` refuses it for every image."""
+    try:
+        if isinstance(segmentation, list):
+            _check_polygons(segmentation, (_ANY_SIDE, 1))
+            far = max(max(max(polygon), -min(polygon)) for polygon in segmentation)
+            return Claim(segmentation, (0, 0), float(far))
+        size_hw = rle_size(segmentation)
+        return None if size_hw is None else Claim(checked_segmentation(segmentation, size_hw), size_hw, 0.0)
+    except ValueError:
+        return None
+
+
+def claims_fit(
+    claimed_hw: NDArray[np.integer], reaches: NDArray[np.float64], image_sizes_hw: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Tell for which images `checked_segmentation` accepts a segmentation. All arrays have a row per segmentation."""
+    has_size = (claimed_hw == 0).all(axis=1) | (claimed_hw == image_sizes_hw).all(axis=1)
+    is_near: NDArray[np.bool_] = reaches <= np.minimum(_MAX_OUTSIDE * image_sizes_hw.max(axis=1), MAX_COORDINATE)
+    return has_size & is_near
 
 
 def rle_size(segmentation: Any) -> tuple[int, int] | None:

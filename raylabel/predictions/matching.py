@@ -223,9 +223,7 @@ def verification_weights(annotated: AnnotatedSet) -> NDArray[np.float64]:
     weights = np.ones(annotated.num_classes)
     if not annotated.is_federated:
         return weights
-    num_verified = np.zeros(annotated.num_classes)
-    for image in annotated.images:
-        num_verified[list(image.negative_classes)] += 1
+    num_verified = np.bincount(annotated.negative_class_lists.values, minlength=annotated.num_classes)
     num_without_class = len(annotated.images) - annotated.class_image_counts()
     is_known = num_verified > 0
     weights[is_known] = np.maximum(num_without_class[is_known] / num_verified[is_known], 1.0)

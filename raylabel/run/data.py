@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from raylabel.config import Config, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, ImageRecord, read_annotations, validate_same_categories
-from raylabel.dataset.image_headers import are_annotated_as_stored
 from raylabel.dataset.pool.access import Access
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
@@ -18,7 +17,9 @@ from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.truth import TruthMatch, with_annotated_sizes
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
-from raylabel.files.storage import digest, file_digest
+from raylabel.files.storage import digest
+from raylabel.run.annotation_copies import are_stored, content_digest, open_annotations, orientation_of
+from raylabel.run.folder import RunFolder
 
 
 class MeasuredGroups(NamedTuple):
@@ -35,13 +36,15 @@ class MeasuredGroups(NamedTuple):
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of one run. Each part is read at its first use.
+    """The data of one run. Each part is opened at its first use.
 
     Attributes:
         config: the run's config.
+        run: the run that keeps what was read of annotation files. None keeps nothing: every file is read.
     """
 
     config: Config
+    run: RunFolder | None = None
 
     @cached_property
     def _parts(self) -> dict[str, AnnotatedSet]:
@@ -56,15 +59,19 @@ class RunData:
             return {"labelled": annotated}
         parts = split_by_hash(annotated, fractions, self.config.seed, unused=self._unused)
         for name, part in parts.items():
-            if not part.images:
+            if not len(part):
                 raise InputError(f"data.{name}: no image of {data.labelled} fell into it. Give a larger fraction.")
         return parts
 
     def _read(self, source: str) -> AnnotatedSet:
         """Read an annotation file, and find the orientation in which it annotates the images."""
-        annotated = read_annotations(source, images_root=self.config.data.images)
-        sources = [image.source for image in annotated.images if image.as_stored is None]
-        as_stored = are_annotated_as_stored(sources, max_pixels=self.config.data.max_image_pixels)
+        root, max_pixels = self.config.data.images, self.config.data.max_image_pixels
+        if self.run is None:
+            annotated = read_annotations(source, images_root=root)
+            as_stored = orientation_of(annotated, max_pixels=max_pixels).as_stored
+        else:
+            annotated = open_annotations(self.run, source, root)
+            as_stored = are_stored(self.run, source, root, annotated, max_pixels=max_pixels)
         return annotated if as_stored else annotated.with_displayed_images()
 
     @property
@@ -100,6 +107,11 @@ class RunData:
         """The split on which the stage evaluate measures AP."""
         return self._part("validation")
 
+    def open_splits(self) -> None:
+        """Open every annotated split, so that the run has the copies that workers open."""
+        for name in ("labelled", "validation") if self._unused else ("labelled", "calibration", "validation"):
+            getattr(self, name)
+
     def list_pool(self, left_out: LeftOut | None = None) -> Iterator[PoolImage]:
         """List the unlabelled images that the pool has now, in any order. `left_out` counts the other files."""
         source = self.config.data.pool
@@ -129,7 +141,7 @@ class RunData:
             "allowed_roots": data.allowed_roots,
             "tar_samples": data.tar_samples,
             "max_image_pixels": data.max_image_pixels,
-            "pool_truth": None if data.pool_truth is None else file_digest(data.pool_truth),
+            "pool_truth": self.part_digest("pool_truth"),
             **({"seed": self.config.seed, "unused": self._unused} if isinstance(data.pool, SplitFraction) else {}),
         }
 
@@ -140,7 +152,8 @@ class RunData:
             return self._parts["pool"]
         if self.config.data.pool_truth is None:
             return None
-        truth = read_annotations(self.config.data.pool_truth)
+        source = self.config.data.pool_truth
+        truth = read_annotations(source) if self.run is None else open_annotations(self.run, source, None)
         validate_same_categories(self.labelled, truth)
         return truth
 
@@ -168,14 +181,18 @@ class RunData:
         ]
         seed = self.config.seed if any(fractions) else None
         unused = [self._unused] if isinstance(data.calibration, SplitFraction) and self._unused else []
-        return digest([file_digest(data.labelled), data.images, fractions, seed, *unused])
+        return digest([content_digest(self.run, data.labelled), data.images, fractions, seed, *unused])
+
+    def split_digest(self, name: str) -> str:
+        """Return the digest of the content of `labelled`, `calibration` or `validation`."""
+        return self.labelled_digest if name == "labelled" else self.part_digest(name)
 
     def part_digest(self, name: str) -> str:
         """Return the digest of the content of `calibration`, `validation` or `pool_truth`."""
         source = getattr(self.config.data, name)
         if isinstance(source, SplitFraction):
             return digest([self.labelled_digest, name])
-        return file_digest(source) if source else ""
+        return content_digest(self.run, source) if source else ""
 
 
 def _pool_image(image: ImageRecord) -> PoolImage:
@@ -198,5 +215,4 @@ def truth_match(data: RunData) -> TruthMatch | None:
 
 def overlap(part: AnnotatedSet, other: AnnotatedSet) -> int:
     """Count the images of a part that another part has too, by their URIs."""
-    uris = {image.uri for image in other.images}
-    return sum(image.uri in uris for image in part.images)
+    return len(set(part.images.uris()) & set(other.images.uris()))

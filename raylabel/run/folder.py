@@ -138,6 +138,11 @@ class RunFolder:
         place, _, _ = self.place.rstrip("/").rpartition("/")
         return RunFolder(split(self.uri)[0], f"{place}/" if place else "")
 
+    @property
+    def outermost(self) -> "RunFolder":
+        """Return the run that is not nested, with which this run shares its data."""
+        return self.outer.outermost if self.place else self
+
     def title(self, stage: str) -> str:
         """Return the name of a stage as users read it, such as "round-2/label"."""
         return f"{self.place}{stage}"

@@ -95,7 +95,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         InputError: an image of the calibration split can't be read, or the teacher fails at it.
         NoDetectionError: the teacher made no detection on the calibration split.
     """
-    data = RunData(config)
+    data = RunData(config, run)
 
     def work() -> dict[str, Any]:
         if has_seen_calibration(run):
@@ -171,7 +171,7 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
         raise NoDetectionError("calibrate: the teacher made no detection on the calibration split. Train it longer.")
     detections, image_ids = detections_from_table(table, num_classes)
     annotated = data.labelled if config.calibration.folds else data.calibration
-    row_of = {str(image.image_id): row for row, image in enumerate(annotated.images)}
+    row_of = {str(image_id): row for row, image_id in enumerate(annotated.images.ids())}
     rows = np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)
     if config.calibration.folds:
         detections = _on_teachers_scale(config, run, data, detections)
@@ -223,7 +223,7 @@ def _parts(config: Config, run: RunFolder, data: RunData) -> list[_Part]:
 def _train_fold_teachers(config: Config, run: RunFolder) -> None:
     trainings = [
         Training(
-            build=partial(fold_teacher_job, config_dict(config), run.uri, fold),
+            build=partial(fold_teacher_job, config_dict(config), run, fold),
             folder=fold_folder(fold),
             num_steps=config.teacher.steps,
             identity=[finished(run, "teacher")["fingerprint"], config.calibration.folds, fold],
@@ -244,6 +244,7 @@ def _match_on_ray(
             MatchShard,
             config=config,
             worker_args={
+                "run": run,
                 "model_uri": part.model_uri,
                 "split": part.split,
                 "counter": counter,
@@ -261,10 +262,17 @@ class MatchShard:
     """The actor's worker that predicts and matches shards of an annotated split."""
 
     def __init__(
-        self, *, config: dict[str, Any], model_uri: str, split: str, counter: Any, calibration_actor: Any
+        self,
+        *,
+        config: dict[str, Any],
+        run: RunFolder,
+        model_uri: str,
+        split: str,
+        counter: Any,
+        calibration_actor: Any,
     ) -> None:
         self._config = parse_config(config)
-        self._annotated: AnnotatedSet = getattr(RunData(self._config), split)
+        self._annotated: AnnotatedSet = getattr(RunData(self._config, run), split)
         self._class_weights = verification_weights(self._annotated)
         self._predictor = Predictor(
             model_uri,

@@ -1,16 +1,17 @@
 """Check a config and its data, and tell what would run, before anything is spent."""
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from raylabel.config import Config, TeacherConfig
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_files import check_images_exist
-from raylabel.dataset.image_headers import Examined, examine_images
-from raylabel.dataset.inspection import inspect_annotations
+from raylabel.dataset.image_headers import Examined
+from raylabel.dataset.inspection import Inspection, inspect_annotations
 from raylabel.dataset.overlaps import Overlap, overlaps
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.search import PoolSearch
@@ -20,9 +21,11 @@ from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
 from raylabel.redaction import redacted
+from raylabel.run.annotation_copies import kept_json
 from raylabel.run.calibration import load_corrector, other_corrector
 from raylabel.run.data import RunData, truth_match
 from raylabel.run.folder import RunFolder, run_folder, stage_folder
+from raylabel.run.image_headers import examine_split
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.in_validation import is_compared
 from raylabel.run.labels.manifest import count_pool
@@ -44,10 +47,9 @@ def check_run(
 ) -> dict[str, Any]:
     """Check a config and its data, and tell what would run. Starts no Ray.
 
-    No file is left, unless the run starts next.
-
     Reads all annotations and the header of every annotated image, lists the pool, and builds both models. Checks that
-    the run folder can be written and that its disk holds the labels.
+    the run folder can be written and that its disk holds the labels. Keeps in the run what it read of annotation files
+    and images (RUN/data). If the run starts next, keeps the listing of the pool too.
 
     Args:
         config: the run's config.
@@ -73,14 +75,14 @@ def check_run(
     """
     run = run_folder(run or config.out)
     check_writable(run)
-    data = RunData(config)
+    data = RunData(config, run)
     names = ("labelled", "validation") if config.calibration.folds else ("labelled", "calibration", "validation")
     parts: dict[str, AnnotatedSet] = {name: getattr(data, name) for name in names}
-    unnamed = check_images_exist(parts, _images_of_truth(data))
+    files = check_images_exist(parts, _images_of_truth(data))
     splits: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
     for name, part in parts.items():
-        remarks += _check_meaning(name, part)
+        remarks += _check_meaning(name, data, part)
         counts = part.class_image_counts()
         splits[name] = {
             "num_images": len(part),
@@ -94,7 +96,7 @@ def check_run(
     _check_models(config, data.labelled)
     stages, rounds = stage_states(config, run, data)
     examined = {
-        name: _check_images_fit(name, part, max_pixels=config.data.max_image_pixels, thorough=thorough)
+        name: _check_images_fit(name, data, part, files.stamps, thorough=thorough)
         for name, part in parts.items()
         if not (resumes and _has_read(run, name, stages))
     }
@@ -120,7 +122,7 @@ def check_run(
     return {
         "run": redacted(run.uri),
         "splits": splits,
-        **({"unannotated": _say_unnamed(unnamed)} if unnamed else {}),
+        **({"unannotated": _say_unnamed(files.unnamed)} if files.unnamed else {}),
         "overlaps": uses,
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
@@ -242,7 +244,7 @@ def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> list[s
 
     No remark if the config names another model or weights, or if half of the images' sides are short.
     """
-    side = statistics.median(side for image in labelled.images for side in image.image_size_hw)
+    side = float(np.median(labelled.images.sizes_hw()))
     if teacher.model != TeacherConfig().model or teacher.weights or side <= LARGEST_TINY_SIDE:
         return []
     return [
@@ -265,10 +267,12 @@ def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:
     return None
 
 
-def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, thorough: bool) -> Examined:
+def _check_images_fit(
+    name: str, data: RunData, annotated: AnnotatedSet, stamps: Mapping[str, tuple[int, int]], *, thorough: bool
+) -> Examined:
     """Check that every image is one, and has the size of its annotations. Return their contents."""
     with Progress(f"check: {name} images", len(annotated)) as progress:
-        found = examine_images(annotated.images, max_pixels=max_pixels, thorough=thorough, on_image=progress.update)
+        found = examine_split(data, name, annotated, stamps, thorough=thorough, on_image=progress.update)
     if found.unusable:
         image, why = found.unusable[0]
         others = f", and {len(found.unusable) - 1} more can't be used" if len(found.unusable) > 1 else ""
@@ -276,9 +280,10 @@ def _check_images_fit(name: str, annotated: AnnotatedSet, *, max_pixels: int, th
     return found
 
 
-def _check_meaning(name: str, annotated: AnnotatedSet) -> list[str]:
+def _check_meaning(name: str, data: RunData, annotated: AnnotatedSet) -> list[str]:
     """Return remarks on the annotations of a split. Refuse a split without anything to learn or to measure."""
-    found = inspect_annotations(annotated)
+    of = data.split_digest(name)
+    found = kept_json(data.run, Inspection, "inspection", of, lambda: inspect_annotations(annotated))
     remarks = [f"{name}: {remark}" for remark in found.remarks()]
     if not found.num_learnable:
         why = "; ".join(found.remarks()) or "there is no annotation"

@@ -45,12 +45,12 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: the pool is not labelled yet, or selection kept no prediction.
     """
-    data, labels = RunData(config), finished(run, "label")
+    data, labels = RunData(config, run), finished(run, "label")
     made_of = inputs(config, run, data)
 
     def training(folder: str, role: str, *, with_pool: bool) -> Training:
         return Training(
-            build=partial(student_job, config_dict(config), run.uri, with_pool),
+            build=partial(student_job, config_dict(config), run, with_pool),
             folder=folder,
             num_steps=config.student.steps,
             identity=[made_of, role],
@@ -58,6 +58,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         )
 
     def work() -> dict[str, Any]:
+        data.open_splits()
         index = ensure_pool_index(config, run)
         if not index.num_kept:
             lower = (

@@ -117,7 +117,7 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         InputError: a model is not trained yet, or a validation image can't be read, or a model fails at it.
     """
     calibrate_models(config, run)
-    data = RunData(config)
+    data = RunData(config, run)
     if verify:
         require_evaluators()
 
@@ -251,6 +251,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
             PredictShard,
             config=config,
             worker_args={
+                "run": run,
                 "model_uris": arms,
                 "counter": counter,
             },
@@ -263,9 +264,9 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
 class PredictShard:
     """The actor's worker that predicts shards of the validation split with every model."""
 
-    def __init__(self, *, config: dict[str, Any], model_uris: dict[str, str], counter: Any) -> None:
+    def __init__(self, *, config: dict[str, Any], run: RunFolder, model_uris: dict[str, str], counter: Any) -> None:
         parsed = parse_config(config)
-        self._annotated = RunData(parsed).validation
+        self._annotated = RunData(parsed, run).validation
         self._predictors = {
             name: Predictor(
                 uri,

@@ -81,7 +81,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             Also if teacher and labelled set don't fit, a validation image can't be read, the teacher fails at every
             image, or more than `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
-    data = RunData(config)
+    data = RunData(config, run)
     made_of = inputs(config, run, data)
     check_teacher_fits(run, data, load_corrector(run))
     survey: Survey | None = None  # of the shards, if they were labelled now

@@ -72,7 +72,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: the labelled set can't be read, or the embedder fails at one of its images.
     """
-    data = RunData(config)
+    data = RunData(config, run)
     commit_classes(run, data)
     return execute_stage(run, "prototypes", inputs(config, run, data), lambda: _embed_classes(config, run, data))
 
@@ -83,7 +83,7 @@ def _prepare_embedder(config: Config, run: RunFolder, data: RunData) -> str | No
         return config.smoothing.embedder
     if num_steps := warmup_steps(config):
         training = Training(
-            build=partial(warmup_job, config_dict(config)),
+            build=partial(warmup_job, config_dict(config), run),
             folder=EMBEDDER,
             num_steps=num_steps,
             identity=[
@@ -118,7 +118,7 @@ def _embed_classes(config: Config, run: RunFolder, data: RunData) -> dict[str, A
         for table in map_shards(
             EmbedShard,
             config=config,
-            worker_args={"model_uri": model_uri, "counter": counter},
+            worker_args={"run": run, "model_uri": model_uri, "counter": counter},
             shards=shards,
             title=run.title("prototypes"),
         ):
@@ -143,9 +143,9 @@ def _commit(run: RunFolder, sums: PrototypeSums) -> dict[str, Any]:
 class EmbedShard:
     """The actor's worker that embeds the annotated instances of shards."""
 
-    def __init__(self, *, config: dict[str, Any], model_uri: str, counter: Any) -> None:
+    def __init__(self, *, config: dict[str, Any], run: RunFolder, model_uri: str, counter: Any) -> None:
         parsed = parse_config(config)
-        annotated = RunData(parsed).labelled
+        annotated = RunData(parsed, run).labelled
         one_hot = class_targets(parsed, annotated, None, kind="none")
         self._examples = LabelledExamples(
             annotated, one_hot, max_pixels=parsed.data.max_image_pixels, augment=no_augmentation

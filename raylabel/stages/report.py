@@ -40,6 +40,6 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         commit_bytes(report_uri(run), page)
         return {"num_bytes": len(page)}
 
-    artifact = execute_stage(run, "report", inputs(config, run, RunData(config)), work)
+    artifact = execute_stage(run, "report", inputs(config, run, RunData(config, run)), work)
     print(f"report: {redacted(report_uri(run))}", flush=True)
     return artifact

@@ -39,7 +39,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: the prototypes are not computed yet, or the cluster is too small.
     """
-    data = RunData(config)
+    data = RunData(config, run)
     made_of = inputs(config, run, data)
 
     def work() -> dict[str, Any]:
@@ -47,8 +47,9 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
             given = new_segmenter(config.teacher, num_classes=data.labelled.num_classes, seed=config.seed)
             save_segmenter(given, run.path(FOLDER), describe_model(config.teacher, "teacher"))
             return {"steps": 0, "num_images": 0}
+        data.open_splits()
         training = Training(
-            build=partial(teacher_job, config_dict(config), run.uri),
+            build=partial(teacher_job, config_dict(config), run),
             folder=FOLDER,
             num_steps=config.teacher.steps - warmup_steps(config),
             identity=made_of,

@@ -114,20 +114,20 @@ def fold_rows(num_images: int, fold: int, num_folds: int, seed: int) -> NDArray[
     return np.sort(np.random.default_rng(seed).permutation(num_images)[fold::num_folds])
 
 
-def warmup_job(settings: dict[str, Any]) -> tuple[SegmenterBuilder, TrainJob]:
+def warmup_job(settings: dict[str, Any], run: RunFolder) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the embedder's job: the first steps of the teacher's schedule, without smoothing."""
     config = parse_config(settings)
-    labelled = RunData(config).labelled
+    labelled = RunData(config, run).labelled
     job = _teacher_schedule(
         config, labelled, class_targets(config, labelled, None, kind="none"), stop=warmup_steps(config)
     )
     return partial(new_segmenter, config.teacher, num_classes=labelled.num_classes, seed=config.seed), job
 
 
-def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[SegmenterBuilder, TrainJob]:
+def teacher_job(settings: dict[str, Any], run: RunFolder) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the teacher's job. The teacher continues from the embedder, with smoothed targets."""
-    config, run = parse_config(settings), RunFolder(run_uri)
-    data = RunData(config)
+    config = parse_config(settings)
+    data = RunData(config, run)
     labelled = data.labelled
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
     if config.smoothing.embedder:
@@ -138,10 +138,10 @@ def teacher_job(settings: dict[str, Any], run_uri: str) -> tuple[SegmenterBuilde
     return build, replace(job, evaluate=evaluation(data, config.teacher))
 
 
-def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple[SegmenterBuilder, TrainJob]:
+def fold_teacher_job(settings: dict[str, Any], run: RunFolder, fold: int) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the job of the teacher that doesn't see a fold. It starts from scratch: the embedder saw every fold."""
-    config, run = parse_config(settings), RunFolder(run_uri)
-    everything = RunData(config).labelled
+    config = parse_config(settings)
+    everything = RunData(config, run).labelled
     held_out = fold_rows(len(everything), fold, config.calibration.folds, config.seed)
     labelled = everything.subset(np.setdiff1d(np.arange(len(everything)), held_out))
     targets = class_targets(config, labelled, load_similarity(run), kind=config.smoothing.kind)
@@ -149,13 +149,13 @@ def fold_teacher_job(settings: dict[str, Any], run_uri: str, fold: int) -> tuple
     return build, _teacher_schedule(config, labelled, targets)
 
 
-def student_job(settings: dict[str, Any], run_uri: str, with_pool: bool) -> tuple[SegmenterBuilder, TrainJob]:
+def student_job(settings: dict[str, Any], run: RunFolder, with_pool: bool) -> tuple[SegmenterBuilder, TrainJob]:
     """Build the student's job. Without the pool, build the supervised baseline's job with labelled images instead.
 
     The number of images per step is the same in both.
     """
-    config, run = parse_config(settings), RunFolder(run_uri)
-    student, data = config.student, RunData(config)
+    config = parse_config(settings)
+    student, data = config.student, RunData(config, run)
     labelled = data.student_labelled
     if student.init == "teacher":
         build = partial(_saved_segmenter, run.path(TEACHER), config.own_classes)

@@ -101,7 +101,7 @@ class LabelledExamples:
 
     def image_classes(self) -> list[NDArray[np.int32]]:
         """See `Examples`."""
-        return [self.annotated.annotated_classes(row) for row in range(len(self))]
+        return self.annotated.annotated_class_lists.split()
 
     def image_id(self, index: int) -> str:
         """See `Examples`."""

@@ -46,7 +46,7 @@ class FederatedClasses:
         mask[-1] = True
         # With crowd regions, because they too show that the class is in the image.
         mask[self._annotated.object_classes(row)] = True
-        mask[sorted(self._annotated.images[row].negative_classes)] = True
+        mask[self._annotated.negative_class_lists.row(row)] = True
         shares = np.where(mask[:-1], 0.0, self._shares)
         num = min(self._num_wanted - np.count_nonzero(mask[:-1]), np.count_nonzero(shares))
         if num > 0:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from raylabel.calibration import Detections, ImagePredictions, match_set
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.annotated_set import AnnotatedSet, Category
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.masks.rle import Rle, encode_masks
 from raylabel.predictions.matching import Outcome
 
@@ -29,7 +30,7 @@ def annotated_set(*, is_federated: bool = False) -> AnnotatedSet:
     """
     counts = bar(10)["counts"].decode()
     one = {"category_id": 4, "iscrowd": 0, "segmentation": {"size": list(SIZE), "counts": counts}}
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(
             ImageRecord(
                 image_id=row,

@@ -14,7 +14,8 @@ from raylabel.calibration import (
     scored_accuracy,
     weigh_by_verification,
 )
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.annotated_set import AnnotatedSet, Category
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.synthetic.federated import federate
 from raylabel.predictions.matching import Outcome
 
@@ -27,7 +28,7 @@ def annotated_set(
     present: list[set[int]], negative: list[set[int]], not_exhaustive: list[set[int]], *, is_federated: bool = True
 ) -> AnnotatedSet:
     """Build a set that says which classes are annotated in which image, without masks."""
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(
             ImageRecord(
                 image_id=row,

@@ -55,8 +55,8 @@ def test_a_configs_settings_train(name: str, generated: Path, tmp_path: Path) ->
     config = small(name, generated, {**overrides, **sizes})
     run = prepared_run(config, tmp_path)
     for build_segmenter, job in (
-        teacher_job(config_dict(config), run.uri),
-        student_job(config_dict(config), run.uri, with_pool=False),
+        teacher_job(config_dict(config), run),
+        student_job(config_dict(config), run, with_pool=False),
     ):
         segmenter = build_segmenter()
         before = {key: value.clone() for key, value in segmenter.state_dict().items()}

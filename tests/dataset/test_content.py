@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_digest, digest_of_ends
 from raylabel.dataset.image_headers import examine_images
+from raylabel.dataset.image_records import ImageRecord
 
 SIZES = st.sampled_from([0, 1, TAIL_BYTES, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1, 3 * HEAD_BYTES])
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from raylabel.dataset import image_headers
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.image_headers import are_annotated_as_stored, examine_images, reads_as_stored
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.image_source import ImageSource, read_source
 from raylabel.dataset.images import ImageError
 
@@ -127,11 +127,11 @@ def test_the_headers_tell_how_a_file_annotates(form: str, packed: bool, tmp_path
 def test_few_headers_of_a_large_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def turn_of(source: ImageSource, max_pixels: int) -> str:
+    def glance(source: ImageSource, max_pixels: int, *, to_its_end: bool) -> image_headers._Glance:
         read.append(source.uri)
-        return "displayed"
+        return image_headers._Glance(is_read=True, turn="displayed")
 
-    monkeypatch.setattr(image_headers, "_turn_of", turn_of)
+    monkeypatch.setattr(image_headers, "_glance", glance)
     sources = [ImageSource(str(number), (3, 4)) for number in range(100_000)]
     assert not are_annotated_as_stored(sources, max_pixels=LIMIT)
     assert sorted(map(int, read)) == list(range(0, 100_000, 100))

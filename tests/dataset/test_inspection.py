@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.annotated_set import AnnotatedSet, Category
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.inspection import Inspection, inspect_annotations
 from raylabel.masks.rle import mask_areas
 from raylabel.masks.segmentation import rle_from_segmentation
@@ -21,7 +22,7 @@ def a_set(*annotations: dict, file_names: tuple[str, ...] = ("a.jpg",)) -> Annot
         for number, name in enumerate(file_names)
     ]
     filled = tuple({"category_id": 1, "segmentation": SQUARE, **one} for one in annotations)
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(images),
         categories=(Category(category_id=1, name="disc"), Category(category_id=2, name="box")),
         annotations=(filled, *[()] * (len(images) - 1)),

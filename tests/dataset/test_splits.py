@@ -17,7 +17,9 @@ KNOWN = {"labelled": [0, 1, 7, 8, 9, 10, 11, "12", "a/é.jpg"], "calibration": [
 def annotated_set(image_ids):
     images = tuple(ImageRecord(image_id=one, file_name="", uri="", height=1, width=1) for one in image_ids)
     categories = (Category(category_id=1, name="a"),)
-    return AnnotatedSet(images=images, categories=categories, annotations=((),) * len(images), is_federated=False)
+    return AnnotatedSet.of_records(
+        images=images, categories=categories, annotations=((),) * len(images), is_federated=False
+    )
 
 
 def ids(parts):

@@ -10,7 +10,8 @@ import pytest
 from pool_world import labelled_row, write_shard
 from raylabel.calibration import ImagePredictions, match_set
 from raylabel.config import CalibrationConfig, SelectionConfig
-from raylabel.dataset.annotated_set import AnnotatedSet, Category, ImageRecord
+from raylabel.dataset.annotated_set import AnnotatedSet, Category
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.files.storage import commit_json
@@ -46,7 +47,7 @@ def truth() -> AnnotatedSet:
         "2.png": (annotation(2, THIRD),),
         "3.png": (annotation(1, FIRST),),
     }
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(
             ImageRecord(image_id=row, file_name=name, uri="", height=16, width=16) for row, name in enumerate(objects)
         ),
@@ -159,8 +160,8 @@ def test_figures_of_a_federated_pool_are_weighed(run: RunFolder, truth: Annotate
     images = [replace(one, negative_classes=frozenset([0] if row == 2 else [])) for row, one in enumerate(truth.images)]
     unseen = [replace(images[3], image_id=row, file_name=f"{row}.jpg") for row in range(10, 19)]
     unseen.append(replace(images[3], image_id=19, file_name="other.png"))
-    federated = replace(
-        truth,
+    federated = AnnotatedSet.of_records(
+        categories=truth.categories,
         images=(*images, *unseen),
         annotations=(*truth.annotations, *[()] * 10),
         is_federated=True,

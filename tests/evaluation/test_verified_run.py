@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return {"teacher": JackknifedFigures({"AP": 0.5}, ())}, found if verify else None
 
     data = SimpleNamespace(pool_truth=None, validation=[1, 2], measured_groups=SimpleNamespace(source="labelled"))
-    monkeypatch.setattr(evaluate, "RunData", lambda config: data)
+    monkeypatch.setattr(evaluate, "RunData", lambda config, run: data)
     monkeypatch.setattr(evaluate, "inputs", lambda config, run, data: {"student": "f"})
     monkeypatch.setattr(evaluate, "calibrate_models", lambda config, run: None)
     monkeypatch.setattr(evaluate, "learnt_from", lambda config, run: ())

@@ -118,7 +118,7 @@ def test_options_of_a_uri_reach_the_images_that_its_files_name(
     storage.commit_json(storage.join(folder, "labelled.json"), content)
 
     annotated = read_annotations(storage.join(folder, "labelled.json"))
-    assert check_images_exist({"labelled": annotated}) == {}
+    assert check_images_exist({"labelled": annotated}).unnamed == {}
     pool = listed(storage.join(folder, "pool.jsonl"))
     assert [image.image_id for image in pool] == names
     for uri in [image.uri for image in pool] + [image.uri for image in annotated.images]:

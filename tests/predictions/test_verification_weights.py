@@ -50,8 +50,9 @@ def test_verification_weights(tmp_path: Path) -> None:
 def test_a_class_that_is_listed_as_absent_beside_its_objects_keeps_weight_one(tmp_path: Path) -> None:
     """Such lists contradict the annotations. Ten images are verified to be without the class, and eight are."""
     annotated = federated_set(tmp_path)
-    images = tuple(replace(image, negative_classes=frozenset([0])) for image in annotated.images)
-    assert verification_weights(replace(annotated, images=images)).tolist() == [1.0, 1.0, 1.0]
+    images = [replace(image, negative_classes=frozenset([0])) for image in annotated.images]
+    verified = AnnotatedSet.of_records(images, annotated.categories, annotated.annotations, is_federated=False)
+    assert verification_weights(verified).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_fully_annotated_sets_have_weight_one(shared_data: Callable[[str], Path]) -> None:

@@ -104,7 +104,7 @@ def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None
     }
     assert set(found["stages"].values()) == {"would run"}
     assert "federated" in format_check(found)
-    assert not (tmp_path / "run").exists()
+    assert [one.name for one in (tmp_path / "run").iterdir()] == ["data"], "what was read of annotation files is kept"
 
 
 def test_what_a_listing_leaves_out_is_said_once(
@@ -180,10 +180,13 @@ def test_check_finds_images_of_any_name(config: Config, tmp_path: Path) -> None:
 def test_an_empty_pool_and_an_unknown_model_are_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
-        check_run(replace(config, data=replace(config.data, pool=str(tmp_path / "empty"))), RunFolder("unused"))
+        check_run(
+            replace(config, data=replace(config.data, pool=str(tmp_path / "empty"))), RunFolder(str(tmp_path / "run"))
+        )
     with pytest.raises(InputError, match="unknown model"):
         check_run(
-            replace(config, student=replace(config.student, init="weights", model="resnet51")), RunFolder("unused")
+            replace(config, student=replace(config.student, init="weights", model="resnet51")),
+            RunFolder(str(tmp_path / "run")),
         )
 
 

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from raylabel.config import Config, SplitFraction, load_config
-from raylabel.dataset.annotated_set import ImageRecord
 from raylabel.dataset.image_headers import Examined, examine_images
+from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.pool import search
 from raylabel.errors import InputError
 from raylabel.report.console import format_check
@@ -141,7 +141,7 @@ def test_a_resumed_run_trusts_the_images_that_a_finished_stage_has_read(
         check_run(config, run, **options)
         return list(seen)
 
-    monkeypatch.setattr("raylabel.stages.check.examine_images", note)
+    monkeypatch.setattr("raylabel.run.image_headers.examine_images", note)
     num_of_splits = images_read()
     assert len(num_of_splits) == 3
     assert images_read(resumes=True) == num_of_splits[1:]

@@ -39,7 +39,7 @@ def test_correctors_see_the_context_that_they_were_fitted_with(
     def contexts(score_threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         of_labels = replace(config, label=replace(config.label, score_threshold=score_threshold))
         predict = PredictShard(
-            config=config_dict(of_labels), model_uris={"student": run.path("teacher")}, counter=Silent()
+            config=config_dict(of_labels), run=run, model_uris={"student": run.path("teacher")}, counter=Silent()
         )
         found = [one for row in predict({"rows": [*range(5)], "shard_id": 0}).to_pylist() for one in row["instances"]]
         return context_from_structs(found), np.array([one["raw_score"] for one in found], np.float32)

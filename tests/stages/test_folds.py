@@ -41,7 +41,7 @@ def test_a_fold_teacher_learns_from_the_other_folds_alone(config: Config, tmp_pa
     run, everything = prepared_run(folded, tmp_path / "run"), RunData(folded).labelled
     seen: list[set[Any]] = []
     for fold in range(3):
-        _, job = fold_teacher_job(config_dict(folded), run.uri, fold)
+        _, job = fold_teacher_job(config_dict(folded), run, fold)
         assert (job.start_step, job.steps) == (0, folded.teacher.steps), (
             "from scratch, because the embedder saw every fold"
         )

@@ -203,7 +203,7 @@ def test_annotated_images_are_read_as_annotated(name: str, as_stored: bool, tmp_
 def test_students_learn_from_annotated_images_as_annotated(tmp_path: Path) -> None:
     config = with_truth(tmp_path, as_stored=True)
     run = labelled_by_colour(config, tmp_path / "run")
-    _, job = student_job(config_dict(config), run.uri, True)
+    _, job = student_job(config_dict(config), run, True)
     job.labelled._augment = no_augmentation  # type: ignore[attr-defined]  # declared as the protocol Examples
     for row in range(len(job.labelled)):
         assert_fits(*job.labelled.load(row, np.random.default_rng(0)))

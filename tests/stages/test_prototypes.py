@@ -47,7 +47,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
     config, run = load_config(config_file), RunFolder(str(tmp_path / "run"))
     labelled = RunData(config).labelled
     counter = SimpleNamespace(report=SimpleNamespace(remote=lambda *_: None))
-    embed = EmbedShard(config=config_dict(config), model_uri=config.smoothing.embedder, counter=counter)
+    embed = EmbedShard(config=config_dict(config), run=run, model_uri=config.smoothing.embedder, counter=counter)
 
     def sums(rows: range) -> PrototypeSums:
         [row] = embed({"shard_id": 0, "rows": list(rows)}).to_pylist()
@@ -65,7 +65,7 @@ def test_an_embedder_of_another_family_smooths_the_teachers_targets(config_file:
     commit_table(run.path("prototypes", "prototypes.parquet"), pa.table(table, schema=PROTOTYPES))
 
     assert warmup_steps(config) == 0, "no warm-up is needed"
-    build_segmenter, job = teacher_job(config_dict(config), run.uri)
+    build_segmenter, job = teacher_job(config_dict(config), run)
     segmenter = build_segmenter()
     assert isinstance(segmenter.backbone.body, TinyBody)
     assert job.start_step == 0

@@ -34,8 +34,8 @@ BASE = {
 }
 """Settings by which each job has all its parts."""
 
-JOBS: dict[str, Callable[[dict[str, Any], str], Any]] = {
-    "warm-up": lambda settings, run_uri: warmup_job(settings),
+JOBS: dict[str, Callable[[dict[str, Any], RunFolder], Any]] = {
+    "warm-up": warmup_job,
     "teacher": teacher_job,
     "fold": partial(fold_teacher_job, fold=1),
     "student": partial(student_job, with_pool=True),
@@ -100,7 +100,7 @@ def taken_apart(config: Config, run: RunFolder) -> dict[str, Any]:
     for name, job_of in JOBS.items():
         if name == "fold" and not config.calibration.folds:
             continue
-        build_segmenter, job = job_of(config_dict(config), run.uri)
+        build_segmenter, job = job_of(config_dict(config), run)
         found |= {**parts(f"{name}.model", build_segmenter()), **parts(name, job)}
     for name, settings in (("teacher", config.teacher), ("student", config.student)):
         found |= {f"{name}.described.{key}": value for key, value in describe_model(settings, "role").items()}

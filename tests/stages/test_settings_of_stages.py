@@ -197,7 +197,7 @@ def test_average_precision_needs_predictions_below_the_pools_threshold(whole: Ru
     overrides = {"label.score_threshold": "0.5", "label.max_per_image": "2", "label.top_k": "3"}
     config = load_config(generated / "config.yaml", overrides)
     uris = {"teacher": whole.path(TEACHER), "student": whole.path(STUDENT)}
-    predict = evaluate.PredictShard(config=config_dict(config), model_uris=uris, counter=Silent())
+    predict = evaluate.PredictShard(config=config_dict(config), run=whole, model_uris=uris, counter=Silent())
     rows = predict({"shard_id": 0, "rows": list(range(8))}).to_pylist()
     assert [(row["arm"], row["row"]) for row in rows] == [(arm, row) for arm in uris for row in range(8)]
     instances = [one for row in rows for one in row["instances"]]

@@ -1,6 +1,5 @@
 """Training examples from annotated sets."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +124,12 @@ def test_objects_of_one_pixel_are_kept_and_smaller_ones_are_not() -> None:
 @pytest.mark.parametrize("chance", [0.25, 0.75])
 def test_rare_objects_are_pasted_by_chance_and_common_ones_are_not(annotated: AnnotatedSet, chance: float) -> None:
     """At threshold 0.75 a class in one of two images is rare. Without its image, class a would be the only one."""
-    frequent = replace(annotated, annotations=(annotated.annotations[0], (annotated.annotations[0][1],)))
+    frequent = AnnotatedSet.of_records(
+        annotated.images,
+        annotated.categories,
+        [annotated.annotations[0], annotated.annotations[0][1:2]],
+        is_federated=annotated.is_federated,
+    )
     examples = LabelledExamples(
         frequent,
         np.eye(2, 3, dtype=np.float32),

@@ -15,7 +15,7 @@ NUM_CLASSES = 6
 
 def a_set(image_classes: list[list[int]], negatives: list[list[int]], *, is_federated: bool = True) -> AnnotatedSet:
     """Make a set with one box per class and image. Class index c has the id 10 + c. The last class has no image."""
-    return AnnotatedSet(
+    return AnnotatedSet.of_records(
         images=tuple(
             ImageRecord(
                 image_id=row,

@@ -20,7 +20,7 @@ class TruthMatch:
 
     def __init__(self, truth: AnnotatedSet, source: str) -> None:
         self.truth, self._source = truth, source
-        self.row_of = {image.file_name: row for row, image in enumerate(truth.images)}
+        self.row_of = {name: row for row, name in enumerate(truth.images.file_names())}
         """Row of the truth by image id."""
         self.num_pool = self.num_matched = self.num_labelled = self.num_other_size = 0
         self.as_stored: bool | None = None

@@ -64,7 +64,7 @@ def test_check_alone_leaves_no_listing(config: Config, tmp_path: Path, listings:
     check_run(config, run)
     check_run(config, run)
     assert listings == [32, 32]
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / LISTING).exists()
 
 
 def test_a_copy_that_a_kill_cut_is_made_again(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
