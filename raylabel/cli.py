@@ -129,6 +129,11 @@ def _build_parser() -> argparse.ArgumentParser:
                 "--train-annotations",
                 help="what the detector of --predictions was trained on: image counts for norcal and frequency groups",
             )
+            command.add_argument(
+                "--no-context",
+                action="store_true",
+                help="with --predictions: look at scores and classes alone (faster)",
+            )
         if stage == "evaluate":
             command.add_argument("--iou-type", choices=("segm", "bbox"), help="with --predictions (default: segm)")
             _add_verify(command)
@@ -227,7 +232,10 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.config is None:
         {"calibrate": _calibrate_results, "evaluate": _evaluate_results}[arguments.stage](arguments)
         return
-    if any(getattr(arguments, name, None) for name in ("predictions", "annotations", "iou_type", "train_annotations")):
+    if any(
+        getattr(arguments, name, None)
+        for name in ("predictions", "annotations", "iou_type", "train_annotations", "no_context")
+    ):
         raise InputError(f"{arguments.stage}: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
@@ -267,6 +275,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
         arguments.out,
         train_annotations=arguments.train_annotations,
         corrector=_kind(arguments.corrector or "auto"),
+        with_context=not arguments.no_context,
     )
     print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {redacted(arguments.out)}")
 

@@ -8,9 +8,11 @@ import os
 import posixpath
 import stat
 import uuid
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
@@ -159,12 +161,52 @@ def commit_bytes(uri: str, content: bytes) -> None:
     else:
         commit = _upload if is_object_store(file_system) else _commit_remote
     try:
-        retried(lambda: commit(file_system, path, content), uri=uri, doing="write", num_bytes=len(content))
+        retried(lambda: commit(file_system, path, [content]), uri=uri, doing="write", num_bytes=len(content))
     except OSError as error:
         raise StorageError(f"{uri}: could not write: {' '.join(str(error).split())}") from error
 
 
-def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+@contextmanager
+def committed_file(uri: str) -> Iterator[str]:
+    """Yield a local path to write a file to. After the block the file appears at `uri`, whole or not at all.
+
+    It is for files that are too large for the memory. Other stores get the finished file from a temporary folder.
+
+    Raises:
+        InputError, StorageError: see `commit_bytes`.
+    """
+    file_system, path = open_uri(uri)
+    try:
+        if isinstance(file_system, fs.LocalFileSystem):
+            with _renamed_at_end(path) as temporary:
+                yield temporary
+            return
+        with TemporaryDirectory() as folder:
+            written = posixpath.join(folder, "file")
+            yield written
+            num_bytes = os.path.getsize(written)
+            file_system, path = open_uri(uri, upload_bytes=num_bytes)
+            commit = _upload if is_object_store(file_system) else _commit_remote
+            pieces = _Pieces(written)
+            retried(lambda: commit(file_system, path, pieces), uri=uri, doing="write", num_bytes=num_bytes)
+    except OSError as error:
+        raise StorageError(f"{uri}: could not write: {' '.join(str(error).split())}") from error
+
+
+class _Pieces:
+    """The content of a local file in pieces, as often as it is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with open(self._path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+
+@contextmanager
+def _renamed_at_end(path: str) -> Iterator[str]:
     if os.path.isdir(path):
         raise InputError(f"{path}: must be a file to write, got a folder")
     try:
@@ -173,9 +215,8 @@ def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None
         raise InputError(f"{path}: cannot create its folder: {error}") from error
     temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -184,12 +225,18 @@ def _commit_local(file_system: fs.FileSystem, path: str, content: bytes) -> None
         raise
 
 
-def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+def _commit_local(file_system: fs.FileSystem, path: str, pieces: Iterable[bytes]) -> None:
+    with _renamed_at_end(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(pieces)
+
+
+def _commit_remote(file_system: fs.FileSystem, path: str, pieces: Iterable[bytes]) -> None:
     file_system.create_dir(posixpath.dirname(path), recursive=True)
     temporary = _temporary(path)
     try:
         with file_system.open_output_stream(temporary) as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
         file_system.move(temporary, path)
     except BaseException:
         with suppress(Exception):
@@ -197,12 +244,13 @@ def _commit_remote(file_system: fs.FileSystem, path: str, content: bytes) -> Non
         raise
 
 
-def _upload(file_system: fs.FileSystem, path: str, content: bytes) -> None:
+def _upload(file_system: fs.FileSystem, path: str, pieces: Iterable[bytes]) -> None:
     # No `with`, because closing a stream publishes the bytes written so far. So does dropping the last reference to it.
     # A separate thread, because Ctrl-C cannot interrupt it. A stream that failed to send a part cannot publish.
     def send() -> None:
         file = file_system.open_output_stream(path)
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
         file.close()
 
     with ThreadPoolExecutor(1) as thread:

@@ -3,13 +3,16 @@
 import errno
 import io
 import os
-from typing import Any
+import stat
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
 
+from raylabel.errors import InputError
 from raylabel.files.file_systems import open_uri
 from raylabel.files.retries import retried
+from raylabel.files.storage import read_bytes
 
 
 class StoredFile(io.RawIOBase):
@@ -77,3 +80,26 @@ class StoredFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+def open_users_file(uri: str) -> BinaryIO:
+    """Open a file whose path a user gave, to read it as a stream.
+
+    Raises:
+        InputError: it is missing, or it is a folder, a device or a pipe.
+        StorageError: disk or network failed until the last retry.
+    """
+    file_system, path = open_uri(uri)
+    try:
+        if isinstance(file_system, fs.LocalFileSystem):
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise InputError(f"{uri}: must be a file, got neither a file nor a folder")
+        elif isinstance(file_system, fs.PyFileSystem):
+            # Whole, because pyarrow's adapter of fsspec reports a network error as a missing file.
+            return io.BytesIO(read_bytes(uri))
+        return StoredFile(uri)  # type: ignore[return-value]  # a raw file is all that readers of streams need
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{uri}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{uri}: must be a file, got a folder") from None
