@@ -281,7 +281,7 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_results(arguments: argparse.Namespace) -> None:
-    from raylabel.evaluation.average_precision import check_results
+    from raylabel.evaluation.checked_results import check_results
     from raylabel.evaluation.official import verify_figures
     from raylabel.report.console import format_figures, format_misses, format_verification
 
@@ -292,7 +292,7 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
     checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
     figures = checked.figures()
     verification = verify_figures(checked, figures).to_json() if arguments.verify else None
-    misses = format_misses(checked.num_images_without_detection, len(checked.image_numbers))
+    misses = format_misses(checked.num_images_without_detection, checked.num_images)
     for line in misses if arguments.json else ():
         print(line, file=sys.stderr)
     if arguments.json:

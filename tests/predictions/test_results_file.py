@@ -14,7 +14,7 @@ from one_line import value_or_line
 from raylabel.calibration.results_file import match_results, unmatched_results
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.evaluation.average_precision import check_results
+from raylabel.evaluation.checked_results import check_results
 from raylabel.files.storage import read_json
 from raylabel.predictions.results_file import entry_images, entry_masks, entry_scores
 
