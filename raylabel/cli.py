@@ -129,6 +129,11 @@ def _build_parser() -> argparse.ArgumentParser:
                 "--train-annotations",
                 help="what the detector of --predictions was trained on: image counts for norcal and frequency groups",
             )
+            command.add_argument(
+                "--no-context",
+                action="store_true",
+                help="with --predictions: look at scores and classes alone (faster)",
+            )
         if stage == "evaluate":
             command.add_argument("--iou-type", choices=("segm", "bbox"), help="with --predictions (default: segm)")
             _add_verify(command)
@@ -227,7 +232,10 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     if arguments.config is None:
         {"calibrate": _calibrate_results, "evaluate": _evaluate_results}[arguments.stage](arguments)
         return
-    if any(getattr(arguments, name, None) for name in ("predictions", "annotations", "iou_type", "train_annotations")):
+    if any(
+        getattr(arguments, name, None)
+        for name in ("predictions", "annotations", "iou_type", "train_annotations", "no_context")
+    ):
         raise InputError(f"{arguments.stage}: give either a config or --predictions and --annotations, not both")
     if getattr(arguments, "corrector", None):
         overrides = overrides | {"calibration.corrector": arguments.corrector}
@@ -267,12 +275,13 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
         arguments.out,
         train_annotations=arguments.train_annotations,
         corrector=_kind(arguments.corrector or "auto"),
+        with_context=not arguments.no_context,
     )
     print(json.dumps(summary) if arguments.json else f"{format_summary(summary)}\nwritten: {redacted(arguments.out)}")
 
 
 def _evaluate_results(arguments: argparse.Namespace) -> None:
-    from raylabel.evaluation.average_precision import check_results
+    from raylabel.evaluation.checked_results import check_results
     from raylabel.evaluation.official import verify_figures
     from raylabel.report.console import format_figures, format_misses, format_verification
 
@@ -283,7 +292,7 @@ def _evaluate_results(arguments: argparse.Namespace) -> None:
     checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
     figures = checked.figures()
     verification = verify_figures(checked, figures).to_json() if arguments.verify else None
-    misses = format_misses(checked.num_images_without_detection, len(checked.image_numbers))
+    misses = format_misses(checked.num_images_without_detection, checked.num_images)
     for line in misses if arguments.json else ():
         print(line, file=sys.stderr)
     if arguments.json:

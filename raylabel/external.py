@@ -1,6 +1,5 @@
 """Calibration of any detector's COCO or LVIS results file. It needs no image and no model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from raylabel.calibration import (
 from raylabel.calibration.correctors.file import commit_corrector, read_corrector_content
 from raylabel.calibration.correctors.kinds import try_corrector
 from raylabel.calibration.metrics import group_masks
-from raylabel.calibration.results_file import matched_detections, unmatched_detections
+from raylabel.calibration.results_file import match_results, unmatched_results
 from raylabel.calibration.tables import calibration_tables
 from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations, validate_same_categories
@@ -24,7 +23,7 @@ from raylabel.dataset.fields import check_category_id
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_bytes, commit_json, commit_table, join
 from raylabel.predictions.context import MODEL_FEATURES
-from raylabel.predictions.results_file import read_entries
+from raylabel.predictions.results_writing import write_scores
 from raylabel.redaction import redacted
 from raylabel.report.calibration_view import classes_csv
 from raylabel.report.page import calibration_page
@@ -41,6 +40,7 @@ def calibrate_results(
     num_bins: int = 15,
     iou_threshold: float = 0.5,
     seed: int = 0,
+    with_context: bool = True,
 ) -> dict[str, Any]:
     """Match a results file to its ground truth, measure the calibration of its scores, and fit a corrector.
 
@@ -61,6 +61,8 @@ def calibrate_results(
         num_bins: number of confidence bins over (0, 1], >= 2.
         iou_threshold: smallest mask IoU of a correct detection, in [0, 1].
         seed: seed of the cross-validation folds.
+        with_context: whether to compute the context of each detection, which takes most of the time. Without it,
+            `contextual` looks at scores and classes alone.
 
     Returns:
         The content of artifact.json: the file of the image counts (`train_counts_of`), whether `correct_results` needs
@@ -101,8 +103,10 @@ def calibrate_results(
     train = None if train_annotations is None else read_annotations(train_annotations)
     if train is not None:
         validate_same_categories(annotated, train)
-    entries = read_entries(predictions)
-    detections = matched_detections(predictions, entries, annotated, iou_threshold=iou_threshold)
+    matched = match_results(
+        predictions, annotated, where=predictions, iou_threshold=iou_threshold, with_context=with_context
+    )
+    detections = matched.detections
     if not detections.is_scored.any():
         raise InputError(f"{predictions}: all {len(detections)} detections are ignored, so none can be judged")
     context = FitContext.of(annotated, train=train, num_bins=num_bins, seed=seed)
@@ -122,8 +126,7 @@ def calibrate_results(
         "predictions": redacted(predictions),
         "annotations": redacted(annotations),
         "train_counts_of": redacted(str(train_annotations or annotations)),
-        "correct_needs_annotations": bool(fitted.features)
-        and any(isinstance(one["segmentation"], list) for one in entries),
+        "correct_needs_annotations": bool(fitted.features) and matched.has_polygons,
         "settings": settings,
         "num_images_without_detection": len(annotated) - tables.summary["num_images"],
         **tables.summary,
@@ -195,37 +198,28 @@ def correct_results(
     """
     corrector, predictions, out = str(corrector), str(predictions), str(out)
     fitted, class_index_of = _read_corrector(corrector)
-    entries = read_entries(predictions)
-    for row, one in enumerate(entries):
-        if "raw_score" in one:
-            raise InputError(f"{predictions}: entry {row} already has a raw_score: these results were corrected before")
-    missing = [name for name in MODEL_FEATURES if entries and name in fitted.features and name not in entries[0]]
-    if missing:
-        raise InputError(
-            f"{predictions}: the corrector looks at {', '.join(missing)}, which entry 0 lacks. Write them with "
-            "raylabel.calibration.results_entries, or fit a corrector to a results file without them."
-        )
     annotated = None if annotations is None or not fitted.features else read_annotations(annotations)
-    detections = unmatched_detections(
-        predictions, entries, class_index_of, with_context=bool(fitted.features), annotated=annotated
+    read = unmatched_results(
+        predictions,
+        predictions,
+        class_index_of,
+        with_context=bool(fitted.features),
+        annotated=annotated,
+        refused=("raw_score", "already has a raw_score: these results were corrected before"),
+        needed_features=[name for name in MODEL_FEATURES if name in fitted.features],
     )
+    raw_scores = read.detections.raw_scores
     try:
-        scores = fitted(detections) if entries else np.zeros(0)
+        scores = fitted(read.detections) if len(raw_scores) else np.zeros(0)
     except ValueError as error:
         raise InputError(f"{predictions}: {error}") from error
     if not np.isfinite(scores).all():
         raise InputError(f"{corrector}: corrector {fitted.kind!r} gives scores that are not in [0, 1]")
-    raw_scores = detections.raw_scores.tolist()
-    corrected = [
-        one | {"score": score, "raw_score": raw}
-        for one, score, raw in zip(entries, scores.tolist(), raw_scores, strict=True)
-    ]
-    # NaN is written where it was read: in fields that nothing here needs.
-    commit_bytes(out, json.dumps(corrected).encode())
+    write_scores(predictions, out, scores, raw_scores, part_lengths=read.part_lengths)
     return {
-        "num_detections": len(corrected),
-        "mean_raw_score": float(np.mean(raw_scores)) if corrected else None,
-        "mean_calibrated_score": float(scores.mean()) if corrected else None,
+        "num_detections": len(scores),
+        "mean_raw_score": float(raw_scores.mean()) if len(scores) else None,
+        "mean_calibrated_score": float(scores.mean()) if len(scores) else None,
         "corrector": fitted.kind,
     }
 

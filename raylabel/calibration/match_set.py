@@ -1,7 +1,10 @@
 """Matching of a whole annotated set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from raylabel.calibration.detections import Detections, ImagePredictions, match_rows
 from raylabel.calibration.verification import weigh_by_verification
@@ -29,15 +32,27 @@ def match_set(
         iou_threshold: smallest mask IoU at which a prediction can be correct.
         with_context: see `match_image`.
     """
-    match = partial(
-        match_rows,
-        annotated,
-        class_weights=verification_weights(annotated),
-        iou_threshold=iou_threshold,
-        with_context=with_context,
+    weights = verification_weights(annotated)
+    parts = match_batches(
+        annotated, predictions, class_weights=weights, iou_threshold=iou_threshold, with_context=with_context
     )
-    parts = [Detections.empty(annotated.num_classes), *map_on_threads(match, _batches(predictions))]
-    return weigh_by_verification(Detections.concat(parts), annotated)
+    return weigh_by_verification(Detections.concat([Detections.empty(annotated.num_classes), *parts]), annotated)
+
+
+def match_batches(
+    annotated: AnnotatedSet,
+    predictions: Mapping[int, ImagePredictions],
+    *,
+    class_weights: NDArray[np.float64],
+    iou_threshold: float = 0.5,
+    with_context: bool = True,
+    num_threads: int | None = None,
+) -> Iterator[Detections]:
+    """Match the predictions of a set, a batch of images at a time. See `match_image` and `map_on_threads`."""
+    match = partial(
+        match_rows, annotated, class_weights=class_weights, iou_threshold=iou_threshold, with_context=with_context
+    )
+    return map_on_threads(match, _batches(predictions), num_threads=num_threads)
 
 
 def _batches(predictions: Mapping[int, ImagePredictions]) -> list[dict[int, ImagePredictions]]:

@@ -25,7 +25,6 @@ from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.errors import InputError, shown_name
 from raylabel.masks.rle import mask_areas
 from raylabel.masks.segmentation import first_bad_runs, rle_from_segmentation, rle_size
-from raylabel.predictions.results_file import check_entries, entry_masks, entry_name, entry_places, entry_scores
 
 IouType = Literal["segm", "bbox"]
 
@@ -105,32 +104,6 @@ def checked_annotations(
         sizes_hw=sizes_hw,
         is_federated=is_federated,
     )
-
-
-def checked_detections(
-    content: Any, annotations: CheckedAnnotations, iou_type: IouType, *, where: str
-) -> list[dict[str, Any]]:
-    """Check results and return them in hotcoco's form, with the numbers of images and categories."""
-    entries = check_entries(content, where)
-    images = entry_places(entries, "image_id", annotations.image_numbers, where)
-    categories = entry_places(entries, "category_id", annotations.category_numbers, where)
-    scores = entry_scores(entries, where, are_probabilities=False).tolist()
-    detections: list[dict[str, Any]] = [
-        {"image_id": image, "category_id": category, "score": score}
-        for image, category, score in zip(images, categories, scores, strict=True)
-    ]
-    if iou_type == "segm":
-        masks = entry_masks(entries, images, annotations.sizes_hw, where)
-        for detection, mask in zip(detections, masks, strict=True):
-            detection["segmentation"] = mask
-    for row, one in enumerate(entries):
-        if one.get("bbox"):
-            check_box(one["bbox"], entry_name(where, row))
-            detections[row]["bbox"] = one["bbox"]
-        elif iou_type == "bbox":
-            # hotcoco would count it as a box that overlaps nothing.
-            raise InputError(f"{entry_name(where, row)} has no bbox, which iou_type 'bbox' needs")
-    return detections
 
 
 def _numbers(ids: Iterable[Any]) -> dict[Any, int]:

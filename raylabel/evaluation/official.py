@@ -14,7 +14,8 @@ from importlib.metadata import version
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.evaluation.average_precision import LVIS_MAX_DETECTIONS, CheckedResults, check_results
+from raylabel.evaluation.checked_results import CheckedResults, check_results
+from raylabel.evaluation.match_rows import LVIS_MAX_DETECTIONS
 from raylabel.masks.segmentation import rle_from_segmentation
 
 TOLERANCE = 1e-6

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hotcoco import StreamingEval
 from numpy.typing import NDArray
 from scipy.stats import t as students_t
 
-from raylabel.evaluation.average_precision import check_results
 from raylabel.evaluation.checked_input import IouType
+from raylabel.evaluation.checked_results import check_results
+from raylabel.evaluation.match_rows import Figures, Protocol, figures
 
 NUM_PARTS = 20
 """Number of parts of the images. Student's t of the interval has NUM_PARTS - 1 degrees of freedom."""
-
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,16 @@ def jackknife_results(
     Raises:
         InputError: see `evaluate_results`.
     """
-    checked = check_results(annotations, results, iou_type=iou_type, frequency_groups=frequency_groups)
-    numbers = np.random.default_rng(seed).permutation(checked.image_numbers)
-    parts = np.array_split(numbers, min(num_parts, len(numbers))) if len(numbers) > 1 else []
-    everything = set(numbers.tolist())
-    without = tuple(checked.of_images(everything - set(part.tolist())).figures() for part in parts)
-    return JackknifedFigures(checked.figures(), without)
+    checked = check_results(
+        annotations, results, iou_type=iou_type, frequency_groups=frequency_groups, num_parts=num_parts, seed=seed
+    )
+    return jackknifed_figures(checked.protocol, checked.parts, checked.num_images)
+
+
+def jackknifed_figures(protocol: Protocol, parts: Sequence[StreamingEval], num_images: int) -> JackknifedFigures:
+    """Compute the figures from the match rows of all parts, and without each part if there are several images."""
+    others = [[*parts[:place], *parts[place + 1 :]] for place in range(len(parts))] if num_images > 1 else []
+    return JackknifedFigures(figures(protocol, parts), tuple(figures(protocol, rows) for rows in others))
 
 
 def precision_intervals(measured: JackknifedFigures, base: JackknifedFigures | None = None) -> dict[str, Interval]:

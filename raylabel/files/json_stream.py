@@ -8,6 +8,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from raylabel.errors import InputError, shown
@@ -52,8 +53,19 @@ def iter_elements(file: BinaryIO, where: str) -> Iterator[Element]:
     Raises:
         InputError: see `parse_json`. What was yielded before may come from a file that is not whole.
     """
+    with named_faults(where):
+        yield from _Scanner(text_of(file)).elements()
+
+
+@contextmanager
+def named_faults(where: str) -> Iterator[None]:
+    """Turn what reading JSON text raises into one line that names the file.
+
+    Raises:
+        InputError: see `parse_json`.
+    """
     try:
-        yield from _Scanner(_text_of(file)).elements()
+        yield
     except InputError:
         raise
     except RecursionError:
@@ -72,7 +84,8 @@ class _EmptyError(Exception):
     """A text without a value."""
 
 
-def _text_of(file: BinaryIO) -> io.TextIOBase:
+def text_of(file: BinaryIO) -> io.TextIOBase:
+    """Return the text of a file of any encoding of `iter_elements`, with its byte order mark if it has one."""
     bytes_in: IO[bytes] = io.BufferedReader(file, CHUNK) if isinstance(file, io.RawIOBase) else file
     start = _peek(bytes_in, 4)
     if start.startswith(GZIP):

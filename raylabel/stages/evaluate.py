@@ -18,7 +18,8 @@ from raylabel.errors import NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
 from raylabel.evaluation.official import Verification, require_evaluators, verify_models
 from raylabel.evaluation.pool_quality import match_labelled, measure_pool
-from raylabel.evaluation.precision_intervals import JackknifedFigures, jackknife_results, precision_intervals
+from raylabel.evaluation.precision_intervals import JackknifedFigures, precision_intervals
+from raylabel.evaluation.streamed_precision import StreamedPrecision
 from raylabel.files.storage import digest
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
@@ -198,27 +199,34 @@ def _evaluate_models(
     models = {"teacher": (run, TEACHER), SUPERVISED: (run, BASELINE)}
     models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
     arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name in arms:
-        results |= {name: [], f"{name}{CORRECTED}": []} if name in correctors else {name: []}
-    for one in _predict(config, run, len(data.validation), arms):
-        found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
-        soft_vectors = {one["arm"]: found.soft_vectors}
-        if one["arm"] in correctors:
-            detections = Detections.of_scores(
-                found.class_indices,
-                found.raw_scores,
-                num_classes=classes.num_classes,
-                context=context_from_structs(one["instances"]),
-            )
-            soft_vectors[f"{one['arm']}{CORRECTED}"] = correct_soft_vectors(
-                found.soft_vectors, found.class_indices, correctors[one["arm"]](detections)
-            )
-        for name, of_arm in soft_vectors.items():
-            results[name] += results_of_image(
-                data.validation.images[one["row"]].image_id, found.masks, of_arm, classes.category_ids
-            )
-    measured = {name: jackknife_results(annotations, rows, frequency_groups=groups) for name, rows in results.items()}
+    precision = StreamedPrecision(annotations, frequency_groups=groups)
+    results: dict[str, list[dict[str, Any]]] = {}  # all of them, which the official evaluators need
+    for table in _predict(config, run, len(data.validation), arms):
+        of_models: dict[str, dict[int | str, list[dict[str, Any]]]] = {}
+        for one in table.to_pylist():
+            found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
+            soft_vectors = {one["arm"]: found.soft_vectors}
+            if one["arm"] in correctors:
+                detections = Detections.of_scores(
+                    found.class_indices,
+                    found.raw_scores,
+                    num_classes=classes.num_classes,
+                    context=context_from_structs(one["instances"]),
+                )
+                soft_vectors[f"{one['arm']}{CORRECTED}"] = correct_soft_vectors(
+                    found.soft_vectors, found.class_indices, correctors[one["arm"]](detections)
+                )
+            image_id = data.validation.images[one["row"]].image_id
+            for name, of_arm in soft_vectors.items():
+                of_image = results_of_image(image_id, found.masks, of_arm, classes.category_ids)
+                of_models.setdefault(name, {})[image_id] = of_image
+        for name, of_images in of_models.items():
+            precision.add(name, of_images)
+            if verify:
+                results.setdefault(name, []).extend(row for of_image in of_images.values() for row in of_image)
+    found_of = precision.measured()
+    names = [name for arm in arms for name in (arm, f"{arm}{CORRECTED}") if name in found_of]
+    measured = {name: found_of[name] for name in names}
     if not verify:
         return measured, None
     figures = {name: one.figures for name, one in measured.items()}
@@ -243,11 +251,11 @@ def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
     }
 
 
-def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield rows of PREDICTIONS: every model on every image of the validation split."""
+def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[pa.Table]:
+    """Yield a table of PREDICTIONS per shard of the validation split: every model on every image."""
     shards = row_shards(range(num_images), config.label.shard_size)
     with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
-        for table in map_shards(
+        yield from map_shards(
             PredictShard,
             config=config,
             worker_args={
@@ -257,8 +265,7 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
             },
             shards=shards,
             title=run.title("evaluate"),
-        ):
-            yield from table.to_pylist()
+        )
 
 
 class PredictShard:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylabel.calibration import results_entries
-from raylabel.calibration.results_file import unmatched_detections
+from raylabel.calibration.results_file import unmatched_results
 from raylabel.masks.rle import encode_masks, mask_boxes
 from raylabel.predictions.instances import Instances, instances_context
 from small_results import SIZE
@@ -34,7 +34,7 @@ def test_entries_of_a_model_read_back_to_their_context(seed: int, num: int, num_
     category_ids = 10 * np.arange(1, num_classes + 1)
     entries = json.loads(json.dumps(results_entries("a.jpg", found, category_ids), allow_nan=False))
     index_of = {category_id: index for index, category_id in enumerate(category_ids.tolist())}
-    read = unmatched_detections("x", entries, index_of)
+    read = unmatched_results("x", entries, index_of).detections
     np.testing.assert_array_equal(read.context, instances_context(found))
     np.testing.assert_array_equal(read.raw_scores, found.raw_scores)
     np.testing.assert_array_equal(read.class_indices, found.class_indices)

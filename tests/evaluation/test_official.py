@@ -16,7 +16,7 @@ from hotcoco import COCOeval, LVISeval
 from lvis_detections import lvis_detections
 from raylabel.errors import InputError
 from raylabel.evaluation import official
-from raylabel.evaluation.average_precision import check_results
+from raylabel.evaluation.checked_results import check_results
 from raylabel.evaluation.official import Verification, numpy_float, require_evaluators, verify_figures, verify_models
 from raylabel.report.console import format_verification
 

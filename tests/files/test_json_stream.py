@@ -109,7 +109,7 @@ def test_memory_is_that_of_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.write_text(json.dumps({"a": [{"id": number, "text": "x" * 100} for number in range(20_000)], "b": 3}))
     monkeypatch.setattr(json_stream, "CHUNK", 10_000)
     longest = 0
-    scanner = json_stream._Scanner(json_stream._text_of(StoredFile(str(path))))
+    scanner = json_stream._Scanner(json_stream.text_of(StoredFile(str(path))))
     for number, element in enumerate(scanner.elements()):
         longest = max(longest, len(scanner._text))
         assert element.value == (3 if number == 20_000 else {"id": number, "text": "x" * 100})

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from json_values import near
 from one_line import value_or_line
-from raylabel.calibration.results_file import matched_detections, unmatched_detections
+from raylabel.calibration.results_file import match_results, unmatched_results
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.evaluation.average_precision import check_results
-from raylabel.predictions.results_file import entry_images, entry_masks, entry_scores, read_entries
+from raylabel.evaluation.checked_results import check_results
+from raylabel.files.storage import read_json
+from raylabel.predictions.results_file import entry_images, entry_masks, entry_scores
 
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]
 RUNS = {"size": [8, 8], "counts": [0, 4, 4, 4, 4, 4, 4, 4, 36]}
@@ -41,8 +42,8 @@ def of_commands(entries: list[dict[str, Any]], annotated: AnnotatedSet) -> dict[
     """Read the entries as each command does; return its value, or the line that refuses them."""
     classes = annotated.class_index_of
     return {
-        "calibrate": value_or_line(lambda: matched_detections("r.json", entries, annotated)),
-        "correct": value_or_line(lambda: unmatched_detections("r.json", entries, classes, annotated=annotated)),
+        "calibrate": value_or_line(lambda: match_results(entries, annotated, where="r.json").detections),
+        "correct": value_or_line(lambda: unmatched_results("r.json", entries, classes, annotated=annotated).detections),
         "evaluate": value_or_line(lambda: check_results(TRUTH, entries).figures()),
     }
 
@@ -110,7 +111,7 @@ def test_scores_may_exceed_one_by_rounding() -> None:
 
 def test_an_empty_list_is_read(tmp_path: Path, annotated: AnnotatedSet) -> None:
     (tmp_path / "r.json").write_text("[]")
-    entries = read_entries(str(tmp_path / "r.json"))
+    entries = read_json(str(tmp_path / "r.json"))
     read = of_commands(entries, annotated)
     assert read["calibrate"][1] == "r.json: results hold no detection"
     assert len(read["correct"][0]) == 0

@@ -220,23 +220,30 @@ def test_a_models_corrected_results_have_its_correctors_scores(
     whole: RunFolder, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best class of each object gets half of its score, and the groups are those that the file declares."""
-    results: list[tuple[list[dict[str, Any]], Any]] = []
+    given: list[Any] = []
+    results: dict[str, dict[Any, Any]] = {}
 
-    def jackknife(annotations: Any, rows: list[dict[str, Any]], *, frequency_groups: Any) -> Any:
-        results.append((rows, frequency_groups))
-        return evaluate.JackknifedFigures({}, ())
+    class Recording:
+        def __init__(self, annotations: Any, *, frequency_groups: Any) -> None:
+            given.append(frequency_groups)
 
-    monkeypatch.setattr(evaluate, "jackknife_results", jackknife)
+        def add(self, model: str, of_images: dict[Any, Any]) -> None:
+            results.setdefault(model, {}).update(of_images)
+
+        def measured(self) -> dict[str, Any]:
+            return {model: evaluate.JackknifedFigures({}, ()) for model in results}
+
+    monkeypatch.setattr(evaluate, "StreamedPrecision", Recording)
     monkeypatch.setattr(evaluate, "_correctors", lambda config, run: {"student": Halving()})
     config = load_config(generated / "config.yaml", CCECE)
-    measured, _ = evaluate._evaluate_models(config, whole, RunData(config), verify=False)
-    assert list(measured) == ["teacher", "supervised", "student", "student+corrector"]
-    raw, corrected = [
-        max(row["score"] for row in rows if row["image_id"] == results[2][0][0]["image_id"]) for rows, _ in results[2:]
-    ]
+    data = RunData(config)
+    measured, _ = evaluate._evaluate_models(config, whole, data, verify=False)
+    assert list(measured) == list(results) == ["teacher", "supervised", "student", "student+corrector"]
+    assert {len(of_images) for of_images in results.values()} == {len(data.validation)}
+    image_id = next(image_id for image_id, rows in results["student"].items() if rows)
+    raw, corrected = (max(row["score"] for row in results[name][image_id]) for name in ("student", "student+corrector"))
     assert corrected < raw
-    groups = RunData(config).measured_groups.of_category
-    assert all(given == groups for _, given in results)
+    assert given == [data.measured_groups.of_category]
 
 
 def test_detections_keep_the_models_own_context(whole: RunFolder) -> None:
