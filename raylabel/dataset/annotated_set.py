@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.frequency import FrequencyGroup, frequency_groups
 from raylabel.dataset.image_records import ImageRecord, ImageTable, ListColumn, Origin, image_columns
-from raylabel.dataset.object_rows import ObjectRows, write_objects
+from raylabel.dataset.object_rows import rows_in_memory
 from raylabel.masks.rle import Rle, mask_boxes
 from raylabel.masks.segmentation import rle_from_segmentation
 
@@ -84,14 +84,13 @@ class AnnotatedSet:
         """Return the set of these images and of the annotation objects of each. It is held in memory."""
         images, categories = list(images), tuple(categories)
         index_of = {category.category_id: index for index, category in enumerate(categories)}
-        texts, objects = list[list[bytes]](), list[tuple[NDArray[np.int64], NDArray[np.bool_]]]()
+        texts, objects = list[bytes](), list[tuple[NDArray[np.int64], NDArray[np.bool_]]]()
         for of_image in map(list, annotations):
-            texts.append([json.dumps(one).encode() for one in of_image])
+            texts.append(json.dumps(of_image).encode())
             classes = np.array([index_of[one["category_id"]] for one in of_image], dtype=np.int64)
             objects.append((classes, np.array([bool(one.get("iscrowd")) for one in of_image], dtype=bool)))
-        buffer = pa.BufferOutputStream()
-        columns = image_columns(images, objects, write_objects(buffer, texts).tolist())
-        rows = ObjectRows(pa.BufferReader(buffer.getvalue()), where="memory", is_mapped=True)
+        rows, checksums = rows_in_memory(texts)
+        columns = image_columns(images, objects, checksums.tolist())
         origin = Origin(rows, "", [image.uri for image in images])
         return AnnotatedSet(
             images=ImageTable.of_file(columns, origin), categories=categories, is_federated=is_federated

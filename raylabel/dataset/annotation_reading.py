@@ -30,7 +30,7 @@ from raylabel.dataset.fields import (
     refuse_ids_of_two_types,
 )
 from raylabel.dataset.image_records import IMAGES, ImageRecord, image_columns, single_chunk
-from raylabel.dataset.object_rows import write_objects
+from raylabel.dataset.object_rows import json_list, write_objects
 from raylabel.dataset.text_spool import TextSpool
 from raylabel.errors import InputError, shown, shown_name
 from raylabel.files import storage
@@ -77,7 +77,7 @@ def read_into(path: str, images_root: str | None, *, images_file: Any, objects_f
         checked = _Images(path, images, folders, index_of)
         order, starts, class_indices = annotations.grouped(checked.row_of, checked.sizes_hw, index_of)
         ends = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-        checksums = write_objects(objects_file, (texts.read_many(order[start:end]) for start, end in ends))
+        checksums = write_objects(objects_file, (json_list(texts.read_many(order[start:end])) for start, end in ends))
         is_crowd = np.array(annotations.is_crowd, dtype=bool)
         columns = _columns(checked.records(), order, starts, class_indices, is_crowd, checksums)
         with pa.ipc.new_file(images_file, IMAGES) as writer:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.dataset.image_source import ImageSource
-from raylabel.dataset.object_rows import ObjectRows
+from raylabel.dataset.object_rows import ObjectRows, rows_in_memory
 from raylabel.files.storage import join
 
 IMAGES = pa.schema(
@@ -176,6 +176,13 @@ class ImageTable(Sequence[ImageRecord]):
         origin = self.origins[self.origin_of[row]]
         return origin.objects.read(int(self.row_of[row]), self.columns.column("checksum")[row].as_py())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle these images alone, with the text of their objects. The copy needs no file."""
+        checksums = self.columns.column("checksum").to_pylist()
+        places = zip(self.origin_of.tolist(), self.row_of.tolist(), checksums, strict=True)
+        texts = [self.origins[origin].objects.text(row, checksum) for origin, row, checksum in places]
+        return _in_memory, (self.columns, texts, self.uris())
+
     def ids(self) -> list[int | str]:
         """Return the ids of all images."""
         ids, are_text = self.columns.column("image_id").to_pylist(), self.columns.column("is_text_id").to_pylist()
@@ -218,6 +225,11 @@ class ImageTable(Sequence[ImageRecord]):
         origins = self.origins + other.origins
         origin_of = np.concatenate([self.origin_of, other.origin_of + np.int16(len(self.origins))])
         return ImageTable(columns, origins, origin_of, np.concatenate([self.row_of, other.row_of]))
+
+
+def _in_memory(columns: pa.RecordBatch, texts: list[bytes], uris: list[str]) -> ImageTable:
+    objects, _ = rows_in_memory(texts)
+    return ImageTable.of_file(columns, Origin(objects, "", uris))
 
 
 def single_chunk(table: pa.Table) -> pa.RecordBatch:

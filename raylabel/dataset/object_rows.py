@@ -44,7 +44,12 @@ class ObjectRows:
         self._lock = threading.Lock()
 
     def read(self, row: int, checksum: int) -> list[dict[str, Any]]:
-        """Return the objects of an image.
+        """Return the objects of an image. Raises as `text`."""
+        found: list[dict[str, Any]] = json.loads(self.text(row, checksum))
+        return found
+
+    def text(self, row: int, checksum: int) -> bytes:
+        """Return the objects of an image as a JSON list.
 
         Raises:
             DamagedCopyError: the bytes do not have this checksum.
@@ -54,8 +59,8 @@ class ObjectRows:
         if zlib.crc32(text) != checksum:
             self._on_damage()
             raise DamagedCopyError(f"{self._where}: row {row} is damaged. The next start reads the annotations again.")
-        found: list[dict[str, Any]] = json.loads(text.to_pybytes())
-        return found
+        content: bytes = text.to_pybytes()
+        return content
 
     def _batch(self, number: int) -> pa.LargeBinaryArray:
         with self._lock:
@@ -67,8 +72,8 @@ class ObjectRows:
             return batch
 
 
-def write_objects(file: Any, rows: Iterable[list[bytes]]) -> NDArray[np.uint32]:
-    """Write an Arrow file of OBJECTS from the JSON texts of each image's objects. Returns the rows' checksums."""
+def write_objects(file: Any, texts: Iterable[bytes]) -> NDArray[np.uint32]:
+    """Write an Arrow file of OBJECTS from the JSON list of each image's objects. Returns the rows' checksums."""
     checksums, batch = list[int](), list[bytes]()
 
     def write_batch() -> None:
@@ -76,11 +81,23 @@ def write_objects(file: Any, rows: Iterable[list[bytes]]) -> NDArray[np.uint32]:
         batch.clear()
 
     with pa.ipc.new_file(file, OBJECTS) as writer:
-        for texts in rows:
-            batch.append(b"[" + b",".join(texts) + b"]")
-            checksums.append(zlib.crc32(batch[-1]))
+        for text in texts:
+            batch.append(text)
+            checksums.append(zlib.crc32(text))
             if len(batch) == ROWS_PER_BATCH:
                 write_batch()
         if batch:
             write_batch()
     return np.array(checksums, dtype=np.uint32)
+
+
+def json_list(texts: Iterable[bytes]) -> bytes:
+    """Join JSON texts to the text of a list."""
+    return b"[" + b",".join(texts) + b"]"
+
+
+def rows_in_memory(texts: Iterable[bytes]) -> tuple[ObjectRows, NDArray[np.uint32]]:
+    """Hold the JSON lists of images' objects in memory. Returns their checksums, too."""
+    buffer = pa.BufferOutputStream()
+    checksums = write_objects(buffer, texts)
+    return ObjectRows(pa.BufferReader(buffer.getvalue()), where="memory", is_mapped=True), checksums
