@@ -40,6 +40,6 @@ def test_a_line_says_that_workers_are_killed_for_memory(tmp_path: Path, low_on_m
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
-    [line, *_] = [line for line in log.read_text().splitlines() if "were killed" in line]
+    [line, *_] = [line for line in log.read_text().splitlines() if "were killed because" in line]
     assert line.startswith("calibrate: ")
     assert "Raise label.memory_gb, so that fewer workers share a machine" in line
