@@ -16,6 +16,7 @@ from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
 from raylabel.cluster.memory import GB
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
+from raylabel.cluster.worker_watch import waiting_text
 from raylabel.config import TrainingConfig
 from raylabel.files.storage import open_uri
 from raylabel.run.folder import RunFolder
@@ -89,8 +90,15 @@ def _say_if_waiting(title: str, plan: WorkerPlan, reason: str) -> None:
         num_started, num_workers = ray.get(plan.counter.num_started.remote(plan.attempt), timeout=10)
         num_workers = num_workers or plan.settings.num_workers
         if num_started < num_workers:
-            number = f", attempt {plan.attempt}: {reason}" if reason else ""
-            print(f"{title}: waiting for {num_workers - num_started} of {num_workers} workers{number}", flush=True)
+            waiting = waiting_text(
+                num_workers - num_started,
+                num_workers,
+                num_cpus=plan.settings.cpus_per_worker,
+                num_gpus=plan.settings.gpus_per_worker,
+                memory_gb=plan.settings.memory_gb_per_worker,
+            )
+            number = f"; attempt {plan.attempt}: {reason}" if reason else ""
+            print(f"{title}: {waiting}{number}", flush=True)
 
 
 def _scaling(settings: TrainingConfig) -> ScalingConfig:

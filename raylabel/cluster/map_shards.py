@@ -65,18 +65,18 @@ def map_shards(
     assert isinstance(label.num_workers, int)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
     attempts = None if getattr(worker, "counts_attempts", False) else ShardAttempts.remote()  # type: ignore[attr-defined]
-    dataset = shard_blocks(shards).map_batches(
-        ShardActor,
-        fn_constructor_args=(worker, arguments, torch_threads(config.label), attempts),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=label.num_workers),
-        num_cpus=label.num_cpus,
-        num_gpus=label.num_gpus,
-        memory=label.memory_gb * GB,
-    )
-    tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     watch = WorkerWatch(title, label, worker_args.get("counter"))
-    with every(WATCH_SECONDS, watch.look):
+    with every(WATCH_SECONDS, watch.look):  # from here on, because Ray's own tasks may be killed for memory, too
+        dataset = shard_blocks(shards).map_batches(
+            ShardActor,
+            fn_constructor_args=(worker, arguments, torch_threads(config.label), attempts),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=label.num_workers),
+            num_cpus=label.num_cpus,
+            num_gpus=label.num_gpus,
+            memory=label.memory_gb * GB,
+        )
+        tables: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
             yield from shard_tables(table)
 

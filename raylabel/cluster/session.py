@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
-from ray.exceptions import RayError
 
 from raylabel.cluster.start_up import check_address, refused_start
 from raylabel.threads import num_cpus
@@ -42,7 +41,8 @@ def connect() -> None:
         try:
             with _silent_stderr(), _same_sigterm():
                 ray.init(**options)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:
+            # Any exception, because Ray raises the class itself if its processes do not start in time.
             raise refused_start(error, head) from error
         _is_connected_here = True
     context = DataContext.get_current()

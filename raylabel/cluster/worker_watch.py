@@ -43,13 +43,25 @@ class WorkerWatch:
         if num_started >= label.num_workers:
             self._counter = None  # because later starts replace dead workers
         else:
-            free = ray.available_resources()
             self._say(
-                f"waiting for {label.num_workers - num_started} of {label.num_workers} workers, each with "
-                f"{label.num_cpus:g} CPUs, {label.num_gpus:g} GPUs and {label.memory_gb:g} GB of memory. Free in the "
-                f"cluster, on all machines together: {free.get('CPU', 0.0):g} CPUs, {free.get('GPU', 0.0):g} GPUs and "
-                f"{free.get('memory', 0.0) / GB:.3g} GB"
+                waiting_text(
+                    label.num_workers - num_started,
+                    label.num_workers,
+                    num_cpus=label.num_cpus,
+                    num_gpus=label.num_gpus,
+                    memory_gb=label.memory_gb,
+                )
             )
 
     def _say(self, text: str) -> None:
         print(f"{self._title}: {text}", flush=True)
+
+
+def waiting_text(num_waiting: int, num_workers: int, *, num_cpus: float, num_gpus: float, memory_gb: float) -> str:
+    """Say how many workers have not started, what each needs, and what the cluster has free."""
+    free = ray.available_resources()
+    return (
+        f"waiting for {num_waiting} of {num_workers} workers, each with {num_cpus:g} CPUs, {num_gpus:g} GPUs and "
+        f"{memory_gb:g} GB of memory. Free in the cluster, on all machines together: {free.get('CPU', 0.0):g} CPUs, "
+        f"{free.get('GPU', 0.0):g} GPUs and {free.get('memory', 0.0) / GB:.3g} GB"
+    )

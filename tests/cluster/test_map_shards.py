@@ -76,8 +76,7 @@ def test_workers_wait_for_memory_and_say_so(
 ) -> None:
     """Another job holds nearly all memory of the machine. Ray starts no worker before it lets go."""
     monkeypatch.setattr(map_shards_module, "WATCH_SECONDS", 0.5)
-    free = ray.available_resources()["memory"]
-    held = Holder.options(memory=int(free - 0.5e9)).remote()
+    held = Holder.options(memory=int(ray.cluster_resources()["memory"] - 0.5e9)).remote()
     ray.get(held.ready.remote())
     counter = LiveCounter.remote()
     config = replace(config, label=replace(config.label, num_workers=1, num_cpus=0.5, memory_gb=1.0))

@@ -52,7 +52,7 @@ def wait_for(condition: Callable[[], object], *, process: subprocess.Popen[str],
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, "timed out"
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()[0] if process.stdout else "the command has ended"
         time.sleep(0.05)
 
 
