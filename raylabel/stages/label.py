@@ -305,7 +305,8 @@ def _label_shards(
                 most_images=config.label.max_bad_fraction * manifest.num_images - ledger.num_quarantined,
             )
             yield from failing.hold_back(label(missing, holds_back=True))
-            yield from label(np.array(failing.shard_ids, np.int64), holds_back=False)
+            if failing.shard_ids:
+                yield from label(np.array(failing.shard_ids, np.int64), holds_back=False)
 
         try:
             for done in label_twice():

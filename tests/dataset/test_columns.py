@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,3 +137,13 @@ def test_a_damaged_file_is_refused_with_the_same_line_or_reads_the_same(folder: 
         assert line == said
     if plain is not None:
         assert_equal(found, plain)
+
+
+def test_a_part_of_a_set_is_pickled_alone(generated: Path) -> None:
+    annotated = read_annotations(generated / "labelled.json")
+    part = annotated.subset([2, 0])
+    copied = pickle.loads(pickle.dumps(part))
+    assert len(pickle.dumps(part)) < len(pickle.dumps(annotated)) / 2
+    assert list(copied.images) == list(part.images)
+    assert list(copied.annotations) == list(part.annotations)
+    assert copied.categories == part.categories
