@@ -79,7 +79,7 @@ def test_tasks_and_threads_end_with_the_same_weights(tmp_path: Path) -> None:
     for decoding in ("threads", "tasks"):
         settings = replace(config.teacher, decoding=decoding)
         training = Training(
-            build=partial(fold_teacher_job, config_dict(config), run.uri, 0),
+            build=partial(fold_teacher_job, config_dict(config), run, 0),
             folder=decoding,
             num_steps=config.teacher.steps,
             identity=[decoding],
