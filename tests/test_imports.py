@@ -11,8 +11,8 @@ import pytest
     [
         ("raylabel.cli", ("torch", "ray", "scipy", "pyarrow.dataset")),
         ("raylabel.stages.status", ("torch", "ray", "scipy")),
-        ("raylabel.stages.label", ("torch", "torchvision", "ray.train")),
-        ("raylabel.cluster.predictor", ("torchvision", "ray.train")),
+        ("raylabel.stages.label", ("torch", "torchvision", "ray.train", "scipy.stats")),
+        ("raylabel.cluster.predictor", ("torchvision", "ray.train", "scipy.stats")),
         ("raylabel.external", ("torch", "ray")),
         ("raylabel.calibration", ("torch", "ray")),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from hotcoco import StreamingEval
 from numpy.typing import NDArray
-from scipy.stats import t as students_t
+from scipy.special import stdtrit
 
 from raylabel.evaluation.checked_input import IouType
 from raylabel.evaluation.checked_results import check_results
@@ -101,4 +101,4 @@ def _values(figures: Sequence[Figures], name: str) -> NDArray[np.float64]:
 def _half_width(without: NDArray[np.float64]) -> float:
     num_parts = len(without)
     variance = (num_parts - 1) * without.var()
-    return float(students_t.ppf(0.975, num_parts - 1) * np.sqrt(variance))
+    return float(stdtrit(num_parts - 1, 0.975) * np.sqrt(variance))

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.special import betainc, betaincinv
-from scipy.stats import f as f_distribution
+from scipy.special import betainc, betaincinv, fdtrc, fdtri
 
 from raylabel.calibration.shift.image_counts import ImageCounts, equal_shares, residual_products
 from raylabel.calibration.shift.pool_accuracy import PoolAccuracy
@@ -211,8 +210,8 @@ def _compare_scores(calibration: ImageCounts, pool: ImageCounts, index: int) -> 
     others = freedom * (sum(num_images) - 2)
     smoothed = [(num + 0.5) / (total + 0.5 * num_groups) for num, total in zip(counts, totals, strict=True)]
     psi = float(((smoothed[1] - smoothed[0]) * np.log(smoothed[1] / smoothed[0])).sum())
-    psi_null = variance_of_one * scale * freedom * float(f_distribution.isf(0.05, freedom, others))
-    return psi, psi_null, float(f_distribution.sf(statistic / (scale * freedom), freedom, others))
+    psi_null = variance_of_one * scale * freedom * float(fdtri(freedom, others, 0.95))
+    return psi, psi_null, float(fdtrc(freedom, others, statistic / (scale * freedom)))
 
 
 def _compare_rates(calibration: ImageCounts, pool: ImageCounts) -> tuple[NDArray[np.float64], ...]:
