@@ -261,11 +261,11 @@ def counted_reads() -> Iterator[list[int]]:
         number[0] += 1
         return read_at(file, num_bytes, offset)
 
-    StoredFile.read_at = counted  # type: ignore[method-assign]
+    StoredFile.read_at = counted  # type: ignore[method-assign]  # to count, while the block runs
     try:
         yield number
     finally:
-        StoredFile.read_at = read_at  # type: ignore[method-assign]
+        StoredFile.read_at = read_at  # type: ignore[method-assign]  # the class's own again
 
 
 def status_seconds(run: RunFolder) -> float:

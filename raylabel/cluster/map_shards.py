@@ -64,7 +64,8 @@ def map_shards(
     label = resolve_workers(config.label, num_shards=len(shards))
     assert isinstance(label.num_workers, int)
     arguments = {"config": config_dict(replace(config, label=label)), **worker_args}
-    attempts = None if getattr(worker, "counts_attempts", False) else ShardAttempts.remote()  # type: ignore[attr-defined]
+    counts_attempts = getattr(worker, "counts_attempts", False)
+    attempts = None if counts_attempts else ShardAttempts.remote()  # type: ignore[attr-defined]  # of ray.remote
     watch = WorkerWatch(title, label, worker_args.get("counter"))
     with every(WATCH_SECONDS, watch.look):  # from here on, because Ray's own tasks may be killed for memory, too
         dataset = shard_blocks(shards).map_batches(

@@ -15,7 +15,7 @@ from raylabel.threads import map_on_threads
 FEW_ITEMS = 16
 """Largest number of items for which the driver's threads are quicker than starting workers."""
 
-_MAX_RETRIES = 10  # a task that outlives so many workers is at fault itself
+_MAX_RETRIES = 10  # a task at which more workers die is at fault itself
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

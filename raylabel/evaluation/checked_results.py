@@ -159,7 +159,7 @@ def _match(
         rows = RowsByImage(folder, list(truth.image_numbers))
         for batch in iter_columns(results, wanted):
             if len(batch) and batch["entry"][0].as_py() == 0:
-                # As lvis-api does it: without a box in the first detection, masks tell the sizes of all.
+                # lvis-api does so: without a box in the first detection, masks tell the sizes of all.
                 ignores_boxes = truth.is_federated and not batch["box_xywh"][0].is_valid
             rows.add(batch)
         work = partial(_match_group, protocol, replace(wanted, with_boxes=not ignores_boxes))
