@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import t as students_t
 
 from distillation_recipes import RECIPES, run_recipe
-from distillation_world import Kind, World
+from distillation_world import SIZES, Kind, World
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 POOL_COLUMNS = ("nll", "ece", "ccece")
@@ -36,17 +36,14 @@ def main() -> None:
     names = list(arguments.recipes)
     worlds = [(kind, seed) for seed in arguments.seeds for kind in arguments.kinds]
     with ProcessPoolExecutor(arguments.num_processes, mp_context=get_context("spawn")) as processes:
-        tasks = [
-            processes.submit(run_world, str(arguments.out), kind, seed, arguments.num_labelled, names, started)
-            for kind, seed in worlds
-        ]
+        tasks = [processes.submit(run_world, _world(arguments, kind, seed), names, started) for kind, seed in worlds]
         for task in as_completed(tasks):
             task.result()
     for kind in arguments.kinds:
-        figures = [
-            read_figures(_folder(arguments.out, kind, seed, arguments.num_labelled), names) for seed in arguments.seeds
-        ]
-        print_tables(f"{arguments.num_labelled} labelled images, {kind}", figures, arguments.base)
+        figures = [read_figures(_world(arguments, kind, seed).folder, names) for seed in arguments.seeds]
+        print_tables(
+            f"{arguments.num_labelled} labelled images, {kind}, size {arguments.size}", figures, arguments.base
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,32 +53,32 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=("mixed", "alike"), default=["mixed", "alike"])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--num-labelled", type=int, default=240)
+    parser.add_argument("--size", choices=list(SIZES), default="full", help="size of images and trainings")
     parser.add_argument("--base", default="supervised: student", help="the model that others are compared with")
     parser.add_argument("--num-processes", type=int, default=os.cpu_count())
     return parser.parse_args()
 
 
-def run_world(out: str, kind: Kind, seed: int, num_labelled: int, names: Sequence[str], started: float) -> None:
+def _world(arguments: argparse.Namespace, kind: Kind, seed: int) -> World:
+    folder = arguments.out.absolute() / f"{kind}-{arguments.num_labelled}-{arguments.size}" / f"seed-{seed}"
+    return World(folder=folder, kind=kind, seed=seed, num_labelled=arguments.num_labelled, size=SIZES[arguments.size])
+
+
+def run_world(world: World, names: Sequence[str], started: float) -> None:
     """Run the missing recipes of a world, and write the figures of each."""
-    folder = _folder(Path(out), kind, seed, num_labelled)
-    world = World(folder=folder, kind=kind, seed=seed, num_labelled=num_labelled)
     for name in names:
-        path = _figures_path(folder, name)
+        path = _figures_path(world.folder, name)
         if not path.exists():
-            metrics = run_recipe(world, RECIPES[name], folder / name)
+            metrics = run_recipe(world, RECIPES[name], world.folder / name)
             path.write_text(json.dumps(metrics))
         models = json.loads(path.read_text())["validation"]
         figures = "  ".join(f"{model} {_shown(one['AP'])} / {_shown(one['APr'])}" for model, one in models.items())
-        print(f"{(time.monotonic() - started) / 60:6.1f} min  {kind} {seed}  {name}: {figures}", flush=True)
+        print(f"{(time.monotonic() - started) / 60:6.1f} min  {world.kind} {world.seed}  {name}: {figures}", flush=True)
 
 
 def _shown(value: float | None) -> str:
     """Write a figure. A world of many labels may have no rare class."""
     return "–" if value is None else f"{value:.3f}"
-
-
-def _folder(out: Path, kind: Kind, seed: int, num_labelled: int) -> Path:
-    return out.absolute() / f"{kind}-{num_labelled}" / f"seed-{seed}"
 
 
 def _figures_path(folder: Path, name: str) -> Path:

@@ -25,7 +25,6 @@ from raylabel.stages.run import run_one
 from without_ray import put_stages_here
 
 SETTINGS = {
-    "smoothing.warmup_steps": "1000",
     "calibration.corrector": "contextual",
     "label.score_threshold": "0.02",
     "label.max_per_image": "50",
@@ -48,12 +47,18 @@ class Recipe:
 
     Attributes:
         num_calibration: images of the N that are kept for calibration. 0 keeps none, and "half" keeps N / 2.
+        teacher_length: steps of the teacher, in those of the world's size.
+        student_length: steps of the student, in those of the world's size.
+        burns_in: whether the student relabels the pool itself after half of the size's steps.
         options: options of `raylabel run` beside `SETTINGS`.
         is_uncalibrated: nothing is calibrated, so the teacher learns from all N. `data.calibration` must be something,
             and is the training set; no corrector is fitted to it.
     """
 
     num_calibration: int | Literal["half"] = 0
+    teacher_length: float = 1.0
+    student_length: float = 1.0
+    burns_in: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     is_uncalibrated: bool = False
 
@@ -64,8 +69,7 @@ UNCALIBRATED = {
     "student.correct_targets": "false",
 }
 SUPERVISED = UNCALIBRATED | {"student.unlabelled_per_batch": "0", "student.labelled_per_batch": "16"}
-LONG = {"student.steps": "1500"}
-BURN_IN = LONG | {"student.burn_in_steps": "300"}
+LONG = 2.5
 ALL_LOSSES = {"student.pool_losses": "{classes: 1, objectness: 1, boxes: 1, masks: 1}"}
 _VIEW = "{flip: 0.5, colour: 0.4, blur: 0.3, cutout: 0.5}"
 AUGMENTED = {"teacher.augmentation": _VIEW, "student.augmentation": _VIEW}
@@ -76,32 +80,36 @@ BEST = "30 calibrate"
 
 RECIPES = {
     "supervised": Recipe(options=SUPERVISED, is_uncalibrated=True),
-    "supervised, longer": Recipe(options=SUPERVISED | {"teacher.steps": "5000"}, is_uncalibrated=True),
+    "supervised, longer": Recipe(options=SUPERVISED, is_uncalibrated=True, teacher_length=2),
     "supervised, augmented": Recipe(options=SUPERVISED | AUGMENTED, is_uncalibrated=True),
-    "supervised, augmented, longer": Recipe(
-        options=SUPERVISED | AUGMENTED | {"teacher.steps": "5000"}, is_uncalibrated=True
-    ),
+    "supervised, augmented, longer": Recipe(options=SUPERVISED | AUGMENTED, is_uncalibrated=True, teacher_length=2),
     "half calibrate, not learnt": Recipe(num_calibration="half", options={"student.learn_from_calibration": "false"}),
     "30 calibrate, not learnt": Recipe(num_calibration=30, options={"student.learn_from_calibration": "false"}),
     "20 calibrate": Recipe(num_calibration=20),
     "30 calibrate": Recipe(num_calibration=30),
     "60 calibrate": Recipe(num_calibration=60),
     "30 calibrate, 2 rounds": Recipe(num_calibration=30, options={"student.rounds": "2"}),
-    "30 calibrate, long": Recipe(num_calibration=30, options=LONG),
-    "30 calibrate, burn-in": Recipe(num_calibration=30, options=BURN_IN),
+    "30 calibrate, long": Recipe(num_calibration=30, student_length=LONG),
+    "30 calibrate, burn-in": Recipe(num_calibration=30, student_length=LONG, burns_in=True),
     "30 calibrate, all losses": Recipe(num_calibration=30, options=ALL_LOSSES),
     "30 calibrate, augmented": Recipe(num_calibration=30, options=AUGMENTED),
     "30 calibrate, augmented, 2 rounds": Recipe(num_calibration=30, options=AUGMENTED | {"student.rounds": "2"}),
-    "30 calibrate, augmented, burn-in": Recipe(num_calibration=30, options=AUGMENTED | BURN_IN),
+    "30 calibrate, augmented, burn-in": Recipe(
+        num_calibration=30, options=AUGMENTED, student_length=LONG, burns_in=True
+    ),
     "uncalibrated, augmented": Recipe(options=UNCALIBRATED | AUGMENTED, is_uncalibrated=True),
-    "uncalibrated, augmented, burn-in": Recipe(options=UNCALIBRATED | AUGMENTED | BURN_IN, is_uncalibrated=True),
+    "uncalibrated, augmented, burn-in": Recipe(
+        options=UNCALIBRATED | AUGMENTED, is_uncalibrated=True, student_length=LONG, burns_in=True
+    ),
     "2 folds": Recipe(options={"calibration.folds": "2"}),
     "4 folds": Recipe(options={"calibration.folds": "4"}),
     "2 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "2"}),
-    "2 folds, augmented, burn-in": Recipe(options=AUGMENTED | BURN_IN | {"calibration.folds": "2"}),
+    "2 folds, augmented, burn-in": Recipe(
+        options=AUGMENTED | {"calibration.folds": "2"}, student_length=LONG, burns_in=True
+    ),
     "4 folds, augmented": Recipe(options=AUGMENTED | {"calibration.folds": "4"}),
 }
-"""Every recipe has the same N images, and the teacher makes 2,500 steps of 8 images unless an option says otherwise."""
+"""Every recipe of a world has the same N images."""
 
 
 def config_text(world: World, recipe: Recipe) -> str:
@@ -115,7 +123,15 @@ def config_text(world: World, recipe: Recipe) -> str:
 
 def recipe_options(world: World, recipe: Recipe) -> dict[str, str]:
     """Return the options of `raylabel run`, by name."""
-    return {"seed": str(world.seed)} | SETTINGS | MACHINE | dict(recipe.options)
+    size = world.size
+    steps = {
+        "smoothing.warmup_steps": str(size.warmup_steps),
+        "teacher.steps": str(round(recipe.teacher_length * size.teacher_steps)),
+        "student.steps": str(round(recipe.student_length * size.student_steps)),
+    }
+    if recipe.burns_in:
+        steps["student.burn_in_steps"] = str(size.student_steps // 2)
+    return {"seed": str(world.seed)} | SETTINGS | MACHINE | steps | dict(recipe.options)
 
 
 def run_recipe(world: World, recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from raylabel.dataset.synthetic.scenes import draw_scene
 from raylabel.masks.rle import encode_masks, mask_boxes
 
 NUM_CLASSES = 24
-IMAGE_SIZE = 128
 LABELLED_ZIPF, POOL_ZIPF = 1.5, 0.4
 MIN_IMAGES_A_CLASS = 2
 
@@ -28,23 +27,58 @@ other half like the pool (Zipf 0.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a world and its trainings are.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        num_pool: pool images.
+        num_validation: validation images.
+        warmup_steps: the first steps of the teacher, before prototypes are made. They count as the teacher's.
+        teacher_steps: steps of the teacher, 8 images each.
+        student_steps: steps of the student, 16 images each (8 labelled, 8 of the pool).
+    """
+
+    image_size: int
+    num_pool: int
+    num_validation: int
+    warmup_steps: int
+    teacher_steps: int
+    student_steps: int
+
+
+SIZES = {
+    "demo": Size(
+        image_size=64, num_pool=1120, num_validation=400, warmup_steps=0, teacher_steps=1200, student_steps=500
+    ),
+    "full": Size(
+        image_size=128, num_pool=3000, num_validation=400, warmup_steps=1000, teacher_steps=2500, student_steps=600
+    ),
+}
+"""`demo` has the images and the steps of `raylabel demo`. `full` takes four times as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class World:
     """A generated world on disk.
 
     Classes follow Zipf 0.4 in the pool, and are equally frequent in the validation split. The order of classes by
-    frequency is the same in all splits. Every image is annotated exhaustively.
+    frequency is the same in all splits. Its thirds are the groups f, c and r, whatever the number of labelled images.
+    Every image is annotated exhaustively.
 
     Attributes:
         folder: where its files are.
         kind: see `Kind`.
         seed: seed of every random choice.
         num_labelled: labelled images, calibration images included.
+        size: see `Size`.
     """
 
     folder: Path
     kind: Kind
     seed: int
     num_labelled: int
+    size: Size
 
     def data(self, num_calibration: int) -> DataConfig:
         """Return the data section of a run that keeps the last labelled images for calibration.
@@ -67,11 +101,11 @@ class World:
             pool_truth=str(self.folder / "pool_truth.json"),
         )
 
-    def ensure(self, *, num_pool: int = 3000, num_validation: int = 400) -> None:
+    def ensure(self) -> None:
         """Write the world's files, unless they are there."""
         if (self.folder / "pool_truth.json").exists():
             return
-        ranks = np.random.default_rng([self.seed, 0]).permutation(NUM_CLASSES)
+        ranks = self._ranks()
         flat, skewed = _weights(ranks, POOL_ZIPF), _weights(ranks, LABELLED_ZIPF)
         if self.kind == "mixed":
             num_skewed = self.num_labelled // 2
@@ -82,10 +116,14 @@ class World:
         else:
             labelled = self._draw(1, self.num_labelled, skewed, MIN_IMAGES_A_CLASS)
         self._write("labelled.json", self._commit("images", "labelled", labelled))
-        validation = self._draw(4, num_validation, _weights(ranks, 0.0), 1)
+        validation = self._draw(4, self.size.num_validation, _weights(ranks, 0.0), 1)
         self._write("validation.json", self._commit("images", "validation", validation))
-        pool = self._draw(3, num_pool, flat, 1)
+        pool = self._draw(3, self.size.num_pool, flat, 1)
         self._write("pool_truth.json", self._commit("pool", "pool", pool))
+
+    def _ranks(self) -> NDArray[np.int64]:
+        """Return the place of each class in the order by frequency; 0 is the most frequent."""
+        return np.random.default_rng([self.seed, 0]).permutation(NUM_CLASSES)
 
     def _draw(
         self, number: int, num_images: int, weights: NDArray[np.float64], min_images: int
@@ -97,7 +135,9 @@ class World:
             (
                 of_image,
                 *draw_scene(
-                    [classes[one] for one in of_image], IMAGE_SIZE, np.random.default_rng([self.seed, number, row])
+                    [classes[one] for one in of_image],
+                    self.size.image_size,
+                    np.random.default_rng([self.seed, number, row]),
                 ),
             )
             for row, of_image in enumerate(chosen)
@@ -115,7 +155,8 @@ class World:
             buffer = io.BytesIO()
             Image.fromarray(image_HW3).save(buffer, "JPEG", quality=95, subsampling=0)
             (self.folder / folder / file_name).write_bytes(buffer.getvalue())
-            images.append({"id": row + 1, "file_name": file_name, "height": IMAGE_SIZE, "width": IMAGE_SIZE})
+            height, width = image_HW3.shape[:2]
+            images.append({"id": row + 1, "file_name": file_name, "height": height, "width": width})
             masks = encode_masks(masks_NHW)
             for class_index, mask, (x0, y0, x1, y1), area in zip(
                 class_indices, masks, mask_boxes(masks).tolist(), masks_NHW.sum(axis=(1, 2)).tolist(), strict=True
@@ -131,7 +172,10 @@ class World:
                         "iscrowd": 0,
                     }
                 )
-        categories = [{"id": index + 1, "name": one.name} for index, one in enumerate(synthetic_classes(NUM_CLASSES))]
+        categories = [
+            {"id": index + 1, "name": one.name, "frequency": "fcr"[3 * rank // NUM_CLASSES]}
+            for index, (one, rank) in enumerate(zip(synthetic_classes(NUM_CLASSES), self._ranks(), strict=True))
+        ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The distillation benchmark measures what `raylabel run` does."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,18 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 pytestmark = pytest.mark.slow
 
-SHORT = {"teacher.steps": "100", "smoothing.warmup_steps": "10", "student.steps": "15"}
-
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_command_reaches_the_benchmarks_figures(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best recipe on a small world, once by the benchmark and once by `raylabel run` with the same options."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from distillation_recipes import BEST, RECIPES, config_text, recipe_options, run_recipe
-    from distillation_world import World
+    from distillation_world import Size, World
 
-    world = World(folder=tmp_path / "world", kind="mixed", seed=seed, num_labelled=80)
-    world.ensure(num_pool=80, num_validation=40)
-    recipe = replace(RECIPES[BEST], options={**RECIPES[BEST].options, **SHORT})
+    size = Size(image_size=64, num_pool=80, num_validation=40, warmup_steps=10, teacher_steps=100, student_steps=15)
+    world = World(folder=tmp_path / "world", kind="mixed", seed=seed, num_labelled=80, size=size)
+    world.ensure()
+    recipe = RECIPES[BEST]
     ours = run_recipe(world, recipe, tmp_path / "by the benchmark")
 
     config = tmp_path / "config.yaml"

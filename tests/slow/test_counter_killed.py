@@ -4,16 +4,13 @@ import random
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.files.storage import read_json
 from raylabel.run.folder import STAGES, RunFolder
-from runs import finish, quarantined_or_labelled, start
-
-psutil = pytest.importorskip("psutil")  # comes with Ray
+from runs import actors, finish, quarantined_or_labelled, start
 
 pytestmark = pytest.mark.slow
 
@@ -29,36 +26,23 @@ WORKER_SECONDS = 12.0
 """Seconds between two deaths of workers. A new one needs several to start."""
 
 
-def processes(name: str, pid: int) -> list[Any]:
-    """Return the processes below a driver whose title names an actor."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.Error:
-            continue  # because the process has ended meanwhile
-        if name in title and "__init__" not in title:
-            found.append(process)
-    return found
-
-
 def kill_while_it_runs(driver: subprocess.Popen[str]) -> int:
     """Kill counters, and now and then a worker, until the driver ends. Returns the number of killed counters."""
     rng, num_killed, next_worker = random.Random(0), 0, time.monotonic() + WORKER_SECONDS
     while driver.poll() is None:
         time.sleep(rng.uniform(0.2, 2.0))
-        doomed = processes("LiveCounter", driver.pid) if driver.poll() is None else []
+        doomed = actors("LiveCounter", driver.pid) if driver.poll() is None else []
         num_killed += len(doomed)
         if time.monotonic() > next_worker and driver.poll() is None:
             next_worker = time.monotonic() + WORKER_SECONDS
-            doomed += processes("ShardActor", driver.pid)[:1]
+            doomed += actors("ShardActor", driver.pid)[:1]
         for process in doomed:
             process.kill()
     return num_killed
 
 
 def test_counters_killed_in_every_stage(tmp_path: Path) -> None:
-    generate(tmp_path, num_images=120, num_classes=6, image_size=64)
+    generate(tmp_path, num_images=60, num_classes=6, image_size=64)
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
     run = RunFolder(str(tmp_path / "run"))

@@ -24,9 +24,7 @@ from raylabel.files.storage import read_json
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.lease import read_lease
-from runs import MINUTES, finish, kill, quarantined_or_labelled, start, wait_for, write_config
-
-psutil = pytest.importorskip("psutil")  # comes with Ray
+from runs import MINUTES, actors, finish, kill, quarantined_or_labelled, start, wait_for, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -80,19 +78,6 @@ def num_committed(run: RunFolder) -> int:
     return len(committed_shards(run))
 
 
-def labelling_workers(pid: int) -> list[Any]:
-    """Return the processes of labelling actors below a driver or a raylet that have begun."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.Error:
-            continue  # because the process has ended meanwhile
-        if "ShardActor" in title and "__init__" not in title:
-            found.append(process)
-    return found
-
-
 def test_a_driver_killed_at_five_random_moments(undisturbed: Undisturbed, run: RunFolder) -> None:
     rng = random.Random(0)
     kept: dict[int, int] = {}
@@ -122,9 +107,9 @@ def test_twenty_workers_killed(undisturbed: Undisturbed, run: RunFolder) -> None
     driver = undisturbed.label(run)
     killed: set[Any] = set()
     while len(killed) < 20:
-        wait_for(lambda: set(labelling_workers(driver.pid)) - killed, process=driver)
+        wait_for(lambda: set(actors("ShardActor", driver.pid)) - killed, process=driver)
         time.sleep(rng.uniform(0, 0.4))
-        for worker in set(labelling_workers(driver.pid)) - killed:
+        for worker in set(actors("ShardActor", driver.pid)) - killed:
             worker.kill()
             killed.add(worker)
     assert num_committed(run) < num_committed(undisturbed.run)
@@ -144,7 +129,7 @@ def test_a_node_that_goes_away(undisturbed: Undisturbed, run: RunFolder, cluster
     node = cluster.add_node(num_cpus=2)
     [raylet] = node.all_processes["raylet"]
     driver = undisturbed.label(run, RAY_ADDRESS=cluster.address)
-    wait_for(lambda: labelling_workers(raylet.process.pid) and num_committed(run) >= 10, process=driver)
+    wait_for(lambda: actors("ShardActor", raylet.process.pid) and num_committed(run) >= 10, process=driver)
     assert run.artifact("labels") is None
     cluster.remove_node(node, allow_graceful=False)
     finish(driver)

@@ -19,11 +19,9 @@ from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import Segmenter
 from raylabel.training.job import TrainContext
 from raylabel.training.loop import train
-from runs import finish, kill, wait_for
+from runs import actors, finish, kill, wait_for
 from toy_driver import STEPS, toy_job
 from toy_training import assert_same_weights
-
-psutil = pytest.importorskip("psutil")  # comes with Ray
 
 pytestmark = pytest.mark.slow
 
@@ -64,63 +62,35 @@ def last_step(run: Path) -> int:
     return next(iter(steps_saved(run)), 0)
 
 
-def training_workers(pid: int) -> list[Any]:
-    """Return the processes of training workers below a driver or a raylet."""
-    return actors("RayTrainWorker", pid)
-
-
-def actors(name: str, pid: int) -> list[Any]:
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue  # because the process has ended meanwhile
-    return found
-
-
-def test_workers_and_driver_killed(tmp_path: Path) -> None:
+def test_workers_driver_and_counters_killed(tmp_path: Path) -> None:
     """With one worker on the CPU, weights are equal bit for bit.
 
-    More workers die than attempts without progress are allowed.
+    The progress counter dies alone, and with a worker.
     """
     settings = {"num_workers": 1, "checkpoint_every": 3, "cpus_per_worker": 1}
     run = tmp_path / "run"
     driver = start(run, settings)
-    for reached in (3, 9):
+    for reached, names in ((3, ["LiveCounter"]), (9, ["LiveCounter", "RayTrainWorker"])):
         wait_for(lambda reached=reached: last_step(run) >= reached, process=driver)
-        [worker] = training_workers(driver.pid)
-        worker.kill()
+        for name in names:
+            for actor in actors(name, driver.pid):
+                actor.kill()
     wait_for(lambda: last_step(run) >= 15, process=driver)
     kill(driver)
     time.sleep(3)
     assert not (run / "teacher" / "model.json").exists()
     before = last_step(run)
-    finish(start(run, settings))
     assert before < STEPS
+    again = start(run, settings)
+    wait_for(lambda: last_step(run) > before, process=again)
+    [worker] = actors("RayTrainWorker", again.pid)
+    worker.kill()
+    assert "toy: a worker died. Starting again from step " in finish(again)
     assert not (run / "teacher" / "checkpoints").exists()
     assert_same_weights(load_segmenter(str(run / "teacher"))[0], undisturbed(settings, num_parts=1))
     steps = [json.loads(line)["step"] for line in (run / "teacher" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
-
-
-def test_nothing_depends_on_the_progress_counter(tmp_path: Path) -> None:
-    """It is killed again and again, also together with the worker."""
-    settings = {"num_workers": 1, "checkpoint_every": 3, "cpus_per_worker": 1}
-    run = tmp_path / "run"
-    driver = start(run, settings)
-    for reached in (3, 9, 15):
-        wait_for(lambda reached=reached: last_step(run) >= reached, process=driver)
-        for counter in actors("LiveCounter", driver.pid):
-            counter.kill()
-        if reached == 9:
-            [worker] = training_workers(driver.pid)
-            worker.kill()
-    output = finish(driver)
-    assert "toy: a worker died. Starting again from step " in output
-    assert_same_weights(load_segmenter(str(run / "teacher"))[0], undisturbed(settings, num_parts=1))
 
 
 def test_ctrl_c_while_workers_train_and_while_they_wait(tmp_path: Path) -> None:

@@ -85,3 +85,18 @@ def quarantined_or_labelled(run: RunFolder) -> list[dict[str, Any]]:
     ids = [row["image_id"] for row in rows]
     assert len(set(ids)) == len(ids), "an image has two rows"
     return sorted(rows, key=lambda row: row["image_id"])
+
+
+def actors(name: str, pid: int) -> list[Any]:
+    """Return the processes below a driver or a raylet whose title names an actor that has begun."""
+    import psutil  # comes with Ray
+
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue  # because the process has ended meanwhile
+        if name in title and "__init__" not in title:
+            found.append(process)
+    return found
