@@ -106,6 +106,16 @@ def _build_parser() -> argparse.ArgumentParser:
     generated.add_argument("--classes", type=int, default=24, help="number of classes (default: %(default)s)")
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
+    first = add("init", "write a commented config for your own data", _init)
+    first.add_argument("labelled", help="LVIS or COCO JSON")
+    first.add_argument("images", help="folder or URI prefix of the images that it names")
+    first.add_argument("pool", help="folder, URI prefix, tars, Parquet or manifest of images without labels")
+    first.add_argument("--validation", help="JSON of the validation images (default: a fraction of the labelled ones)")
+    first.add_argument(
+        "--calibration", help="JSON of the calibration images (default: a fraction of the labelled ones)"
+    )
+    first.add_argument("--out", default="my.yaml", help="file to write (default: %(default)s)")
+
     check = add("check", "validate config and data, say what would run, spend nothing", _check)
     _add_config(check)
     about = "read all pixels of the annotated images, and compare every pool image that may be one of them"
@@ -210,6 +220,20 @@ def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
             progress=progress,
         )
     print(f"{redacted(arguments.out)}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))
+
+
+def _init(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.first_config import write_first_config
+
+    text = write_first_config(
+        arguments.labelled,
+        arguments.images,
+        arguments.pool,
+        arguments.out,
+        validation=arguments.validation,
+        calibration=arguments.calibration,
+    )
+    print(f"{text}\nwritten: {redacted(arguments.out)}\nnext: raylabel check {redacted(arguments.out)}")
 
 
 def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
