@@ -120,6 +120,12 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_config(check)
     about = "read all pixels of the annotated images, and compare every pool image that may be one of them"
     check.add_argument("--thorough", action="store_true", help=about)
+    check.add_argument(
+        "--time",
+        action="store_true",
+        help="try a few steps and predictions on this machine, and say how long a run takes",
+    )
+    check.add_argument("--price-per-hour", type=float, metavar="P", help="say with --time what a run costs")
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)
@@ -240,7 +246,16 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.report.console import format_check
     from raylabel.stages.check import check_run
 
-    print(format_check(check_run(*_load(arguments, overrides), thorough=arguments.thorough)))
+    if arguments.price_per_hour is not None and not arguments.time:
+        raise InputError("check: --price-per-hour goes with --time")
+    config, run = _load(arguments, overrides)
+    found = check_run(config, run, thorough=arguments.thorough)
+    print(format_check(found), flush=True)
+    if arguments.time:
+        from raylabel.stages.time_need import format_time, measure_speed, stage_seconds
+
+        seconds = stage_seconds(config, run, found, measure_speed(config, run))
+        print(format_time(seconds, price_per_hour=arguments.price_per_hour))
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
