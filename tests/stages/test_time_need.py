@@ -9,6 +9,8 @@ import pytest
 from raylabel.cli import main
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
+from raylabel.models.build import build_segmenter
+from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import STAGES, RunFolder
 from raylabel.stages.check import check_run
 from raylabel.stages.states import AGAIN, NEW
@@ -65,9 +67,12 @@ def test_a_speed_is_measured_and_nothing_is_kept(config: Config, tmp_path: Path)
     assert run.artifact("teacher") is None
 
 
-def test_a_given_teacher_is_not_trained(config: Config, tmp_path: Path) -> None:
-    given = replace(config, teacher=replace(config.teacher, steps=0))
-    assert measure_speed(given, RunFolder(str(tmp_path))).teacher_step == 0
+def test_a_given_teacher_is_not_trained(generated: Path, tmp_path: Path) -> None:
+    segmenter = build_segmenter("fakes:FakeSegmenter", num_classes=6)
+    save_segmenter(segmenter, str(tmp_path / "saved"), {"model": "fakes:FakeSegmenter"})
+    given = {"teacher.steps": "0", "teacher.weights": str(tmp_path / "saved"), "student.init": "weights"}
+    config = load_config(generated / "config.yaml", given)
+    assert measure_speed(config, RunFolder(str(tmp_path / "run"))).teacher_step == 0
 
 
 def test_gpus_are_tried_where_they_are(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
