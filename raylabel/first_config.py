@@ -26,6 +26,8 @@ MIN_EPOCHS, EPOCHS, MAX_EPOCHS = 3, 60, 100
 MIN_STEPS = 1000
 FEW_IMAGES = 120
 """Labelled images below which none is kept aside for calibration."""
+_PATTERN_SIGNS = frozenset("*?[{")
+"""Signs of patterns such as `shard-{000..127}.tar`, which are no names of files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +152,15 @@ def write_first_config(
         The text.
 
     Raises:
-        InputError: `out` exists, or `labelled` can't be read.
+        InputError: `out` exists, a path does not, or `labelled` can't be read.
     """
     if exists(out):
         raise InputError(f"{out}: there is a file already. Give another --out, or remove it.")
-    labels = Labels.of_file(labelled, images)
     given = {"labelled": labelled, "images": images, "calibration": calibration, "validation": validation, "pool": pool}
+    for name, path in given.items():
+        if path is not None and not _PATTERN_SIGNS & set(path) and not exists(path):
+            raise InputError(f"{name}: {path}: there is no such file or folder")
+    labels = Labels.of_file(labelled, images)
     paths = {name: _seen_from(path, out) for name, path in given.items() if path is not None}
     lines = config_lines(labels, device or Device.of_this_machine(), paths)
     text = config_text(lines)

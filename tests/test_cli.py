@@ -64,7 +64,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["calibrate"], "needs a config, or --predictions"),
         (["calibrate", "--predictions", "p.json", "--out", "x"], "missing --annotations"),
         (["correct", "--corrector", "c.json", "--predictions", "p.json", "--out", "x"], "c.json: no such file"),
-        (["init", "absent.json", "images", "pool"], "absent.json: no such file"),
+        (["init", "absent.json", "images", "pool"], "labelled: absent.json: there is no such file"),
         (["generate", "--out", "x", "--images", "many"], "invalid int value: 'many'"),
         (["generate", "--out", "x", "--classes", "0"], "number of classes must be from 2 to 96, got 0"),
         (["demo", "--seed", "-1"], "--seed must be >= 0"),

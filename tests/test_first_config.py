@@ -85,6 +85,7 @@ def test_names_that_yaml_reads_as_something_else_are_quoted(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "no").mkdir()
     labelled = tmp_path / "yes: #1.json"
     labelled.write_bytes((generated / "labelled.json").read_bytes())
     write_first_config(str(labelled), str(generated / "images"), "no", str(tmp_path / "my.yaml"), device=Device())
@@ -96,5 +97,21 @@ def test_names_that_yaml_reads_as_something_else_are_quoted(
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with pytest.raises(InputError, match=r"empty\.json"):
-        write_first_config(str(tmp_path / "empty.json"), "images", "pool", str(tmp_path / "my.yaml"))
+        write_first_config(str(tmp_path / "empty.json"), str(tmp_path), str(tmp_path), str(tmp_path / "my.yaml"))
     assert not (tmp_path / "my.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["labelled", "images", "pool", "validation", "calibration"])
+def test_a_path_that_is_not_there_is_refused(name: str, generated: Path, tmp_path: Path) -> None:
+    paths = {"labelled": "labelled.json", "images": "images", "pool": "pool", "validation": "val.json"}
+    given = {part: str(generated / path) for part, path in paths.items()} | {name: "absent"}
+    with pytest.raises(InputError, match=f"^{name}: absent: there is no such file or folder$"):
+        write_first_config(**given, out=str(tmp_path / "my.yaml"), device=Device())
+    assert not (tmp_path / "my.yaml").exists()
+
+
+def test_a_pattern_is_a_pool(generated: Path, tmp_path: Path) -> None:
+    pattern = "shards/part-{000..127}.tar"
+    labelled, images = str(generated / "labelled.json"), str(generated / "images")
+    write_first_config(labelled, images, pattern, str(tmp_path / "my.yaml"), device=Device())
+    assert load_config(str(tmp_path / "my.yaml")).data.pool.endswith(pattern)
