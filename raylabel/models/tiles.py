@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from raylabel.config import TileConfig
 from raylabel.dataset.images import ImageError
+from raylabel.masks.decode_boxes import decode_boxes
 from raylabel.masks.encode_boxes import encode_boxes
-from raylabel.masks.rle import decode_masks, mask_boxes
 from raylabel.predictions.instances import Instances
 
 MERGE_IOU = 0.5
@@ -202,10 +202,8 @@ class _Piece:
 def _pieces(tile: int, found: Instances, corner: tuple[int, int], image_size_hw: tuple[int, int]) -> Iterator[_Piece]:
     (top, left), (height, width) = corner, found.image_size_hw
     seen = _Rectangle(top, left, top + height, left + width)
-    for mask, box in zip(found.masks, mask_boxes(found.masks).astype(int).tolist(), strict=True):
-        x0, y0, x1, y1 = box
-        [whole] = decode_masks([mask], found.image_size_hw)  # one at a time, because a tile has many
-        patch = _Patch(whole[y0:y1, x0:x1].copy(), (top + y0, left + x0))
+    for mask, (y0, x0) in zip(*decode_boxes(found.masks), strict=True):
+        patch = _Patch(mask, (top + y0, left + x0))
         near = patch.rectangle
         is_cut = (
             (0 < seen.top >= near.top - _BORDER)
