@@ -1,9 +1,11 @@
 """The command line. Exit codes: 0 done, 2 bad input (one line that names what and where), 1 anything else."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +16,8 @@ from raylabel.redaction import redacted
 from raylabel.run.folder import STAGES, RunFolder, report_uri, run_folder
 
 EXIT_BAD_INPUT = 2
+_CLEAR = "\x1b[2J\x1b[H"
+"""Clears a terminal, and goes to its first line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -176,6 +180,14 @@ def _build_parser() -> argparse.ArgumentParser:
         "--shards", nargs="?", type=int, const=10, default=0, metavar="N", help="list the slowest shards (default: 10)"
     )
     state.add_argument("--classes", action="store_true", help="list what became of the predictions of each class")
+    state.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=5.0,
+        metavar="SECONDS",
+        help="show it again and again until the run is done",
+    )
     return parser
 
 
@@ -297,8 +309,6 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 def _quietly(work: Callable[[], Any]) -> Any:
     """Run `work` with its output on stderr, because standard output belongs to the JSON object."""
-    import contextlib
-
     with contextlib.redirect_stdout(sys.stderr):
         return work()
 
@@ -386,8 +396,22 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")
-    status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
-    print(json.dumps(status) if arguments.json else format_status(status))
+    if arguments.watch is not None and not arguments.watch > 0:
+        raise InputError(f"--watch must be > 0, got {arguments.watch:g}")
+
+    def show() -> bool:
+        """Print the status, and tell whether the run is done."""
+        status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
+        clears = arguments.watch is not None and not arguments.json and sys.stdout.isatty()
+        print(_CLEAR if clears else "", end="")
+        print(json.dumps(status) if arguments.json else format_status(status), flush=True)
+        return all(stage["state"] == "finished" for stage in status["stages"])
+
+    is_done = show()
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end of watching
+        while arguments.watch is not None and not is_done:
+            time.sleep(arguments.watch)
+            is_done = show()
 
 
 if __name__ == "__main__":
