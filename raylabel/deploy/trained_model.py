@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -162,7 +163,7 @@ class TrainedModel:
             )
             scores = np.asarray(corrector(detections), dtype=np.float32)
         scored = ScoredInstances(
-            **{name: getattr(found, name) for name in Instances.__dataclass_fields__},
+            **{field.name: getattr(found, field.name) for field in fields(found)},
             calibrated_scores=scores,
             is_corrected=corrector is not None,
             classes=classes,

@@ -85,4 +85,4 @@ def with_calibrated_scores(rows: pa.RecordBatch, scores: NDArray[np.float64]) ->
     changed = rows.set_column(
         place, rows.schema.field(place), pa.ListArray.from_arrays(offsets, structs).cast(lists.type)
     )
-    return changed.replace_schema_metadata({**rows.schema.metadata, _CORRECTED: json.dumps(True)})
+    return changed.replace_schema_metadata(rows.schema.metadata | {_CORRECTED.encode(): json.dumps(True)})
