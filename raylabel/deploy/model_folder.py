@@ -14,8 +14,7 @@ from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import RunClasses, has_classes, load_classes
 from raylabel.run.folder import RunFolder, is_run, load_run_config, run_folder
 from raylabel.run.models import BASELINE, DESCRIPTION_FILE, STUDENT, TEACHER, has_model, num_model_classes
-from raylabel.run.rounds import baseline_calibration, is_calibrated, round_run, student_correctors
-from raylabel.run.stage import finished
+from raylabel.run.rounds import baseline_calibration, is_calibrated, is_fitted_to, round_run, student_correctors
 
 _ELSEWHERE = "-"
 """Place of data that a model without a run does not know, and that nothing reads."""
@@ -147,10 +146,7 @@ def _corrector(place: _Place) -> tuple[Corrector | None, tuple[str, ...]]:
     stage = "calibrate" if is_teacher else "evaluate"
     if calibrated is None or not is_calibrated(calibrated):
         return None, (f"no corrector: scores are raw and all predictions kept. Run {stage}, which fits one.",)
-    # A nested run's teacher is the model, and names the training that made it.
-    of_model, of_corrector = ("teacher", "calibrate") if is_teacher else ("distill", "teacher")
-    fitted_to = finished(calibrated, of_corrector).get("inputs", {}).get("teacher" if is_teacher else "student")
-    if fitted_to not in (None, finished(place.run, of_model)["fingerprint"]):
+    if not is_fitted_to(calibrated, place.run, is_teacher=is_teacher):
         reason = "no corrector: the model was trained again after its corrector was fitted"
         return None, (f"{reason}, so scores are raw and all predictions kept. Run {stage} again.",)
     return load_corrector(calibrated), ()
