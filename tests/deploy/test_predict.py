@@ -19,8 +19,11 @@ from PIL import Image
 import raylabel as rl
 from raylabel.cli import main
 from raylabel.deploy import predict as command
-from raylabel.deploy.predict import picture_name, predict_files
+from raylabel.deploy import work_folder
+from raylabel.deploy.pictures import picture_name
+from raylabel.deploy.predict import predict_files
 from raylabel.external import correct_results
+from raylabel.files.storage import commit_bytes, list_files, read_bytes
 from raylabel.predictions.drawing import encode_picture
 from raylabel.predictions.results_parts import iter_parts
 from raylabel.run.folder import RunFolder
@@ -351,8 +354,39 @@ def test_small_inputs_start_no_ray(trained: RunFolder, pool: Path, tmp_path: Pat
     assert done.stdout.splitlines()[-1] == "0 False False", done.stdout
     asked: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "_label_on_ray", lambda *arguments: asked.append(True))
-        patch.setattr(command, "HERE_AT_MOST", 31)
+        patch.setattr(work_folder, "_label_on_ray", lambda *arguments: asked.append(True))
+        patch.setattr(work_folder, "HERE_AT_MOST", 31)
         patch.setattr(command, "_write", lambda *arguments: {})
         predict_files(trained.uri, pool, tmp_path / "many.json")
     assert asked == [True]
+
+
+def test_images_and_output_in_a_store(trained: RunFolder, pool: Path, tmp_path: Path, s3_bucket: str) -> None:
+    for path in sorted(pool.iterdir())[:3]:
+        commit_bytes(f"{s3_bucket}/images/{path.name}", path.read_bytes())
+    counts = predict_files(
+        trained.uri, f"{s3_bucket}/images", f"{s3_bucket}/out.jsonl", draw=f"{s3_bucket}/drawn", min_score=0.0
+    )
+    assert counts["images"] == 3
+    predict_files(trained.uri, pool, tmp_path / "local.jsonl", min_score=0.0)
+    found = [json.loads(line) for line in read_bytes(f"{s3_bucket}/out.jsonl").splitlines()]
+    names = {one["image_id"] for one in found}
+    assert found == [one for one in entries(tmp_path / "local.jsonl") if one["image_id"] in names]
+    assert len(found) == counts["objects"] > 0
+    assert {info.base_name for info in list_files(s3_bucket, recursive=True)} == {
+        "out.jsonl",
+        *(path.name for path in sorted(pool.iterdir())[:3]),
+    }
+
+
+def test_displayed_images_are_predicted(trained: RunFolder, pool: Path, tmp_path: Path) -> None:
+    """A stored image with an EXIF orientation has the size that viewers show, in the rows and in its picture."""
+    with Image.open(min(pool.iterdir())) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.crop((0, 0, 64, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    predict_files(trained.uri, tmp_path / "turned.jpg", tmp_path / "out.parquet", draw=tmp_path / "drawn")
+    [row] = rows(tmp_path / "out.parquet").to_pylist()
+    assert (row["height"], row["width"]) == (64, 40)
+    with Image.open(tmp_path / "drawn" / "turned.jpg") as picture:
+        assert picture.size == (40, 64)
