@@ -46,9 +46,10 @@ def calibrate_results(
 
     Args:
         predictions: COCO/LVIS results JSON, path or URI: a list of `image_id` (or the image's `file_name`),
-            `category_id`, `score` and `segmentation` (polygons or RLE). Other fields may hold anything. Entries of raylabel's models may also have
-            `mask_quality`, `background` and `runner_up`, as `raylabel.calibration.results_entries` writes them.
-            `contextual` then looks at these fields, and needs them in every file that it corrects.
+            `category_id`, `score` and `segmentation` (polygons or RLE). Other fields may hold anything. Entries of
+            raylabel's models may also have `mask_quality`, `background` and `runner_up`, as
+            `raylabel.calibration.results_entries` writes them. `contextual` then looks at these fields, and needs them
+            in every file that it corrects.
         annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
             groups; without it, the image counts do.
         train_annotations: COCO or LVIS JSON that the detector was trained on, with the same categories. Its image

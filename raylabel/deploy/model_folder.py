@@ -87,7 +87,7 @@ def find_model(model: str | Path | RunFolder, *, teacher: bool = False, raw: boo
             return _without_run(folder)
         place = found
     named = _of_run(place)
-    return named.raw if raw else named
+    return replace(named.raw, remarks=()) if raw else named
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The images are listed, cut into shards and labelled as the stage `label` does it
 images are predicted in this process, many on Ray. An interrupted call leaves the folder, and the next one continues.
 """
 
-import csv
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,7 +61,8 @@ def predict_files(
     """
     out = _absolute(out)
     suffix_of(out)
-    work = RunFolder(_beside(out, ".unfinished"))
+    folder, name = split(out)
+    work = RunFolder(join(folder, f".{name}.unfinished"))  # hidden, because the images may be in the same folder
     if exists(out):
         raise InputError(f"{out}: exists already. Remove it, or give another --out.")
     if draw is not None and list_files(draw := _absolute(draw), recursive=True) and not exists(work.uri):
@@ -81,11 +82,6 @@ def predict_files(
 def _absolute(place: str | Path) -> str:
     text = str(place)
     return text if "://" in text else str(Path(text).expanduser().absolute())
-
-
-def _beside(out: str, ending: str) -> str:
-    folder, name = split(out)
-    return join(folder, name + ending)
 
 
 @contextmanager
@@ -140,13 +136,12 @@ def _list_unreadable(shards: list[str], out: str, num: int) -> None:
             break
         print(f"predict: not readable: {redacted(one['uri'])}: {one['reason']}", flush=True)
     if num > _SHOWN:
-        uri = _beside(out, ".unreadable.csv")
+        folder, name = split(out)
+        uri = join(folder, f"{name}.unreadable.jsonl")
         print(f"predict: {num - _SHOWN} more are not readable, all are listed in {redacted(uri)}", flush=True)
-        _write_csv(uri, shards)
+        _write_list(uri, shards)
 
 
-def _write_csv(uri: str, shards: list[str]) -> None:
-    with committed_file(uri) as path, open(path, "w", newline="") as file:
-        table = csv.DictWriter(file, ("image_id", "uri", "reason"))
-        table.writeheader()
-        table.writerows(_unreadable(shards))
+def _write_list(uri: str, shards: list[str]) -> None:
+    with committed_file(uri) as path, open(path, "w") as file:
+        file.writelines(f"{json.dumps(one)}\n" for one in _unreadable(shards))

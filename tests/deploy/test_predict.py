@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,9 @@ def test_unreadable_images_are_listed_and_the_others_predicted(
     assert "1 more are not readable" in printed
     assert "43 images" in printed
     assert "11 unreadable" in printed
-    listed = (tmp_path / "out.parquet.unreadable.csv").read_text().splitlines()
-    assert len(listed) == 12
-    assert listed[1] == f"bad-00.jpg,{folder}/bad-00.jpg,not an image"
+    listed = [json.loads(line) for line in (tmp_path / "out.parquet.unreadable.jsonl").read_text().splitlines()]
+    assert len(listed) == 11
+    assert listed[0] == {"image_id": "bad-00.jpg", "uri": f"{folder}/bad-00.jpg", "reason": "not an image"}
     assert rows(tmp_path / "out.parquet")["status"].to_pylist().count("not an image") == 11
 
 
@@ -258,13 +259,14 @@ def test_an_interrupted_call_continues(
 
     interrupt()
     assert not out.exists()
-    shards = sorted(Path(f"{out}.unfinished", "labels").glob("shard-*"))
+    work = tmp_path / f".{out.name}.unfinished"
+    shards = sorted((work / "labels").glob("shard-*"))
     assert len(shards) == 2
     capsys.readouterr()
     predict_files(trained.uri, pool, out)
     assert "continuing, 2 of 4 shards are done" in capsys.readouterr().out
     assert rows(out).equals(rows(whole))
-    assert not Path(f"{out}.unfinished").exists()
+    assert not work.exists()
     out.unlink()
     interrupt()
     predict_files(trained.uri, pool, out, raw=True)
@@ -293,6 +295,12 @@ def test_a_copied_model_says_what_is_missing(
     assert model.class_names == rl.Run(trained).classes.names
 
 
+def test_the_output_may_lie_among_the_images(trained: RunFolder, pool: Path, tmp_path: Path) -> None:
+    shutil.copytree(pool, tmp_path / "images")
+    for number in range(2):
+        assert predict_files(trained.uri, tmp_path / "images", tmp_path / "images" / f"{number}.json")["images"] == 32
+
+
 def test_a_retrained_student_has_no_corrector(trained: RunFolder, pool: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.uri, run)
@@ -303,6 +311,9 @@ def test_a_retrained_student_has_no_corrector(trained: RunFolder, pool: Path, tm
     shutil.rmtree(run / "student-calibration")
     with pytest.warns(UserWarning, match=r"no corrector: .* Run evaluate"):
         rl.load_model(run / "student")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rl.load_model(run, raw=True)
 
 
 @pytest.mark.parametrize(
