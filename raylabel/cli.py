@@ -173,6 +173,16 @@ def _build_parser() -> argparse.ArgumentParser:
     exported.add_argument("--format", required=True, choices=("coco", "lvis", "yolo"))
     exported.add_argument("--out", required=True, help="file (coco, lvis) or folder (yolo) to write")
 
+    predicted = add("predict", "run a trained model over new images", _predict)
+    predicted.add_argument("model", help="run (its student), or the folder of a saved model; path or URI")
+    predicted.add_argument("images", help="image, folder, pattern, URI prefix, manifest, tar or Parquet")
+    predicted.add_argument("--out", required=True, help="new file to write: .json (COCO results), .jsonl or .parquet")
+    predicted.add_argument("--draw", metavar="FOLDER", help="new folder for pictures with masks, classes and scores")
+    predicted.add_argument("--min-score", type=float, help="smallest score (default: the selection of the run)")
+    predicted.add_argument("--raw", action="store_true", help="raw scores, and all predictions")
+    predicted.add_argument("--teacher", action="store_true", help="the teacher of the run, not its student")
+    predicted.add_argument("--ray", action="store_true", help="on Ray, however few the images are")
+
     state = add("status", "stages, images done, rates, time left, quarantined images, calibration so far", _status)
     state.add_argument("run", help="run folder or URI")
     state.add_argument("--json", action="store_true", help="print one JSON object")
@@ -388,6 +398,22 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     summary = export_labels(arguments.run, arguments.format, arguments.out)
     print(f"{redacted(arguments.out)}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
+
+
+def _predict(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.deploy.predict import predict_files
+
+    counts = predict_files(
+        arguments.model,
+        arguments.images,
+        arguments.out,
+        draw=arguments.draw,
+        min_score=arguments.min_score,
+        raw=arguments.raw,
+        teacher=arguments.teacher,
+        use_ray=arguments.ray,
+    )
+    print(f"{redacted(arguments.out)}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
 def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
