@@ -23,6 +23,7 @@ from raylabel.errors import InputError, shown, shown_error
 from raylabel.models.failures import LostDeviceError, call_on_parts
 from raylabel.models.predict import predict_pixels
 from raylabel.models.saved import load_segmenter
+from raylabel.models.tiles import TiledImages
 from raylabel.predictions.instances import Instances, instances_context
 from raylabel.predictions.selection import select
 from raylabel.run.folder import RunFolder
@@ -87,7 +88,8 @@ class TrainedModel:
         self._segmenter.to(self.device).eval()
         label = folder.config.label
         self._how = {name: getattr(label, name) for name in ("score_threshold", "max_per_image", "mask_quality")}
-        self._batch_size, self._max_pixels = label.batch_size, folder.config.data.max_image_pixels
+        self._batch_size, self._tile = label.batch_size, label.tile
+        self._max_pixels = folder.config.data.max_image_pixels
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -125,20 +127,25 @@ class TrainedModel:
         return [found for part in parts for found in self._predicted(part, selection)]
 
     def _predicted(self, images: Sequence[Any], selection: Any) -> list[ScoredInstances]:
-        """Predict some images, those of one size together."""
+        """Predict some images, and those or their tiles of one size together."""
         read = [_pixels(image, self._max_pixels) for image in images]
-        places = dict[tuple[int, ...], list[int]]()
-        for place, pixels in enumerate(read):
-            places.setdefault(pixels.shape, []).append(place)
+        tiled = TiledImages(self._tile, max_per_image=self._how["max_per_image"])
+        by_shape = dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]]()
+        for number, tile in tiled.cut(enumerate(read)):
+            assert not isinstance(tile, ImageError)
+            by_shape.setdefault(tile.shape, []).append((number, tile))
         found = dict[int, ScoredInstances]()
-        for of_size in places.values():
-            batch_NHW3 = torch.from_numpy(np.stack([read[place] for place in of_size]))
-            for place, instances in zip(of_size, self._call(batch_NHW3), strict=True):
-                if isinstance(instances, ModelImageError):
-                    raise InputError(f"{_name(images[place])}: {instances}")
-                image, pixels = images[place], read[place]
-                kept = ImageSource(_uri(image), (pixels.shape[0], pixels.shape[1])) if _is_place(image) else pixels
-                found[place] = self._scored(instances, kept, selection)
+        batches = [
+            of_shape[start : start + self._batch_size]
+            for of_shape in by_shape.values()
+            for start in range(0, len(of_shape), self._batch_size)
+        ]
+        for batch in batches:
+            batch_NHW3 = torch.from_numpy(np.stack([tile for _, tile in batch]))
+            for (number, _), instances in zip(batch, self._call(batch_NHW3), strict=True):
+                if whole := tiled.add(number, instances):
+                    place, of_image = whole
+                    found[place] = self._scored(images[place], read[place], of_image, selection)
         return [found[place] for place in range(len(images))]
 
     def _call(self, batch_NHW3: torch.Tensor) -> list[Instances | ModelImageError]:
@@ -151,7 +158,13 @@ class TrainedModel:
         except LostDeviceError as error:
             raise InputError(f"{self.device}: the model has made the device unusable: {error}") from error
 
-    def _scored(self, found: Instances, image: Any, selection: Any) -> ScoredInstances:
+    def _scored(
+        self, image: Any, pixels: NDArray[np.uint8], found: Instances | ImageError, selection: Any
+    ) -> ScoredInstances:
+        """Correct and select what the model found. Raises InputError if it failed."""
+        if isinstance(found, ImageError):
+            raise InputError(f"{_name(image)}: {found}")
+        kept = ImageSource(_uri(image), (pixels.shape[0], pixels.shape[1])) if _is_place(image) else pixels
         classes, corrector = self.folder.classes, self.folder.corrector
         scores = found.raw_scores
         if corrector is not None and len(found):
@@ -167,7 +180,7 @@ class TrainedModel:
             calibrated_scores=scores,
             is_corrected=corrector is not None,
             classes=classes,
-            image=image,
+            image=kept,
             max_pixels=self._max_pixels,
         )
         chosen = select(

@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import torch
 from PIL import Image
 
 import raylabel as rl
+from raylabel.config import TileConfig, dump_config
 from raylabel.dataset.images import read_image
 from raylabel.deploy.predict import predict_files
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import RunFolder, load_run_config
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,25 @@ def test_it_predicts_as_the_command(trained: RunFolder, model: Any, paths: list[
         assert one["segmentation"] == other["segmentation"]
         assert {**one, "segmentation": 0, "bbox": 0} == pytest.approx({**other, "segmentation": 0, "bbox": 0}, abs=1e-6)
         assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-4)
+
+
+def test_large_images_are_cut_as_the_command_does(trained: RunFolder, paths: list[Path], tmp_path: Path) -> None:
+    """The tiles of an image are more than a batch."""
+    run = tmp_path / "run"
+    shutil.copytree(trained.uri, run)
+    config = load_run_config(trained)
+    label = replace(config.label, tile=TileConfig(size=24, overlap=0.5), batch_size=3)
+    (run / "config.yaml").write_text(dump_config(replace(config, label=label)))
+    predict_files(run, paths[0].parent, tmp_path / "out.json")
+    found = [
+        one
+        for path, each in zip(paths, rl.load_model(run, device="cpu").predict(paths), strict=True)
+        for one in each.to_coco(path.name)
+    ]
+    expected = json.loads((tmp_path / "out.json").read_text())
+    assert [one["segmentation"] for one in found] == [one["segmentation"] for one in expected]
+    whole = [one for path, each in zip(paths, rl.load_model(trained).predict(paths), strict=True) for one in each.masks]
+    assert len(found) != len(whole)
 
 
 def test_every_kind_of_image_gives_the_same(model: Any, full: Path) -> None:
