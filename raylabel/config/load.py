@@ -107,6 +107,8 @@ def resolve_paths(config: Config, base: Path) -> Config:
     def absolute(text: Any) -> Any:
         if isinstance(text, list):
             return [absolute(one) for one in text]
+        if isinstance(text, dict) and "file" in text:
+            return text | {"file": absolute(text["file"])}
         if not isinstance(text, str) or "://" in text or has_weights_name(text):
             return text
         return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
