@@ -41,7 +41,8 @@ def main() -> None:
         blind = annotated.subset(rng.choice(len(annotated), len(rows), replace=False)).class_image_counts()
         share = float(np.median((taken / (counts * fraction))[counts > 1000]))
         print(
-            f"{len(rows):>8,}{seconds:>8.2f}{more_mib:>10.0f}{(taken == 0).sum():>8}{(blind == 0).sum():>8}{share:>8.2f}"
+            f"{len(rows):>8,}{seconds:>8.2f}{more_mib:>10.0f}"
+            f"{(taken == 0).sum():>8}{(blind == 0).sum():>8}{share:>8.2f}"
         )
 
 

@@ -124,10 +124,13 @@ def resolve_paths(config: Config, base: Path) -> Config:
 def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
     *parents, last = dotted.split(".")
     place = settings
-    for name in parents:
+    for depth, name in enumerate(parents, start=1):
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
-            raise InputError(f"--{dotted}: {name} is not a section")
+            whole = ".".join(parents[:depth])
+            raise InputError(
+                f"--{dotted}: {whole} must be a section, got {shown(place)}. Give all of it, as --{whole} '{{...}}'."
+            )
     place[last] = parse_yaml(text, f"--{dotted}")
 
 

@@ -81,6 +81,11 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("data.validation", "{fraction: 0.95}", "must sum to < 1"),
         ("data.pool", "null", "data.pool is required, unless data.labelled has a fraction"),
         ("data.labelled", "{file: a.json}", "data.labelled.fraction is required"),
+        (
+            "data.labelled.fraction",
+            "0.1",
+            r"data.labelled must be a section, got 'a.json'. Give all of it, as --data.lab",
+        ),
         ("data.labelled", "{file: a.json, fraction: 1}", "data.labelled.fraction: .* less than 1, got 1"),
         ("data.labelled", "{file: a.json, share: 0.1}", "unknown key data.labelled.share. Valid names: file, fraction"),
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),
