@@ -137,11 +137,28 @@ class RunData:
         access = Access(named=(data.images,), schemes=data.allowed_schemes, roots=data.allowed_roots)
         images = iter_pool(data.pool, access, tar_samples=data.tar_samples, left_out=left_out)
         if aside:
-            known = set(aside.images.uris())
-            images = (image for image in images if image.uri not in known)
+            images = self._beside(aside, images)
         if self._given_truth is not None:
             images = with_annotated_sizes(images, self._given_truth, max_pixels=data.max_image_pixels)
         return chain(own, images)
+
+    def _beside(self, aside: AnnotatedSet, images: Iterator[PoolImage]) -> Iterator[PoolImage]:
+        """Yield the listed images that the portion of the labelled file does not leave to the pool anyway.
+
+        Raises:
+            InputError: another image has the name of one that the portion leaves.
+        """
+        uri_of = dict(zip(aside.images.file_names(), aside.images.uris(), strict=True))
+        known = set(uri_of.values())
+        for image in images:
+            if image.uri in known:
+                continue
+            if image.image_id in uri_of:
+                raise InputError(
+                    f"data.pool: {image.uri} and {uri_of[image.image_id]}, which data.labelled leaves to the pool, "
+                    f"must have other names, got {image.image_id}. Give a folder above as data.pool."
+                )
+            yield image
 
     @property
     def pool_source(self) -> str:

@@ -1,5 +1,6 @@
 """The data of a run: splits of one file, pool truth, clear refusals."""
 
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -74,6 +75,15 @@ def test_a_portions_rest_joins_a_pool_that_is_a_place(config: Config, tmp_path: 
     assert ids_of(data.pool_truth) == sorted([*ids_of(rest), *ids_of(given)])
     assert {image.uri for image in data.list_pool()} == set(data.truth_uris)
     assert all(image.height for image in data.list_pool())
+
+
+def test_two_images_of_one_name_are_refused(config: Config, tmp_path: Path) -> None:
+    rest = RunData(with_portion(config, 0.5)).pool_truth
+    assert rest is not None
+    shutil.copy(rest.images[0].uri, tmp_path / rest.images[0].file_name)
+    name = re.escape(rest.images[0].file_name)
+    with pytest.raises(InputError, match=rf"data.pool: {tmp_path}/{name} and .*/images/{name}, .* names, got {name}\."):
+        list(RunData(with_portion(config, 0.5, pool=str(tmp_path))).list_pool())
 
 
 @pytest.mark.parametrize("pool", [None, "place"])
