@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("calibration", "models", "training", "distillation", "clusters", "training-faults", "own-data", "method")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
 
-PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|export|docker|[.]venv/bin/\\w+"
+PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|helm|kind|export|docker|[.]venv/bin/\\w+"
 
 NOT_RUN = {
     "make ": "sets up an environment and runs whole targets; CI runs them",
@@ -40,6 +40,9 @@ NOT_RUN = {
     "ray job submit": "needs a head; tests/slow/test_job_submit.py submits such jobs",
     "ray start": "starts a head; tests/slow/test_job_submit.py does",
     "kubectl ": "needs Kubernetes; tests/k8s checks the manifests",
+    "helm ": "needs Kubernetes",
+    "kind ": "needs Docker",
+    "docker ": "needs Docker; tests/k8s reads the Dockerfile",
     "raylabel .*s3://my-bucket": "needs a bucket; tests/slow/test_object_store_run.py has one",
     "raylabel init ": "would replace the small my.yaml; tests/test_first_config.py runs it",
     "python benchmarks/": "takes minutes; docs/results.md has what it printed",
