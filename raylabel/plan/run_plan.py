@@ -86,7 +86,7 @@ class Plan:
         lines.append(f"{'known hours, in all':<28}{_hours(self.hours):>10}")
         if self.price is not None:
             lines.append(f"{'price of known GPU hours':<28}{self.price:>10,.2f}")
-        lines += ["", f"{'worker group':<14}{'pods':>6}{'CPUs':>6}{'GPUs':>6}{'GiB':>6}"]
+        lines += ["", f"{'worker group':<14}{'pods':>6}{'CPUs':>6}{'GPUs':>6}{'GiB':>6}  per pod"]
         lines += [f"{one.group:<14}{one.pods:>6}{one.cpus:>6}{one.gpus:>6}{one.memory_gib:>6}" for one in self.groups]
         if self.flags:
             lines.append("settings: " + " ".join(f"--{name} {number}" for name, number in self.flags.items()))

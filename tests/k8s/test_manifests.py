@@ -1,5 +1,6 @@
 """The jobs of the manifests: what they run, what they ask for, and how they end."""
 
+import copy
 import re
 import shlex
 import subprocess
@@ -143,6 +144,10 @@ def test_a_job_follows_the_operators_rules(name: str) -> None:
     ends = spec.get("shutdownAfterJobFinishes", False)
     assert bool(rules) != ends, "rules and shutdown exclude each other, and one of them must remove the cluster"
     assert ends or "ttlSecondsAfterFinished" not in spec
+    if name == "nightly":
+        rules, of_jobs = rules[:-2], rules[-2:]
+        assert all(rule["policy"] == "DeleteSelf" for rule in of_jobs), "or every night would leave a RayJob"
+        assert all(rule["condition"].pop("ttlSeconds") > 3600 for rule in copy.deepcopy(of_jobs)), "after its cluster"
     conditions = [tuple(sorted(rule["condition"].items())) for rule in rules]
     assert len(set(conditions)) == len(conditions)
     assert all(len({"jobStatus", "jobDeploymentStatus"} & set(rule["condition"])) == 1 for rule in rules)

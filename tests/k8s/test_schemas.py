@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from manifest_schemas import validate
-from rendered import IDENTITIES, K8S, OVERLAYS, RENDERED, cluster_spec, objects, of_kind, ray_object, render
+from rendered import IDENTITIES, K8S, OVERLAYS, RENDERED, cluster_spec, objects, of_kind, ray_object, ray_pods, render
 
 
 @pytest.mark.parametrize("name", RENDERED)
@@ -94,3 +94,30 @@ def test_identities_annotate_the_account_of_all_pods(identity: str, tmp_path: Pa
     assert "raylabel:0.1.0" not in text
     for one in made:
         validate(one)
+
+
+@pytest.mark.parametrize(
+    "components", [("gpu", "job"), ("gpu", "spot", "job", "nightly"), ("gpu", "cluster"), ("job",)]
+)
+def test_overlays_of_ones_own_need_no_volume(components: tuple[str, ...], tmp_path: Path) -> None:
+    """The guide's way for data by URI."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    (tmp_path / "mine").mkdir()
+    listed = ", ".join(f"../k8s/components/{name}" for name in components)
+    (tmp_path / "mine" / "kustomization.yaml").write_text(f"resources: [../k8s/base]\ncomponents: [{listed}]\n")
+    made = render(tmp_path / "mine")
+    for one in made:
+        validate(one)
+    (ray,) = [one for one in made if one["apiVersion"] == "ray.io/v1"]
+    assert not any(template["spec"].get("volumes") for template in ray_pods(ray).values())
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_the_loader_gets_an_identity_too(identity: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    (tmp_path / "mine-data").mkdir()
+    (tmp_path / "mine-data" / "kustomization.yaml").write_text(
+        f"resources: [../k8s/data]\ncomponents: [../k8s/components/{identity}]\n"
+    )
+    (account,) = [one for one in render(tmp_path / "mine-data") if one["kind"] == "ServiceAccount"]
+    assert account["metadata"]["annotations"]
