@@ -30,7 +30,7 @@ def restricted(pod: dict[str, Any], container: dict[str, Any]) -> bool:
         and shared["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
         and shared.get("runAsUser") != 0
         and not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
-        and all(set(volume) - {"name"} <= {"persistentVolumeClaim"} for volume in pod.get("volumes", []))
+        and all(set(volume) - {"name"} <= {"persistentVolumeClaim", "configMap"} for volume in pod.get("volumes", []))
     )
 
 
@@ -105,14 +105,19 @@ def test_only_a_head_has_a_token_of_the_api_server(name: str) -> None:
 def test_mounts_claims_and_secrets_are_declared_and_documented(name: str) -> None:
     for place, template in pods(name).items():
         pod = template["spec"]
-        volumes = {volume["name"]: volume["persistentVolumeClaim"] for volume in pod.get("volumes", [])}
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
         for container in pod["containers"]:
             assert {mount["name"] for mount in container.get("volumeMounts", [])} == set(volumes)
             secrets = [source["secretRef"] for source in container.get("envFrom", [])]
             assert bool(secrets) == (place != "submitter")
             assert all(one["optional"] and one["name"] in GUIDE for one in secrets)
         claim = of_kind("data", "PersistentVolumeClaim")
-        assert all(volume["claimName"] == claim["metadata"]["name"] for volume in volumes.values())
+        for volume in volumes.values():
+            if "configMap" in volume:
+                assert volume["configMap"]["optional"]
+                assert volume["configMap"]["name"] in GUIDE
+            else:
+                assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
@@ -123,7 +128,7 @@ def test_all_pods_of_a_cluster_mount_the_same_read_only(name: str) -> None:
     mounts = [one["containers"][0].get("volumeMounts", []) for one in found]
     assert all(one == mounts[0] for one in mounts)
     assert all(mount["readOnly"] for mount in mounts[0])
-    assert bool(mounts[0]) == (name != "kind")
+    assert [mount["mountPath"] for mount in mounts[0]] == (["/config"] if name == "kind" else ["/config", "/data"])
 
 
 @by_overlay

@@ -35,7 +35,7 @@ def test_an_overlay_has_one_object_of_kuberay_and_the_base() -> None:
         (("metadata", "lables"), {}, "lables"),
         (("rayVersoin",), "2.60.0", "rayVersoin"),
         (("headGroupSpec", "template", "spec", "containers", 0, "imagePullPolicies"), "Always", "imagePullPolicies"),
-        (("headGroupSpec", "template", "spec", "volumes", 0, "persistentVolumeClaim", "claim"), "x", "'claim'"),
+        (("headGroupSpec", "template", "spec", "volumes", 1, "persistentVolumeClaim", "claim"), "x", "'claim'"),
         (("workerGroupSpecs", 0, "maxReplicas"), "four", "'four' is not of type 'integer'"),
         (("headGroupSpec", "rayStartParams", "num-cpus"), 0, "0 is not of type 'string'"),
         (("authOptions", "mode"), "password", "'password' is not one of"),
@@ -83,12 +83,18 @@ def test_identities_annotate_the_account_of_all_pods(identity: str, tmp_path: Pa
         "images: [{name: raylabel, newName: registry.example/raylabel, newTag: '1'}]\n"
         "patches:\n- target: {kind: RayJob}\n"
         "  patch: |\n    - {op: replace, path: /spec/entrypoint, value: python x.py}\n"
+        "configMapGenerator:\n- {name: raylabel-config, files: [my.yaml], options: {disableNameSuffixHash: true}}\n"
     )
+    (tmp_path / "mine" / "my.yaml").write_text("seed: 1\n")
     made = render(tmp_path / "mine")
     (account,) = [one for one in made if one["kind"] == "ServiceAccount"]
     assert len(account["metadata"]["annotations"]) == 1
     (job,) = [one for one in made if one["kind"] == "RayJob"]
     assert job["spec"]["entrypoint"] == "python x.py"
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (config,) = [one for one in made if one["kind"] == "ConfigMap"]
+    assert config["data"] == {"my.yaml": "seed: 1\n"}
+    assert head["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
     text = str(job)
     assert "registry.example/raylabel:1" in text
     assert "raylabel:0.1.0" not in text
@@ -109,7 +115,8 @@ def test_overlays_of_ones_own_need_no_volume(components: tuple[str, ...], tmp_pa
     for one in made:
         validate(one)
     (ray,) = [one for one in made if one["apiVersion"] == "ray.io/v1"]
-    assert not any(template["spec"].get("volumes") for template in ray_pods(ray).values())
+    volumes = [volume for template in ray_pods(ray).values() for volume in template["spec"].get("volumes", [])]
+    assert all("configMap" in volume for volume in volumes)
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
