@@ -130,6 +130,17 @@ def _build_parser() -> argparse.ArgumentParser:
         help="try a few steps and predictions on this machine, and say how long a run takes",
     )
     check.add_argument("--price-per-hour", type=float, metavar="P", help="say with --time what a run costs")
+    plan = add("plan", "shards, bytes, hours, requests and machines that a pool of many images would take", _plan)
+    _add_config(plan)
+    plan.add_argument("--images", type=float, required=True, help="images of the pool, such as 1e8")
+    plan.add_argument("--gpus", type=int, help="GPUs that label (default: as many as label.num_workers asks for)")
+    plan.add_argument("--images-per-second", type=float, metavar="R", help="images that a worker labels per second")
+    plan.add_argument(
+        "--training-images-per-second", type=float, metavar="R", help="images that a worker trains on per second"
+    )
+    plan.add_argument("--price", type=float, help="price of a GPU for an hour")
+    plan.add_argument("--patch", metavar="FILE", help="write the worker groups as a component of kustomize")
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)
@@ -278,6 +289,25 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
         seconds = stage_seconds(config, run, found, measure_speed(config, run))
         print(format_time(seconds, price_per_hour=arguments.price_per_hour))
+
+
+def _plan(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.files.storage import commit_bytes
+    from raylabel.plan.run_plan import plan_run
+    from raylabel.plan.worker_groups import groups_component
+
+    plan = plan_run(
+        load_config(arguments.config, overrides),
+        num_images=arguments.images,
+        num_gpus=arguments.gpus,
+        images_per_second=arguments.images_per_second,
+        training_images_per_second=arguments.training_images_per_second,
+        price=arguments.price,
+    )
+    if arguments.patch:
+        commit_bytes(arguments.patch, groups_component(plan.groups, num_images=plan.num_images).encode())
+        print(f"written: {redacted(arguments.patch)}", file=sys.stderr)
+    print(json.dumps(plan.to_json()) if arguments.json else plan.text())
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ GUIDES = (
 )
 PAGES = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
 
-PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|export|docker|[.]venv/bin/\\w+"
+PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|helm|kind|export|docker|[.]venv/bin/\\w+"
 
 NOT_RUN = {
     "make ": "sets up an environment and runs whole targets; CI runs them",
@@ -50,6 +50,9 @@ NOT_RUN = {
     "ray job submit": "needs a head; tests/slow/test_job_submit.py submits such jobs",
     "ray start": "starts a head; tests/slow/test_job_submit.py does",
     "kubectl ": "needs Kubernetes; tests/k8s checks the manifests",
+    "helm ": "needs Kubernetes",
+    "kind ": "needs Docker",
+    "docker ": "needs Docker; tests/k8s reads the Dockerfile",
     "raylabel .*s3://my-bucket": "needs a bucket; tests/slow/test_object_store_run.py has one",
     "raylabel init ": "would replace the small my.yaml; tests/test_first_config.py runs it",
     "python examples/serve.py": "serves until it is stopped; tests/examples/test_serve.py asks it",
