@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown, shown_error
 from raylabel.masks.rle import Rle
 from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.predictions.result_entry import result_entry
 
 _INSTANCES = "instances"
+_OF_IMAGES = {"image_id", "height", "width"}
+_OF_OBJECTS = {"class_index", "raw_score", "calibrated_score", "box_xyxy", "mask_counts", "context"}
 _CATEGORIES, _NAMES, _CORRECTED = "category_ids", "class_names", "is_corrected"
 
 
@@ -30,12 +32,12 @@ def label_metadata(
 
 
 def has_label_rows(schema: pa.Schema) -> bool:
-    """Tell whether a file has one row per image."""
-    return _INSTANCES in schema.names
+    """Tell whether a file has one row per image. A file of entries has a column `score`, and may have any others."""
+    return _INSTANCES in schema.names and "score" not in schema.names
 
 
-def check_label_metadata(schema: pa.Schema, where: str) -> None:
-    """Check that a file with one row per image is a file of predictions.
+def check_label_rows(schema: pa.Schema, where: str) -> None:
+    """Check the columns and the metadata of a file with one row per image.
 
     Raises:
         InputError: it is a label shard of a run, or another file.
@@ -45,15 +47,32 @@ def check_label_metadata(schema: pa.Schema, where: str) -> None:
             f"{where}: has a column {_INSTANCES}, but no {_CATEGORIES} in its metadata. Files of `raylabel predict` "
             "have them; `raylabel export` writes those of a run."
         )
+    kind = schema.field(_INSTANCES).type
+    of_objects = kind.value_type if pa.types.is_list(kind) else None
+    names = {one.name for one in of_objects} if of_objects is not None and pa.types.is_struct(of_objects) else set()
+    if missing := [*sorted(_OF_IMAGES - set(schema.names)), *sorted(_OF_OBJECTS - names)]:
+        raise InputError(f"{where}: not a file of `raylabel predict`, because it lacks {', '.join(missing)}")
+    try:
+        category_ids, is_corrected = _read(schema)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where}: its metadata are damaged: {shown_error(error)}") from error
+    if not isinstance(category_ids, list) or not isinstance(is_corrected, bool):
+        raise InputError(f"{where}: its metadata are damaged: {_CATEGORIES} {shown(category_ids)}")
+
+
+def _read(schema: pa.Schema) -> tuple[Any, Any]:
+    category_ids, is_corrected = (json.loads(schema.metadata[name.encode()]) for name in (_CATEGORIES, _CORRECTED))
+    return category_ids, is_corrected
 
 
 def label_entries(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return the predictions of some images as entries. Images are named by their id."""
-    category_ids, is_corrected = (json.loads(rows.schema.metadata[name.encode()]) for name in (_CATEGORIES, _CORRECTED))
+    category_ids, is_corrected = _read(rows.schema)
+    category_of = dict(enumerate(category_ids))
     return [
         result_entry(
             image_id=image["image_id"],
-            category_id=category_ids[one["class_index"]],
+            category_id=category_of.get(one["class_index"]),  # None is refused like any unknown category
             mask=Rle(size=[image["height"], image["width"]], counts=one["mask_counts"]),
             box_xyxy=one["box_xyxy"],
             scores=(one["calibrated_score"], one["raw_score"]),

@@ -9,7 +9,7 @@ from raylabel.masks.rle import Rle
 def result_entry(
     *,
     image_id: int | str,
-    category_id: int,
+    category_id: int | None,
     mask: Rle,
     box_xyxy: Sequence[float],
     scores: tuple[float, float],

@@ -19,7 +19,7 @@ from raylabel.files.json_pieces import line_pieces, list_pieces, parse_lines, pa
 from raylabel.files.json_stream import iter_elements, named_faults
 from raylabel.files.json_text import parse_json
 from raylabel.files.storage import open_users_file
-from raylabel.predictions.label_rows import check_label_metadata, has_label_rows, label_entries
+from raylabel.predictions.label_rows import check_label_rows, has_label_rows, label_entries
 
 Results = str | Sequence[Any]
 """Path or URI of a results file, or its entries."""
@@ -118,7 +118,7 @@ def _parquet_parts(file: BinaryIO, where: str) -> Iterator[Part]:
         table = pq.ParquetFile(file)
         has_images = has_label_rows(table.schema_arrow)
         if has_images:
-            check_label_metadata(table.schema_arrow, where)
+            check_label_rows(table.schema_arrow, where)
         for batch in table.iter_batches(_IMAGES_AT_A_TIME if has_images else ROWS_AT_A_TIME):
             yield Part(batch)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -19,6 +19,7 @@ from PIL import Image
 
 import raylabel as rl
 from raylabel.cli import main
+from raylabel.cluster import capacity
 from raylabel.deploy import predict as command
 from raylabel.deploy import work_folder
 from raylabel.deploy.pictures import picture_name
@@ -70,7 +71,12 @@ def test_the_selection_is_that_of_the_run(trained: RunFolder, pool: Path, tmp_pa
 
 
 @pytest.mark.ray
-def test_ray_makes_the_same_file(trained: RunFolder, pool: Path, tmp_path: Path, ray_session: None) -> None:
+def test_ray_makes_the_same_file(
+    trained: RunFolder, pool: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU of the tests' cluster is only a number, so it is hidden."""
+    nodes = [{**node, "GPU": 0.0} for node in capacity.live_nodes()]
+    monkeypatch.setattr(capacity, "live_nodes", lambda: nodes)
     for name, use_ray in (("here", False), ("ray", True)):
         predict_files(trained.uri, pool, tmp_path / f"{name}.parquet", use_ray=use_ray)
     assert rows(tmp_path / "here.parquet").equals(rows(tmp_path / "ray.parquet"))

@@ -1,6 +1,6 @@
 """Rows of the label shards' schema as entries: other scores change nothing else, and only files of `predict` count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -95,3 +95,47 @@ def test_label_shards_of_a_run_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_batches([rows]), tmp_path / "shard.parquet")
     with pytest.raises(InputError, match=r"shard\.parquet: has a column instances, but no category_ids"):
         list(iter_parts(str(tmp_path / "shard.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop_columns(["height"]), "not a file of `raylabel predict`, because it lacks height"),
+        (
+            lambda rows: rows.set_column(6, "instances", pa.array([[1]])),
+            "because it lacks box_xyxy, calibrated_score, class_index, context, mask_counts, raw_score",
+        ),
+        (lambda rows: rows.set_column(6, "instances", pa.array([1])), "because it lacks box_xyxy"),
+        (
+            lambda rows: rows.replace_schema_metadata({"category_ids": "[1"}),
+            "its metadata are damaged",
+        ),
+        (
+            lambda rows: rows.replace_schema_metadata({"category_ids": "7", "is_corrected": "true"}),
+            "its metadata are damaged: category_ids 7",
+        ),
+    ],
+)
+def test_other_files_are_refused(
+    tmp_path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch], message: str
+) -> None:
+    rows = label_rows([1], is_corrected=False, seed=0)
+    metadata = rows.schema.metadata
+    changed = change(rows)
+    if changed.schema.metadata == metadata or not changed.schema.metadata:
+        changed = changed.replace_schema_metadata(metadata)
+    pq.write_table(pa.Table.from_batches([changed]), tmp_path / "out.parquet")
+    with pytest.raises(InputError, match=r"out\.parquet: .*" + message):
+        list(iter_parts(str(tmp_path / "out.parquet")))
+
+
+def test_an_unknown_class_is_an_unknown_category() -> None:
+    rows = label_rows([1], is_corrected=False, seed=0)
+    few = rows.replace_schema_metadata(label_metadata(category_ids=[], class_names=[], is_corrected=False))
+    assert [one["category_id"] for one in label_entries(few)] == [None]
+
+
+def test_a_results_file_may_have_a_column_of_this_name(tmp_path: Path) -> None:
+    entries = [{"image_id": 1, "category_id": 7, "score": 0.5, "instances": [1, 2]}]
+    pq.write_table(pa.Table.from_pylist(entries), tmp_path / "results.parquet")
+    assert [one for part in iter_parts(str(tmp_path / "results.parquet")) for one in part.entries()] == entries
