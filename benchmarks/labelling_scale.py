@@ -180,7 +180,7 @@ def resume(config: Config, num_shards: int) -> dict[str, float]:
     for shard_id in range(num_shards):
         commit_fabricated(run, manifest.reference(shard_id))
     without = {"status": status_seconds(run), **to_first_shard(config, run)}
-    Ledger(run, committed_shards(run)).write()
+    Ledger(run).write()
     figures = {"status": status_seconds(run), **to_first_shard(config, run)}
     assert len(committed_shards(run)) == num_shards
     return figures | {f"{name} without a ledger": without[name] for name in ("status", "driver")}

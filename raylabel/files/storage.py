@@ -400,11 +400,12 @@ def _named_users_file(uri: str) -> Iterator[None]:
         raise InputError(f"{uri}: must be a file, got {error.strerror}") from None
 
 
-def commit_table(uri: str, table: pa.Table) -> None:
-    """Commit a table as Parquet, with its schema metadata."""
+def commit_table(uri: str, table: pa.Table) -> int:
+    """Commit a table as Parquet, with its schema metadata. Returns the size of the file in bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     commit_bytes(uri, buffer.getvalue())
+    return buffer.getbuffer().nbytes
 
 
 def read_table(uri: str) -> pa.Table:

@@ -216,7 +216,7 @@ def _label_pool(
         ensure_compared(run, data, num_classes=classes.num_classes, map_groups=map_over_shards)
     while True:
         if len(missing := _missing_shards(run, manifest)):
-            ledger = Ledger(run, committed_shards(run))
+            ledger = Ledger(run)
             _check_quarantined(config, run, manifest, ledger)
             check_disk(config.label, run, num_images=manifest.num_images)
             _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)

@@ -104,13 +104,14 @@ class LabelShard:
         metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
         with seconds.phase("write"):
             check_lease(self._run, self._driver_id)
-            commit_shard(self._run, shard_id, table, metadata)
+            num_bytes = commit_shard(self._run, shard_id, table, metadata)
         self._calibration_actor.add.remote(shard_id, bins)
         attempt.forget()
         report |= {
             "seconds": round(time.monotonic() - start, 3),
             "write_seconds": round(seconds["write"], 3),
             "finished_at": round(time.time(), 3),
+            "num_bytes": num_bytes,
         }
         self._metrics.count(report)
         return pa.table({name: [value] for name, value in report.items()})

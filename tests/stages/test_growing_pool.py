@@ -19,7 +19,7 @@ from raylabel.files.storage import commit_json, read_json, read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import labelled_pool
 from raylabel.run.labels.ledger import read_ledger
-from raylabel.run.labels.shards import committed_shards
+from raylabel.run.labels.shards import committed_shards, shard_sizes
 from raylabel.run.lease import read_lease
 from raylabel.stages import distill, evaluate, label
 from stored_labels import label_rows
@@ -69,7 +69,7 @@ def test_only_new_images_are_labelled_and_later_stages_know(
     assert second["pool_digest"] != first["pool_digest"]
     assert {shard_id: time for shard_id, time in times(run).items() if shard_id < 2} == before
     assert not (tmp_path / "run" / "superseded").exists()
-    assert read_ledger(run, committed_shards(run))["num_images"].to_pylist() == [8, 8, 8, 8]
+    assert read_ledger(run, shard_sizes(run))["num_images"].to_pylist() == [8, 8, 8, 8]
     assert labelled_pool(run) != pool_before
     assert second["drift"] != first["drift"]
 
