@@ -102,7 +102,7 @@ def calibrate_results(
     annotated = read_annotations(annotations)
     train = None if train_annotations is None else read_annotations(train_annotations)
     if train is not None:
-        validate_same_categories(annotated, train)
+        validate_same_categories(annotated, train, files=(annotations, str(train_annotations)))
     matched = match_results(
         predictions, annotated, where=predictions, iou_threshold=iou_threshold, with_context=with_context
     )

@@ -73,19 +73,26 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         return open_copy(folder, path, images_root)
 
 
-def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet) -> None:
+def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet, *, files: tuple[str, str]) -> None:
     """Check that two sets have the same classes, by id and name.
 
+    Args:
+        first, second: the sets.
+        files: the files of both, for the message.
+
     Raises:
-        InputError: the classes differ; the message names the first category that differs, and how many do on each side.
+        InputError: the classes differ; the message names the files, the first category that differs, and how many do on
+            each side.
     """
     names, others = ({one.category_id: one.name for one in each.categories} for each in (first, second))
     known, there = set(names.items()), set(others.items())
     if known == there:
         return
     category_id, _ = min(known ^ there)
+    here, other = files
     raise InputError(
-        f"categories must be the same in every annotation file, got for id {category_id}: "
-        f"{names.get(category_id, 'none')!r} and {others.get(category_id, 'none')!r}. {len(known - there)} of "
-        f"{len(known)} and {len(there - known)} of {len(there)} categories have no partner."
+        f"{other}: categories must be those of {here}, got {others.get(category_id, 'none')!r} in place of "
+        f"{names.get(category_id, 'none')!r} for id {category_id}. {len(there - known)} of {len(there)} categories of "
+        f"{other} and {len(known - there)} of {len(known)} of {here} have no partner. Give both files the same "
+        "categories, with the same ids."
     )

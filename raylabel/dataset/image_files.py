@@ -8,7 +8,7 @@ from typing import NamedTuple
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.pool.image import is_image_name
-from raylabel.errors import InputError
+from raylabel.errors import InputError, some_of
 from raylabel.files.file_systems import local_path
 from raylabel.files.storage import exists, list_files, split
 
@@ -36,7 +36,7 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         also_named: URIs of further annotated images, which may be missing.
 
     Raises:
-        InputError: an image is missing. The message names the first of its split and counts the others.
+        InputError: an image is missing. The message names some of its split and counts the others.
     """
     folder_of = cache(_folder)
     by_folder: dict[str, list[tuple[str, str]]] = {}
@@ -70,8 +70,8 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
             found.unnamed[folder] = num_unnamed
     for name, uris in missing.items():
         if uris:
-            more = f", and {len(uris) - 1} more are missing" if len(uris) > 1 else ""
-            raise InputError(f"data.{name}: {uris[0]}: no such image{more}, of {len(splits[name])} images")
+            num, word = len(uris), "image" if len(uris) == 1 else "images"
+            raise InputError(f"data.{name}: {some_of(uris)}: no such {word}, {num} of {len(splits[name])} are missing")
     return found
 
 

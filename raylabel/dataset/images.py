@@ -148,11 +148,11 @@ def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
     """Refuse an image whose header announces too much memory or time."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"too large: {width} x {height} pixels")
+        raise ImageError(f"too large: {width} x {height} pixels (width x height)")
     if isinstance(image, TiffImageFile):
         tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         if tile_width * tile_height > max(max_pixels, 2**20):
-            raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile")
+            raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile (width x height)")
     if image.format in ("JPEG", "MPO") and (num_scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError(f"too large: {num_scans} scans")
 

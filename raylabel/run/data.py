@@ -84,7 +84,7 @@ class RunData:
         if isinstance(source, SplitFraction):
             return self._parts[name]
         annotated = self._read(source)
-        validate_same_categories(self.labelled, annotated)
+        validate_same_categories(self.labelled, annotated, files=(self.config.data.labelled, source))
         return annotated
 
     @property
@@ -154,7 +154,7 @@ class RunData:
             return None
         source = self.config.data.pool_truth
         truth = read_annotations(source) if self.run is None else open_annotations(self.run, source, None)
-        validate_same_categories(self.labelled, truth)
+        validate_same_categories(self.labelled, truth, files=(self.config.data.labelled, source))
         return truth
 
     @cached_property

@@ -160,7 +160,7 @@ def test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint(config: Config
 
 def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:
     missing = replace(config, data=replace(config.data, images=str(tmp_path)))
-    with pytest.raises(InputError, match=rf"data.labelled: {tmp_path}/.*: no such image, and \d+ more"):
+    with pytest.raises(InputError, match=rf"data.labelled: {tmp_path}/.*: no such images, \d+ of \d+ are missing"):
         check_run(missing, RunFolder(str(tmp_path / "run")))
 
 
