@@ -39,10 +39,11 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         InputError: an image is missing. The message names some of its split and counts the others.
     """
     folder_of = cache(_folder)
-    by_folder: dict[str, list[tuple[str, str]]] = {}
+    by_folder: dict[str, list[tuple[str, str, str]]] = {}
     for name, annotated in splits.items():
         for uri in annotated.images.uris():
-            by_folder.setdefault(folder_of(split(uri)[0]), []).append((name, uri))
+            folder, file_name = split(uri)
+            by_folder.setdefault(folder_of(folder), []).append((name, uri, file_name))
     others: dict[str, set[str]] = {}
     for uri in also_named:
         if (folder := folder_of(split(uri)[0])) in by_folder:
@@ -53,13 +54,13 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         try:
             there = {info.base_name: (info.size, info.mtime_ns) for info in list_files(folder)}
         except NotADirectoryError:
-            name, uri = images[0]
+            name, uri, _ = images[0]
             raise InputError(
                 f"data.{name}: {uri}: {folder} is not a folder. data.images must be the folder of the images."
             ) from None
         named = others.get(folder, set())
-        for name, uri in images:
-            files = _file_names(uri)
+        for name, uri, file_name in images:
+            files = _file_names(uri) if "#" in uri else [file_name]
             named.update(files)
             if there.keys().isdisjoint(files) and not _is_unlisted(uri):
                 missing[name].append(uri)

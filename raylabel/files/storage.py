@@ -47,6 +47,16 @@ def join(uri: str, *parts: str) -> str:
     return posixpath.join(base, *parts) + options
 
 
+def join_each(uri: str, names: Iterable[str]) -> list[str]:
+    """Append each name to a path or URI, as `join` does, and quicker for many names."""
+    base, options = split_options(uri)
+    prefix, is_quoted = posixpath.join(base, ""), base.startswith(_FILE)
+    return [
+        join(uri, name) if is_quoted or name.startswith("/") or "://" in name else f"{prefix}{name}{options}"
+        for name in names
+    ]
+
+
 def split(uri: str) -> tuple[str, str]:
     """Split a path or URI into its folder and its name. `join` puts them together again.
 

@@ -36,6 +36,16 @@ def test_bytes_json_and_tables_read_back(folder: str) -> None:
     assert storage.read_table_metadata(storage.join(folder, "t.parquet")) == {"key": "value"}
 
 
+ROOTS = ["", "/", "/a b", "/a/", "a#?%20", "file:///a%20b/", "s3://b", "s3://b/a/?region=x", "https://h/a?b=c"]
+
+
+@given(
+    root=st.sampled_from(ROOTS), names=st.lists(st.text("ab/:%#?.", max_size=9) | st.just("s3://b/c.jpg"), max_size=4)
+)
+def test_names_are_joined_as_one_by_one(root: str, names: list[str]) -> None:
+    assert storage.join_each(root, names) == [storage.join(root, name) for name in names]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_commit_that_is_interrupted_leaves_the_file_as_it_was(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
