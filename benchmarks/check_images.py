@@ -108,7 +108,8 @@ def measure(name: str, uris: list[str], work: Callable[[list[str]], object], *, 
     rate = len(uris) / seconds
     peak = peak_mebibytes() - before
     print(
-        f"{name:<28}{len(uris):>9}{seconds:>9.1f}{cpu:>8.1f}{rate:>10.0f}{(rate / base if base else 1):>7.2f}{peak:>10.0f}",
+        f"{name:<28}{len(uris):>9}{seconds:>9.1f}{cpu:>8.1f}{rate:>10.0f}{(rate / base if base else 1):>7.2f}"
+        f"{peak:>10.0f}",
         flush=True,
     )
     return rate
