@@ -1,9 +1,11 @@
 """The command line. Exit codes: 0 done, 2 bad input (one line that names what and where), 1 anything else."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +16,8 @@ from raylabel.redaction import redacted
 from raylabel.run.folder import STAGES, RunFolder, report_uri, run_folder
 
 EXIT_BAD_INPUT = 2
+_CLEAR = "\x1b[2J\x1b[H"
+"""Clears a terminal, and goes to its first line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,10 +110,26 @@ def _build_parser() -> argparse.ArgumentParser:
     generated.add_argument("--classes", type=int, default=24, help="number of classes (default: %(default)s)")
     generated.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
 
+    first = add("init", "write a commented config for your own data", _init)
+    first.add_argument("labelled", help="LVIS or COCO JSON")
+    first.add_argument("images", help="folder or URI prefix of the images that it names")
+    first.add_argument("pool", help="folder, URI prefix, tars, Parquet or manifest of images without labels")
+    first.add_argument("--validation", help="JSON of the validation images (default: a fraction of the labelled ones)")
+    first.add_argument(
+        "--calibration", help="JSON of the calibration images (default: a fraction of the labelled ones)"
+    )
+    first.add_argument("--out", default="my.yaml", help="file to write (default: %(default)s)")
+
     check = add("check", "validate config and data, say what would run, spend nothing", _check)
     _add_config(check)
     about = "read all pixels of the annotated images, and compare every pool image that may be one of them"
     check.add_argument("--thorough", action="store_true", help=about)
+    check.add_argument(
+        "--time",
+        action="store_true",
+        help="try a few steps and predictions on this machine, and say how long a run takes",
+    )
+    check.add_argument("--price-per-hour", type=float, metavar="P", help="say with --time what a run costs")
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)
@@ -160,6 +180,14 @@ def _build_parser() -> argparse.ArgumentParser:
         "--shards", nargs="?", type=int, const=10, default=0, metavar="N", help="list the slowest shards (default: 10)"
     )
     state.add_argument("--classes", action="store_true", help="list what became of the predictions of each class")
+    state.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=5.0,
+        metavar="SECONDS",
+        help="show it again and again until the run is done",
+    )
     return parser
 
 
@@ -212,11 +240,34 @@ def _generate(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     print(f"{redacted(arguments.out)}: " + ", ".join(f"{num} {name}" for name, num in sizes.items()))
 
 
+def _init(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.first_config import write_first_config
+
+    text = write_first_config(
+        arguments.labelled,
+        arguments.images,
+        arguments.pool,
+        arguments.out,
+        validation=arguments.validation,
+        calibration=arguments.calibration,
+    )
+    print(f"{text}\nwritten: {redacted(arguments.out)}\nnext: raylabel check {redacted(arguments.out)}")
+
+
 def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
     from raylabel.report.console import format_check
     from raylabel.stages.check import check_run
 
-    print(format_check(check_run(*_load(arguments, overrides), thorough=arguments.thorough)))
+    if arguments.price_per_hour is not None and not arguments.time:
+        raise InputError("check: --price-per-hour goes with --time")
+    config, run = _load(arguments, overrides)
+    found = check_run(config, run, thorough=arguments.thorough)
+    print(format_check(found), flush=True)
+    if arguments.time:
+        from raylabel.stages.time_need import format_time, measure_speed, stage_seconds
+
+        seconds = stage_seconds(config, run, found, measure_speed(config, run))
+        print(format_time(seconds, price_per_hour=arguments.price_per_hour))
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -258,8 +309,6 @@ def _stage(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 def _quietly(work: Callable[[], Any]) -> Any:
     """Run `work` with its output on stderr, because standard output belongs to the JSON object."""
-    import contextlib
-
     with contextlib.redirect_stdout(sys.stderr):
         return work()
 
@@ -347,8 +396,22 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")
-    status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
-    print(json.dumps(status) if arguments.json else format_status(status))
+    if arguments.watch is not None and not arguments.watch > 0:
+        raise InputError(f"--watch must be > 0, got {arguments.watch:g}")
+
+    def show() -> bool:
+        """Print the status, and tell whether the run is done."""
+        status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
+        clears = arguments.watch is not None and not arguments.json and sys.stdout.isatty()
+        print(_CLEAR if clears else "", end="")
+        print(json.dumps(status) if arguments.json else format_status(status), flush=True)
+        return all(stage["state"] == "finished" for stage in status["stages"])
+
+    is_done = show()
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end of watching
+        while arguments.watch is not None and not is_done:
+            time.sleep(arguments.watch)
+            is_done = show()
 
 
 if __name__ == "__main__":

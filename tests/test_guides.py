@@ -41,6 +41,7 @@ NOT_RUN = {
     "ray start": "starts a head; tests/slow/test_job_submit.py does",
     "kubectl ": "needs Kubernetes; tests/k8s checks the manifests",
     "raylabel .*s3://my-bucket": "needs a bucket; tests/slow/test_object_store_run.py has one",
+    "raylabel init ": "would replace the small my.yaml; tests/test_first_config.py runs it",
     "python benchmarks/": "takes minutes; docs/results.md has what it printed",
 }
 """Beginning of a command, as a regular expression -> why no test runs it."""

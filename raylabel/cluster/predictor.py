@@ -22,6 +22,7 @@ from raylabel.errors import InputError
 from raylabel.models.failures import LostDeviceError, call_on_parts
 from raylabel.models.predict import predict_images
 from raylabel.models.saved import load_segmenter
+from raylabel.models.tiles import TiledImages
 from raylabel.predictions.instances import Instances
 from raylabel.threads import one_ahead
 
@@ -83,7 +84,7 @@ class Predictor:
         self.segmenter.to(self.device).eval()
         self.seconds = PhaseSeconds()
         self._decoder = build_decoder(label, max_pixels=max_pixels)
-        self._batch_size = label.batch_size
+        self._batch_size, self._tile = label.batch_size, label.tile
         self._how: dict[str, Any] = {
             "score_threshold": label.score_threshold if score_threshold is None else score_threshold,
             "max_per_image": label.max_per_image,
@@ -108,23 +109,19 @@ class Predictor:
                 error that it returns takes the image's place, and nothing is predicted for the image.
         """
         max_pixels = max(1, self._decoder.lookahead.max_pixels // 2)
-        batches = one_ahead(
-            batches_by_size(
-                _accepted(self._decoder(sources), refuse), max_images=self._batch_size, max_pixels=max_pixels
-            )
-        )
+        tiled = TiledImages(self._tile, max_per_image=self._how["max_per_image"])
+        tiles = tiled.cut(_accepted(self._decoder(sources), refuse))
+        batches = one_ahead(batches_by_size(tiles, max_images=self._batch_size, max_pixels=max_pixels))
         found: dict[int, Instances | ImageError] = {}
         position = 0
         while True:
             with self.seconds.phase("read"):
-                positions, batch = next(batches, ([], []))
-            if not positions:
+                numbers, batch = next(batches, ([], []))
+            if not numbers:
                 return
-            if isinstance(batch, ImageError):
-                found[positions[0]] = batch
-            else:
-                with self.seconds.phase("predict"):
-                    found.update(zip(positions, self._predict(batch), strict=True))
+            with self.seconds.phase("predict"):
+                of_tiles = [batch] if isinstance(batch, ImageError) else self._predict(batch)
+                found.update(whole for tile in zip(numbers, of_tiles, strict=True) if (whole := tiled.add(*tile)))
             while position in found:
                 yield found.pop(position)
                 position += 1

@@ -7,7 +7,7 @@ from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, V
 from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind
 from raylabel.config.data import DataConfig, SplitFraction, TarSamples
 from raylabel.config.evaluation import EvaluationConfig
-from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig
+from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig, TileConfig
 from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
 from raylabel.config.optimizer import OptimizerConfig, Precision, TeacherOptimizerConfig
 from raylabel.config.run import Config
@@ -49,6 +49,7 @@ __all__ = [
     "TarSamples",
     "TeacherConfig",
     "TeacherOptimizerConfig",
+    "TileConfig",
     "TrainingConfig",
     "ViewConfig",
     "config_dict",

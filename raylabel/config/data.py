@@ -57,4 +57,4 @@ class DataConfig:
     from then on; images that were left out before stay so."""
     max_image_pixels: PositiveInt = 50_000_000
     """Largest number of pixels per image. Larger images are quarantined before they are decoded, because decoding takes
-    memory in proportion."""
+    memory in proportion: about 7 bytes a pixel. Raise it for larger images, and set `label.tile`."""

@@ -1,6 +1,6 @@
 """Settings of the pseudo-labels: correction of scores, inference over the pool, selection."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -27,6 +27,17 @@ class CalibrationConfig:
     cost k more trainings."""
     iou_threshold: Probability = 0.5
     """Smallest mask IoU with an object at which a detection can be correct, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TileConfig:
+    """Tiles of large images."""
+
+    size: PositiveInt
+    """Side of a tile in pixels: about that of the images that the model was trained on, before `min_size`."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Smallest common part of neighbouring tiles, as a share of their side, in [0, 0.9]. It should be as large as usual
+    objects, because an object that no tile shows whole is put together from its parts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -70,13 +81,19 @@ class LabelConfig:
     `agreement`: largest mask IoU with the predictions on the mirrored image, which takes a second forward pass per
     image."""
 
-    @property
-    def mask_quality_inputs(self) -> dict[str, str]:
-        """The part of this setting that enters fingerprints.
+    tile: TileConfig | None = None
+    """Cut larger images into tiles, predict each tile, and merge the predictions at the seams. Every prediction does
+    so: of the pool, and of calibration and validation images. null predicts images whole. Training does not cut: see
+    `augmentation.output_size`."""
 
-        Empty at the default, so that runs made before the setting existed stay finished.
+    @property
+    def later_inputs(self) -> dict[str, Any]:
+        """The settings that came later and enter fingerprints.
+
+        Empty at the defaults, so that runs made before the settings existed stay finished.
         """
-        return {} if self.mask_quality == "probability" else {"mask_quality": self.mask_quality}
+        quality = {} if self.mask_quality == "probability" else {"mask_quality": self.mask_quality}
+        return quality | ({"tile": [self.tile.size, self.tile.overlap]} if self.tile else {})
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

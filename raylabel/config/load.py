@@ -6,7 +6,7 @@ An unknown key is an error that names the nearest valid key.
 import difflib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -147,7 +147,7 @@ def _refuse_unknown(section: type, settings: dict[str, Any], *, prefix: str, sou
         inner = _sections(hints[key])
         if inner and isinstance(value, dict):
             _refuse_unknown(inner[0], value, prefix=f"{prefix}{key}.", source=source)
-        elif inner and value is None and str not in get_args(hints[key]):
+        elif inner and value is None and not {str, NoneType} & set(get_args(hints[key])):
             settings[key] = {}
 
 

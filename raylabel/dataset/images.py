@@ -148,7 +148,8 @@ def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
     """Refuse an image whose header announces too much memory or time."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"too large: {width} x {height} pixels (width x height)")
+        size = f"{width} x {height} pixels (width x height)"
+        raise ImageError(f"too large: {size}, data.max_image_pixels is {max_pixels:,}")
     if isinstance(image, TiffImageFile):
         tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         if tile_width * tile_height > max(max_pixels, 2**20):

@@ -69,7 +69,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "score_threshold": config.label.score_threshold,
         "max_per_image": config.label.max_per_image,
         "seed": config.seed,
-        **config.label.mask_quality_inputs,
+        **config.label.later_inputs,
     }
 
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from raylabel.config import Config, TeacherConfig
+from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_files import check_images_exist
@@ -29,14 +27,11 @@ from raylabel.run.image_headers import examine_split
 from raylabel.run.labels.disk_need import check_disk
 from raylabel.run.labels.in_validation import is_compared
 from raylabel.run.labels.manifest import count_pool
+from raylabel.stages.doubtful_settings import doubtful_settings
 from raylabel.stages.preflight import check_teacher_fits, check_writable
 from raylabel.stages.states import AGAIN, NEW, stage_states
 from raylabel.stages.training_jobs import new_segmenter
 from raylabel.training.federated import federated_classes
-
-LARGEST_TINY_SIDE = 256
-"""Median side in pixels of images that the default model still learns something from, without pretrained weights."""
-
 
 _READERS = {"labelled": "prototypes", "calibration": "calibrate", "validation": "evaluate"}
 """The stage that reads every image of a split, by the split's name."""
@@ -91,7 +86,7 @@ def check_run(
             "num_classes_absent": int((counts == 0).sum()),
             "is_federated": part.is_federated,
         }
-    remarks += _too_small_a_model(config.teacher, data.labelled)
+    remarks += doubtful_settings(config, data.labelled)
     groups = data.frequency_groups.tolist()
     _check_models(config, data.labelled)
     stages, rounds = stage_states(config, run, data)
@@ -237,20 +232,6 @@ def _use_of_labels(config: Config, data: RunData) -> str:
         f"{num_labelled + num_kept} labelled images: {teacher.format(num_labelled)}, {num_kept} calibrate, the student "
         f"learns from {student}"
     )
-
-
-def _too_small_a_model(teacher: TeacherConfig, labelled: AnnotatedSet) -> list[str]:
-    """Remark that the default model, which starts from nothing, learns little from photographs.
-
-    No remark if the config names another model or weights, or if half of the images' sides are short.
-    """
-    side = float(np.median(labelled.images.sizes_hw()))
-    if teacher.model != TeacherConfig().model or teacher.weights or side <= LARGEST_TINY_SIDE:
-        return []
-    return [
-        f"teacher.model {teacher.model} starts from nothing, and the median side of the labelled images is {side:g} "
-        "pixels. On photographs its AP stays near 0; docs/own-data.md has a config with pretrained weights."
-    ]
 
 
 def _teacher_misfit(run: RunFolder, data: RunData) -> str | None:

@@ -78,7 +78,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "selection": labels["selection_settings"],
         "validation": data.part_digest("validation"),
         "pool_truth": data.part_digest("pool_truth"),
-        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.mask_quality_inputs.values()],
+        "predictions": [config.label.max_per_image, config.label.top_k, *config.label.later_inputs.values()],
         "rounds": [finished(one, "distill")["fingerprint"] for one in further_rounds(config, run).values()],
         "correctors": {name: digest(one.to_json()) for name, one in _correctors(config, run).items()},
     }

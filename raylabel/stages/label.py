@@ -55,7 +55,7 @@ def inputs(config: Config, run: RunFolder, data: RunData) -> dict[str, Any]:
         "label": {
             name: getattr(config.label, name) for name in ("shard_size", "score_threshold", "max_per_image", "top_k")
         }
-        | config.label.mask_quality_inputs,
+        | config.label.later_inputs,
         "max_image_pixels": config.data.max_image_pixels,
     }
 

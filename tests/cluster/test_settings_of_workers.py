@@ -21,10 +21,12 @@ from raylabel.cluster.ddp import _scaling
 from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
 from raylabel.cluster.decoding import TaskDecoder, ThreadDecoder, build_decoder
 from raylabel.cluster.predictor import Predictor
-from raylabel.config import Config, LabelConfig, OptimizerConfig, TrainingConfig
+from raylabel.config import Config, LabelConfig, OptimizerConfig, TileConfig, TrainingConfig
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
+from raylabel.masks.rle import encode_masks, mask_boxes
 from raylabel.models.saved import save_segmenter
+from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.training.job import TrainContext
 from toy_training import a_job
@@ -213,3 +215,54 @@ def test_a_predictor_predicts_as_the_settings_say(
     assert isinstance(found[5], ImageError)
     assert sizes == [2, 2, 1]
     assert asked == [{"score_threshold": score_threshold, "max_per_image": 9, "mask_quality": "agreement"}] * 3
+
+
+def predict_grey_values(segmenter: Any, images: list[torch.Tensor], **how: Any) -> list[Instances]:
+    """Find one object per grey value above 0, its class by the value."""
+    found = []
+    for image in images:
+        pixels_HW = (image[0] * 255).round().long().numpy()
+        values = np.unique(pixels_HW[pixels_HW > 0])
+        masks = encode_masks(pixels_HW == values[:, None, None])
+        found.append(
+            Instances(
+                image_size_hw=(pixels_HW.shape[0], pixels_HW.shape[1]),
+                boxes_xyxy=mask_boxes(masks),
+                masks=tuple(masks),
+                class_indices=(values % 2).astype(np.int32),
+                raw_scores=(values / 255).astype(np.float32),
+                soft_vectors=np.zeros((len(values), 3), np.float32),
+                mask_quality=np.ones(len(values), np.float32),
+            )
+        )
+    return found
+
+
+def test_a_predictor_finds_the_same_objects_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of several sizes share batches, and some have several tiles."""
+    monkeypatch.setattr(predictor, "predict_images", predict_grey_values)
+    save_segmenter(FakeSegmenter(num_classes=2), str(tmp_path), {"model": "fakes:FakeSegmenter"})
+    sources = []
+    for number, (height, width) in enumerate([(64, 64), (20, 90), (16, 16), (50, 30)]):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        for value in range(1, 5):
+            top, left = value * height // 6, value * width // 6
+            pixels[top : top + height // 7, left : left + width // 3] = 10 * value + number
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        sources.append(ImageSource(str(tmp_path / f"{number}.png")))
+
+    def found(tile: TileConfig | None) -> list[tuple[Any, ...]]:
+        label = LabelConfig(tile=tile, batch_size=3)
+        predict = Predictor(str(tmp_path), label, max_pixels=10_000, own_classes=["fakes:FakeSegmenter"])
+        return [
+            (
+                one.image_size_hw,
+                sorted(zip(one.class_indices, one.raw_scores, (mask["counts"] for mask in one.masks), strict=True)),
+            )
+            for one in predict(sources)
+            if isinstance(one, Instances)
+        ]
+
+    whole = found(None)
+    assert found(TileConfig(size=16, overlap=0.5)) == whole
+    assert [len(objects) for _, objects in whole] == [4] * 4

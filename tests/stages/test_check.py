@@ -32,7 +32,8 @@ def own_set(generated: Path, tmp_path: Path) -> tuple[Config, Path]:
     shutil.copytree(generated, folder)
     config = load_config(folder / "config.yaml")
     student = replace(config.student, learn_from_calibration=False)
-    return replace(config, student=student, out=str(tmp_path / "run")), folder
+    teacher = replace(config.teacher, steps=20)
+    return replace(config, teacher=teacher, student=student, out=str(tmp_path / "run")), folder
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

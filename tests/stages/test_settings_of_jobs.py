@@ -294,6 +294,7 @@ ELSEWHERE = {
     "calibration.iou_threshold": "test_a_setting_of_the_calibration_changes_it",
     "label.shard_size": "test_a_setting_of_the_labels_changes_them",
     "label.top_k": "test_a_setting_of_the_labels_changes_them",
+    "label.tile": "test_a_predictor_finds_the_same_objects_in_tiles",
     "label.batch_size": "test_a_predictor_predicts_as_the_settings_say",
     "label.max_bad_fraction": "test_a_share_of_bad_images_is_allowed",
     "label.num_workers": "test_ray_data_is_asked_for_the_actors",

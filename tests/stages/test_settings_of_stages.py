@@ -95,6 +95,7 @@ FIRST: dict[str, str] = {
     "label.max_per_image": "calibrate",
     "label.top_k": "label",
     "label.mask_quality": "calibrate",
+    "label.tile": "calibrate",
     "student.rounds": "evaluate",
     "evaluation.frequency": "evaluate",
 }

@@ -12,7 +12,7 @@ from raylabel.config import Config, dump_config
 from raylabel.files.storage import commit_bytes, commit_json, commit_table
 from raylabel.progress import Figures
 from raylabel.report.console import format_status
-from raylabel.run.folder import RunFolder
+from raylabel.run.folder import STAGES, RunFolder
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.shards import shard_uri
 from raylabel.run.live_files import commit_progress
@@ -137,3 +137,35 @@ def test_figures_of_the_driver_at_work(run: RunFolder, capsys: pytest.CaptureFix
     assert progress["age_seconds"] < 10
     run.commit_artifact("labels", {"seconds": 1.0, "fingerprint": "f"})
     assert run_status(run)["progress"] == {}, "a finished stage has no driver"
+
+
+def test_watching_ends_with_the_run(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+
+    def work(seconds: float) -> None:
+        """Stand in for a pause. Two stages finish in the first one, and all others in the second."""
+        done = STAGES[:2] if not pauses else STAGES
+        for spec in done:
+            run.commit_artifact(spec.folder, {"seconds": 1.0, "fingerprint": "f"})
+        pauses.append(seconds)
+
+    monkeypatch.setattr("raylabel.cli.time.sleep", work)
+    assert main(["status", run.uri, "--json", "--watch", "7.5"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    states = [[stage["state"] for stage in one["stages"]].count("finished") for one in shown]
+    assert states == [0, 2, len(STAGES)]
+    assert pauses == [7.5, 7.5]
+
+
+def test_ctrl_c_is_the_usual_end_of_watching(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raylabel.cli.time.sleep", stop)
+    assert main(["status", run.uri, "--watch"]) == 0
+    assert "stopped" not in capsys.readouterr().err
+    assert main(["status", run.uri, "--watch", "0"]) == 2

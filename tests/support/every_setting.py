@@ -115,6 +115,7 @@ OTHER: dict[str, Any] = {
     "label.max_per_image": 1,
     "label.top_k": 2,
     "label.mask_quality": "agreement",
+    "label.tile": {"size": 40},
     "selection.min_score": 0.25,
     "selection.min_score_by_group": {"r": 0.25},
     "selection.min_mask_quality": 0.25,
