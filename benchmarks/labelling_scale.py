@@ -316,7 +316,7 @@ FIRST_SHARD = """
 import json, sys, time
 seconds = {"start": time.perf_counter()}
 from raylabel.config import load_config
-from raylabel.stages import label
+from raylabel.stages import label, label_shards
 from raylabel.cluster.session import connect
 from raylabel.run.folder import RunFolder
 seconds["imports"] = time.perf_counter()
@@ -328,7 +328,7 @@ def stop(*arguments, shards, **named):
     seconds["driver"] = time.perf_counter()
     raise KeyboardInterrupt
 
-label.map_shards = stop
+label_shards.map_shards = stop
 try:
     label.run_stage(load_config(sys.argv[1]), RunFolder(sys.argv[2]))
 except KeyboardInterrupt:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raylabel.config.load import load_config
     from raylabel.config.run import Config
     from raylabel.dataset.annotations import read_annotations
+    from raylabel.deploy.trained_model import load_model
     from raylabel.errors import InputError
     from raylabel.evaluation.average_precision import evaluate_results
     from raylabel.export import export_labels
@@ -54,6 +55,7 @@ __all__ = [
     "export_labels",
     "fit_corrector",
     "load_config",
+    "load_model",
     "mask_boxes",
     "read_annotations",
     "read_detections",
@@ -83,6 +85,7 @@ _HOMES = {
     "export_labels": "export",
     "fit_corrector": "calibration.correctors.kinds",
     "load_config": "config.load",
+    "load_model": "deploy.trained_model",
     "mask_boxes": "masks.rle",
     "read_annotations": "dataset.annotations",
     "read_detections": "calibration.results_file",

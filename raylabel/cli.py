@@ -130,6 +130,17 @@ def _build_parser() -> argparse.ArgumentParser:
         help="try a few steps and predictions on this machine, and say how long a run takes",
     )
     check.add_argument("--price-per-hour", type=float, metavar="P", help="say with --time what a run costs")
+    plan = add("plan", "shards, bytes, hours, requests and machines that a pool of many images would take", _plan)
+    _add_config(plan)
+    plan.add_argument("--images", type=float, required=True, help="images of the pool, such as 1e8")
+    plan.add_argument("--gpus", type=int, help="GPUs that label (default: as many as label.num_workers asks for)")
+    plan.add_argument("--images-per-second", type=float, metavar="R", help="images that a worker labels per second")
+    plan.add_argument(
+        "--training-images-per-second", type=float, metavar="R", help="images that a worker trains on per second"
+    )
+    plan.add_argument("--price", type=float, help="price of a GPU for an hour")
+    plan.add_argument("--patch", metavar="FILE", help="write the worker groups as a component of kustomize")
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
     whole = add("run", "run all stages, skipping finished ones", _run)
     _add_config(whole)
     _add_verify(whole)
@@ -172,6 +183,16 @@ def _build_parser() -> argparse.ArgumentParser:
     exported.add_argument("run", help="run folder or URI")
     exported.add_argument("--format", required=True, choices=("coco", "lvis", "yolo"))
     exported.add_argument("--out", required=True, help="file (coco, lvis) or folder (yolo) to write")
+
+    predicted = add("predict", "run a trained model over new images", _predict)
+    predicted.add_argument("model", help="run (its student), or the folder of a saved model; path or URI")
+    predicted.add_argument("images", help="image, folder, pattern, URI prefix, manifest, tar or Parquet")
+    predicted.add_argument("--out", required=True, help="new file to write: .json (COCO results), .jsonl or .parquet")
+    predicted.add_argument("--draw", metavar="FOLDER", help="new folder for pictures with masks, classes and scores")
+    predicted.add_argument("--min-score", type=float, help="smallest score (default: the selection of the run)")
+    predicted.add_argument("--raw", action="store_true", help="raw scores, and all predictions")
+    predicted.add_argument("--teacher", action="store_true", help="the teacher of the run, not its student")
+    predicted.add_argument("--ray", action="store_true", help="on Ray, however few the images are")
 
     state = add("status", "stages, images done, rates, time left, quarantined images, calibration so far", _status)
     state.add_argument("run", help="run folder or URI")
@@ -268,6 +289,25 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
         seconds = stage_seconds(config, run, found, measure_speed(config, run))
         print(format_time(seconds, price_per_hour=arguments.price_per_hour))
+
+
+def _plan(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.files.storage import commit_bytes
+    from raylabel.plan.run_plan import plan_run
+    from raylabel.plan.worker_groups import groups_component
+
+    plan = plan_run(
+        load_config(arguments.config, overrides),
+        num_images=arguments.images,
+        num_gpus=arguments.gpus,
+        images_per_second=arguments.images_per_second,
+        training_images_per_second=arguments.training_images_per_second,
+        price=arguments.price,
+    )
+    if arguments.patch:
+        commit_bytes(arguments.patch, groups_component(plan.groups, num_images=plan.num_images).encode())
+        print(f"written: {redacted(arguments.patch)}", file=sys.stderr)
+    print(json.dumps(plan.to_json()) if arguments.json else plan.text())
 
 
 def _run(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -388,6 +428,22 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     summary = export_labels(arguments.run, arguments.format, arguments.out)
     print(f"{redacted(arguments.out)}: " + ", ".join(f"{value} {name}" for name, value in summary.items()))
+
+
+def _predict(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from raylabel.deploy.predict import predict_files
+
+    counts = predict_files(
+        arguments.model,
+        arguments.images,
+        arguments.out,
+        draw=arguments.draw,
+        min_score=arguments.min_score,
+        raw=arguments.raw,
+        teacher=arguments.teacher,
+        use_ray=arguments.ray,
+    )
+    print(f"{redacted(arguments.out)}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
 def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:

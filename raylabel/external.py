@@ -45,10 +45,11 @@ def calibrate_results(
     """Match a results file to its ground truth, measure the calibration of its scores, and fit a corrector.
 
     Args:
-        predictions: COCO/LVIS results JSON, path or URI: a list of `image_id`, `category_id`, `score` and
-            `segmentation` (polygons or RLE). Other fields may hold anything. Entries of raylabel's models may also have
-            `mask_quality`, `background` and `runner_up`, as `raylabel.calibration.results_entries` writes them.
-            `contextual` then looks at these fields, and needs them in every file that it corrects.
+        predictions: COCO/LVIS results JSON, path or URI: a list of `image_id` (or the image's `file_name`),
+            `category_id`, `score` and `segmentation` (polygons or RLE). Other fields may hold anything. Entries of
+            raylabel's models may also have `mask_quality`, `background` and `runner_up`, as
+            `raylabel.calibration.results_entries` writes them. `contextual` then looks at these fields, and needs them
+            in every file that it corrects.
         annotations: COCO or LVIS JSON of the same images. Its categories' `frequency` (LVIS) gives the frequency
             groups; without it, the image counts do.
         train_annotations: COCO or LVIS JSON that the detector was trained on, with the same categories. Its image

@@ -44,6 +44,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "correct",
         "recalibrate",
         "export",
+        "predict",
         "status",
     }
 

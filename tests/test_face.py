@@ -18,8 +18,9 @@ NAMES = {
     *("read_annotations", "read_detections", "Detections", "FitContext", "fit_corrector", "Corrector"),
     *("ReliabilityBins", "ccece", "calibrate_results", "correct_results", "evaluate_results"),
     *("Segmenter", "Target", "Instances", "LOSS_TERMS", "encode_masks", "mask_boxes", "check_segmenter", "InputError"),
+    "load_model",
 }
-OF_A_RUN = ("Run", "check", "run_pipeline", "status", "export_labels")
+OF_A_RUN = ("Run", "check", "run_pipeline", "status", "export_labels", "load_model")
 """Names whose examples read a finished run."""
 
 HEAVY = ("torch", "ray", "scipy", "lightgbm", "pyarrow", "pydantic", "numpy")
@@ -27,7 +28,7 @@ HEAVY = ("torch", "ray", "scipy", "lightgbm", "pyarrow", "pydantic", "numpy")
 
 def test_the_names_are_these() -> None:
     assert set(rl.__all__) == NAMES
-    assert len(rl.__all__) == len(NAMES) == 26
+    assert len(rl.__all__) == len(NAMES) == 27
     assert set(dir(rl)) == NAMES | {"__version__"}
 
 

@@ -25,10 +25,20 @@ from raylabel.dataset.synthetic.generate import generate
 from without_ray import put_stages_here
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("calibration", "models", "training", "distillation", "clusters", "training-faults", "own-data", "method")
+GUIDES = (
+    "calibration",
+    "models",
+    "training",
+    "distillation",
+    "clusters",
+    "training-faults",
+    "own-data",
+    "method",
+    "guides/deploy",
+)
 PAGES = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
 
-PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|export|docker|[.]venv/bin/\\w+"
+PROGRAMS = "raylabel|python3?|ray|make|pip|source|kubectl|helm|kind|export|docker|[.]venv/bin/\\w+"
 
 NOT_RUN = {
     "make ": "sets up an environment and runs whole targets; CI runs them",
@@ -40,8 +50,12 @@ NOT_RUN = {
     "ray job submit": "needs a head; tests/slow/test_job_submit.py submits such jobs",
     "ray start": "starts a head; tests/slow/test_job_submit.py does",
     "kubectl ": "needs Kubernetes; tests/k8s checks the manifests",
+    "helm ": "needs Kubernetes",
+    "kind ": "needs Docker",
+    "docker ": "needs Docker; tests/k8s reads the Dockerfile",
     "raylabel .*s3://my-bucket": "needs a bucket; tests/slow/test_object_store_run.py has one",
     "raylabel init ": "would replace the small my.yaml; tests/test_first_config.py runs it",
+    "python examples/serve.py": "serves until it is stopped; tests/examples/test_serve.py asks it",
     "python benchmarks/": "takes minutes; docs/results.md has what it printed",
 }
 """Beginning of a command, as a regular expression -> why no test runs it."""
@@ -59,9 +73,6 @@ class_indices, scores, masks = np.array([0, 1]), np.array([0.9, 0.5]), encode_ma
 """
 }
 """Page -> code that makes the names that its Python blocks take as given."""
-
-BUILDS_ON = {"docs/distillation.md": "docs/own-data.md"}
-"""Page -> page whose Python blocks it refers to. They run first."""
 
 
 def commands(page: str) -> list[str]:
@@ -126,8 +137,7 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_runs(page: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(GIVEN.get(page, ""), names)
-    earlier = fenced(BUILDS_ON[page], "python") if page in BUILDS_ON else []
-    for block in [*earlier, *fenced(page, "python")]:
+    for block in fenced(page, "python"):
         for long, short in QUICKER.items():
             block = block.replace(long, short)
         exec(compile(block, page, "exec"), names)

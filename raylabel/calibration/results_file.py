@@ -15,6 +15,7 @@ from raylabel.calibration.detections import Detections, ImagePredictions
 from raylabel.calibration.match_set import match_batches
 from raylabel.calibration.verification import weigh_by_verification
 from raylabel.dataset.annotations import AnnotatedSet
+from raylabel.dataset.fields import places_by_name
 from raylabel.errors import InputError
 from raylabel.predictions.context import CONTEXT_FEATURES, MODEL_FEATURES, image_context, soft_vector_features
 from raylabel.predictions.instances import Instances
@@ -94,7 +95,7 @@ def match_results(
     image_ids = annotated.images.ids()
     wanted = Wanted(
         where=where,
-        places={image_id: row for row, image_id in enumerate(image_ids)},
+        places=places_by_name(image_ids, annotated.images.file_names()),
         classes=annotated.class_index_of,
         sizes_hw=_sizes_hw(annotated),
         with_features=with_context,
@@ -181,7 +182,9 @@ def unmatched_results(
     image_ids = None if annotated is None else annotated.images.ids()
     wanted = Wanted(
         where=where,
-        places=None if image_ids is None or not with_context else {one: row for row, one in enumerate(image_ids)},
+        places=None
+        if annotated is None or image_ids is None or not with_context
+        else places_by_name(image_ids, annotated.images.file_names()),
         classes=class_index_of,
         with_masks=with_context,
         sizes_hw={} if annotated is None else _sizes_hw(annotated),

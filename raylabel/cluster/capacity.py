@@ -1,6 +1,7 @@
 """Capacity of the cluster: whether a stage's workers fit, how many workers there are, and what each worker gets.
 
-Workers are counted before they are requested, because Ray waits silently for resources that it does not have.
+Workers are counted before they are requested, because Ray waits silently for resources that it does not have. If an
+autoscaler adds machines, they are waited for first (see `machines`).
 """
 
 import math
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import ray
 
+from raylabel.cluster.machines import wait_for_machines
 from raylabel.cluster.memory import GB
 from raylabel.config import LabelConfig, TrainingConfig
 from raylabel.errors import InputError
@@ -100,6 +102,12 @@ def num_slots(each: Mapping[str, float]) -> int:
     )
 
 
+def wait_for_workers(num_workers: int, *, cpus: float, gpus: float, memory_gb: float) -> None:
+    """Wait for the machines of these workers, if an autoscaler adds some. The last three arguments are per worker."""
+    each = {"CPU": cpus, "GPU": gpus, "memory": memory_gb * GB}
+    wait_for_machines(num_workers, each, num_slots=lambda: num_slots(each))
+
+
 def _amount(node: Mapping[str, float], name: str) -> float:
     return _memory(node) if name == "memory" else node.get(name, 0.0)
 
@@ -127,6 +135,8 @@ def check_workers_fit(name: str, settings: TrainingConfig) -> None:
     Raises:
         InputError: the workers do not fit.
     """
+    gb = settings.memory_gb_per_worker
+    wait_for_workers(settings.num_workers, cpus=settings.cpus_per_worker, gpus=settings.gpus_per_worker, memory_gb=gb)
     resources = ray.cluster_resources()
     setting = "num_workers" if settings.min_workers is None else "min_workers"
     num_workers = getattr(settings, setting)
@@ -161,6 +171,8 @@ def resolve_workers(label: LabelConfig, *, num_shards: int) -> LabelConfig:
     Raises:
         InputError: the cluster is too small, or has too few GPUs or too little memory.
     """
+    asked = 1 if label.num_workers == "auto" else min(label.num_workers, num_shards)
+    wait_for_workers(asked, cpus=label.num_cpus, gpus=label.num_gpus, memory_gb=label.memory_gb)
     num_workers, num_cpus = _share(label) if label.num_workers == "auto" else (label.num_workers, label.num_cpus)
     if label.num_workers == "auto":
         each = {"CPU": num_cpus, "GPU": label.num_gpus, "memory": label.memory_gb * GB}

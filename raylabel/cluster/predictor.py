@@ -20,7 +20,7 @@ from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import ImageError
 from raylabel.errors import InputError
 from raylabel.models.failures import LostDeviceError, call_on_parts
-from raylabel.models.predict import predict_images
+from raylabel.models.predict import predict_pixels
 from raylabel.models.saved import load_segmenter
 from raylabel.models.tiles import TiledImages
 from raylabel.predictions.instances import Instances
@@ -150,10 +150,7 @@ class Predictor:
             os._exit(1)
 
     def _predict_part(self, part_NHW3: torch.Tensor) -> list[Instances]:
-        # Bytes go to the device, because floats are four times as large. Pinned memory avoids a wait.
-        on_device = part_NHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            return predict_images(self.segmenter, list(on_device), **self._how)
+        return predict_pixels(self.segmenter, part_NHW3, self.device, self._how)
 
 
 def _accepted(images: Iterator[tuple[int, ReadImage]], refuse: Refusal | None) -> Iterator[tuple[int, Decoded]]:

@@ -1,7 +1,7 @@
 """Ray metrics of workers, for Prometheus. Ray exports each metric under `ray_` plus its name, on every node.
 
-`k8s/grafana-dashboard.json` shows the metrics. They are for watching only: a worker's counters end with the worker, and
-a repeated shard counts again. Totals come from committed shards.
+`k8s/monitoring/grafana-dashboard.json` shows the metrics. They are for watching only: a worker's counters end with the
+worker, and a repeated shard counts again. Totals come from committed shards.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ Decides nothing.
 
 from raylabel.config.augmentation import AugmentationConfig, StrongViewConfig, ViewConfig
 from raylabel.config.corrector_kinds import CORRECTOR_KINDS, CorrectorKind
-from raylabel.config.data import DataConfig, SplitFraction, TarSamples
+from raylabel.config.data import DataConfig, LabelledPortion, SplitFraction, TarSamples
 from raylabel.config.evaluation import EvaluationConfig
 from raylabel.config.labelling import CalibrationConfig, LabelConfig, MaskQuality, SelectionConfig, TileConfig
 from raylabel.config.load import config_dict, config_from_yaml, dump_config, load_config, parse_config, resolve_paths
@@ -36,6 +36,7 @@ __all__ = [
     "EvaluationConfig",
     "FederatedLossConfig",
     "LabelConfig",
+    "LabelledPortion",
     "MaskQuality",
     "OptimizerConfig",
     "PoolLosses",

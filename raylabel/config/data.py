@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from raylabel.config.constraints import STRICT, PositiveInt
+from raylabel.config.constraints import STRICT, NonNegativeInt, PositiveInt
 
 TarSamples = Literal["files", "webdataset"]
 """Rules by which the images of a tar are listed."""
@@ -20,11 +20,30 @@ class SplitFraction:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class LabelledPortion:
+    """A portion of a labelled file, as in the protocols of semi-supervised learning. Rare classes are not lost.
+
+    The portion is one of the images that the fractions of `calibration` and `validation` leave, so these splits are the
+    same for every portion. The other images join the pool. Their annotations are used for measuring only.
+    """
+
+    file: str
+    """LVIS or COCO JSON file; a path or URI."""
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the images, in (0, 1). With one seed, a smaller portion is part of a larger one. Every class keeps an
+    image if the portion has as many images as there are classes (`raylabel.dataset.portions`)."""
+    seed: NonNegativeInt = 0
+    """Seed of the choice. It does not follow the run's `seed`, so that runs with other seeds learn from the same
+    images."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
     """Where the images and their annotations are. Relative paths are relative to the folder of the config file."""
 
-    labelled: str
-    """LVIS or COCO JSON file with the labelled images; a path or URI."""
+    labelled: str | LabelledPortion
+    """LVIS or COCO JSON file with the labelled images; a path or URI. Or `{file: ..., fraction: 0.1}`: a tenth of them.
+    The other images then join the pool."""
     images: str
     """Folder or URI prefix of the images that the JSON files name."""
     calibration: str | SplitFraction | None = None
@@ -33,10 +52,11 @@ class DataConfig:
     validation: str | SplitFraction
     """JSON file of the validation split, or `{fraction: 0.1}` of `labelled`. Only `evaluate` and the evaluations during
     training (`evaluate_every`) use it."""
-    pool: str | SplitFraction
+    pool: str | SplitFraction | None = None
     """The unlabelled images: a folder, URI prefix, Parquet file, tar file, manifest or S3 Inventory (`manifest.json`),
     or a pattern such as `shard-{000..127}.tar`. Or `{fraction: 0.3}` of `labelled`, whose annotations are then used for
-    measuring only. The next `label` also labels the images added to the pool since the last one."""
+    measuring only. Where `labelled` is a portion, the other images of its file are in the pool, and null adds none to
+    them. The next `label` also labels the images added to the pool since the last one."""
     tar_samples: TarSamples = "files"
     """Which images of a pool's tars are listed: "files" lists all, as in the unpacked folder. "webdataset" leaves out
     images with a second dot in their name (`7.mask.png`) beside one without (`7.jpg`). A change acts on the next
@@ -58,3 +78,8 @@ class DataConfig:
     max_image_pixels: PositiveInt = 50_000_000
     """Largest number of pixels per image. Larger images are quarantined before they are decoded, because decoding takes
     memory in proportion: about 7 bytes a pixel. Raise it for larger images, and set `label.tile`."""
+
+    @property
+    def labelled_file(self) -> str:
+        """The file with the labelled images, wholly used or not."""
+        return self.labelled if isinstance(self.labelled, str) else self.labelled.file

@@ -107,6 +107,8 @@ def resolve_paths(config: Config, base: Path) -> Config:
     def absolute(text: Any) -> Any:
         if isinstance(text, list):
             return [absolute(one) for one in text]
+        if isinstance(text, dict) and "file" in text:
+            return text | {"file": absolute(text["file"])}
         if not isinstance(text, str) or "://" in text or has_weights_name(text):
             return text
         return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
@@ -122,10 +124,13 @@ def resolve_paths(config: Config, base: Path) -> Config:
 def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
     *parents, last = dotted.split(".")
     place = settings
-    for name in parents:
+    for depth, name in enumerate(parents, start=1):
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
-            raise InputError(f"--{dotted}: {name} is not a section")
+            whole = ".".join(parents[:depth])
+            raise InputError(
+                f"--{dotted}: {whole} must be a section, got {shown(place)}. Give all of it, as --{whole} '{{...}}'."
+            )
     place[last] = parse_yaml(text, f"--{dotted}")
 
 

@@ -4,7 +4,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from raylabel.config.constraints import STRICT, NonNegativeInt
-from raylabel.config.data import DataConfig, SplitFraction
+from raylabel.config.data import DataConfig, LabelledPortion, SplitFraction
 from raylabel.config.evaluation import EvaluationConfig
 from raylabel.config.labelling import CalibrationConfig, LabelConfig, SelectionConfig
 from raylabel.config.training import SmoothingConfig, StudentConfig, TeacherConfig
@@ -94,6 +94,19 @@ class Config:
             raise InputError(
                 "student.init: teacher needs student.model_options to equal teacher.model_options, got "
                 f"{self.student.model_options}. Set student.model_options, or student.init: weights."
+            )
+        is_portion = isinstance(self.data.labelled, LabelledPortion)
+        if self.data.pool is None and not is_portion:
+            raise InputError("data.pool is required, unless data.labelled has a fraction: its other images are a pool")
+        if self.data.pool is None and self.data.pool_truth is not None:
+            raise InputError(
+                f"data.pool_truth must be null where data.pool is, got {self.data.pool_truth}. Remove it: the truth of "
+                "the other labelled images is known."
+            )
+        if is_portion and isinstance(self.data.pool, SplitFraction):
+            raise InputError(
+                "data.pool must be a place or null where data.labelled has a fraction, got {fraction: "
+                f"{self.data.pool.fraction:g}}}. Remove data.pool: the other labelled images are the pool."
             )
         fractions = [
             part.fraction

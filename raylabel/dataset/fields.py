@@ -1,6 +1,7 @@
 """Checks of single fields of annotation and results files. Every reader of such a file uses them."""
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 from raylabel.dataset.frequency import FrequencyGroup
@@ -58,6 +59,28 @@ def look_up(entry: Mapping[str, Any], name: str, places: Mapping[Any, int], wher
     if not is_known(value, places):
         raise InputError(f"{where}: unknown {name} {shown(value)}")
     return places[value]
+
+
+def places_by_name(
+    ids: Sequence[int | str], file_names: Sequence[str | None], places: Sequence[int] | None = None
+) -> dict[int | str, int]:
+    """Return the place of each image by its id and by its file name.
+
+    Predictions on a folder name images by file name. An id goes before a name, and a name of two images is no one's.
+
+    Args:
+        ids: ids of the images.
+        file_names: their names. None stands for an image without a name.
+        places: their places. None numbers them from 0.
+    """
+    places = range(len(ids)) if places is None else places
+    num_images = Counter(file_names)
+    by_name: dict[int | str, int] = {
+        name: place
+        for name, place in zip(file_names, places, strict=True)
+        if name is not None and num_images[name] == 1
+    }
+    return by_name | dict(zip(ids, places, strict=True))
 
 
 def is_known(value: Any, places: Mapping[Any, int]) -> bool:

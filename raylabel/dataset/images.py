@@ -58,12 +58,7 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_effort(image, content, max_pixels)
-            orientation = exif_orientation(image)  # by the header: Pillow finds what a PNG says behind its pixels later
-            pixels_HW3 = _rgb(image)
-            if isinstance(image, TiffImageFile):
-                # Turned back unless displayed, because Pillow has already turned a TIFF.
-                return pixels_HW3 if as_displayed else turned(pixels_HW3, _INVERSE.get(orientation, orientation))
-            return turned(pixels_HW3, orientation) if as_displayed else pixels_HW3
+            return opened_pixels(image, as_displayed=as_displayed)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -78,6 +73,20 @@ def decode_image(content: bytes, *, max_pixels: int, as_displayed: bool = False)
         words = " ".join(str(error).split()) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or "truncated" in words.lower()
         raise ImageError("truncated" if is_truncated else f"corrupt: {words}") from None
+
+
+def opened_pixels(image: Image.Image, *, as_displayed: bool) -> NDArray[np.uint8]:
+    """Return the pixels of an image that Pillow has opened, (H, W, 3) uint8 RGB; see `decode_image`.
+
+    Raises:
+        ImageError: "unsupported". Pillow itself raises many kinds of errors on damaged content.
+    """
+    orientation = exif_orientation(image)  # by the header: Pillow finds what a PNG says behind its pixels later
+    pixels_HW3 = _rgb(image)
+    if isinstance(image, TiffImageFile):
+        # Turned back unless displayed, because Pillow has already turned a TIFF.
+        return pixels_HW3 if as_displayed else turned(pixels_HW3, _INVERSE.get(orientation, orientation))
+    return turned(pixels_HW3, orientation) if as_displayed else pixels_HW3
 
 
 def read_image(uri: str, *, max_pixels: int, as_displayed: bool = False) -> NDArray[np.uint8]:

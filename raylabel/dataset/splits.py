@@ -37,7 +37,7 @@ def split_by_hash(
         raise InputError(f"fractions must be in (0, 1) and sum to < 1, without {REST!r}, got {dict(fractions)}")
     rows: dict[str, list[int]] = {name: [] for name in (REST, *fractions) if name not in unused}
     for row, image_id in enumerate(annotated.images.ids()):
-        part = _part(_unit_hash(image_id, seed), fractions)
+        part = _part(unit_hash(image_id, seed), fractions)
         rows[part if part in rows else REST].append(row)
     for name, of_part in rows.items():
         if not of_part:
@@ -45,7 +45,7 @@ def split_by_hash(
     return {name: annotated.subset(of_part) for name, of_part in rows.items()}
 
 
-def _unit_hash(image_id: int | str, seed: int) -> float:
+def unit_hash(image_id: int | str, seed: int) -> float:
     """Return a hash in [0, 1), the same on every machine."""
     text = json.dumps([seed, image_id]).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / 2**48

@@ -40,7 +40,7 @@ def evaluate_results(
     Args:
         annotations: COCO or LVIS JSON: path, URI or content.
         results: list of detections `{"image_id", "category_id", "score", "segmentation" or "bbox"}`: path, URI or
-            content.
+            content. `image_id` may be the image's `file_name`.
         iou_type: "segm" compares masks, "bbox" compares boxes.
         frequency_groups: category id -> "r", "c" or "f", in place of the categories' `frequency`. COCO data have no
             such groups; this argument adds APr, APc and APf, the mean AP of each group's classes.

@@ -40,6 +40,7 @@ class CheckedAnnotations:
     Attributes:
         dataset: images, annotations and categories with these numbers.
         image_numbers: image id -> number.
+        file_names: name of each image in the order of `image_numbers`, None if the file does not tell.
         category_numbers: category id -> number.
         sizes_hw: image number -> height and width, if the file gives them or if an RLE does.
         is_federated: whether the data are LVIS data.
@@ -47,6 +48,7 @@ class CheckedAnnotations:
 
     dataset: dict[str, Any]
     image_numbers: dict[int | str, int]
+    file_names: list[str | None]
     category_numbers: dict[int, int]
     sizes_hw: dict[int, tuple[int, int]]
     is_federated: bool
@@ -100,6 +102,7 @@ def checked_annotations(
     return CheckedAnnotations(
         dataset=dataset,
         image_numbers=image_numbers,
+        file_names=[_file_name(images[image_id]) for image_id in image_numbers],
         category_numbers=category_numbers,
         sizes_hw=sizes_hw,
         is_federated=is_federated,
@@ -110,6 +113,11 @@ def _numbers(ids: Iterable[Any]) -> dict[Any, int]:
     """Number ids from 1 in sorted order, integers before strings."""
     ordered = sorted(ids, key=lambda one: (isinstance(one, str), one))
     return {one: number for number, one in enumerate(ordered, start=1)}
+
+
+def _file_name(image: Mapping[str, Any]) -> str | None:
+    name = image.get("file_name")
+    return name if isinstance(name, str) else None
 
 
 def _image_name(image_id: int | str, where: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from hotcoco import StreamingEval
 from numpy.typing import NDArray
 
+from raylabel.dataset.fields import places_by_name
 from raylabel.errors import InputError
 from raylabel.evaluation.checked_input import CheckedAnnotations, IouType, checked_annotations
 from raylabel.evaluation.match_rows import Figures, Protocol, figures, match_rows, merge_rows
@@ -205,7 +206,9 @@ def _match_group(
 def _wanted(truth: CheckedAnnotations, protocol: Protocol, where: str) -> Wanted:
     return Wanted(
         where=where,
-        places={image_id: number - 1 for image_id, number in truth.image_numbers.items()},
+        places=places_by_name(
+            list(truth.image_numbers), truth.file_names, [number - 1 for number in truth.image_numbers.values()]
+        ),
         classes=truth.category_numbers,
         are_probabilities=False,
         with_masks=protocol.iou_type == "segm",

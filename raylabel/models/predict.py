@@ -1,9 +1,12 @@
 """Predicting with the mask quality that the config asks for."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from raylabel.config import MaskQuality
@@ -37,6 +40,23 @@ def predict_images(
         return found
     mirrored = predict([image.flip(-1) for image in images])
     return [_agreeing(one, other) for one, other in zip(found, mirrored, strict=True)]
+
+
+def predict_pixels(
+    segmenter: Segmenter, batch_NHW3: Tensor, device: torch.device, how: Mapping[str, Any]
+) -> list[Instances]:
+    """Predict images of one size as they are decoded, without gradient. On CUDA in mixed precision.
+
+    Args:
+        segmenter: model in evaluation mode, on the device.
+        batch_NHW3: uint8 RGB, on any device.
+        device: the model's device.
+        how: the other arguments of `predict_images`.
+    """
+    # Bytes go to the device, because floats are four times as large. Pinned memory avoids a wait.
+    on_device = batch_NHW3.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+        return predict_images(segmenter, list(on_device), **how)
 
 
 def _agreeing(found: Instances, mirrored: Instances) -> Instances:

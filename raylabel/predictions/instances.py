@@ -1,8 +1,8 @@
 """Instances: the predictions of a segmenter for one image, indexed together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,9 @@ class Instances:
         [1]
     """
 
+    of_image: ClassVar[frozenset[str]] = frozenset({"image_size_hw"})
+    """Names of the fields that belong to the whole image, not to each object."""
+
     image_size_hw: tuple[int, int]
     boxes_xyxy: NDArray[np.float32]
     masks: tuple[Rle, ...]
@@ -56,25 +59,20 @@ class Instances:
 
     def __post_init__(self) -> None:
         num = len(self.masks)
-        for field in fields(self):
-            if field.name != "image_size_hw":
-                assert len(getattr(self, field.name)) == num, f"{field.name} must have {num} rows"
+        for name in self._of_objects():
+            assert len(getattr(self, name)) == num, f"{name} must have {num} rows"
+
+    def _of_objects(self) -> list[str]:
+        return [field.name for field in fields(self) if field.name not in self.of_image]
 
     def __len__(self) -> int:
         return len(self.masks)
 
-    def __getitem__(self, rows: NDArray[Any] | Sequence[int] | slice) -> "Instances":
+    def __getitem__(self, rows: NDArray[Any] | Sequence[int] | slice) -> Self:
         """Choose rows with an index array, a boolean mask or a slice."""
         chosen = np.arange(len(self))[rows]
-        return Instances(
-            image_size_hw=self.image_size_hw,
-            boxes_xyxy=self.boxes_xyxy[chosen],
-            masks=tuple(self.masks[row] for row in chosen),
-            class_indices=self.class_indices[chosen],
-            raw_scores=self.raw_scores[chosen],
-            soft_vectors=self.soft_vectors[chosen],
-            mask_quality=self.mask_quality[chosen],
-        )
+        columns = {name: getattr(self, name)[chosen] for name in self._of_objects() if name != "masks"}
+        return replace(self, masks=tuple(self.masks[row] for row in chosen), **columns)
 
     @property
     def mask_areas(self) -> NDArray[np.int32]:

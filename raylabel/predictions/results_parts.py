@@ -1,6 +1,7 @@
 """A results file of any format as a stream of parts. Other processes can parse them.
 
-JSON (a list of objects), JSON lines and Parquet hold the same entries. The name tells the format: `.jsonl` or
+JSON (a list of objects), JSON lines and Parquet hold the same entries. Parquet may also have one row per image, as
+`raylabel predict` writes it (`label_rows`). The name tells the format: `.jsonl` or
 `.ndjson`, `.parquet`, and JSON otherwise. Text may be compressed with gzip.
 """
 
@@ -18,12 +19,16 @@ from raylabel.files.json_pieces import line_pieces, list_pieces, parse_lines, pa
 from raylabel.files.json_stream import iter_elements, named_faults
 from raylabel.files.json_text import parse_json
 from raylabel.files.storage import open_users_file
+from raylabel.predictions.label_rows import check_label_metadata, has_label_rows, label_entries
 
 Results = str | Sequence[Any]
 """Path or URI of a results file, or its entries."""
 
 ROWS_AT_A_TIME = 10_000
 """Entries of a part, where the format does not tell."""
+
+_IMAGES_AT_A_TIME = 100
+"""Images of a part, in a file with one row per image."""
 
 BAD_TEXT = (ValueError, RecursionError, EOFError, OSError, zlib.error)
 """What reading text raises that cannot be cut or parsed. `iter_slow_parts` reads it, or says what is wrong."""
@@ -45,6 +50,8 @@ class Part:
         if isinstance(self.content, str):
             return parse_lines(self.content) if self.is_lines else parse_list_piece(self.content)
         if isinstance(self.content, pa.RecordBatch):
+            if has_label_rows(self.content.schema):
+                return label_entries(self.content)
             # A column has null where a row lacks the field.
             return [
                 {name: value for name, value in one.items() if value is not None} for one in self.content.to_pylist()
@@ -109,7 +116,10 @@ def _cut_list(entries: list[Any]) -> Iterator[Part]:
 def _parquet_parts(file: BinaryIO, where: str) -> Iterator[Part]:
     try:
         table = pq.ParquetFile(file)
-        for batch in table.iter_batches(ROWS_AT_A_TIME):
+        has_images = has_label_rows(table.schema_arrow)
+        if has_images:
+            check_label_metadata(table.schema_arrow, where)
+        for batch in table.iter_batches(_IMAGES_AT_A_TIME if has_images else ROWS_AT_A_TIME):
             yield Part(batch)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{where}: not readable as Parquet: {shown_error(error)}") from error

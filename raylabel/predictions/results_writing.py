@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from raylabel.errors import InputError
 from raylabel.files.storage import committed_file
+from raylabel.predictions.label_rows import has_label_rows, num_label_entries, with_calibrated_scores
 from raylabel.predictions.results_parts import BAD_TEXT, Part, iter_parts, iter_slow_parts, results_format
 from raylabel.processes import map_on_processes
 
@@ -141,16 +142,27 @@ def _write_parquet(scored: _Scores, path: str) -> None:
         for part in iter_parts(scored.results):
             assert isinstance(part.content, pa.RecordBatch)
             rows = part.content
-            columns = scored.of_part(scored.num_done, len(rows))
-            scored.num_done += len(rows)
-            place = rows.schema.get_field_index("score")
-            kind = rows.schema.field(place).type
-            kind = kind if pa.types.is_floating(kind) else pa.float64()
-            new, raw = (pa.array(values).cast(kind) for values in columns)
-            rows = rows.set_column(place, pa.field("score", kind), new).append_column(pa.field("raw_score", kind), raw)
+            rows = _images_scored(rows, scored) if has_label_rows(rows.schema) else _rows_scored(rows, scored)
             writer = writer or pq.ParquetWriter(path, rows.schema, compression="zstd")
             writer.write_batch(rows)
     finally:
         if writer is not None:
             writer.close()
     scored.check_end()
+
+
+def _rows_scored(rows: pa.RecordBatch, scored: _Scores) -> pa.RecordBatch:
+    columns = scored.of_part(scored.num_done, len(rows))
+    scored.num_done += len(rows)
+    place = rows.schema.get_field_index("score")
+    kind = rows.schema.field(place).type
+    kind = kind if pa.types.is_floating(kind) else pa.float64()
+    new, raw = (pa.array(values).cast(kind) for values in columns)
+    return rows.set_column(place, pa.field("score", kind), new).append_column(pa.field("raw_score", kind), raw)
+
+
+def _images_scored(rows: pa.RecordBatch, scored: _Scores) -> pa.RecordBatch:
+    num = num_label_entries(rows)
+    scores, _ = scored.of_part(scored.num_done, num)
+    scored.num_done += num
+    return with_calibrated_scores(rows, scores)

@@ -123,6 +123,8 @@ def format_check(found: dict[str, Any]) -> str:
         lines.append(f"{'images':<12} {found['unannotated']}")
     groups = ", ".join(f"{num} {group}" for group, num in found["frequency_groups"].items())
     lines.append(f"{'classes':<12} {groups} by training images")
+    if "portion" in found:
+        lines.append(f"{'portion':<12} {found['portion']}")
     lines.append(f"{'labels':<12} {found['use_of_labels']}")
     pool = found["pool"]
     truth = ", truth known" if pool["truth_known"] else ""

@@ -1,30 +1,22 @@
 """Pseudo-labelled images with their masks, as small JPEGs inside the page."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from raylabel.config import SelectionConfig
 from raylabel.dataset.image_source import read_source
 from raylabel.dataset.images import ImageError
 from raylabel.masks.rle import Rle, decode_masks
+from raylabel.predictions.drawing import COLOURS, draw_masks, encode_picture
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.kept import KeptImage, kept_images
 from raylabel.run.labels.shards import committed_shards
 
-COLOURS = ("#E69F00", "#56B4E9", "#1FBF8F", "#F0E442", "#B79CFF", "#FF7F3F", "#E58FBF", "#FFFFFF")
-"""Colours of instances, in turn.
-
-This is Okabe and Ito's palette. Some colours are lighter, because numbers in them stand on black.
-"""
-
 _MAX_SHARDS = 16
-_SIDE = 420
+_SIDE, _FONT_PIXELS = 420, 19
 _DRAWN = 12
 
 
@@ -95,7 +87,9 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
     try:
         pixels = read_source(image.source, max_pixels=max_pixels)
         rles = [Rle(size=list(image.image_size_hw), counts=one["mask_counts"]) for one in drawn]
-        jpeg = _overlay(pixels, decode_masks(rles, image.image_size_hw))
+        numbers = [str(number) for number in range(1, len(drawn) + 1)]
+        masks_NHW = decode_masks(rles, image.image_size_hw)
+        jpeg = encode_picture(draw_masks(pixels, masks_NHW, numbers, long_side=_SIDE, font_pixels=_FONT_PIXELS))
     except ImageError as error:
         problem = str(error)
     return GalleryImage(
@@ -106,48 +100,3 @@ def draw(image: KeptImage, categories: Sequence[dict[str, Any]], *, max_pixels: 
         num_more=max(0, len(structs) - len(drawn)),
         num_dropped=sum(image.dropped.values()),
     )
-
-
-def _overlay(pixels: NDArray[np.uint8], masks_NHW: NDArray[np.bool_]) -> bytes:
-    height, width = pixels.shape[:2]
-    scale = _SIDE / max(height, width)
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    canvas = np.asarray(Image.fromarray(pixels).resize(size_wh, resampling)).astype(np.float32)
-    places = []
-    for index, mask in enumerate(masks_NHW):
-        scaled = np.asarray(Image.fromarray(mask).resize(size_wh, Image.Resampling.NEAREST))
-        colour = np.array([int(COLOURS[index % len(COLOURS)][at : at + 2], 16) for at in (1, 3, 5)], np.float32)
-        canvas[scaled] = 0.62 * canvas[scaled] + 0.38 * colour
-        canvas[_edge(scaled)] = colour
-        places.append(_inner_point(scaled))
-    picture = Image.fromarray(canvas.astype(np.uint8))
-    drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(19)
-    for index, place in enumerate(places):
-        if place is None:
-            continue
-        text = str(index + 1)
-        left, top, right, bottom = drawing.textbbox(place, text, font=font, anchor="mm")
-        drawing.rounded_rectangle((left - 5, top - 4, right + 5, bottom + 4), 5, fill="#111111")
-        drawing.text(place, text, font=font, anchor="mm", fill=COLOURS[index % len(COLOURS)])
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=84)
-    return buffer.getvalue()
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask's pixels that are at most 2 pixels from its border."""
-    inner = mask
-    for _ in range(2):
-        padded = np.pad(inner, 1)
-        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inner
-
-
-def _inner_point(mask: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Return x, y of the mask's pixel that is nearest to the centroid."""
-    ys, xs = np.nonzero(mask)
-    if not len(ys):
-        return None
-    nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
-    return float(xs[nearest]), float(ys[nearest])

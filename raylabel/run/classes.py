@@ -63,17 +63,28 @@ def commit_classes(run: RunFolder, data: RunData) -> None:
     `export`, the report and users' tools read it.
     """
     labelled = data.student_labelled
-    counts = labelled.class_image_counts()
+    classes = RunClasses(
+        category_ids=labelled.category_ids,
+        names=tuple(labelled.class_names),
+        frequency_groups=data.frequency_groups,
+        num_train_images=labelled.class_image_counts(),
+        is_federated=labelled.is_federated,
+    )
+    write_classes(classes_uri(run), classes)
+
+
+def write_classes(uri: str, classes: RunClasses) -> None:
+    """Write classes into a classes.json."""
     categories: list[dict[str, Any]] = [
         {
-            "category_id": int(labelled.category_ids[index]),
-            "name": labelled.class_names[index],
-            "frequency_group": str(data.frequency_groups[index]),
-            "num_train_images": int(counts[index]),
+            "category_id": int(classes.category_ids[index]),
+            "name": classes.names[index],
+            "frequency_group": str(classes.frequency_groups[index]),
+            "num_train_images": int(classes.num_train_images[index]),
         }
-        for index in range(labelled.num_classes)
+        for index in range(classes.num_classes)
     ]
-    commit_json(classes_uri(run), {"categories": categories, "is_federated": labelled.is_federated})
+    commit_json(uri, {"categories": categories, "is_federated": classes.is_federated})
 
 
 def load_categories(run: RunFolder) -> list[dict[str, Any]]:

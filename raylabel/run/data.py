@@ -3,21 +3,23 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raylabel.config import Config, SplitFraction
+from raylabel.config import Config, LabelledPortion, SplitFraction
 from raylabel.dataset.annotations import AnnotatedSet, ImageRecord, read_annotations, validate_same_categories
 from raylabel.dataset.pool.access import Access
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.truth import TruthMatch, with_annotated_sizes
+from raylabel.dataset.portions import portion_rows
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
-from raylabel.files.storage import digest
+from raylabel.files.storage import digest, join
 from raylabel.run.annotation_copies import are_stored, content_digest, open_annotations, orientation_of
 from raylabel.run.folder import RunFolder
 
@@ -48,8 +50,22 @@ class RunData:
 
     @cached_property
     def _parts(self) -> dict[str, AnnotatedSet]:
+        parts, labelled = self._split_by_fractions(), self.config.data.labelled
+        if isinstance(labelled, str):
+            return parts
+        whole = parts["labelled"]
+        rows = portion_rows(whole, labelled.fraction, labelled.seed)
+        if not len(rows):
+            raise InputError(
+                f"data.labelled.fraction: {labelled.fraction:g} of {len(whole)} images of {labelled.file} are none. "
+                "Give a larger fraction."
+            )
+        others = np.setdiff1d(np.arange(len(whole)), rows)
+        return parts | {"labelled": whole.subset(rows), "pool": whole.subset(others)}
+
+    def _split_by_fractions(self) -> dict[str, AnnotatedSet]:
         data = self.config.data
-        annotated = self._read(data.labelled)
+        annotated = self._read(data.labelled_file)
         fractions = {
             name: part.fraction
             for name in ("calibration", "validation", "pool")
@@ -60,7 +76,7 @@ class RunData:
         parts = split_by_hash(annotated, fractions, self.config.seed, unused=self._unused)
         for name, part in parts.items():
             if not len(part):
-                raise InputError(f"data.{name}: no image of {data.labelled} fell into it. Give a larger fraction.")
+                raise InputError(f"data.{name}: no image of {data.labelled_file} fell into it. Give a larger fraction.")
         return parts
 
     def _read(self, source: str) -> AnnotatedSet:
@@ -84,7 +100,7 @@ class RunData:
         if isinstance(source, SplitFraction):
             return self._parts[name]
         annotated = self._read(source)
-        validate_same_categories(self.labelled, annotated, files=(self.config.data.labelled, source))
+        validate_same_categories(self.labelled, annotated, files=(self.config.data.labelled_file, source))
         return annotated
 
     @property
@@ -114,21 +130,46 @@ class RunData:
 
     def list_pool(self, left_out: LeftOut | None = None) -> Iterator[PoolImage]:
         """List the unlabelled images that the pool has now, in any order. `left_out` counts the other files."""
-        source = self.config.data.pool
-        if isinstance(source, SplitFraction):
-            return map(_pool_image, self._parts["pool"].images)
-        data = self.config.data
+        data, aside = self.config.data, self._set_aside
+        own = map(_pool_image, aside.images) if aside else iter(())
+        if not isinstance(data.pool, str):
+            return own
         access = Access(named=(data.images,), schemes=data.allowed_schemes, roots=data.allowed_roots)
-        images = iter_pool(source, access, tar_samples=data.tar_samples, left_out=left_out)
-        if self.pool_truth is None:
-            return images
-        return with_annotated_sizes(images, self.pool_truth, max_pixels=data.max_image_pixels)
+        images = iter_pool(data.pool, access, tar_samples=data.tar_samples, left_out=left_out)
+        if aside:
+            images = self._beside(aside, images)
+        if self._given_truth is not None:
+            images = with_annotated_sizes(images, self._given_truth, max_pixels=data.max_image_pixels)
+        return chain(own, images)
+
+    def _beside(self, aside: AnnotatedSet, images: Iterator[PoolImage]) -> Iterator[PoolImage]:
+        """Yield the listed images that the portion of the labelled file does not leave to the pool anyway.
+
+        Raises:
+            InputError: another image has the name of one that the portion leaves.
+        """
+        uri_of = dict(zip(aside.images.file_names(), aside.images.uris(), strict=True))
+        known = set(uri_of.values())
+        for image in images:
+            if image.uri in known:
+                continue
+            if image.image_id in uri_of:
+                raise InputError(
+                    f"data.pool: {image.uri} and {uri_of[image.image_id]}, which data.labelled leaves to the pool, "
+                    f"must have other names, got {image.image_id}. Give a folder above as data.pool."
+                )
+            yield image
 
     @property
     def pool_source(self) -> str:
         """The place of the pool. It stays the same when the pool grows."""
         source = self.config.data.pool
-        return source.rstrip("/") if isinstance(source, str) else f"{self.labelled_digest}, {source.fraction:g} of it"
+        if isinstance(source, SplitFraction):
+            return f"{self.labelled_digest}, {source.fraction:g} of it"
+        places = [source.rstrip("/")] if source else []
+        if isinstance(self.config.data.labelled, LabelledPortion):
+            places.append(f"{self.labelled_digest}, what is not its portion")
+        return " and ".join(places)
 
     @property
     def listing_inputs(self) -> dict[str, Any]:
@@ -148,13 +189,36 @@ class RunData:
     @cached_property
     def pool_truth(self) -> AnnotatedSet | None:
         """The pool's true annotations for measuring, None if they are unknown. Images match by file name."""
-        if isinstance(self.config.data.pool, SplitFraction):
-            return self._parts["pool"]
-        if self.config.data.pool_truth is None:
-            return None
+        aside, given = self._set_aside, self._given_truth
+        return aside + given if aside and given else aside or given
+
+    @property
+    def num_set_aside(self) -> int:
+        """Number of annotated images that are in the pool."""
+        return len(self._set_aside or ())
+
+    @property
+    def truth_uris(self) -> list[str]:
+        """The URIs of the images with a true annotation. A given truth's file names are relative to the pool."""
+        aside, given, pool = self._set_aside, self._given_truth, self.config.data.pool
+        of_given = given.images.file_names() if given else []
+        return [*(aside.images.uris() if aside else []), *(join(str(pool), name) for name in of_given)]
+
+    @property
+    def _set_aside(self) -> AnnotatedSet | None:
+        """The annotated images that are in the pool."""
+        data = self.config.data
+        is_there = isinstance(data.pool, SplitFraction) or isinstance(data.labelled, LabelledPortion)
+        return self._parts["pool"] if is_there else None
+
+    @cached_property
+    def _given_truth(self) -> AnnotatedSet | None:
+        """The annotations of `data.pool_truth`. They are of images at `data.pool`."""
         source = self.config.data.pool_truth
+        if source is None or not isinstance(self.config.data.pool, str):
+            return None
         truth = read_annotations(source) if self.run is None else open_annotations(self.run, source, None)
-        validate_same_categories(self.labelled, truth, files=(self.config.data.labelled, source))
+        validate_same_categories(self.labelled, truth, files=(self.config.data.labelled_file, source))
         return truth
 
     @cached_property
@@ -173,7 +237,7 @@ class RunData:
 
     @cached_property
     def labelled_digest(self) -> str:
-        """Digest of the labelled file's content and of its split."""
+        """Digest of the labelled file's content, of its split and of its portion."""
         data = self.config.data
         fractions = [
             getattr(data, name).fraction if isinstance(getattr(data, name), SplitFraction) else None
@@ -181,7 +245,9 @@ class RunData:
         ]
         seed = self.config.seed if any(fractions) else None
         unused = [self._unused] if isinstance(data.calibration, SplitFraction) and self._unused else []
-        return digest([content_digest(self.run, data.labelled), data.images, fractions, seed, *unused])
+        portion = [] if isinstance(data.labelled, str) else [{"portion": [data.labelled.fraction, data.labelled.seed]}]
+        content = content_digest(self.run, data.labelled_file)
+        return digest([content, data.images, fractions, seed, *unused, *portion])
 
     def split_digest(self, name: str) -> str:
         """Return the digest of the content of `labelled`, `calibration` or `validation`."""
@@ -210,7 +276,9 @@ def truth_match(data: RunData) -> TruthMatch | None:
     """Return a counter of the pool's images with a truth. None if the truth is not known."""
     if data.pool_truth is None:
         return None
-    return TruthMatch(data.pool_truth, data.config.data.pool_truth or data.config.data.labelled)
+    given = data.config.data.pool_truth
+    is_of_all = given is not None or not isinstance(data.config.data.pool, str)
+    return TruthMatch(data.pool_truth, given or data.config.data.labelled_file, is_of_all=is_of_all)
 
 
 def overlap(part: AnnotatedSet, other: AnnotatedSet) -> int:

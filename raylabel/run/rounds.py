@@ -55,6 +55,23 @@ def is_calibrated(run: RunFolder) -> bool:
     return run.artifact(stage_folder("calibrate")) is not None
 
 
+def is_fitted_to(calibrated: RunFolder, trained_in: RunFolder, *, is_teacher: bool = False) -> bool:
+    """Whether a run's corrector was fitted to the model as it is now.
+
+    Args:
+        calibrated: the run with the corrector. A student's or baseline's is a nested run, whose teacher is the model.
+        trained_in: the run that trained the model.
+        is_teacher: whether the model is the teacher of both.
+    """
+    if not is_calibrated(calibrated):
+        return False
+    of_model, of_corrector, name = (
+        ("teacher", "calibrate", "teacher") if is_teacher else ("distill", "teacher", "student")
+    )
+    fitted_to = finished(calibrated, of_corrector).get("inputs", {}).get(name)
+    return fitted_to in (None, finished(trained_in, of_model)["fingerprint"])
+
+
 def round_config(config: Config) -> Config:
     """Return the config of a further round. The round trains the student, and no supervised baseline."""
     return replace(config, student=replace(config.student, rounds=1, supervised_baseline=False))

@@ -14,7 +14,6 @@ from raylabel.dataset.overlaps import Overlap, overlaps
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.search import PoolSearch
 from raylabel.errors import InputError
-from raylabel.files.storage import join
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import chosen_layer, is_trainable
 from raylabel.progress import Progress
@@ -73,7 +72,7 @@ def check_run(
     data = RunData(config, run)
     names = ("labelled", "validation") if config.calibration.folds else ("labelled", "calibration", "validation")
     parts: dict[str, AnnotatedSet] = {name: getattr(data, name) for name in names}
-    files = check_images_exist(parts, _images_of_truth(data))
+    files = check_images_exist(parts, data.truth_uris)
     splits: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
     for name, part in parts.items():
@@ -119,6 +118,7 @@ def check_run(
         "splits": splits,
         **({"unannotated": _say_unnamed(files.unnamed)} if files.unnamed else {}),
         "overlaps": uses,
+        **({"portion": text} if (text := _portion(config, data)) else {}),
         "use_of_labels": _use_of_labels(config, data),
         "frequency_groups": {group.value: groups.count(group) for group in FrequencyGroup},
         "pool": {
@@ -138,14 +138,6 @@ def check_run(
         "rounds": {str(number): states for number, states in rounds.items()},
         "remarks": remarks,
     }
-
-
-def _images_of_truth(data: RunData) -> list[str]:
-    """Return the URIs of the pool's images with a truth. A truth's own file names are relative to the pool."""
-    truth, pool = data.pool_truth, data.config.data.pool
-    if truth is None:
-        return []
-    return [join(pool, image.file_name) if isinstance(pool, str) else image.uri for image in truth.images]
 
 
 def _say_unnamed(unnamed: Mapping[str, int]) -> str:
@@ -219,6 +211,18 @@ def _double_use(overlap: Overlap, config: Config, *, has_old_labels: bool) -> di
     }
 
 
+def _portion(config: Config, data: RunData) -> str:
+    """Say in one line how large the portion of the labelled images is. "" if all are used."""
+    portion = config.data.labelled
+    if isinstance(portion, str):
+        return ""
+    num_used, num_left = len(data.labelled), data.num_set_aside
+    return (
+        f"{num_used:,} of {num_used + num_left:,} labelled images ({100 * portion.fraction:g}%, seed {portion.seed}); "
+        f"the other {num_left:,} join the pool"
+    )
+
+
 def _use_of_labels(config: Config, data: RunData) -> str:
     """Say in one line which annotated images each model learns from."""
     num_labelled, num_folds = len(data.labelled), config.calibration.folds
@@ -276,8 +280,8 @@ def _check_models(config: Config, labelled: AnnotatedSet) -> None:
     if names is not None and list(names) != list(labelled.class_names):
         there, here = next(pair for pair in zip(names, labelled.class_names, strict=True) if pair[0] != pair[1])
         raise InputError(
-            f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled} in the "
-            f"order of category ids, got {there!r} in place of {here!r}"
+            f"teacher.weights: {config.teacher.weights}: its classes must be those of {config.data.labelled_file} in "
+            f"the order of category ids, got {there!r} in place of {here!r}"
         )
     if config.teacher.steps and not is_trainable(teacher):
         raise InputError(f"teacher.model: {config.teacher.model} only predicts. Set teacher.steps: 0.")

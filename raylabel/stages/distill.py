@@ -8,6 +8,7 @@ from raylabel.config import Config, config_dict
 from raylabel.errors import InputError
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.model_card import commit_cards
 from raylabel.run.models import BASELINE
 from raylabel.run.rounds import ROUND_STAGES, adopt_student, further_rounds, round_config, round_run
 from raylabel.run.stage import execute_stage, finished
@@ -91,6 +92,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
 
     artifact = execute_stage(run, "distill", made_of, work)
     _run_further_rounds(config, run)
+    commit_cards(config, run)
     return artifact
 
 

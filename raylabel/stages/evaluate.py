@@ -30,6 +30,7 @@ from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
 from raylabel.run.learnt_from import SUPERVISED, learnt_from, student_arm
 from raylabel.run.metrics import commit_metrics
+from raylabel.run.model_card import commit_cards
 from raylabel.run.models import BASELINE, STUDENT, TEACHER, has_model
 from raylabel.run.rounds import (
     adopt_student,
@@ -156,7 +157,9 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
         print("evaluate: finished before, but not verified; predicting again to verify", flush=True)
         return False
 
-    return execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
+    artifact = execute_stage(run, "evaluate", inputs(config, run, data), work, is_complete=is_complete)
+    commit_cards(config, run)
+    return artifact
 
 
 def doubtful_figures(run: RunFolder, metrics: dict[str, Any]) -> str:

@@ -3,45 +3,28 @@
 `recalibrate` applies another corrector to the stored labels without the teacher.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from raylabel.cluster.live_calibration import live_calibration
-from raylabel.cluster.map_shards import map_shards
-from raylabel.cluster.nodes import check_nodes
-from raylabel.cluster.progress_counter import live_progress
-from raylabel.cluster.prometheus import ImagesLeft
-from raylabel.cluster.session import connect
 from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, SelectionConfig, config_dict
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.dataset.pool.manifest import ShardManifest, ShardReferences
 from raylabel.files.storage import digest
 from raylabel.run.calibration import fit_to_pool, load_corrector, refit
 from raylabel.run.classes import RunClasses, load_classes
 from raylabel.run.data import RunData
 from raylabel.run.drift import compare_with_pool
 from raylabel.run.folder import RunFolder, commit_config, load_run_config, stage_folder
-from raylabel.run.labels.attempts import forget_attempts
 from raylabel.run.labels.class_fates import ClassFates, commit_class_fates
 from raylabel.run.labels.corrected import apply_corrector
-from raylabel.run.labels.disk_need import check_disk
-from raylabel.run.labels.failing import FailingShards
 from raylabel.run.labels.foreign import set_aside_foreign
-from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.in_validation import ensure_compared, is_compared
-from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import commit_plan, ensure_manifest, has_grown
-from raylabel.run.labels.shards import committed_shards, shard_uri
-from raylabel.run.labels.survey import Survey, survey_labels, unlabelled_images
-from raylabel.run.labels.totals import in_validation_uri, summarise, too_many_bad, write_errors
+from raylabel.run.labels.survey import Survey, survey_labels
+from raylabel.run.labels.totals import in_validation_uri, summarise
 from raylabel.run.lease import hold_lease
+from raylabel.run.models import TEACHER
 from raylabel.run.stage import execute_stage, finished, holds
-from raylabel.stages.label_worker import LabelShard
+from raylabel.stages.label_shards import label_pending_shards
 from raylabel.stages.preflight import check_teacher_fits
 
 FOLDER = stage_folder("label")
@@ -215,11 +198,9 @@ def _label_pool(
         set_aside_foreign(run, map_groups=map_over_shards)
         ensure_compared(run, data, num_classes=classes.num_classes, map_groups=map_over_shards)
     while True:
-        if len(missing := _missing_shards(run, manifest)):
-            ledger = Ledger(run)
-            _check_quarantined(config, run, manifest, ledger)
-            check_disk(config.label, run, num_images=manifest.num_images)
-            _label_shards(config, run, manifest, ledger, missing, fingerprint=fingerprint, driver_id=driver_id)
+        label_pending_shards(
+            config, run, manifest, model_uri=run.path(TEACHER), fingerprint=fingerprint, driver_id=driver_id
+        )
         # At the end, because a worker of a driver that lost the run may have written meanwhile.
         if not set_aside_foreign(run, map_groups=map_over_shards):
             break
@@ -232,101 +213,3 @@ def _label_pool(
         max_bad_fraction=config.label.max_bad_fraction,
     )
     return totals | {"pool_digest": manifest.digest}, survey
-
-
-def _missing_shards(run: RunFolder, manifest: ShardManifest) -> NDArray[np.int64]:
-    committed = committed_shards(run)
-    return np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
-
-
-def _label_shards(
-    config: Config,
-    run: RunFolder,
-    manifest: ShardManifest,
-    ledger: Ledger,
-    missing: NDArray[np.int64],
-    *,
-    fingerprint: str,
-    driver_id: str,
-) -> None:
-    connect()
-    check_nodes(run, uses_gpus=config.label.num_gpus > 0)
-    classes, corrector = load_classes(run), load_corrector(run)
-    # Markers of this process's earlier calls do not count, because users may have stopped those calls.
-    forget_attempts(run)
-
-    def recount(shard_id: int) -> pa.Table:
-        uri = shard_uri(run, shard_id)
-        return bins_of_shard(uri, num_classes=classes.num_classes, num_bins=HISTOGRAM_BINS).to_table()
-
-    with (
-        live_calibration(
-            "label",
-            run=run,
-            folder=FOLDER,
-            num_bins=HISTOGRAM_BINS,
-            num_shards=manifest.num_shards,
-            is_matched=False,
-            recount=recount,
-        ) as live,
-        live_progress(
-            "label",
-            manifest.num_images,
-            unit="images",
-            run=run,
-            folder=FOLDER,
-            done=ledger.num_images,
-            quarantined=ledger.num_quarantined,
-            show_left=ImagesLeft(run).show,
-        ) as counter,
-    ):
-        live.finished(np.setdiff1d(np.arange(manifest.num_shards), missing).tolist())
-
-        def label(shard_ids: NDArray[np.int64], *, holds_back: bool) -> Iterator[pa.Table]:
-            return map_shards(
-                LabelShard,
-                config=config,
-                worker_args={
-                    "run": run.uri,
-                    "corrector": corrector.to_json(),
-                    "fingerprint": fingerprint,
-                    "driver_id": driver_id,
-                    "holds_back": holds_back,
-                    "counter": counter,
-                    "calibration_actor": live.actor,
-                },
-                shards=ShardReferences(manifest, shard_ids),
-                title=run.title("label"),
-            )
-
-        def label_twice() -> Iterator[pa.Table]:
-            failing = FailingShards(
-                has_predicted=ledger.num_predicted > 0,
-                most_images=config.label.max_bad_fraction * manifest.num_images - ledger.num_quarantined,
-            )
-            yield from failing.hold_back(label(missing, holds_back=True))
-            if failing.shard_ids:
-                yield from label(np.array(failing.shard_ids, np.int64), holds_back=False)
-
-        try:
-            for done in label_twice():
-                live.finished(done["shard_id"].to_pylist())
-                ledger.add(done)
-                _check_quarantined(config, run, manifest, ledger)
-        finally:
-            ledger.write()
-    forget_attempts(run)
-
-
-def _check_quarantined(config: Config, run: RunFolder, manifest: ShardManifest, ledger: Ledger) -> None:
-    """End the stage as soon as the remaining images can't bring the share below `label.max_bad_fraction`."""
-    if ledger.num_quarantined > config.label.max_bad_fraction * manifest.num_images:
-        raise too_many_bad(
-            run,
-            write_errors(
-                run, [unlabelled_images(shard_uri(run, shard_id)) for shard_id in ledger.shards_with_quarantined()]
-            ),
-            num_images=manifest.num_images,
-            num_left=manifest.num_images - ledger.num_images,
-            max_bad_fraction=config.label.max_bad_fraction,
-        )

@@ -31,7 +31,6 @@ from raylabel.run.labels.in_validation import in_validation, read_validation
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import IN_VALIDATION, STATUS_OK, commit_shard, is_quarantined
 from raylabel.run.lease import check_lease
-from raylabel.run.models import TEACHER
 from raylabel.schema import LABELS, SHARD_PHASES
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -42,6 +41,7 @@ class LabelShard:
     """The actor's worker that labels and commits shards. It returns one row of counts and seconds per shard.
 
     With `holds_back`, a shard in which the model fails at every image is not committed. Its row is `held_back_row`.
+    Without a `calibration_actor` there is no live view, and Ray's metrics count nothing.
     """
 
     counts_attempts = True
@@ -51,12 +51,13 @@ class LabelShard:
         *,
         config: dict[str, Any],
         run: str,
+        model: str,
         corrector: dict[str, Any],
         fingerprint: str,
         driver_id: str,
         holds_back: bool,
         counter: Any,
-        calibration_actor: Any,
+        calibration_actor: Any = None,
     ) -> None:
         from raylabel.cluster.predictor import Predictor  # here, because the driver needs no torch
 
@@ -67,13 +68,13 @@ class LabelShard:
         self._driver_id, self._holds_back = driver_id, holds_back
         self._counter, self._calibration_actor = counter, calibration_actor
         self._predictor = Predictor(
-            self._run.path(TEACHER),
+            model,
             self._config.label,
             max_pixels=self._config.data.max_image_pixels,
             own_classes=self._config.own_classes,
         )
         self._validation = read_validation(self._run)
-        self._metrics = ShardMetrics(self._run)
+        self._metrics = ShardMetrics(self._run) if calibration_actor else None
         self._reported = 0.0
         self._last_failure: ModelImageError | None = None
 
@@ -106,7 +107,8 @@ class LabelShard:
         with seconds.phase("write"):
             check_lease(self._run, self._driver_id)
             num_bytes = commit_shard(self._run, shard_id, table, metadata)
-        self._calibration_actor.add.remote(shard_id, bins)
+        if self._calibration_actor:
+            self._calibration_actor.add.remote(shard_id, bins)
         attempt.forget()
         report |= {
             "seconds": round(time.monotonic() - start, 3),
@@ -114,7 +116,8 @@ class LabelShard:
             "finished_at": round(time.time(), 3),
             "num_bytes": num_bytes,
         }
-        self._metrics.count(report)
+        if self._metrics:
+            self._metrics.count(report)
         return pa.table({name: [value] for name, value in report.items()})
 
     def _held_back(self, shard_id: int, table: pa.Table) -> pa.Table:

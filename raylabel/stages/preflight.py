@@ -89,7 +89,7 @@ def _check_same_classes(run: RunFolder, classes: RunClasses, data: RunData) -> N
     for category_id in sorted(now.keys() | then.keys()):
         if now.get(category_id) != then.get(category_id):
             raise InputError(
-                f"{data.config.data.labelled}: the labelled file has changed: category {category_id} must be "
+                f"{data.config.data.labelled_file}: the labelled file has changed: category {category_id} must be "
                 f"{then.get(category_id, 'none')!r} as in {classes_uri(run)}, got {now.get(category_id, 'none')!r}. "
                 "Give the old file, or run all stages again with raylabel run."
             )

@@ -8,6 +8,7 @@ from raylabel.config import Config, config_dict
 from raylabel.models.saved import save_segmenter
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
+from raylabel.run.model_card import commit_cards
 from raylabel.run.stage import execute_stage, finished
 from raylabel.stages.training_jobs import describe_model, new_segmenter, teacher_job, training_inputs, warmup_steps
 
@@ -58,4 +59,6 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         train_on_ray([training], run=run, folder=FOLDER, settings=config.teacher, label="teacher")
         return {"steps": config.teacher.steps, "num_images": len(data.labelled)}
 
-    return execute_stage(run, "teacher", made_of, work)
+    artifact = execute_stage(run, "teacher", made_of, work)
+    commit_cards(config, run)
+    return artifact

@@ -31,7 +31,7 @@ from raylabel.run import calibration as stored_calibration
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
-from raylabel.stages import calibrate, label
+from raylabel.stages import calibrate, label, label_shards
 from raylabel.stages.status import run_status
 from stored_labels import label_table
 from without_ray import put_stages_here
@@ -224,7 +224,7 @@ def test_killed_while_labelling(
     config = in_small_shards(config)
     run = prepared_run(config, tmp_path / "run")
     disturbance = Disturbance(label, run, how)
-    monkeypatch.setattr(label, "map_shards", disturbance)
+    monkeypatch.setattr(label_shards, "map_shards", disturbance)
     artifact = label.run_stage(config, run)
     labels, expected_labels = (label_table(one) for one in (run, undisturbed))
     assert labels.equals(expected_labels)
@@ -264,7 +264,7 @@ def test_status_in_another_process_shows_a_resumed_stage_whole_and_a_dead_one_as
         shown.append(subprocess.check_output(command, text=True))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(label, "map_shards", interrupted)
+    monkeypatch.setattr(label_shards, "map_shards", interrupted)
     with pytest.raises(KeyboardInterrupt):
         label.run_stage(config, run)
     status, text = shown

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fakes import FakeSegmenter
 from false_cluster import node, set_nodes
-from raylabel.cluster import ddp_worker, map_shards, predictor
+from raylabel.cluster import ddp_worker, map_shards
 from raylabel.cluster.batch_readers import TaskBatches
 from raylabel.cluster.ddp import _scaling
 from raylabel.cluster.ddp_worker import Training, WorkerPlan, train_worker
@@ -200,7 +200,7 @@ def test_a_predictor_predicts_as_the_settings_say(
         sizes.append(len(images))
         return [round(image.mean().item() * 255) for image in images]
 
-    monkeypatch.setattr(predictor, "predict_images", predict)
+    monkeypatch.setattr("raylabel.models.predict.predict_images", predict)
     save_segmenter(FakeSegmenter(num_classes=2), str(tmp_path), {"model": "fakes:FakeSegmenter"})
     for number in range(6):
         side = 8 if number < 5 else 11
@@ -240,7 +240,7 @@ def predict_grey_values(segmenter: Any, images: list[torch.Tensor], **how: Any) 
 
 def test_a_predictor_finds_the_same_objects_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of several sizes share batches, and some have several tiles."""
-    monkeypatch.setattr(predictor, "predict_images", predict_grey_values)
+    monkeypatch.setattr("raylabel.models.predict.predict_images", predict_grey_values)
     save_segmenter(FakeSegmenter(num_classes=2), str(tmp_path), {"model": "fakes:FakeSegmenter"})
     sources = []
     for number, (height, width) in enumerate([(64, 64), (20, 90), (16, 16), (50, 30)]):

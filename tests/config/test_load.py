@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raylabel.config import Config, DataConfig, dump_config, load_config
+from raylabel.config import Config, DataConfig, LabelledPortion, dump_config, load_config
 from raylabel.errors import InputError
 from raylabel.run.folder import RunFolder, load_run_config
 
@@ -22,6 +22,16 @@ def test_paths_are_relative_to_the_config_and_uris_stay(config_file: Path) -> No
     config = load_config(config_file)
     assert config.data.labelled == str(config_file.parent / "a.json")
     assert config.data.pool == "s3://x/y"
+
+
+def test_the_file_of_a_portion_is_relative_to_the_config(config_file: Path) -> None:
+    overrides = {"data.labelled": "{file: a.json, fraction: 0.1}", "data.pool": "null"}
+    config = load_config(config_file, overrides)
+    assert config.data.labelled == LabelledPortion(file=str(config_file.parent / "a.json"), fraction=0.1, seed=0)
+    assert config.data.labelled_file == load_config(config_file).data.labelled_file
+    assert load_config(config_file, {**overrides, "data.labelled.fraction": "0.05"}).data.labelled == LabelledPortion(
+        file=str(config_file.parent / "a.json"), fraction=0.05
+    )
 
 
 def test_rules_for_tars_are_no_path(config_file: Path) -> None:
@@ -45,7 +55,8 @@ def test_the_fixed_keys_have_their_documented_defaults(config_file: Path) -> Non
 
 
 def test_a_dumped_config_reads_back_equal(config_file: Path, tmp_path: Path) -> None:
-    config = load_config(config_file, {"teacher.steps": "700", "selection.min_score_by_group": "{r: 0.3}"})
+    overrides = {"teacher.steps": "700", "selection.min_score_by_group": "{r: 0.3}"}
+    config = load_config(config_file, {**overrides, "data.labelled": "{file: a.json, fraction: 0.1, seed: 2}"})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(dump_config(config))
     assert load_run_config(RunFolder(str(tmp_path / "run"))) == config
@@ -68,6 +79,15 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
         ("data.calibration", "null", "data.calibration is required, unless calibration.folds is set"),
         ("data.calibration.fraction", "2", "fraction: .* less than 1, got 2"),
         ("data.validation", "{fraction: 0.95}", "must sum to < 1"),
+        ("data.pool", "null", "data.pool is required, unless data.labelled has a fraction"),
+        ("data.labelled", "{file: a.json}", "data.labelled.fraction is required"),
+        (
+            "data.labelled.fraction",
+            "0.1",
+            r"data.labelled must be a section, got 'a.json'. Give all of it, as --data.lab",
+        ),
+        ("data.labelled", "{file: a.json, fraction: 1}", "data.labelled.fraction: .* less than 1, got 1"),
+        ("data.labelled", "{file: a.json, share: 0.1}", "unknown key data.labelled.share. Valid names: file, fraction"),
         ("calibration.corrector", "magic", "calibration.corrector: .*'hierarchical'.* got 'magic'"),
         ("smoothing.eps_min", "0.9", "eps_min must be <= smoothing.eps_max"),
         ("smoothing.warmup_steps", "2501", "warmup_steps must be <= teacher.steps"),
@@ -85,6 +105,18 @@ def test_bad_settings_name_key_and_value(config_file: Path, key: str, value: str
     with pytest.raises(InputError, match=message) as error:
         load_config(config_file, {key: value})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("beside", "message"),
+    [
+        ({"data.pool": "{fraction: 0.3}"}, r"got {fraction: 0.3}. Remove data.pool: the other labelled images are"),
+        ({"data.pool": "null", "data.pool_truth": "t.json"}, r"data.pool_truth must be null where data.pool is, got t"),
+    ],
+)
+def test_what_a_portion_leaves_is_the_pool(config_file: Path, beside: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(config_file, {"data.labelled": "{file: a.json, fraction: 0.1}", **beside})
 
 
 @pytest.mark.parametrize(

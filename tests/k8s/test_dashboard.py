@@ -11,7 +11,7 @@ from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from raylabel.cluster import prometheus
 
-PATH = Path(__file__).resolve().parents[2] / "k8s" / "grafana-dashboard.json"
+PATH = Path(__file__).resolve().parents[2] / "k8s" / "monitoring" / "grafana-dashboard.json"
 DASHBOARD: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
 
 COUNTERS_AND_GAUGES = (

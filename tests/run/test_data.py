@@ -1,5 +1,6 @@
 """The data of a run: splits of one file, pool truth, clear refusals."""
 
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raylabel.config import Config, EvaluationConfig, SplitFraction, load_config
+from raylabel.config import Config, EvaluationConfig, LabelledPortion, SplitFraction, load_config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.files.storage import commit_json, read_json
@@ -32,6 +33,75 @@ def test_fractions_part_the_labelled_set(config: Config, split_config: Config) -
     assert sorted(ids, key=str) == sorted((image.image_id for image in whole.images), key=str)
     assert data.pool_truth is not None
     assert {image.image_id for image in data.list_pool()} == {image.file_name for image in data.pool_truth.images}
+
+
+def with_portion(config: Config, fraction: float, *, seed: int = 0, pool: str | None = None) -> Config:
+    portion = LabelledPortion(file=config.data.labelled_file, fraction=fraction, seed=seed)
+    return replace(config, data=replace(config.data, labelled=portion, pool=pool, pool_truth=None))
+
+
+def test_what_a_portion_leaves_is_the_pool(config: Config) -> None:
+    whole, data = RunData(config).labelled, RunData(with_portion(config, 0.3))
+    assert data.pool_truth is not None
+    assert len(data.labelled) == int(0.3 * len(whole))
+    assert sorted([*ids_of(data.labelled), *ids_of(data.pool_truth)]) == ids_of(whole)
+    assert {image.image_id for image in data.list_pool()} == set(data.pool_truth.images.file_names())
+    assert set(data.truth_uris) == set(data.pool_truth.images.uris())
+    assert set(ids_of(RunData(with_portion(config, 0.2)).labelled)) < set(ids_of(data.labelled))
+
+
+def test_a_portion_leaves_the_splits_by_fraction_as_they_are(split_config: Config) -> None:
+    whole, data = RunData(replace(split_config, data=replace(split_config.data, pool="pool"))), None
+    for fraction in (0.2, 0.6):
+        data = RunData(with_portion(split_config, fraction))
+        for name in ("calibration", "validation"):
+            assert ids_of(getattr(data, name)) == ids_of(getattr(whole, name))
+        assert sorted([*ids_of(data.labelled), *ids_of(data.pool_truth)]) == ids_of(whole.labelled)
+
+
+def test_a_portions_rest_joins_a_pool_that_is_a_place(config: Config, tmp_path: Path) -> None:
+    """An image that both have is listed once, and its truth is the portion's file."""
+    rest = RunData(with_portion(config, 0.5)).pool_truth
+    assert rest is not None
+    pool = tmp_path / "pool.txt"
+    pool.write_text("\n".join([rest.images[0].uri, *map(str, sorted(Path(str(config.data.pool)).iterdir()))]))
+    both = with_portion(config, 0.5, pool=str(pool))
+    both = replace(both, data=replace(both.data, allowed_roots=(str(config.data.pool),)))
+    listed = list(RunData(both).list_pool())
+    assert len({image.uri for image in listed}) == len(listed) == len(rest) + 32
+    assert not any(image.refusal for image in listed)
+    with_truth = replace(both, data=replace(both.data, pool=config.data.pool, pool_truth=config.data.pool_truth))
+    given, data = RunData(config).pool_truth, RunData(with_truth)
+    assert ids_of(data.pool_truth) == sorted([*ids_of(rest), *ids_of(given)])
+    assert {image.uri for image in data.list_pool()} == set(data.truth_uris)
+    assert all(image.height for image in data.list_pool())
+
+
+def test_two_images_of_one_name_are_refused(config: Config, tmp_path: Path) -> None:
+    rest = RunData(with_portion(config, 0.5)).pool_truth
+    assert rest is not None
+    shutil.copy(rest.images[0].uri, tmp_path / rest.images[0].file_name)
+    name = re.escape(rest.images[0].file_name)
+    with pytest.raises(InputError, match=rf"data.pool: {tmp_path}/{name} and .*/images/{name}, .* names, got {name}\."):
+        list(RunData(with_portion(config, 0.5, pool=str(tmp_path))).list_pool())
+
+
+@pytest.mark.parametrize("pool", [None, "place"])
+def test_check_says_how_large_a_portion_is(config: Config, pool: str | None, tmp_path: Path) -> None:
+    portion = with_portion(config, 0.25, pool=pool and config.data.pool)
+    num, found = len(RunData(config).labelled), check_run(portion, RunFolder(str(tmp_path / "run")))
+    said = f"{num // 4} of {num} labelled images (25%, seed 0); the other {num - num // 4} join the pool"
+    text = format_check(found)
+    assert text.count(said) == 1
+    assert found["pool"]["num_images"] == num - num // 4 + (32 if pool else 0)
+    assert found["pool"]["truth_known"]
+    assert "truth_misses" not in found["pool"]
+    assert "portion" not in check_run(config, RunFolder(str(tmp_path / "other")))
+
+
+def test_a_portion_without_an_image_is_refused(config: Config) -> None:
+    with pytest.raises(InputError, match=r"data.labelled.fraction: 0.001 of \d+ images of .* are none. Give a larger"):
+        _ = RunData(with_portion(config, 0.001)).labelled
 
 
 def ids_of(part: AnnotatedSet | None) -> list[str]:
@@ -90,6 +160,10 @@ def test_digests_change_with_what_they_stand_for(config: Config, split_config: C
     assert RunData(replace(split_config, seed=1)).labelled_digest != split.labelled_digest
     assert RunData(replace(config, seed=1)).labelled_digest == data.labelled_digest
     assert split.part_digest("calibration") != split.part_digest("validation")
+    portions = [with_portion(config, 0.2), with_portion(config, 0.3), with_portion(config, 0.2, seed=1)]
+    assert len({RunData(one).labelled_digest for one in [config, *portions]}) == 4
+    assert len({RunData(one).pool_source for one in [*portions, with_portion(config, 0.2, pool="pool")]}) == 4
+    assert RunData(replace(portions[0], seed=1)).labelled_digest == RunData(portions[0]).labelled_digest
 
 
 def test_check_counts_and_spends_nothing(config: Config, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from raylabel.run.labels.shards import (
     shard_uri,
 )
 from raylabel.run.labels.survey import survey_labels
-from raylabel.stages import label
+from raylabel.stages import label, label_shards
 from raylabel.stages.training_jobs import ensure_pool_index, pool_stream
 from stored_labels import label_rows
 
@@ -151,7 +151,7 @@ def test_a_late_worker_of_another_driver_is_noticed_before_the_stage_ends(
                 shutil.copy(shard_uri(foreign, table["shard_id"][0].as_py()), run.path("labels"))
             yield table
 
-    monkeypatch.setattr(label, "map_shards", map_shards)
+    monkeypatch.setattr(label_shards, "map_shards", map_shards)
     artifact = label.run_stage(config, run)
     assert artifact["num_images"] == 32
     fingerprints = {read_table_metadata(uri)["fingerprint"] for uri in committed_shards(run).values()}

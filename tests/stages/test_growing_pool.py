@@ -21,7 +21,7 @@ from raylabel.run.labels.histograms import labelled_pool
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.shards import committed_shards, shard_sizes
 from raylabel.run.lease import read_lease
-from raylabel.stages import distill, evaluate, label
+from raylabel.stages import distill, evaluate, label, label_shards
 from stored_labels import label_rows
 
 
@@ -119,7 +119,7 @@ def test_a_growth_that_is_interrupted_goes_on_without_listing(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label, "map_shards", interrupted)
+        patch.setattr(label_shards, "map_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             label.run_stage(growing, run)
     assert run.artifact("labels") is None, "half a pool does not count as a whole one"
@@ -216,7 +216,7 @@ def test_workers_of_a_driver_that_lost_the_run_commit_nothing(
         commit_json(run.path("driver.json"), lease | {"driver_id": "other", "host": "elsewhere"})
         return map_shards(*args, **kwargs)
 
-    monkeypatch.setattr(label, "map_shards", lose)
+    monkeypatch.setattr(label_shards, "map_shards", lose)
     with pytest.raises(InputError, match=r"process \d+ on elsewhere .* has taken it over"):
         label.run_stage(config, run)
     assert committed_shards(run) == {}

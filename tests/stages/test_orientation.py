@@ -17,6 +17,7 @@ from raylabel.config import (
     Config,
     DataConfig,
     LabelConfig,
+    LabelledPortion,
     SelectionConfig,
     SplitFraction,
     StudentConfig,
@@ -85,6 +86,13 @@ def with_fraction(folder: Path, *, as_stored: bool) -> Config:
     )
 
 
+def with_portion(folder: Path, *, as_stored: bool) -> Config:
+    """The pool is what a portion of a labelled file leaves."""
+    config = with_fraction(folder, as_stored=as_stored)
+    portion = LabelledPortion(file=str(folder / "all.json"), fraction=0.4)
+    return replace(config, data=replace(config.data, labelled=portion, pool=None))
+
+
 def with_truth(folder: Path, *, as_stored: bool) -> Config:
     """The pool is a folder whose truth is known. The labelled file annotates the other orientation."""
     write_set(folder, "labelled.json", photographs("l", as_stored=not as_stored))
@@ -120,7 +128,7 @@ def measured(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("as_stored", [True, False])
-@pytest.mark.parametrize("configure", [with_fraction, with_truth])
+@pytest.mark.parametrize("configure", [with_fraction, with_portion, with_truth])
 @pytest.mark.usefixtures("without_ray")
 def test_a_perfect_teacher_is_right_about_every_image(configure: Any, as_stored: bool, tmp_path: Path) -> None:
     config = configure(tmp_path, as_stored=as_stored)

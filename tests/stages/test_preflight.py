@@ -121,6 +121,19 @@ def test_a_run_is_refused_before_its_first_stage(config: Config, tmp_path: Path)
     assert sorted(one.name for one in (tmp_path / "run").iterdir()) == ["data", "listing"]
 
 
+def test_bad_input_is_refused_before_a_cluster_is_asked_for_anything(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPU machines that start when they are asked for cost nothing then."""
+    asked: list[str] = []
+    monkeypatch.setattr("raylabel.stages.run.connect", lambda: asked.append("connect"))
+    monkeypatch.setattr("raylabel.stages.run.check_cluster", lambda *args, **kwargs: asked.append("check_cluster"))
+    bad = replace(config, data=replace(config.data, labelled=str(tmp_path / "nowhere.json")))
+    with pytest.raises(InputError, match=r"nowhere\.json"):
+        run_pipeline(bad, RunFolder(str(tmp_path / "run")))
+    assert not asked
+
+
 def test_check_says_what_it_looked_at_and_what_it_cannot(config: Config, tmp_path: Path) -> None:
     found = check_run(config, RunFolder(str(tmp_path / "new")))
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["data"]

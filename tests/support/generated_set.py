@@ -67,6 +67,18 @@ def finished_run(
     return config, run, run_pipeline(config, run)
 
 
+@pytest.fixture(scope="session")
+def trained(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of every stage, made in this process. Tests that change it copy it first."""
+    from raylabel.stages.run import run_pipeline
+
+    run = RunFolder(str(tmp_path_factory.mktemp("trained") / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        run_pipeline(load_config(generated / "config.yaml"), run)
+    return run
+
+
 @pytest.fixture
 def config(generated: Path) -> Config:
     return load_config(generated / "config.yaml")

@@ -51,7 +51,8 @@ def prepared_run(config: Config, folder: Path | str) -> RunFolder:
     commit_table(run.path("calibration", "classes.parquet"), tables.classes)
     for name in ("prototypes", "teacher"):
         run.commit_artifact(name, {"fingerprint": digest(name), "seconds": 0.0})
+    split = data.labelled if config.calibration.folds else data.calibration
     run.commit_artifact(
-        "calibration", {"fingerprint": digest("calibration"), "seconds": 0.0, "num_split_images": len(data.calibration)}
+        "calibration", {"fingerprint": digest("calibration"), "seconds": 0.0, "num_split_images": len(split)}
     )
     return run

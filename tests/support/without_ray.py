@@ -21,7 +21,7 @@ from raylabel.run.folder import RunFolder
 from raylabel.training.log import TrainingLog
 from raylabel.training.loop import TrainContext, train
 
-MODULES = ("run", "prototypes", "teacher", "calibrate", "label", "distill", "evaluate", "pool_sample")
+MODULES = ("run", "prototypes", "teacher", "calibrate", "label", "label_shards", "distill", "evaluate", "pool_sample")
 
 
 class Silent:

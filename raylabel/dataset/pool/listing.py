@@ -48,6 +48,7 @@ def iter_pool(
     - A folder or URI prefix. Its images are found by suffix (in any case), recursively; hidden files are left out. The
       id is the relative path. Tar and Parquet files in the folder are listed too. Their ids start with the file's
       relative path and "/".
+    - An image. Its name is the id.
     - A manifest: `.txt` with one URI per line (also the id), or `.jsonl` or `.csv` with `uri` and optional `image_id`.
       Relative URIs are relative to the manifest.
     - A `.parquet` file with a column `bytes` of encoded images (default id: the row number in 9 digits), or a column
@@ -79,6 +80,9 @@ def iter_pool(
     kind = file_system.get_file_info(path).type
     if kind == fs.FileType.Directory:
         images = _of_folder(root, rules)
+    elif kind == fs.FileType.File and is_image_name(split_options(root)[0]):
+        folder, name = storage.split(root)
+        images = iter((image_below(folder, name),))
     elif kind == fs.FileType.File:
         images = _of_file(root, rules)
     elif _MAGIC.search(split_options(root)[0]):

@@ -16,10 +16,11 @@ class TruthMatch:
     Args:
         truth: the pool's true annotations. An image's `file_name` is the pool's image id.
         source: file of the truth, for messages.
+        is_of_all: whether every image of the pool should have a truth. If not, `text` does not count those without.
     """
 
-    def __init__(self, truth: AnnotatedSet, source: str) -> None:
-        self.truth, self._source = truth, source
+    def __init__(self, truth: AnnotatedSet, source: str, *, is_of_all: bool = True) -> None:
+        self.truth, self._source, self._is_of_all = truth, source, is_of_all
         self.row_of = {name: row for row, name in enumerate(truth.images.file_names())}
         """Row of the truth by image id."""
         self.num_pool = self.num_matched = self.num_labelled = self.num_other_size = 0
@@ -86,7 +87,7 @@ class TruthMatch:
     def text(self) -> str:
         """Say how many images have no partner, or labels of another size or orientation. "" if there is none."""
         texts = list[str]()
-        if self.num_not_in_pool or self.num_without_truth:
+        if self.num_not_in_pool or (self.num_without_truth and self._is_of_all):
             texts.append(
                 f"{self.num_matched} of {len(self.truth)} images of {self._source} are in the pool, and "
                 f"{self.num_without_truth} of {self.num_pool} images of the pool have no truth"

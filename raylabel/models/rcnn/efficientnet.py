@@ -10,6 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from raylabel.models.extras import import_extra
 from raylabel.models.parts.preprocessing import ResizeAndNormalise
+from raylabel.models.rcnn.frozen_stages import check_frozen_stages
 from raylabel.models.rcnn.light_heads import assemble_light_maskrcnn
 from raylabel.models.rcnn.pyramid import PyramidBackbone
 from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
@@ -21,11 +22,15 @@ PYRAMID_CHANNELS = 64
 ANCHOR_SIZES = {"1": (16, 28), "2": (48, 84), "3": (140, 240)}
 IMAGE_MEAN, IMAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 """Normalisation that the ImageNet weights were trained with: (byte - 127) / 128."""
-NUM_FROZEN_BLOCKS = 3
-"""The stem and these blocks keep their weights: ImageNet teaches edges and textures well, and their maps are large."""
+STAGE_ENDS = (1, 3, 5, 8, 11, 15, 16)
+"""Number of blocks up to the end of each stage."""
+FROZEN_STAGES = 2
+"""The stem and these stages keep their weights: ImageNet teaches edges and textures well, and their maps are large."""
 
 
-def build_efficientnet_lite0(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
+def build_efficientnet_lite0(
+    *, num_classes: int, min_size: int | None = None, frozen_stages: int = FROZEN_STAGES
+) -> SoftMaskRCNN:
     """Build a Mask R-CNN of 4.5 million parameters for images of about 320 pixels, initialised at random.
 
     The weights `imagenet` (extra `pretrained`) set the body.
@@ -33,12 +38,15 @@ def build_efficientnet_lite0(*, num_classes: int, min_size: int | None = None) -
     Args:
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
+        frozen_stages: stages of the body behind its stem that keep their weights, from 0 to 7; the stem keeps its
+            weights too. -1 trains all. Frozen stages need no backward pass and no memory for it.
 
     Raises:
-        InputError: the extra `pretrained` is not installed.
+        InputError: the extra `pretrained` is not installed, or `frozen_stages` is out of its range.
     """
+    check_frozen_stages(frozen_stages, num_stages=len(STAGE_ENDS))
     wheel = import_extra("efficientnet_lite_pytorch", extra="pretrained", needed_by="maskrcnn_efficientnet_lite0")
-    body = EfficientNetBody(wheel.EfficientNet.from_name("efficientnet-lite0"))
+    body = EfficientNetBody(wheel.EfficientNet.from_name("efficientnet-lite0"), frozen_stages)
     return assemble_light_maskrcnn(
         PyramidBackbone(body, list(LAST_BLOCKS.values()), PYRAMID_CHANNELS),
         levels=[str(level) for level in range(len(LAST_BLOCKS))],
@@ -51,18 +59,20 @@ def build_efficientnet_lite0(*, num_classes: int, min_size: int | None = None) -
 
 
 class EfficientNetBody(nn.Module):
-    """The network's blocks with frozen batch norms. The first NUM_FROZEN_BLOCKS blocks keep their weights.
+    """The network's blocks with frozen batch norms.
 
     Args:
         network: an EfficientNet-Lite0. Its layers are reused with their names.
+        frozen_stages: see `build_efficientnet_lite0`.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, frozen_stages: int) -> None:
         super().__init__()
         self._conv_stem: Any = network._conv_stem
         self._bn0: Any = _freeze_norms(network._bn0)
         self._blocks = nn.ModuleList(_freeze_norms(block) for block in network._blocks)
-        for layer in (self._conv_stem, *list(self._blocks)[:NUM_FROZEN_BLOCKS]):
+        num_blocks = STAGE_ENDS[frozen_stages - 1] if frozen_stages > 0 else 0
+        for layer in (self._conv_stem, *list(self._blocks)[:num_blocks]) if frozen_stages >= 0 else ():
             layer.requires_grad_(False)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:

@@ -4,13 +4,18 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from raylabel.models.rcnn.from_torchvision import soften
+from raylabel.models.rcnn.frozen_stages import check_frozen_stages
 from raylabel.models.rcnn.soft_maskrcnn import SoftMaskRCNN
 
-NUM_TRAINED_STAGES = 3
-"""Trained stages of the five of `maskrcnn_resnet50_fpn`, as in torchvision's fine-tuning."""
+NUM_STAGES = 4
+"""Stages of a ResNet behind its stem."""
+FROZEN_STAGES = 1
+"""Frozen stages of `maskrcnn_resnet50_fpn`, as in torchvision's fine-tuning."""
 
 
-def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMaskRCNN:
+def build_resnet50(
+    *, num_classes: int, min_size: int | None = None, frozen_stages: int = FROZEN_STAGES
+) -> SoftMaskRCNN:
     """Build `maskrcnn_resnet50_fpn`: 44 million parameters, initialised at random.
 
     Use it for fine-tuning: batch norms, the stem and the first stage keep the loaded weights. Weights of torchvision's
@@ -19,8 +24,15 @@ def build_resnet50(*, num_classes: int, min_size: int | None = None) -> SoftMask
     Args:
         num_classes: number of foreground classes.
         min_size: length of the short side that images are resized to; None keeps their size.
+        frozen_stages: stages of the body behind its stem that keep their weights, from 0 to 4; the stem keeps its
+            weights too. -1 trains all. Batch norms stay frozen.
+
+    Raises:
+        InputError: `frozen_stages` is out of its range.
     """
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=NUM_TRAINED_STAGES)
+    # torchvision counts the stem as a stage, and the trained ones.
+    num_trained = NUM_STAGES - check_frozen_stages(frozen_stages, num_stages=NUM_STAGES)
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=num_trained)
     return _soften(MaskRCNN(backbone, num_classes=2), num_classes=num_classes, min_size=min_size)
 
 

@@ -45,11 +45,11 @@ class DiskNeed:
         free = (
             "free space of an object store is not known"
             if self.free_bytes is None
-            else f"{_size(self.free_bytes)} free"
+            else f"{size_text(self.free_bytes)} free"
         )
         if not self.num_images:
             return f"no labels are pending, {free}"
-        return f"labels take about {_size(self.num_bytes)} ({_size(self.bytes_per_image)} per image), {free}"
+        return f"labels take about {size_text(self.num_bytes)} ({size_text(self.bytes_per_image)} per image), {free}"
 
 
 def disk_need(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_labels: bool = True) -> DiskNeed:
@@ -92,7 +92,8 @@ def check_disk(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_
     return need
 
 
-def _size(num_bytes: float) -> str:
+def size_text(num_bytes: float) -> str:
+    """Format a number of bytes for people."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"

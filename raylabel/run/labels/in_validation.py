@@ -69,6 +69,11 @@ def ensure_compared(run: RunFolder, data: RunData, *, num_classes: int, map_grou
     commit_table(_validation_uri(run), rows.replace_schema_metadata({"source": _source(data)}))
 
 
+def compare_with_nothing(run: RunFolder) -> None:
+    """Let workers compare the images with no other image."""
+    commit_table(_validation_uri(run), VALIDATION_IMAGES.empty_table().replace_schema_metadata({"source": "nothing"}))
+
+
 def read_validation(run: RunFolder) -> Contents:
     """Read the contents of the validation images. Empty if the pool is not compared with them."""
     rows = read_table(_validation_uri(run))

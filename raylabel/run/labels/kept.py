@@ -91,20 +91,29 @@ def kept_batches(
     Yields:
         Batches of schema.LABELS whose `instances` are the pseudo-labels alone, in the stored order.
     """
+    for batch in selected_batches(shard_uri, selection, frequency_groups):
+        labelled = batch.filter(pc.greater(pc.list_value_length(batch["instances"]), 0))
+        if labelled.num_rows:
+            yield labelled
+
+
+def selected_batches(
+    shard_uri: str, selection: SelectionConfig, frequency_groups: NDArray[np.str_]
+) -> Iterator[pa.RecordBatch]:
+    """Stream all images of one committed shard with the predictions that the selection keeps.
+
+    The same as `kept_batches`, with the images that have no pseudo-label or can't be used.
+    """
+    column = LABELS.get_field_index("instances")
     for batch in label_batches(shard_uri):
-        readable = batch.filter(pc.equal(batch["status"], STATUS_OK))
-        structs, lengths = flat_instances(readable["instances"])
+        structs, lengths = flat_instances(batch["instances"])
         keep = select(
             **_columns(structs), config=selection, frequency_groups=frequency_groups, image_lengths=lengths
         ).keep
         num_kept = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[keep], minlength=len(lengths))
-        labelled = readable.filter(pa.array(num_kept > 0))
-        if not labelled.num_rows:
-            continue
-        offsets = np.concatenate([[0], np.cumsum(num_kept[num_kept > 0])]).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(num_kept)]).astype(np.int32)
         kept = pa.ListArray.from_arrays(pa.array(offsets), structs.filter(pa.array(keep)))
-        column = LABELS.get_field_index("instances")
-        yield labelled.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
+        yield batch.set_column(column, LABELS.field(column), kept.cast(LABELS.field(column).type))
 
 
 def count_class_fates(run: RunFolder, selection: SelectionConfig, classes: RunClasses) -> ClassFates:

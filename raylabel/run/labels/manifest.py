@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.manifest import (
@@ -193,6 +196,12 @@ def _shown(images: Iterable[PoolImage], truth: TruthMatch | None, search: PoolSe
         if search:
             search.see(image)
         yield image
+
+
+def missing_shards(run: RunFolder, manifest: ShardManifest) -> NDArray[np.int64]:
+    """Return the ids of the manifest's shards that are not committed yet, in order."""
+    committed = committed_shards(run)
+    return np.setdiff1d(np.arange(manifest.num_shards), np.fromiter(committed, np.int64, len(committed)))
 
 
 def commit_plan(run: RunFolder, manifest: ShardManifest, *, fingerprint: str) -> None:

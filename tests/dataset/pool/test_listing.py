@@ -147,3 +147,9 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (folder / "gone.png").symlink_to(tmp_path / "absent.png")
     found = ids(list_pool(str(folder)))
     assert found == sorted([*NAMES, "gone.png", "linked/x.png", "linked/back/a.png", "linked/back/deep/c d.png"])
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b [1].PNG", "c{1}.tif"])
+def test_one_image(tmp_path, name):
+    (tmp_path / name).write_bytes(png(1))
+    assert list_pool(str(tmp_path / name)) == [PoolImage(name, str(tmp_path / name))]

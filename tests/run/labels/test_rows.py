@@ -9,25 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from raylabel.masks.rle import encode_masks
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances, instances_context
 from raylabel.run.labels.rows import InstanceRows, top_entries
 from raylabel.schema import INSTANCE
-
-
-def some_instances(num: int, num_classes: int, rng: np.random.Generator) -> Instances:
-    size = (int(rng.integers(3, 12)), int(rng.integers(3, 12)))
-    soft = rng.dirichlet(np.full(num_classes + 1, 0.3), size=num).astype(np.float32)
-    return Instances(
-        image_size_hw=size,
-        boxes_xyxy=rng.random((num, 4)).astype(np.float32),
-        masks=tuple(encode_masks(rng.random((num, *size)) < 0.4)),
-        class_indices=soft[:, :-1].argmax(axis=1).astype(np.int32),
-        raw_scores=soft[:, :-1].max(axis=1, initial=0),
-        soft_vectors=soft,
-        mask_quality=rng.random(num).astype(np.float32),
-    )
+from some_instances import some_instances
 
 
 def structs_one_by_one(found: Instances, scores: NDArray[np.float32], top_k: int) -> list[dict[str, Any]]:
