@@ -23,7 +23,7 @@ from raylabel.dataset.annotated_set import AnnotatedSet, Category
 from raylabel.dataset.image_headers import examine_images
 from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.inspection import inspect_annotations
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from side_by_side import peak_mebibytes, reset_peak
 
 HEIGHT, WIDTH = 480, 640

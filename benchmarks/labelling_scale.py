@@ -45,8 +45,11 @@ from raylabel.config import Config, SelectionConfig, load_config
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import read_manifest, read_shard, write_manifest
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import commit_bytes, commit_table, read_bytes, read_json_object
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import read_json_object
+from raylabel.files.reading import read_bytes
 from raylabel.files.stored_file import StoredFile
+from raylabel.files.tables import commit_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.corrected import apply_corrector

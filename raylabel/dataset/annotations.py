@@ -12,7 +12,7 @@ from raylabel.dataset.annotated_copy import open_copy, write_copy
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, GroundTruth
 from raylabel.dataset.image_records import ImageRecord
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.file_systems import open_uri
 
 __all__ = [
     "AnnotatedSet",
@@ -64,7 +64,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         [[0.0, 0.0, 4.0, 4.0]]
     """
     path, images_root = str(path), None if images_root is None else str(images_root)
-    file_system, local_path = storage.open_uri(path)
+    file_system, local_path = open_uri(path)
     if file_system.get_file_info(local_path).type == fs.FileType.Directory:
         raise InputError(f"{path}: must be a JSON file, got a folder")
     with TemporaryDirectory(prefix="raylabel-") as folder:

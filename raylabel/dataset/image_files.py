@@ -10,7 +10,8 @@ from raylabel.dataset.containers import split_reference
 from raylabel.dataset.pool.image import is_image_name
 from raylabel.errors import InputError, some_of
 from raylabel.files.file_systems import local_path
-from raylabel.files.storage import exists, list_files, split
+from raylabel.files.paths import split
+from raylabel.files.reading import exists, list_files
 
 
 class ImageFiles(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.object_rows import ObjectRows, rows_in_memory
-from raylabel.files.storage import join, join_each
+from raylabel.files.paths import join, join_each
 
 IMAGES = pa.schema(
     [

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from raylabel.dataset.containers import ContainerReader, MissingMemberError, possible_references
 from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.reading import SpecialFileError, TooLargeError, read_bytes
 from raylabel.redaction import redacted
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
@@ -134,12 +134,12 @@ class ImageReader:
             for reference in possible_references(uri):
                 with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, MissingMemberError):
                     return self._containers.read(*reference, max_bytes=max_bytes)
-            return storage.read_bytes(uri, max_bytes=max_bytes)
-        except storage.TooLargeError as error:
+            return read_bytes(uri, max_bytes=max_bytes)
+        except TooLargeError as error:
             raise ImageError(f"too large: {error}") from None
         except IsADirectoryError:
             raise ImageError("is a folder") from None
-        except storage.SpecialFileError:
+        except SpecialFileError:
             raise ImageError("not a file") from None
         except (FileNotFoundError, NotADirectoryError):
             raise ImageError("missing") from None

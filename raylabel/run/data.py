@@ -19,7 +19,8 @@ from raylabel.dataset.pool.truth import TruthMatch, with_annotated_sizes
 from raylabel.dataset.portions import portion_rows
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
-from raylabel.files.storage import digest, join
+from raylabel.files.digests import digest
+from raylabel.files.paths import join
 from raylabel.run.annotation_copies import are_stored, content_digest, open_annotations, orientation_of
 from raylabel.run.folder import RunFolder
 

@@ -8,7 +8,9 @@ well, but does not label.
 from dataclasses import replace
 
 from raylabel.config import Config
-from raylabel.files.storage import commit_bytes, copy_file, read_bytes
+from raylabel.files.committing import commit_bytes
+from raylabel.files.moving import copy_file
+from raylabel.files.reading import read_bytes
 from raylabel.run.classes import classes_uri
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
 from raylabel.run.models import MODEL_FILES, STUDENT, TEACHER

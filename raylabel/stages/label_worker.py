@@ -21,7 +21,7 @@ from raylabel.dataset.image_headers import reads_as_stored
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_shard
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import ShardAttempt, begin_attempt, killer_status

@@ -4,7 +4,7 @@ from itertools import takewhile
 from typing import Any
 
 from raylabel.config import Config
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from raylabel.redaction import redacted
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder, report_uri

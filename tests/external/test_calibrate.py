@@ -12,7 +12,8 @@ import pytest
 from raylabel.calibration import ReliabilityBins
 from raylabel.cli import main
 from raylabel.external import calibrate_results, correct_results
-from raylabel.files.storage import read_json, read_table
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from raylabel.report.console import format_summary
 from raylabel.schema import CLASSES, DETECTIONS
 from small_results import Files, rle

@@ -12,7 +12,7 @@ import pytest
 from raylabel.config import Config, EvaluationConfig, LabelledPortion, SplitFraction, load_config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder

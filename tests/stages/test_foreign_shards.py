@@ -16,7 +16,7 @@ from prepared import prepared_run
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
 from raylabel.export import export_labels
-from raylabel.files.storage import read_table_metadata
+from raylabel.files.tables import read_table_metadata
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, commit_config

@@ -15,7 +15,8 @@ import without_ray as here
 from raylabel.cluster.map_shards import map_shards
 from raylabel.config import Config, dump_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json, read_table
+from raylabel.files.json_files import commit_json, read_json
+from raylabel.files.tables import read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import labelled_pool
 from raylabel.run.labels.ledger import read_ledger

@@ -29,7 +29,7 @@ from raylabel.dataset.image_source import read_source
 from raylabel.errors import InputError
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.export import export_labels
-from raylabel.files.storage import commit_table, read_table, read_table_metadata
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.masks.rle import Rle, encode_masks
 from raylabel.models.saved import save_segmenter
 from raylabel.report.console import format_check

@@ -9,7 +9,9 @@ import pytest
 
 from raylabel.cli import main
 from raylabel.config import Config, dump_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.progress import Figures
 from raylabel.report.console import format_status
 from raylabel.run.folder import STAGES, RunFolder

@@ -9,7 +9,7 @@ from PIL import Image
 
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json
+from raylabel.files.json_files import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.training.augment.views import no_augmentation
 from raylabel.training.examples import LabelledExamples, target_of

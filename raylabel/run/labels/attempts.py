@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, list_files, remove
+from raylabel.files.committing import commit_bytes
+from raylabel.files.moving import remove
+from raylabel.files.reading import list_files
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections, corrector_from_json
-from raylabel.files.storage import commit_table, digest
+from raylabel.files.digests import digest
+from raylabel.files.tables import commit_table
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ledger import renew_sizes

@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from raylabel.config import LabelConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import open_uri
+from raylabel.files.file_systems import open_uri
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.shards import shard_sizes

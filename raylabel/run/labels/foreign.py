@@ -4,7 +4,8 @@ import posixpath
 from collections.abc import Sequence
 from itertools import chain
 
-from raylabel.files.storage import copy_file, read_table_metadata, remove
+from raylabel.files.moving import copy_file, remove
+from raylabel.files.tables import read_table_metadata
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ownership import is_own

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.content import Contents
 from raylabel.dataset.image_headers import examine_images, unusable_images
-from raylabel.files.storage import commit_table, digest, exists, read_table, read_table_metadata
+from raylabel.files.digests import digest
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.progress import Progress
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.errors import StorageError
-from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata, remove
+from raylabel.files.moving import remove
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ownership import is_own
 from raylabel.run.labels.shards import LABELS_FOLDER, shard_sizes, shard_uri

@@ -24,7 +24,10 @@ from raylabel.dataset.pool.manifest import (
 from raylabel.dataset.pool.search import PoolSearch
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, digest, exists, read_json_object, remove
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import remove
+from raylabel.files.reading import exists
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raylabel.files.storage import commit_table, list_files, read_table, read_table_metadata
+from raylabel.files.reading import list_files
 from raylabel.files.stored_file import StoredFile
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances

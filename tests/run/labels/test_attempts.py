@@ -8,7 +8,7 @@ import pytest
 
 from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import exists
+from raylabel.files.reading import exists
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.attempts import DEATHS_AT_THE_END, KILLED_ITS_WORKER, begin_attempt, killer_status
 

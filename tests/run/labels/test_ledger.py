@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raylabel.files.storage import commit_table, read_table, read_table_metadata
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels import ledger as module
 from raylabel.run.labels.ledger import Ledger, read_ledger, renew_sizes

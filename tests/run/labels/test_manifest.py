@@ -11,10 +11,10 @@ import pytest
 
 from prepared import prepared_run
 from raylabel.config import Config
+from raylabel.dataset.pool import manifest as manifest_files
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import manifest_images, read_manifest
-from raylabel.files import storage
-from raylabel.files.storage import exists
+from raylabel.files.reading import exists
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.manifest import LISTING, count_pool, ensure_manifest, manifest_folder, pool_images
@@ -76,7 +76,7 @@ def test_a_copy_that_a_kill_cut_is_made_again(config: Config, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "commit_json", killed)
+        patch.setattr(manifest_files, "commit_json", killed)
         with pytest.raises(KeyboardInterrupt):
             ensure_manifest(run, data, shard_size=SIZE)
     assert read_manifest(manifest_folder(run)) is None
