@@ -160,7 +160,7 @@ def test_check_warns_of_the_default_model_for_photographs(tmp_path: Path) -> Non
         generate(tmp_path / str(size), num_images=24, num_classes=3, image_size=size)
         (tmp_path / str(size) / "config.yaml").write_text(
             "data: {labelled: labelled.json, images: images, calibration: calibration.json, validation: val.json, "
-            "pool: pool}\n"
+            "pool: pool}\nsmoothing: {warmup_steps: 0}\nteacher: {steps: 20}\n"
         )
     small, large = (load_config(tmp_path / str(size) / "config.yaml") for size in (256, 258))
     run = RunFolder(str(tmp_path / "run"))
