@@ -44,7 +44,7 @@ from raylabel.calibration.metrics import (
 from raylabel.calibration.results_file import read_detections
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.evaluation.average_precision import evaluate_results
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 
 Scorer = Callable[[str], list[NDArray[np.float64]]]
 

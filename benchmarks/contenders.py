@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raylabel.cluster.size_batches import batches_by_size
 from raylabel.config import Config
 from raylabel.dataset.images import ImageError, read_image
-from raylabel.files.storage import commit_table, read_table_metadata
+from raylabel.files.tables import commit_table, read_table_metadata
 from raylabel.models.saved import load_segmenter
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder, load_run_config

@@ -17,7 +17,7 @@ import yaml
 
 from distillation_world import World
 from raylabel.config import config_dict, config_from_yaml
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder
 from raylabel.stages.modules import stage_module

@@ -8,7 +8,9 @@ import pyarrow as pa
 
 from raylabel.calibration import Detections, FitContext, ReliabilityBins
 from raylabel.config import Config, DataConfig, config_dict, dump_config, parse_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.matching import Outcome

@@ -38,7 +38,7 @@ from raylabel.config import load_config
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.images import read_image
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import remove
+from raylabel.files.moving import remove
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
 from untrained import build

@@ -7,7 +7,8 @@ labelling   runs `label` on such a manifest. It names few files, the segmenter f
 resume      runs `status`, and `label` until it hands out its first shard. --shards shards are committed, 8 are left.
 behind      does what comes behind the last of --shards committed shards: the survey of `label`, the student's index,
             and another corrector. 37 predictions an image, 1,203 classes. Counted are the CPU time and the reads of the
-            driver, per shard, with the work on its threads and on the cluster.
+            driver, per shard, with the work on its threads and on the cluster. With --s3-delay SECONDS the run lies on
+            moto's S3, which answers each request that much later, and all requests of the driver are counted.
 
 Each measurement runs in its own process. Memory is the driver's peak above its use before (in `labelling`, its use
 after Ray had started). The memory of the object store is its largest use, sampled once per second.
@@ -33,6 +34,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from delayed_store import delayed_store
+from object_store import CREDENTIALS, make_bucket, s3_server
 from pool_world import labelled_row, labelled_run, write_shard
 from prepared import prepared_run
 from raylabel.calibration import Corrector, Detections, FitContext, ReliabilityBins, fit_corrector
@@ -42,8 +45,11 @@ from raylabel.config import Config, SelectionConfig, load_config
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import read_manifest, read_shard, write_manifest
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import commit_table, read_json_object
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import read_json_object
+from raylabel.files.reading import read_bytes
 from raylabel.files.stored_file import StoredFile
+from raylabel.files.tables import commit_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.corrected import apply_corrector
@@ -74,6 +80,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--images", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--shards", type=int, nargs="+", default=[4_000], help="committed shards, for resume")
+    parser.add_argument("--s3-delay", type=float, help="seconds that a request takes longer, for behind on S3")
     arguments = parser.parse_args()
     works: dict[str, Callable[..., dict[str, float]]] = {
         "listing": listing,
@@ -86,7 +93,7 @@ def main() -> None:
         for size in sizes if part in arguments.parts else []:
             with tempfile.TemporaryDirectory() as folder:
                 if part == "behind":
-                    figures = isolated(work, folder, size)
+                    figures = isolated(work, folder, size, arguments.s3_delay)
                 else:
                     config = world(Path(folder), size if part != "resume" else (size + NUM_LEFT) * 256)
                     figures = isolated(work, config, size)
@@ -180,7 +187,7 @@ def resume(config: Config, num_shards: int) -> dict[str, float]:
     for shard_id in range(num_shards):
         commit_fabricated(run, manifest.reference(shard_id))
     without = {"status": status_seconds(run), **to_first_shard(config, run)}
-    Ledger(run, committed_shards(run)).write()
+    Ledger(run).write()
     figures = {"status": status_seconds(run), **to_first_shard(config, run)}
     assert len(committed_shards(run)) == num_shards
     return figures | {f"{name} without a ledger": without[name] for name in ("status", "driver")}
@@ -206,7 +213,41 @@ def commit_fabricated(run: RunFolder, reference: dict[str, Any]) -> None:
     commit_table(shard_uri(run, reference["shard_id"]), pa.table(columns, schema=schema))
 
 
-def behind(folder: str, num_shards: int) -> dict[str, float]:
+def behind(folder: str, num_shards: int, s3_delay: float | None) -> dict[str, float]:
+    if s3_delay is None:
+        run = made_up_run(folder)
+        for shard_id in range(1, num_shards):
+            os.link(shard_uri(run, 0), shard_uri(run, shard_id))  # equal shards cost as much as others
+        connect()
+        with counted_reads() as reads:
+            measure_behind(run, num_shards, lambda: reads[0], "reads")
+    else:
+        with run_on_s3(made_up_run(folder), num_shards, s3_delay) as (run, num_requests):
+            measure_behind(run, num_shards, num_requests, "requests")
+    return {"driver MiB": peak_mib()}
+
+
+@contextmanager
+def run_on_s3(local: RunFolder, num_shards: int, delay: float) -> Iterator[tuple[RunFolder, Callable[[], int]]]:
+    """Yield a copy of a run on a slow store, and a function that counts the requests of this process."""
+    with s3_server() as endpoint, delayed_store(endpoint, delay) as (of_workers, _):
+        os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}
+        make_bucket(endpoint, "runs")
+        run = RunFolder("s3://runs/run")
+        for name in ("classes.json", "config.yaml"):
+            commit_bytes(run.path(name), read_bytes(local.path(name)))
+        shard = read_bytes(shard_uri(local, 0))
+        for shard_id in range(num_shards):
+            commit_bytes(shard_uri(run, shard_id), shard)
+        os.environ["AWS_ENDPOINT_URL"] = of_workers
+        connect()
+        with delayed_store(endpoint, delay) as (of_driver, num_requests):
+            os.environ["AWS_ENDPOINT_URL"] = of_driver
+            yield run, num_requests
+
+
+def made_up_run(folder: str) -> RunFolder:
+    """Make a run with one committed shard."""
     run = labelled_run(Path(folder), [], names=[f"class {number}" for number in range(NUM_CLASSES)])
     rng, mask = np.random.default_rng(0), np.ones((NUM_PREDICTIONS, 16, 16), bool)
     rows = []
@@ -216,9 +257,11 @@ def behind(folder: str, num_shards: int) -> dict[str, float]:
         soft[:, -1] = 1 - scores
         rows.append(labelled_row(f"{number}", "x", (16, 16), soft, scores, mask, 0.9))
     write_shard(run, 0, rows, num_classes=NUM_CLASSES)
-    for shard_id in range(1, num_shards):
-        os.link(shard_uri(run, 0), shard_uri(run, shard_id))  # equal shards cost as much as others
-    connect()
+    return run
+
+
+def measure_behind(run: RunFolder, num_shards: int, num_reads: Callable[[], int], what: str) -> None:
+    """Print the costs per shard of each work. `num_reads` counts what the driver has read so far."""
     classes, selection = load_classes(run), SelectionConfig()
     choice = PoolChoice(selection=selection, frequency_groups=classes.frequency_groups, min_foreground=0.5)
     works: dict[str, Callable[[Map], object]] = {
@@ -229,16 +272,14 @@ def behind(folder: str, num_shards: int) -> dict[str, float]:
     for place, how in (("threads", map_on_threads), ("cluster", map_over_shards)):
         list(how(len, ["a"] * 64))  # workers are there
         for name, work in works.items():
-            with counted_reads() as reads:
-                start, cpu = time.perf_counter(), time.process_time()
-                work(how)
+            before, start, cpu = num_reads(), time.perf_counter(), time.process_time()
+            work(how)
             wall, cpu = (1000 * one / num_shards for one in (time.perf_counter() - start, time.process_time() - cpu))
             print(
                 f"{name} on {place}: {wall:.1f} ms a shard, of the driver {cpu:.2f} ms of CPU and "
-                f"{reads[0] / num_shards:.1f} reads",
+                f"{(num_reads() - before) / num_shards:.2f} {what}",
                 flush=True,
             )
-    return {"driver MiB": peak_mib()}
 
 
 def other_corrector() -> Corrector:

@@ -20,7 +20,7 @@ from PIL import Image
 from labelling_scale import isolated, peak_mib
 from pool_world import labelled_row
 from raylabel.config import SelectionConfig
-from raylabel.files.storage import commit_table, read_table
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, shard_uri
 from raylabel.schema import LABELS

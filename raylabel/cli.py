@@ -292,7 +292,7 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
 
 def _plan(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from raylabel.files.storage import commit_bytes
+    from raylabel.files.committing import commit_bytes
     from raylabel.plan.run_plan import plan_run
     from raylabel.plan.worker_groups import groups_component
 

@@ -4,6 +4,7 @@ Messages hide secrets in URIs, because they end in consoles and logs.
 """
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 from raylabel.redaction import redacted
@@ -36,6 +37,18 @@ def shown_error(error: BaseException | str) -> str:
     """Return the message of another library's error in one line of at most 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= _MAX_SHOWN_ERROR else f"{text[: _MAX_SHOWN_ERROR - 3]}..."
+
+
+def some_of(texts: Sequence[str], *, most: int = 10) -> str:
+    """Join texts with commas, and count those behind the first `most`.
+
+    Examples:
+        >>> from raylabel.errors import some_of
+        >>> some_of(["a", "b"]), some_of(["a", "b", "c", "d"], most=2)
+        ('a, b', 'a, b and 2 more')
+    """
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 class _RedactedError(Exception):

@@ -22,8 +22,12 @@ from raylabel.dataset.image_headers import stored_orientation
 from raylabel.dataset.images import ImageError, turned
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES
 from raylabel.errors import InputError, StorageError
+from raylabel.files.committing import commit_bytes
 from raylabel.files.file_systems import split_options
-from raylabel.files.storage import commit_bytes, commit_json, exists, file_type, join, list_files, remove
+from raylabel.files.json_files import commit_json
+from raylabel.files.moving import remove
+from raylabel.files.paths import join
+from raylabel.files.reading import exists, file_type, list_files
 from raylabel.masks.polygons import mask_polygon
 from raylabel.masks.rle import Rle, decode_masks
 from raylabel.predictions.context import MODEL_FEATURES

@@ -21,7 +21,10 @@ from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations, validate_same_categories
 from raylabel.dataset.fields import check_category_id
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, commit_table, join
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.paths import join
+from raylabel.files.tables import commit_table
 from raylabel.predictions.context import MODEL_FEATURES
 from raylabel.predictions.results_writing import write_scores
 from raylabel.redaction import redacted
@@ -103,7 +106,7 @@ def calibrate_results(
     annotated = read_annotations(annotations)
     train = None if train_annotations is None else read_annotations(train_annotations)
     if train is not None:
-        validate_same_categories(annotated, train)
+        validate_same_categories(annotated, train, files=(annotations, str(train_annotations)))
     matched = match_results(
         predictions, annotated, where=predictions, iou_threshold=iou_threshold, with_context=with_context
     )

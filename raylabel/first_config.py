@@ -12,7 +12,8 @@ import yaml
 from raylabel.config import IMAGENET, SmoothingConfig, config_from_yaml
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, exists
+from raylabel.files.committing import commit_bytes
+from raylabel.files.reading import exists
 from raylabel.threads import num_cpus
 
 SMALL_SIDE = 128

@@ -105,10 +105,12 @@ SHARDS = pa.schema(
         *[(f"{phase}_seconds", pa.float32()) for phase in SHARD_PHASES],
         ("host", pa.string()),
         ("finished_at", pa.float64()),
+        ("num_bytes", pa.int64()),
     ]
 )
 """labels/shards.parquet: one row per committed shard. `host` is the worker's host; `finished_at` is in seconds since
-1970. The file is a cache: rows that it lacks are in the metadata of the shards."""
+1970. `num_bytes` is the size of the shard's file, null in rows of earlier versions. The file is a cache: rows that it
+lacks are in the metadata of the shards."""
 
 PROTOTYPES = pa.schema(
     [("class_index", pa.int32()), ("num_instances", pa.int64()), ("embedding", pa.list_(pa.float32()))]

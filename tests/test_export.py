@@ -20,7 +20,9 @@ from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError, StorageError
 from raylabel.evaluation.average_precision import evaluate_results
 from raylabel.export import _own_path, _stem, _YoloPaths, export_labels
-from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import shard_uri

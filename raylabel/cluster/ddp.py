@@ -18,7 +18,7 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.cluster.worker_watch import waiting_text
 from raylabel.config import TrainingConfig
-from raylabel.files.storage import open_uri
+from raylabel.files.file_systems import open_uri
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import CHECKPOINTS, remove_checkpoints
 from raylabel.threads import every, interruptible

@@ -15,7 +15,7 @@ from raylabel.cluster.batch_readers import JobBuilder, TaskBatches
 from raylabel.cluster.capacity import decodes_by_tasks
 from raylabel.cluster.preemption import PreemptionNotice
 from raylabel.config import TrainingConfig
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
 from raylabel.run.models import CHECKPOINTS, is_saved_as, remove_checkpoints

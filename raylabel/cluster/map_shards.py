@@ -132,7 +132,7 @@ class ShardActor:
             return self._worker(shard)
         num_deaths = ray.get(self._attempts.begin.remote(shard["shard_id"]))
         if num_deaths >= MAX_DEATHS:
-            killed = killed_for_memory()
+            killed = list(killed_for_memory().values())
             why = f" {killed_text(killed, setting='label.memory_gb')}." if killed else ""
             raise InputError(f"{num_deaths} workers died at shard {shard['shard_id']}, and none finished it.{why}")
         table = self._worker(shard)

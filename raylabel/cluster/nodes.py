@@ -9,7 +9,10 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, exists, join, remove
+from raylabel.files.committing import commit_bytes
+from raylabel.files.moving import remove
+from raylabel.files.paths import join
+from raylabel.files.reading import exists
 from raylabel.run.folder import RunFolder
 
 NODE_SECONDS = 60.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from raylabel.files.storage import split
+from raylabel.files.paths import split
 from raylabel.run.folder import RunFolder
 from raylabel.schema import SHARD_PHASES
 

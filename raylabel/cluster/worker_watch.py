@@ -29,7 +29,7 @@ class WorkerWatch:
         """Say which workers have not started and why, and that workers were killed since the last look."""
         # Errors are ignored, because the head node may be busy. The next look says it.
         with suppress(RayError, TimeoutError, OSError):
-            killed = killed_for_memory()
+            killed = list(killed_for_memory().values())
             if new := killed[self._num_killed :]:
                 self._say(killed_text(new, setting="label.memory_gb"))
             self._num_killed = max(self._num_killed, len(killed))

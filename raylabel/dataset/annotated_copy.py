@@ -18,9 +18,12 @@ from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_records import IMAGES, ImageTable, Origin, single_chunk
 from raylabel.dataset.object_rows import DamagedCopyError, ObjectRows
 from raylabel.errors import InputError
-from raylabel.files import storage
 from raylabel.files.file_systems import local_path
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.files.json_text import checked_as
+from raylabel.files.moving import remove
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists, file_bytes, read_bytes
 from raylabel.files.stored_file import StoredFile
 
 IMAGES_FILE, OBJECTS_FILE, DESCRIPTION_FILE = "images.arrow", "objects.arrow", "set.json"
@@ -65,7 +68,7 @@ def write_copy(path: str, images_root: str | None, folder: str) -> None:
         objects_bytes=objects.stat().st_size,
         images_checksum=zlib.crc32(images.read_bytes()),
     )
-    storage.commit_json(str(Path(folder, DESCRIPTION_FILE)), asdict(description))
+    commit_json(str(Path(folder, DESCRIPTION_FILE)), asdict(description))
 
 
 def open_copy(folder: str, path: str, images_root: str | None) -> AnnotatedSet:
@@ -78,15 +81,15 @@ def open_copy(folder: str, path: str, images_root: str | None) -> AnnotatedSet:
     Raises:
         DamagedCopyError: a file is missing or is not what was written, or the folders of the images are others now.
     """
-    root = storage.split(path)[0] if images_root is None else images_root
-    images_uri, objects_uri = storage.join(folder, IMAGES_FILE), storage.join(folder, OBJECTS_FILE)
+    root = split(path)[0] if images_root is None else images_root
+    images_uri, objects_uri = join(folder, IMAGES_FILE), join(folder, OBJECTS_FILE)
     try:
-        uri = storage.join(folder, DESCRIPTION_FILE)
-        description = checked_as(Description, storage.read_json(uri), uri)
-        images = _mapped(images_uri) or pa.py_buffer(storage.read_bytes(images_uri))
+        uri = join(folder, DESCRIPTION_FILE)
+        description = checked_as(Description, read_json(uri), uri)
+        images = _mapped(images_uri) or pa.py_buffer(read_bytes(images_uri))
         is_whole = (
             (images.size, zlib.crc32(images)) == (description.images_bytes, description.images_checksum)
-            and storage.file_bytes(objects_uri) == description.objects_bytes
+            and file_bytes(objects_uri) == description.objects_bytes
             and all(_has(root, name) == there for name, there in description.folders.items())
         )
         if not is_whole:
@@ -97,7 +100,7 @@ def open_copy(folder: str, path: str, images_root: str | None) -> AnnotatedSet:
         mapped = _mapped(objects_uri)
         file = StoredFile(objects_uri) if mapped is None else mapped
         # Without its description the copy is made again.
-        forget = partial(storage.remove, uri)
+        forget = partial(remove, uri)
         objects = ObjectRows(file, where=objects_uri, is_mapped=mapped is not None, on_damage=forget)
     except (OSError, InputError, pa.ArrowException) as error:
         raise DamagedCopyError(f"{folder}: {error}") from error
@@ -118,7 +121,7 @@ def _mapped(uri: str) -> pa.Buffer | None:
 
 
 def _has(root: str, name: str) -> bool:
-    return bool(name) and storage.exists(storage.join(root, name))
+    return bool(name) and exists(join(root, name))
 
 
 def _category(one: dict[str, Any]) -> Category:

@@ -33,9 +33,10 @@ from raylabel.dataset.image_records import IMAGES, ImageRecord, image_columns, s
 from raylabel.dataset.object_rows import json_list, write_objects
 from raylabel.dataset.text_spool import TextSpool
 from raylabel.errors import InputError, shown, shown_name
-from raylabel.files import storage
 from raylabel.files.file_systems import split_options
 from raylabel.files.json_stream import iter_elements
+from raylabel.files.paths import climbs_out, join, split
+from raylabel.files.reading import exists, open_users_file
 from raylabel.masks.segmentation import claim_of, claims_fit, first_bad_runs
 
 _LISTS = ("images", "annotations", "categories")
@@ -73,7 +74,7 @@ def read_into(path: str, images_root: str | None, *, images_file: Any, objects_f
         _read_lists(path, images, annotations, categories)
         classes = _categories(categories, path)
         index_of = {category.category_id: index for index, category in enumerate(classes)}
-        folders = _Folders(storage.split(path)[0] if images_root is None else images_root, images_root is not None)
+        folders = _Folders(split(path)[0] if images_root is None else images_root, images_root is not None)
         checked = _Images(path, images, folders, index_of)
         order, starts, class_indices = annotations.grouped(checked.row_of, checked.sizes_hw, index_of)
         ends = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
@@ -88,7 +89,7 @@ def read_into(path: str, images_root: str | None, *, images_file: Any, objects_f
 def _read_lists(path: str, images: TextSpool, annotations: "_Annotations", categories: list[dict[str, Any]]) -> None:
     """Read the file once. What it says of images, annotations and categories goes into the three arguments."""
     found = set[str]()
-    with storage.open_users_file(path) as file:
+    with open_users_file(path) as file:
         for element in iter_elements(file, path):
             if element.name is None:
                 raise InputError(f"{path}: must be an object with images, annotations and categories")
@@ -271,10 +272,8 @@ class _Images:
             for name in ("neg_category_ids", "not_exhaustive_category_ids")
         )
         file_name, folders = _file_name(one, self._folders, where), self._folders
-        uri = storage.join(folders.root, file_name)
-        if folders.holds_images and (
-            storage.climbs_out(file_name) or split_options(uri)[1] != split_options(folders.root)[1]
-        ):
+        uri = join(folders.root, file_name)
+        if folders.holds_images and (climbs_out(file_name) or split_options(uri)[1] != split_options(folders.root)[1]):
             raise InputError(f"{where}: must lie below {folders.root}, got {file_name}")
         return ImageRecord(
             image_id=one["id"],
@@ -312,7 +311,7 @@ class _Folders:
 
     def has(self, name: str) -> bool:
         if name not in self.known:
-            self.known[name] = bool(name) and storage.exists(storage.join(self.root, name))
+            self.known[name] = bool(name) and exists(join(self.root, name))
         return self.known[name]
 
 

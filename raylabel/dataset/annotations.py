@@ -12,7 +12,7 @@ from raylabel.dataset.annotated_copy import open_copy, write_copy
 from raylabel.dataset.annotated_set import AnnotatedSet, Category, GroundTruth
 from raylabel.dataset.image_records import ImageRecord
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.file_systems import open_uri
 
 __all__ = [
     "AnnotatedSet",
@@ -64,7 +64,7 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         [[0.0, 0.0, 4.0, 4.0]]
     """
     path, images_root = str(path), None if images_root is None else str(images_root)
-    file_system, local_path = storage.open_uri(path)
+    file_system, local_path = open_uri(path)
     if file_system.get_file_info(local_path).type == fs.FileType.Directory:
         raise InputError(f"{path}: must be a JSON file, got a folder")
     with TemporaryDirectory(prefix="raylabel-") as folder:
@@ -73,19 +73,26 @@ def read_annotations(path: str | Path, images_root: str | Path | None = None) ->
         return open_copy(folder, path, images_root)
 
 
-def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet) -> None:
+def validate_same_categories(first: AnnotatedSet, second: AnnotatedSet, *, files: tuple[str, str]) -> None:
     """Check that two sets have the same classes, by id and name.
 
+    Args:
+        first, second: the sets.
+        files: the files of both, for the message.
+
     Raises:
-        InputError: the classes differ; the message names the first category that differs, and how many do on each side.
+        InputError: the classes differ; the message names the files, the first category that differs, and how many do on
+            each side.
     """
     names, others = ({one.category_id: one.name for one in each.categories} for each in (first, second))
     known, there = set(names.items()), set(others.items())
     if known == there:
         return
     category_id, _ = min(known ^ there)
+    here, other = files
     raise InputError(
-        f"categories must be the same in every annotation file, got for id {category_id}: "
-        f"{names.get(category_id, 'none')!r} and {others.get(category_id, 'none')!r}. {len(known - there)} of "
-        f"{len(known)} and {len(there - known)} of {len(there)} categories have no partner."
+        f"{other}: categories must be those of {here}, got {others.get(category_id, 'none')!r} in place of "
+        f"{names.get(category_id, 'none')!r} for id {category_id}. {len(there - known)} of {len(there)} categories of "
+        f"{other} and {len(known - there)} of {len(known)} of {here} have no partner. Give both files the same "
+        "categories, with the same ids."
     )

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylabel.dataset.image_errors import ImageError
-from raylabel.files import storage
 from raylabel.files.file_systems import split_options
+from raylabel.files.reading import TooLargeError
 from raylabel.files.stored_file import StoredFile
 
 BYTES_COLUMN = "bytes"
@@ -119,7 +119,7 @@ class ContainerReader:
         Raises:
             ImageError: the container has no such member, or cannot be read.
             FileNotFoundError: the container is missing.
-            storage.TooLargeError: the member is larger than `max_bytes`.
+            TooLargeError: the member is larger than `max_bytes`.
         """
         with self._lock:
             container = self._open.setdefault(uri, _Container(uri))
@@ -167,7 +167,7 @@ class _TarReader:
                 raise MissingMemberError("missing")
             offset, num_bytes = member.offset, member.num_bytes
         if num_bytes > max_bytes:
-            raise storage.TooLargeError(f"{num_bytes} bytes")
+            raise TooLargeError(f"{num_bytes} bytes")
         return self._file.read_at(num_bytes, offset)
 
     def _index(self) -> dict[str, TarMember]:
@@ -206,7 +206,7 @@ class _ParquetReader:
             first_row, column = self._piece_of(row)
         content: bytes = column[row - first_row].as_py() or b""
         if len(content) > max_bytes:
-            raise storage.TooLargeError(f"{len(content)} bytes")
+            raise TooLargeError(f"{len(content)} bytes")
         return content
 
     def _check_group(self, row: int, max_bytes: int) -> None:
@@ -214,7 +214,7 @@ class _ParquetReader:
         group = self._file.metadata.row_group(bisect_right(self._first_rows, row) - 1)
         num_bytes: int = group.column(self._column).total_uncompressed_size
         if num_bytes > (max_bytes + _OTHER_BYTES) * group.num_rows:
-            raise storage.TooLargeError(f"{num_bytes} bytes in {group.num_rows} rows")
+            raise TooLargeError(f"{num_bytes} bytes in {group.num_rows} rows")
 
     def _piece_of(self, row: int) -> tuple[int, Any]:
         for first_row, column in self._pieces:

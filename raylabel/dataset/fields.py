@@ -115,7 +115,7 @@ def check_image_size(one: Mapping[str, Any], where: str) -> tuple[int, int]:
     """Check height and width of an image."""
     height, width = check_side(one, "height", where), check_side(one, "width", where)
     if height * width >= MAX_PIXELS:
-        raise InputError(f"{where}: height * width must be below {MAX_PIXELS}, got {shown(height)} x {shown(width)}")
+        raise InputError(f"{where}: height * width must be below {MAX_PIXELS}, got {shown(height)} * {shown(width)}")
     return height, width
 
 

@@ -21,7 +21,7 @@ REASONS = {
     "unsupported": "pixels of a kind without colour",
     "another size": "an annotated image has not the size of its annotations",
     "too large": "more pixels or bytes than `data.max_image_pixels` allows",
-    "killed its worker": "the worker died twice at this image",
+    "killed its worker": "workers died at this image again and again; the details say how many for want of memory",
     MODEL_FAILED: "the model raised an exception at this image alone, or has too little memory for it",
 }
 

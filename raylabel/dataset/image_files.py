@@ -8,9 +8,10 @@ from typing import NamedTuple
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.containers import split_reference
 from raylabel.dataset.pool.image import is_image_name
-from raylabel.errors import InputError
+from raylabel.errors import InputError, some_of
 from raylabel.files.file_systems import local_path
-from raylabel.files.storage import exists, list_files, split
+from raylabel.files.paths import split
+from raylabel.files.reading import exists, list_files
 
 
 class ImageFiles(NamedTuple):
@@ -36,13 +37,14 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         also_named: URIs of further annotated images, which may be missing.
 
     Raises:
-        InputError: an image is missing. The message names the first of its split and counts the others.
+        InputError: an image is missing. The message names some of its split and counts the others.
     """
     folder_of = cache(_folder)
-    by_folder: dict[str, list[tuple[str, str]]] = {}
+    by_folder: dict[str, list[tuple[str, str, str]]] = {}
     for name, annotated in splits.items():
         for uri in annotated.images.uris():
-            by_folder.setdefault(folder_of(split(uri)[0]), []).append((name, uri))
+            folder, file_name = split(uri)
+            by_folder.setdefault(folder_of(folder), []).append((name, uri, file_name))
     others: dict[str, set[str]] = {}
     for uri in also_named:
         if (folder := folder_of(split(uri)[0])) in by_folder:
@@ -53,13 +55,13 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
         try:
             there = {info.base_name: (info.size, info.mtime_ns) for info in list_files(folder)}
         except NotADirectoryError:
-            name, uri = images[0]
+            name, uri, _ = images[0]
             raise InputError(
                 f"data.{name}: {uri}: {folder} is not a folder. data.images must be the folder of the images."
             ) from None
         named = others.get(folder, set())
-        for name, uri in images:
-            files = _file_names(uri)
+        for name, uri, file_name in images:
+            files = _file_names(uri) if "#" in uri else [file_name]
             named.update(files)
             if there.keys().isdisjoint(files) and not _is_unlisted(uri):
                 missing[name].append(uri)
@@ -70,8 +72,8 @@ def check_images_exist(splits: Mapping[str, AnnotatedSet], also_named: Iterable[
             found.unnamed[folder] = num_unnamed
     for name, uris in missing.items():
         if uris:
-            more = f", and {len(uris) - 1} more are missing" if len(uris) > 1 else ""
-            raise InputError(f"data.{name}: {uris[0]}: no such image{more}, of {len(splits[name])} images")
+            num, word = len(uris), "image" if len(uris) == 1 else "images"
+            raise InputError(f"data.{name}: {some_of(uris)}: no such {word}, {num} of {len(splits[name])} are missing")
     return found
 
 

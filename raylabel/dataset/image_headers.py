@@ -18,7 +18,7 @@ from raylabel.dataset.content import HEAD_BYTES, TAIL_BYTES, Contents, content_d
 from raylabel.dataset.image_records import ImageRecord, ImageTable
 from raylabel.dataset.image_source import ImageSource, decode_source
 from raylabel.dataset.images import FORMATS, ImageError, exif_orientation, read_content, read_image
-from raylabel.errors import StorageError
+from raylabel.errors import InputError, StorageError, some_of
 from raylabel.files.stored_file import StoredFile
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -161,6 +161,21 @@ def examine_images(
         turns=Counter({turn: numbers[number] for number, turn in enumerate(TURNS) if turn and numbers[number]}),
         headers=Headers(is_sound=is_sound, sizes=sizes, digests=digests, turns=turns),
     )
+
+
+def unusable_images(name: str, unusable: Sequence[tuple[ImageRecord, str]], num_images: int) -> InputError:
+    """Return the error that names the images of a split that a stage would refuse, and why.
+
+    Args:
+        name: the split's name in the config.
+        unusable: see `Examined`.
+        num_images: number of images of the split.
+    """
+    if len(unusable) == 1:
+        [(image, why)] = unusable
+        return InputError(f"data.{name}: {image.uri}: {why}")
+    named = some_of([f"{image.uri} ({why})" for image, why in unusable])
+    return InputError(f"data.{name}: {len(unusable)} of {num_images} images can't be used: {named}")
 
 
 class Orientation(NamedTuple):

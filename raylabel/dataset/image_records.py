@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.object_rows import ObjectRows, rows_in_memory
-from raylabel.files.storage import join
+from raylabel.files.paths import join, join_each
 
 IMAGES = pa.schema(
     [
@@ -195,6 +195,8 @@ class ImageTable(Sequence[ImageRecord]):
 
     def uris(self) -> list[str]:
         """Return the paths or URIs of all images."""
+        if len(self.origins) == 1 and self.origins[0].uris is None:
+            return join_each(self.origins[0].images_root, self.file_names())
         places = zip(self.origin_of.tolist(), self.row_of.tolist(), self.file_names(), strict=True)
         return [self.origins[origin].uri(row, name) for origin, row, name in places]
 

@@ -53,4 +53,6 @@ def decode_source(content: bytes, source: ImageSource, *, max_pixels: int) -> ND
         if other_HW3.shape[:2] == (height, width):
             return other_HW3
     found_height, found_width = pixels_HW3.shape[:2]
-    raise ImageError(f"another size: {found_height} x {found_width} pixels, annotated as {height} x {width}")
+    raise ImageError(
+        f"another size: {found_width} x {found_height} pixels (width x height), annotated as {width} x {height}"
+    )

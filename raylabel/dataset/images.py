@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from raylabel.dataset.containers import ContainerReader, MissingMemberError, possible_references
 from raylabel.dataset.image_errors import ImageError
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.reading import SpecialFileError, TooLargeError, read_bytes
 from raylabel.redaction import redacted
 
 __all__ = ["ImageError", "ImageReader", "decode_image", "read_image"]
@@ -134,12 +134,12 @@ class ImageReader:
             for reference in possible_references(uri):
                 with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, MissingMemberError):
                     return self._containers.read(*reference, max_bytes=max_bytes)
-            return storage.read_bytes(uri, max_bytes=max_bytes)
-        except storage.TooLargeError as error:
+            return read_bytes(uri, max_bytes=max_bytes)
+        except TooLargeError as error:
             raise ImageError(f"too large: {error}") from None
         except IsADirectoryError:
             raise ImageError("is a folder") from None
-        except storage.SpecialFileError:
+        except SpecialFileError:
             raise ImageError("not a file") from None
         except (FileNotFoundError, NotADirectoryError):
             raise ImageError("missing") from None
@@ -157,11 +157,12 @@ def _check_effort(image: Image.Image, content: bytes, max_pixels: int) -> None:
     """Refuse an image whose header announces too much memory or time."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"too large: {width} x {height} pixels, data.max_image_pixels is {max_pixels:,}")
+        size = f"{width} x {height} pixels (width x height)"
+        raise ImageError(f"too large: {size}, data.max_image_pixels is {max_pixels:,}")
     if isinstance(image, TiffImageFile):
         tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         if tile_width * tile_height > max(max_pixels, 2**20):
-            raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile")
+            raise ImageError(f"too large: {tile_width} x {tile_height} pixels a tile (width x height)")
     if image.format in ("JPEG", "MPO") and (num_scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError(f"too large: {num_scans} scans")
 

@@ -9,7 +9,7 @@ import numpy as np
 from raylabel.calibration import Corrector
 from raylabel.config import Config, DataConfig, SelectionConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import split
+from raylabel.files.paths import split
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import RunClasses, has_classes, load_classes
 from raylabel.run.folder import RunFolder, is_run, load_run_config, run_folder

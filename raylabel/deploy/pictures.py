@@ -9,8 +9,9 @@ from raylabel.dataset.image_errors import ImageError
 from raylabel.dataset.image_source import ImageSource, read_source
 from raylabel.deploy.model_folder import ModelFolder
 from raylabel.deploy.scored_instances import draw_scored
+from raylabel.files.committing import commit_bytes
 from raylabel.files.file_systems import split_options
-from raylabel.files.storage import commit_bytes, join
+from raylabel.files.paths import join
 from raylabel.masks.rle import Rle
 from raylabel.predictions.drawing import encode_picture
 from raylabel.redaction import redacted

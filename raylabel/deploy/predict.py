@@ -16,7 +16,10 @@ from raylabel.deploy.pictures import draw_images
 from raylabel.deploy.prediction_file import prediction_file, suffix_of
 from raylabel.deploy.work_folder import label_images
 from raylabel.errors import InputError
-from raylabel.files.storage import committed_file, exists, join, list_files, remove, split
+from raylabel.files.committing import committed_file
+from raylabel.files.moving import remove
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists, list_files
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.kept import selected_batches

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from raylabel.deploy.model_folder import ModelFolder
 from raylabel.errors import InputError
+from raylabel.files.committing import committed_file
 from raylabel.files.file_systems import split_options
-from raylabel.files.storage import committed_file
 from raylabel.predictions.label_rows import label_entries, label_metadata
 from raylabel.schema import LABELS
 

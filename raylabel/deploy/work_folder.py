@@ -9,7 +9,11 @@ from raylabel.dataset.pool.access import Access
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.dataset.pool.manifest import ShardManifest, read_manifest, write_manifest
 from raylabel.deploy.model_folder import ModelFolder
-from raylabel.files.storage import commit_json, digest, exists, file_digest, join, read_json_object, remove
+from raylabel.files.digests import digest, file_digest
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import remove
+from raylabel.files.paths import join
+from raylabel.files.reading import exists
 from raylabel.progress import Counts, Progress
 from raylabel.run.calibration import corrector_uri, load_corrector
 from raylabel.run.classes import classes_uri, write_classes

@@ -15,7 +15,7 @@ from raylabel.dataset.fields import places_by_name
 from raylabel.errors import InputError
 from raylabel.evaluation.checked_input import CheckedAnnotations, IouType, checked_annotations
 from raylabel.evaluation.match_rows import Figures, Protocol, figures, match_rows, merge_rows
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.predictions.results_by_image import ImageRows, RowGroup, RowsByImage, read_images
 from raylabel.predictions.results_columns import Wanted, iter_columns
 from raylabel.predictions.results_file import check_entries

@@ -19,7 +19,7 @@ class StoredFile(io.RawIOBase):
         uri: local path or URI.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, StorageError: see `storage.read_bytes`.
+        FileNotFoundError, IsADirectoryError, StorageError: see `reading.read_bytes`.
     """
 
     def __init__(self, uri: str) -> None:

@@ -8,7 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from raylabel.errors import InputError, shown
-from raylabel.files.storage import commit_bytes, commit_json, join, read_bytes, read_json_object
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.paths import join
+from raylabel.files.reading import read_bytes
 from raylabel.models.build import build_segmenter
 from raylabel.models.segmenter import Segmenter
 

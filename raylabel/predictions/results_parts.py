@@ -18,7 +18,7 @@ from raylabel.files.file_systems import split_options
 from raylabel.files.json_pieces import line_pieces, list_pieces, parse_lines, parse_list_piece
 from raylabel.files.json_stream import iter_elements, named_faults
 from raylabel.files.json_text import parse_json
-from raylabel.files.storage import open_users_file
+from raylabel.files.reading import open_users_file
 from raylabel.predictions.label_rows import check_label_rows, has_label_rows, label_entries
 
 Results = str | Sequence[Any]

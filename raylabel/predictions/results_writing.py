@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raylabel.errors import InputError
-from raylabel.files.storage import committed_file
+from raylabel.files.committing import committed_file
 from raylabel.predictions.label_rows import has_label_rows, num_label_entries, with_calibrated_scores
 from raylabel.predictions.results_parts import BAD_TEXT, Part, iter_parts, iter_slow_parts, results_format
 from raylabel.processes import map_on_processes

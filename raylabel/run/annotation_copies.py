@@ -24,9 +24,13 @@ from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.image_headers import NUM_TELLING, Orientation, find_orientation
 from raylabel.dataset.object_rows import DamagedCopyError
 from raylabel.errors import InputError
+from raylabel.files.committing import commit_file
+from raylabel.files.digests import digest, file_digest
 from raylabel.files.file_systems import local_path, open_uri
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.files.json_text import checked_as
-from raylabel.files.storage import commit_file, commit_json, digest, exists, file_digest, join, read_json, split
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 

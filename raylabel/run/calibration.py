@@ -19,7 +19,9 @@ from raylabel.calibration.correctors.file import commit_corrector, read_correcto
 from raylabel.calibration.correctors.kinds import corrector_class
 from raylabel.config import CalibrationConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, digest, exists, read_table
+from raylabel.files.digests import digest
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.histograms import labelled_pool, read_pool_histogram

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from raylabel.errors import InputError
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.files.json_text import checked_as
-from raylabel.files.storage import commit_json, exists, read_json
+from raylabel.files.reading import exists
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 

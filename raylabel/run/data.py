@@ -19,7 +19,8 @@ from raylabel.dataset.pool.truth import TruthMatch, with_annotated_sizes
 from raylabel.dataset.portions import portion_rows
 from raylabel.dataset.splits import split_by_hash
 from raylabel.errors import InputError
-from raylabel.files.storage import digest, join
+from raylabel.files.digests import digest
+from raylabel.files.paths import join
 from raylabel.run.annotation_copies import are_stored, content_digest, open_annotations, orientation_of
 from raylabel.run.folder import RunFolder
 
@@ -100,7 +101,7 @@ class RunData:
         if isinstance(source, SplitFraction):
             return self._parts[name]
         annotated = self._read(source)
-        validate_same_categories(self.labelled, annotated)
+        validate_same_categories(self.labelled, annotated, files=(self.config.data.labelled_file, source))
         return annotated
 
     @property
@@ -218,7 +219,7 @@ class RunData:
         if source is None or not isinstance(self.config.data.pool, str):
             return None
         truth = read_annotations(source) if self.run is None else open_annotations(self.run, source, None)
-        validate_same_categories(self.labelled, truth)
+        validate_same_categories(self.labelled, truth, files=(self.config.data.labelled_file, source))
         return truth
 
     @cached_property

@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from raylabel.calibration import ImageCounts, estimate_pool_accuracy, measure_drift
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, exists, read_table
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.calibration import load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, stage_folder

@@ -7,7 +7,10 @@ from typing import Any, Literal
 from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json_object, split
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists, read_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

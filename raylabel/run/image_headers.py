@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from raylabel.dataset.annotated_set import AnnotatedSet
 from raylabel.dataset.image_headers import Examined, Headers, examine_images
-from raylabel.files.storage import commit_table, digest, exists, read_table
+from raylabel.files.digests import digest
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.annotation_copies import SURE_AFTER_NS, data_uri
 from raylabel.run.data import RunData
 from raylabel.schema import IMAGE_HEADERS

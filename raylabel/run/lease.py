@@ -24,7 +24,8 @@ from pyarrow import fs
 from raylabel.errors import InputError, StorageError
 from raylabel.files.file_systems import open_uri
 from raylabel.files.file_tree import remove_temporary
-from raylabel.files.storage import commit_json, read_json_object, remove
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import remove
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.threads import every

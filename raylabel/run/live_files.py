@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json_object, remove
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import remove
 from raylabel.progress import Figures
 from raylabel.run.folder import RunFolder
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from raylabel.files.storage import commit_json, exists, read_json_object
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.reading import exists
 from raylabel.run.folder import RunFolder, stage_folder
 
 

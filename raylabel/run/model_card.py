@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from raylabel.config import Config, TrainingConfig
-from raylabel.files.storage import commit_bytes, split
+from raylabel.files.committing import commit_bytes
+from raylabel.files.paths import split
 from raylabel.redaction import redacted
 from raylabel.run.classes import RunClasses, classes_uri, load_classes, write_classes
 from raylabel.run.folder import RunFolder, stage_folder

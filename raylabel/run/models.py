@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
-from raylabel.files.storage import digest, exists, read_bytes, read_json_object, remove
+from raylabel.files.digests import digest
+from raylabel.files.json_files import read_json_object
+from raylabel.files.moving import remove
+from raylabel.files.reading import exists, read_bytes
 from raylabel.run.folder import RunFolder, stage_folder
 
 TEACHER = stage_folder("teacher")

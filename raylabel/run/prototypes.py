@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raylabel.files.storage import commit_table, read_table
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.schema import PROTOTYPES
 from raylabel.smoothing import PrototypeSums, class_similarity

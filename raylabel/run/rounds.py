@@ -8,7 +8,9 @@ well, but does not label.
 from dataclasses import replace
 
 from raylabel.config import Config
-from raylabel.files.storage import commit_bytes, read_bytes
+from raylabel.files.committing import commit_bytes
+from raylabel.files.moving import copy_file
+from raylabel.files.reading import read_bytes
 from raylabel.run.classes import classes_uri
 from raylabel.run.folder import STAGES, RunFolder, stage_folder
 from raylabel.run.models import MODEL_FILES, STUDENT, TEACHER
@@ -100,7 +102,7 @@ def adopt_student(previous: RunFolder, run: RunFolder, *, has_seen: bool, folder
         for uri_in in (classes_uri, prototypes_uri):
             commit_bytes(uri_in(run), read_bytes(uri_in(previous)))
         for name in MODEL_FILES:
-            commit_bytes(run.path(TEACHER, name), read_bytes(previous.path(folder, name)))
+            copy_file(previous.path(folder, name), run.path(TEACHER, name))
         return {"model": previous.path(folder), "has_seen_calibration": has_seen}
 
     inputs = {"student": distilled["fingerprint"], "labelled": distilled["inputs"]["labelled"]}

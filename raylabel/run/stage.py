@@ -7,16 +7,11 @@ from importlib.metadata import version
 from typing import Any
 
 from raylabel.errors import InputError, ModelError
-from raylabel.files.storage import (
-    commit_bytes,
-    commit_json,
-    digest,
-    exists,
-    list_files,
-    move_folder,
-    read_json_object,
-    remove,
-)
+from raylabel.files.committing import commit_bytes
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import move_folder, remove
+from raylabel.files.reading import exists, list_files
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.lease import check_lease, hold_lease

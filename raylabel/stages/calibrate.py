@@ -44,6 +44,7 @@ from raylabel.run.calibration import (
 from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData, overlap
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.manifest import pool_images
 from raylabel.run.models import TEACHER, fold_folder
 from raylabel.run.rounds import has_seen_calibration
 from raylabel.run.stage import execute_stage, finished
@@ -184,7 +185,7 @@ def _gather_detections(config: Config, run: RunFolder, data: RunData) -> tuple[D
 def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detections, list[str], ClassAccuracy]:
     """Take over the detections that calibrated the outer run, with the scores that this run's teacher would give."""
     connect()
-    images = sample_pool(data, seed=config.seed)
+    images = sample_pool(pool_images(run, data, shard_size=config.label.shard_size), seed=config.seed)
     source, target = score_images(config, run, [(run.outer.path(TEACHER), images), (run.path(TEACHER), images)])
     detections, image_ids = load_detections(run.outer)
     groups = load_classes(run).frequency_groups
@@ -197,7 +198,8 @@ def _carry_over(config: Config, run: RunFolder, data: RunData) -> tuple[Detectio
 
 def _on_teachers_scale(config: Config, run: RunFolder, data: RunData, detections: Detections) -> Detections:
     """Give the fold teachers' detections the scores that the teacher of all images would give."""
-    images, num_folds = sample_pool(data, seed=config.seed), config.calibration.folds
+    images = sample_pool(pool_images(run, data, shard_size=config.label.shard_size), seed=config.seed)
+    num_folds = config.calibration.folds
     asked = [(run.path(fold_folder(fold)), images[fold::num_folds]) for fold in range(num_folds)]
     *of_folds, of_teacher = score_images(config, run, [*asked, (run.path(TEACHER), images)])
     groups = load_classes(run).frequency_groups

@@ -8,7 +8,7 @@ from raylabel.config import Config
 from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.frequency import FrequencyGroup
 from raylabel.dataset.image_files import check_images_exist
-from raylabel.dataset.image_headers import Examined
+from raylabel.dataset.image_headers import Examined, unusable_images
 from raylabel.dataset.inspection import Inspection, inspect_annotations
 from raylabel.dataset.overlaps import Overlap, overlaps
 from raylabel.dataset.pool.left_out import LeftOut
@@ -259,9 +259,7 @@ def _check_images_fit(
     with Progress(f"check: {name} images", len(annotated)) as progress:
         found = examine_split(data, name, annotated, stamps, thorough=thorough, on_image=progress.update)
     if found.unusable:
-        image, why = found.unusable[0]
-        others = f", and {len(found.unusable) - 1} more can't be used" if len(found.unusable) > 1 else ""
-        raise InputError(f"data.{name}: {image.uri}: {why}{others}")
+        raise unusable_images(name, found.unusable, len(annotated))
     return found
 
 

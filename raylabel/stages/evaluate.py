@@ -20,7 +20,7 @@ from raylabel.evaluation.official import Verification, require_evaluators, verif
 from raylabel.evaluation.pool_quality import match_labelled, measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, precision_intervals
 from raylabel.evaluation.streamed_precision import StreamedPrecision
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes

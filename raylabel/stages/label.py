@@ -8,7 +8,7 @@ from typing import Any
 from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, SelectionConfig, config_dict
 from raylabel.dataset.frequency import FrequencyGroup
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.run.calibration import fit_to_pool, load_corrector, refit
 from raylabel.run.classes import RunClasses, load_classes
 from raylabel.run.data import RunData

@@ -23,7 +23,7 @@ from raylabel.run.labels.failing import FailingShards
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, bins_of_shard
 from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.manifest import missing_shards
-from raylabel.run.labels.shards import committed_shards, shard_uri
+from raylabel.run.labels.shards import shard_uri
 from raylabel.run.labels.survey import unlabelled_images
 from raylabel.run.labels.totals import too_many_bad, write_errors
 from raylabel.stages.label_worker import LabelShard
@@ -49,7 +49,7 @@ def label_pending_shards(
             `label.max_bad_fraction` of the images are quarantined. Committed labels stay.
     """
     if len(missing := missing_shards(run, manifest)):
-        ledger = Ledger(run, committed_shards(run))
+        ledger = Ledger(run)
         _check_quarantined(config, run, manifest, ledger)
         check_disk(config.label, run, num_images=manifest.num_images)
         _label_shards(

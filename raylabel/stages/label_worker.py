@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from raylabel.calibration import Detections, corrector_from_json
 from raylabel.cluster.decoding import Refusal
+from raylabel.cluster.memory import killed_for_memory, own_worker_id
 from raylabel.cluster.prometheus import ShardMetrics
 from raylabel.config import parse_config
 from raylabel.dataset.image_errors import MODEL_FAILED, ModelImageError
@@ -20,10 +21,10 @@ from raylabel.dataset.image_headers import reads_as_stored
 from raylabel.dataset.images import ImageError
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_shard
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.attempts import KILLED_ITS_WORKER, ShardAttempt, begin_attempt
+from raylabel.run.labels.attempts import ShardAttempt, begin_attempt, killer_status
 from raylabel.run.labels.failing import fails_everywhere, held_back_row
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json
 from raylabel.run.labels.in_validation import in_validation, read_validation
@@ -83,7 +84,7 @@ class LabelShard:
         start = time.monotonic()
         seconds = self._predictor.seconds
         seconds.clear()
-        attempt = begin_attempt(self._run, shard_id, self._driver_id)
+        attempt = begin_attempt(self._run, shard_id, self._driver_id, own_worker_id())
         table = self._label(shard_id, images, attempt)
         if self._holds_back and self._last_failure and fails_everywhere(table["status"].to_pylist()):
             attempt.forget()
@@ -105,7 +106,7 @@ class LabelShard:
         metadata = {**self._metadata, **report, "histogram": histogram_to_json(bins)}
         with seconds.phase("write"):
             check_lease(self._run, self._driver_id)
-            commit_shard(self._run, shard_id, table, metadata)
+            num_bytes = commit_shard(self._run, shard_id, table, metadata)
         if self._calibration_actor:
             self._calibration_actor.add.remote(shard_id, bins)
         attempt.forget()
@@ -113,6 +114,7 @@ class LabelShard:
             "seconds": round(time.monotonic() - start, 3),
             "write_seconds": round(seconds["write"], 3),
             "finished_at": round(time.time(), 3),
+            "num_bytes": num_bytes,
         }
         if self._metrics:
             self._metrics.count(report)
@@ -186,8 +188,11 @@ class LabelShard:
             predicted = self._predictor(sources, refuse=self._refuse_validation(contents, to_read))
             yield from zip(to_read, predicted, strict=True)
             return
+        killed = killed_for_memory() if attempt.killers else {}
         for position in attempt.killers:
-            yield position, ImageError(KILLED_ITS_WORKER)
+            workers = attempt.deaths[position]
+            for_memory = [killed[one] for one in workers if one in killed]
+            yield position, ImageError(killer_status(len(workers), for_memory))
         for step, position in enumerate(attempt.order(to_read)):
             attempt.mark_image(step, position)
             [found] = self._predictor([images[position].source], refuse=self._refuse_validation(contents, [position]))

@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,16 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.config import Config, parse_config
 from raylabel.dataset.image_errors import ImageError, ModelImageError
 from raylabel.dataset.image_source import ImageSource
+from raylabel.dataset.pool.image import PoolImage
 from raylabel.errors import ModelError
 from raylabel.run.classes import load_classes
-from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder, stage_folder
 
 NUM_IMAGES = 1000
 """Size of the sample. Every model that is compared predicts it once."""
 
 
-def sample_pool(data: RunData, *, seed: int) -> list[ImageSource]:
+def sample_pool(pool: Iterable[PoolImage], *, seed: int) -> list[ImageSource]:
     """Return `NUM_IMAGES` images of the pool, or of all if it has fewer.
 
     The seed and the image's id choose an image, so the order of the listing does not count. Memory grows with the
@@ -34,7 +34,7 @@ def sample_pool(data: RunData, *, seed: int) -> list[ImageSource]:
     def number(image_id: str) -> bytes:
         return hashlib.blake2b(f"{seed} {image_id}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
-    readable = ((number(image.image_id), image.source) for image in data.list_pool() if image.refusal is None)
+    readable = ((number(image.image_id), image.source) for image in pool if image.refusal is None)
     return [source for _, source in heapq.nsmallest(NUM_IMAGES, readable)]
 
 

@@ -12,7 +12,9 @@ from raylabel.cluster.capacity import check_workers_fit, resolve_workers
 from raylabel.cluster.nodes import check_nodes
 from raylabel.config import Config, StudentConfig, TeacherConfig
 from raylabel.errors import InputError, StorageError
-from raylabel.files.storage import commit_bytes, join, remove
+from raylabel.files.committing import commit_bytes
+from raylabel.files.moving import remove
+from raylabel.files.paths import join
 from raylabel.run.calibration import corrector_uri
 from raylabel.run.classes import RunClasses, classes_uri, load_classes
 from raylabel.run.data import RunData

@@ -20,7 +20,7 @@ from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
 from raylabel.config import Config, config_dict, parse_config
 from raylabel.dataset.image_errors import ModelImageError, unusable
-from raylabel.files.storage import file_digest
+from raylabel.files.digests import file_digest
 from raylabel.models.saved import save_segmenter
 from raylabel.models.segmenter import Target
 from raylabel.run.classes import commit_classes

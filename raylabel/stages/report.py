@@ -4,9 +4,8 @@ from itertools import takewhile
 from typing import Any
 
 from raylabel.config import Config
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from raylabel.redaction import redacted
-from raylabel.report.page import build_report
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder, report_uri
 from raylabel.run.rounds import further_rounds
@@ -34,6 +33,8 @@ def later(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Write report/index.html from the files in the run. It names the stages that are not finished."""
+
+    from raylabel.report.page import build_report  # here, because other stages' states need no plots
 
     def work() -> dict[str, Any]:
         page = build_report(run).encode()

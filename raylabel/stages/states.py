@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from raylabel.config import Config
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder, StageSpec, stage_folder, stage_spec
 from raylabel.run.rounds import ROUND_STAGES, further_rounds, round_config, round_run

@@ -24,7 +24,7 @@ from raylabel.run.folder import (
 from raylabel.run.labels.kept import fates_of_classes
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.manifest import load_plan
-from raylabel.run.labels.shards import committed_shards
+from raylabel.run.labels.shards import shard_sizes
 from raylabel.run.live_files import read_progress, read_snapshot
 from raylabel.run.rounds import further_rounds
 from raylabel.schema import SHARD_PHASES
@@ -117,7 +117,7 @@ def _label_status(run: RunFolder, num_slowest: int) -> dict[str, Any] | None:
     plan = load_plan(run)
     if plan is None:
         return None
-    shards = read_ledger(run, committed_shards(run))
+    shards = read_ledger(run, shard_sizes(run))
     totals = {
         name: pc.sum(shards[name]).as_py() or 0
         for name in ("num_images", "num_instances", "num_quarantined", "num_in_validation", "seconds")

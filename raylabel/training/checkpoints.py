@@ -14,7 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from raylabel.files.storage import commit_bytes, commit_json, join, list_files, read_bytes, remove
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.moving import remove
+from raylabel.files.paths import join
+from raylabel.files.reading import list_files, read_bytes
 from raylabel.models.segmenter import Segmenter
 from raylabel.training.ema import MovingAverage
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from pyarrow import fs
 from tensorboardX import SummaryWriter
 
+from raylabel.files.committing import commit_bytes
 from raylabel.files.file_systems import open_uri
-from raylabel.files.storage import commit_bytes, exists, join, read_bytes
+from raylabel.files.paths import join
+from raylabel.files.reading import exists, read_bytes
 from raylabel.run.models import TRAINING_LOG
 
 EVENTS_FOLDER = "tensorboard"

@@ -60,7 +60,7 @@ def test_which_way_up(tmp_path: Path) -> None:
         assert isinstance(image, np.ndarray)
         assert image.shape[:2] == seen_hw
     found = read_one(ImageSource(uri, (5, 5)), LIMIT)
-    assert str(found.image) == "another size: 30 x 20 pixels, annotated as 5 x 5"
+    assert str(found.image) == "another size: 20 x 30 pixels (width x height), annotated as 5 x 5"
 
 
 @pytest.mark.ray

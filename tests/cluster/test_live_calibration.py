@@ -24,7 +24,9 @@ from raylabel.cluster import live_calibration
 from raylabel.cluster.live_calibration import NAMESPACE, CalibrationActor, LiveCalibration, actor_name
 from raylabel.cluster.map_shards import map_shards
 from raylabel.config import Config, dump_config, load_config
-from raylabel.files.storage import commit_bytes, commit_json, read_bytes
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.reading import read_bytes
 from raylabel.predictions.matching import detection_weights, verification_weights
 from raylabel.report.console import format_status
 from raylabel.run import calibration as stored_calibration

@@ -48,7 +48,7 @@ def made(attempts: Any, shard_id: int) -> pa.Table:
 def test_ten_deaths_at_a_shard_end_the_stage(
     attempts: Any, monkeypatch: pytest.MonkeyPatch, killed: list[str], why: str
 ) -> None:
-    monkeypatch.setattr(map_shards, "killed_for_memory", lambda: killed)
+    monkeypatch.setattr(map_shards, "killed_for_memory", lambda: dict(enumerate(killed)))
     for _ in range(MAX_DEATHS - 1):
         attempts.begin.remote(3)  # a worker that dies
     assert made(attempts, 3)["shard_id"].to_pylist() == [3], "the tenth attempt works"

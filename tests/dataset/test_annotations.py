@@ -225,14 +225,18 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_same_categories(write):
     first = read_annotations(write(content()))
-    validate_same_categories(first, first.subset([0]))
+    files = ("a.json", "b.json")
+    validate_same_categories(first, first.subset([0]), files=files)
     value = content()
     value["categories"][2]["name"] = "bat"
-    with pytest.raises(InputError, match="for id 5: 'owl' and 'bat'"):
-        validate_same_categories(first, read_annotations(write(value)))
+    message = (
+        r"^b\.json: categories must be those of a\.json, got 'bat' in place of 'owl' for id 5\. 1 of 3 categories of "
+    )
+    with pytest.raises(InputError, match=message + r"b\.json and 1 of 3 of a\.json have no partner"):
+        validate_same_categories(first, read_annotations(write(value)), files=files)
     value["categories"].pop(2)
-    with pytest.raises(InputError, match="for id 5: 'owl' and 'none'"):
-        validate_same_categories(first, read_annotations(write(value)))
+    with pytest.raises(InputError, match="got 'none' in place of 'owl' for id 5"):
+        validate_same_categories(first, read_annotations(write(value)), files=files)
 
 
 @pytest.mark.parametrize(

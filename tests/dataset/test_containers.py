@@ -15,7 +15,7 @@ from raylabel.dataset.containers import ContainerReader, split_reference, tar_me
 from raylabel.dataset.image_errors import ImageError
 from raylabel.dataset.images import ImageReader
 from raylabel.files import stored_file
-from raylabel.files.storage import TooLargeError
+from raylabel.files.reading import TooLargeError
 
 MAX_BYTES = 10**6
 

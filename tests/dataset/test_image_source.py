@@ -42,7 +42,10 @@ def test_without_a_size_the_orientation_decides(tmp_path: Path) -> None:
 def test_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     Photograph("a.png", 6, False, True).write(tmp_path)
     for size_hw in ((16, 16), (12, 16)):
-        with pytest.raises(ImageError, match=f"another size: 24 x 16 pixels, annotated as {size_hw[0]} x {size_hw[1]}"):
+        with pytest.raises(
+            ImageError,
+            match=rf"another size: 16 x 24 pixels \(width x height\), annotated as {size_hw[1]} x {size_hw[0]}",
+        ):
             read_source(ImageSource(str(tmp_path / "a.png"), size_hw), max_pixels=1000)
 
 

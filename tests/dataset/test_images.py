@@ -182,7 +182,7 @@ def test_first_frame_of_an_animation():
         (encoded(picture())[:-200], "truncated"),
         (encoded(picture(), "JPEG")[:-200], "truncated"),
         (encoded(picture(), "BMP")[:-200], "truncated"),
-        (png_header(101, 100), "too large: 101 x 100 pixels, data.max_image_pixels is 10,000"),
+        (png_header(101, 100), r"too large: 101 x 100 pixels \(width x height\), data.max_image_pixels is 10,000"),
         (png_header(60_000, 60_000), "too large"),
         (encoded(Image.fromarray(np.ones((3, 3), np.float32)), "TIFF"), "unsupported: pixels of mode F"),
     ],

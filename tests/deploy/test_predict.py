@@ -25,7 +25,8 @@ from raylabel.deploy import work_folder
 from raylabel.deploy.pictures import picture_name
 from raylabel.deploy.predict import predict_files
 from raylabel.external import correct_results
-from raylabel.files.storage import commit_bytes, list_files, read_bytes
+from raylabel.files.committing import commit_bytes
+from raylabel.files.reading import list_files, read_bytes
 from raylabel.predictions.drawing import encode_picture
 from raylabel.predictions.results_parts import iter_parts
 from raylabel.run.folder import RunFolder

@@ -14,7 +14,7 @@ from raylabel.dataset.annotated_set import AnnotatedSet, Category
 from raylabel.dataset.image_records import ImageRecord
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.evaluation.pool_quality import measure_pool
-from raylabel.files.storage import commit_json
+from raylabel.files.json_files import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards, labelled_images

@@ -9,7 +9,7 @@ import pytest
 from raylabel.config import Config, DataConfig
 from raylabel.evaluation.official import Verification
 from raylabel.evaluation.precision_intervals import JackknifedFigures
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.run.folder import RunFolder
 from raylabel.stages import evaluate
 

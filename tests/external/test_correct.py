@@ -10,7 +10,8 @@ import pytest
 from raylabel.cli import main
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
-from raylabel.files.storage import read_json, read_table
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from small_results import MODEL_FIELDS, SIZE, Files, contextual, edited, rle, write_files
 
 

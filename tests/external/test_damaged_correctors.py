@@ -15,7 +15,7 @@ from raylabel.config import CORRECTOR_KINDS
 from raylabel.dataset.annotations import read_annotations
 from raylabel.errors import InputError
 from raylabel.external import correct_results
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from small_results import Files, edited, write_files
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from small_results import MODEL_FIELDS, SIZE, Files, contextual, rle
 
 

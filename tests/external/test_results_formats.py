@@ -18,7 +18,8 @@ from raylabel.calibration import ImagePredictions, match_set, read_annotations, 
 from raylabel.errors import InputError
 from raylabel.external import calibrate_results, correct_results
 from raylabel.files import json_pieces
-from raylabel.files.storage import read_json, read_table
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from raylabel.predictions.results_file import entry_masks
 from small_results import MODEL_FIELDS, SIZE, Files, contextual, rle, write_files
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from one_line import value_or_line
 from raylabel.errors import InputError, shown
+from raylabel.files.json_files import read_json, read_json_object
 from raylabel.files.json_text import parse_json
-from raylabel.files.storage import read_json, read_json_object
 
 VALUE = {"name": "é", "ids": [1, 2.5, None]}
 TEXT = json.dumps(VALUE, ensure_ascii=False)

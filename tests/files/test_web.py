@@ -11,7 +11,7 @@ import pytest
 
 from raylabel.dataset.images import ImageError, ImageReader
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.reading import TooLargeError, read_bytes
 from raylabel.files.web import is_own_machine
 
 ENDLESS = 64 * 2**20
@@ -58,12 +58,12 @@ def server() -> Iterator[Server]:
 
 def test_a_stream_ends_at_the_limit(server: Server) -> None:
     url = f"http://127.0.0.1:{server.server_port}"
-    assert storage.read_bytes(f"{url}/small.jpg", max_bytes=5) == b"image"
-    with pytest.raises(storage.TooLargeError):
-        storage.read_bytes(f"{url}/small.jpg", max_bytes=4)
+    assert read_bytes(f"{url}/small.jpg", max_bytes=5) == b"image"
+    with pytest.raises(TooLargeError):
+        read_bytes(f"{url}/small.jpg", max_bytes=4)
     tracemalloc.start()
-    with pytest.raises(storage.TooLargeError, match="more than 1048576 bytes"):
-        storage.read_bytes(f"{url}/endless.jpg", max_bytes=2**20)
+    with pytest.raises(TooLargeError, match="more than 1048576 bytes"):
+        read_bytes(f"{url}/endless.jpg", max_bytes=2**20)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < ENDLESS / 4
@@ -72,9 +72,9 @@ def test_a_stream_ends_at_the_limit(server: Server) -> None:
 
 def test_other_stores_end_at_the_limit_too() -> None:
     fsspec.filesystem("memory").pipe("/limited/a.jpg", bytes(100))
-    assert storage.read_bytes("memory://limited/a.jpg", max_bytes=100) == bytes(100)
-    with pytest.raises(storage.TooLargeError):
-        storage.read_bytes("memory://limited/a.jpg", max_bytes=99)
+    assert read_bytes("memory://limited/a.jpg", max_bytes=100) == bytes(100)
+    with pytest.raises(TooLargeError):
+        read_bytes("memory://limited/a.jpg", max_bytes=99)
 
 
 def test_names_that_lead_to_the_machine_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_names_that_lead_to_the_machine_itself(server: Server, monkeypatch: pyte
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: look_up("127.0.0.1", *rest, **more))
     url = f"http://innocent.test:{server.server_port}/small.jpg"
     with pytest.raises(InputError, match=r"leads to 127\.0\.0\.1"):
-        storage.read_bytes(url)
+        read_bytes(url)
     with pytest.raises(ImageError, match=r"unreadable URI: .*leads to 127\.0\.0\.1"):
         ImageReader(max_pixels=100).read(url)
     assert server.paths == []
@@ -98,7 +98,7 @@ def test_other_spellings_of_the_machine_itself(server: Server, host: str) -> Non
 @pytest.mark.parametrize("uri", ["zip://a.png::/tmp/x.zip", "reference::https://h/a.json", "simplecache::s3://b/a"])
 def test_chains_are_refused(uri: str) -> None:
     with pytest.raises(InputError, match="chain of file systems"):
-        storage.read_bytes(uri)
+        read_bytes(uri)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "images.org", "8.8.8.8", "", "127.0.0.1.org", "2001:db8::1"])

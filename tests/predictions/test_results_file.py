@@ -15,7 +15,7 @@ from raylabel.calibration.results_file import match_results, unmatched_results
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
 from raylabel.evaluation.checked_results import check_results
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.predictions.results_file import entry_images, entry_masks, entry_scores
 
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from raylabel.config import Config, DataConfig, dump_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table, digest
+from raylabel.files.committing import commit_bytes
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import shard_uri

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raylabel.files.storage import commit_table
+from raylabel.files.tables import commit_table
 from raylabel.report.drift import drift_section
 from raylabel.report.page import build_report
 from raylabel.run.classes import load_categories

@@ -15,7 +15,8 @@ from PIL import Image
 
 from raylabel.calibration.metrics.binned import class_bias
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json, remove
+from raylabel.files.json_files import commit_json, read_json
+from raylabel.files.moving import remove
 from raylabel.report.calibration_view import class_rows, classes_csv
 from raylabel.report.gallery import choose_images, draw
 from raylabel.report.page import build_report, calibration_page

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from raylabel.report.plots import bars_png, panels_png
 from raylabel.report.sections import training_curves
 from raylabel.run.folder import RunFolder

@@ -11,7 +11,7 @@ import pytest
 from raylabel.config import Config
 from raylabel.dataset.image_headers import Orientation
 from raylabel.dataset.object_rows import DamagedCopyError
-from raylabel.files.storage import file_digest
+from raylabel.files.digests import file_digest
 from raylabel.files.stored_file import StoredFile
 from raylabel.run import annotation_copies
 from raylabel.run.annotation_copies import content_digest, open_annotations

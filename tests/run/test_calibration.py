@@ -11,7 +11,7 @@ from image_world import FLAT, detect
 from prepared import prepared_run
 from raylabel.calibration import Corrector, Detections, FitContext, ReliabilityBins, fit_corrector, scored_accuracy
 from raylabel.config import CalibrationConfig, Config
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.run import calibration
 from raylabel.run.calibration import fit_and_commit, load_accuracy, load_detections
 from raylabel.run.classes import load_classes

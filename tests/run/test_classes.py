@@ -12,7 +12,7 @@ from one_line import value_or_line
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import read_manifest, write_manifest
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.run.classes import load_categories, load_classes
 from raylabel.run.folder import RunFolder
 

@@ -12,7 +12,7 @@ import pytest
 from raylabel.config import Config, EvaluationConfig, LabelledPortion, SplitFraction, load_config
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -234,7 +234,7 @@ def test_the_rule_for_tars_reaches_the_listing_and_no_fingerprint(config: Config
 
 def test_check_names_a_missing_image(config: Config, tmp_path: Path) -> None:
     missing = replace(config, data=replace(config.data, images=str(tmp_path)))
-    with pytest.raises(InputError, match=rf"data.labelled: {tmp_path}/.*: no such image, and \d+ more"):
+    with pytest.raises(InputError, match=rf"data.labelled: {tmp_path}/.*: no such images, \d+ of \d+ are missing"):
         check_run(missing, RunFolder(str(tmp_path / "run")))
 
 

@@ -11,7 +11,8 @@ import pytest
 from pool_world import labelled_run
 from raylabel.config import Config, SelectionConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, read_json, read_table, read_table_metadata
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.run import calibration
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder

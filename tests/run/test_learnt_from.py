@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raylabel.config import Config
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from raylabel.run.folder import RunFolder
 from raylabel.run.learnt_from import LearntFrom, learnt_from
 from raylabel.run.models import BASELINE, MODEL_FILES

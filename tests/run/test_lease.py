@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_json
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
 from raylabel.run import lease as module
 from raylabel.run.folder import RunFolder
 from raylabel.run.lease import check_lease, hold_lease, read_lease, this_driver

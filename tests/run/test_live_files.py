@@ -8,7 +8,7 @@ import pytest
 from raylabel.calibration.bins import ReliabilityBins
 from raylabel.calibration.metrics.binned import ccece
 from raylabel.cluster.live_calibration import live_figures
-from raylabel.files.storage import commit_bytes
+from raylabel.files.committing import commit_bytes
 from raylabel.report.console import format_snapshot
 from raylabel.run.folder import RunFolder
 from raylabel.run.live_files import commit_snapshot, read_snapshot, remove_snapshot

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from runs import finish, start
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.run.folder import STAGES, RunFolder
 from runs import actors, finish, quarantined_or_labelled, start
 

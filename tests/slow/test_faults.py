@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from prepared import prepared_run
 from raylabel.config import Config
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import committed_shards
 from raylabel.run.lease import read_lease

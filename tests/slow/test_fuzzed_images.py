@@ -17,7 +17,8 @@ from prepared import prepared_run
 from raylabel.config import dump_config
 from raylabel.dataset.image_errors import REASONS, reason_kind
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files.storage import read_json, read_table
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from raylabel.run.labels.shards import STATUS_OK, committed_shards
 from runs import finish, start, write_config
 

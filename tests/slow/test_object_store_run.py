@@ -8,7 +8,7 @@ import pytest
 from object_store import FlakyProxy
 from prepared import prepared_run
 from raylabel.dataset.synthetic.generate import generate
-from raylabel.files import storage
+from raylabel.files.committing import commit_bytes
 from raylabel.run.labels.shards import committed_shards
 from runs import finish, quarantined_or_labelled, start, write_config
 
@@ -24,7 +24,7 @@ def test_a_store_that_fails_and_hangs_changes_nothing(
     """
     generate(tmp_path, num_images=120, num_classes=6, image_size=64)
     for path in sorted((tmp_path / "pool").iterdir()):
-        storage.commit_bytes(f"{s3_bucket}/pool/{path.name}", path.read_bytes())
+        commit_bytes(f"{s3_bucket}/pool/{path.name}", path.read_bytes())
     config, config_path = write_config(tmp_path, tmp_path, "fakes:FakeSegmenter", shard_size=8, score_threshold=0.1)
 
     local = prepared_run(config, str(tmp_path / "local"))
@@ -48,7 +48,7 @@ def test_a_store_that_fails_and_hangs_changes_nothing(
 def test_a_store_that_goes_away_ends_the_run_with_one_line(s3_endpoint: str, s3_bucket: str, tmp_path: Path) -> None:
     generate(tmp_path, num_images=60, num_classes=6, image_size=64)
     for path in sorted((tmp_path / "pool").iterdir()):
-        storage.commit_bytes(f"{s3_bucket}/pool/{path.name}", path.read_bytes())
+        commit_bytes(f"{s3_bucket}/pool/{path.name}", path.read_bytes())
     config, config_path = write_config(tmp_path, tmp_path, "fakes:FakeSegmenter", shard_size=4)
     run = prepared_run(config, str(tmp_path / "run"))
     argv = ("label", config_path, "--out", run.uri, "--data.pool", f"{s3_bucket}/pool")

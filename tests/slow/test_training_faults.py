@@ -14,7 +14,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from raylabel.config import TrainingConfig
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.models.saved import load_segmenter
 from raylabel.models.segmenter import Segmenter
 from raylabel.training.job import TrainContext

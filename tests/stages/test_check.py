@@ -73,15 +73,29 @@ def test_a_sound_set_is_checked_without_a_warning(own_set: tuple[Config, Path]) 
 
 def test_images_of_another_size_are_named_and_counted(own_set: tuple[Config, Path]) -> None:
     config, folder = own_set
-    names = [one["file_name"] for one in json.loads((folder / "val.json").read_text())["images"]][:3]
+    names = [one["file_name"] for one in json.loads((folder / "labelled.json").read_text())["images"]]
+    assert len(names) == 12
     for name in names:
         with Image.open(folder / "images" / name) as image:
-            half = image.resize((32, 32))
+            half = image.resize((32, 16))
         half.save(folder / "images" / name)
-    with pytest.raises(
-        InputError, match="another size: 32 x 32 pixels, annotated as 64 x 64, and 2 more can't be used"
-    ):
+    why = "another size: 32 x 16 pixels (width x height), annotated as 64 x 64"
+    with pytest.raises(InputError) as refused:
         check_run(config)
+    named = ", ".join(f"{folder / 'images' / name} ({why})" for name in names[:10])
+    assert str(refused.value) == f"data.labelled: 12 of 12 images can't be used: {named} and 2 more"
+
+
+def test_missing_images_are_named_and_counted(own_set: tuple[Config, Path]) -> None:
+    config, folder = own_set
+    names = [one["file_name"] for one in json.loads((folder / "labelled.json").read_text())["images"]]
+    for name in names[:2]:
+        (folder / "images" / name).unlink()
+    with pytest.raises(InputError) as refused:
+        check_run(config)
+    first, second = (folder / "images" / name for name in names[:2])
+    missing = f"no such images, 2 of {len(names)} are missing"
+    assert str(refused.value) == f"data.labelled: {first}, {second}: {missing}"
 
 
 def test_damage_inside_a_file_needs_all_pixels(own_set: tuple[Config, Path]) -> None:

@@ -17,7 +17,7 @@ from fakes import FakeSegmenter
 from generated_set import Prepare
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import read_table
+from raylabel.files.tables import read_table
 from raylabel.run.data import RunData
 from raylabel.run.labels.shards import committed_shards
 from raylabel.stages import calibrate, evaluate, label, prototypes

@@ -18,7 +18,9 @@ from raylabel.cluster.ddp import Training
 from raylabel.config import Config, config_dict
 from raylabel.dataset.image_source import read_source
 from raylabel.dataset.images import read_image
-from raylabel.files.storage import digest, read_json, read_table
+from raylabel.files.digests import digest
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from raylabel.models.saved import load_segmenter, save_segmenter
 from raylabel.run.calibration import load_corrector, load_detections
 from raylabel.run.data import RunData

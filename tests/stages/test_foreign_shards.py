@@ -16,7 +16,7 @@ from prepared import prepared_run
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
 from raylabel.export import export_labels
-from raylabel.files.storage import read_table_metadata
+from raylabel.files.tables import read_table_metadata
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, commit_config
@@ -25,7 +25,14 @@ from raylabel.run.labels.histograms import bins_of_shard
 from raylabel.run.labels.kept import count_class_fates, kept_images
 from raylabel.run.labels.ledger import read_ledger
 from raylabel.run.labels.ownership import ForeignShardError
-from raylabel.run.labels.shards import committed_shards, label_batches, labelled_images, read_fields, shard_uri
+from raylabel.run.labels.shards import (
+    committed_shards,
+    label_batches,
+    labelled_images,
+    read_fields,
+    shard_sizes,
+    shard_uri,
+)
 from raylabel.run.labels.survey import survey_labels
 from raylabel.stages import label, label_shards
 from raylabel.stages.training_jobs import ensure_pool_index, pool_stream
@@ -115,7 +122,7 @@ def test_label_makes_foreign_shards_again(
     shutil.copy(shard_uri(foreign, 2), shard_uri(run, 2))
     shutil.copy(shard_uri(foreign, 3), shard_uri(run, 7))  # a number that the pool does not have
     Path(run.path("labels", "shards.parquet")).unlink()
-    assert read_ledger(run, committed_shards(run))["shard_id"].to_pylist() == [0, 1, 3]
+    assert read_ledger(run, shard_sizes(run))["shard_id"].to_pylist() == [0, 1, 3]
     again = label.run_stage(config, run)
     assert label_rows(run) == before
     assert [again[name] for name in ("num_images", "num_instances", "selection", "drift")] == [

@@ -7,7 +7,7 @@ import pytest
 from onnx_graphs import export_toy, name_classes
 from raylabel.config import load_config
 from raylabel.errors import InputError
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.models.build import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder

@@ -15,11 +15,12 @@ import without_ray as here
 from raylabel.cluster.map_shards import map_shards
 from raylabel.config import Config, dump_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json, read_table
+from raylabel.files.json_files import commit_json, read_json
+from raylabel.files.tables import read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import labelled_pool
 from raylabel.run.labels.ledger import read_ledger
-from raylabel.run.labels.shards import committed_shards
+from raylabel.run.labels.shards import committed_shards, shard_sizes
 from raylabel.run.lease import read_lease
 from raylabel.stages import distill, evaluate, label, label_shards
 from stored_labels import label_rows
@@ -69,7 +70,7 @@ def test_only_new_images_are_labelled_and_later_stages_know(
     assert second["pool_digest"] != first["pool_digest"]
     assert {shard_id: time for shard_id, time in times(run).items() if shard_id < 2} == before
     assert not (tmp_path / "run" / "superseded").exists()
-    assert read_ledger(run, committed_shards(run))["num_images"].to_pylist() == [8, 8, 8, 8]
+    assert read_ledger(run, shard_sizes(run))["num_images"].to_pylist() == [8, 8, 8, 8]
     assert labelled_pool(run) != pool_before
     assert second["drift"] != first["drift"]
 

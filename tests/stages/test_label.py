@@ -19,7 +19,9 @@ from prepared import prepared_run
 from raylabel.calibration import Detections, FitContext, fit_corrector
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_bytes, read_table, read_table_metadata
+from raylabel.files.json_files import commit_json
+from raylabel.files.reading import read_bytes
+from raylabel.files.tables import read_table, read_table_metadata
 from raylabel.run.folder import RunFolder, commit_config
 from raylabel.run.labels.histograms import histogram_from_json
 from raylabel.run.labels.shards import committed_shards

@@ -29,7 +29,7 @@ from raylabel.dataset.image_source import read_source
 from raylabel.errors import InputError
 from raylabel.evaluation.pool_quality import measure_pool
 from raylabel.export import export_labels
-from raylabel.files.storage import commit_table, read_table, read_table_metadata
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.masks.rle import Rle, encode_masks
 from raylabel.models.saved import save_segmenter
 from raylabel.report.console import format_check
@@ -295,7 +295,7 @@ def test_a_pool_image_of_another_size_than_its_truth_is_quarantined(tmp_path: Pa
     [row] = [one for one in rows if one["status"] != "ok"]
     assert (row["image_id"], row["status"]) == (
         content["images"][0]["file_name"],
-        "another size: 16 x 24 pixels, annotated as 99 x 98",
+        "another size: 24 x 16 pixels (width x height), annotated as 98 x 99",
     )
 
 
@@ -310,7 +310,8 @@ def test_a_truth_of_other_sizes_is_refused(tmp_path: Path) -> None:
     for one in content["images"]:
         one |= {"height": 99, "width": 98}
     path.write_text(json.dumps(content))
-    message = r"data\.pool_truth: 16 of 16 labelled images .* labelled as 16 x 24 pixels, annotated as 99 x 98"
+    sizes = r"labelled as 24 x 16 pixels \(width x height\), annotated as 98 x 99"
+    message = rf"data\.pool_truth: 16 of 16 labelled images .* {sizes}"
     with pytest.raises(InputError, match=message):
         measured(config, run)
 

@@ -1,10 +1,7 @@
 """The sample of the pool on which models are compared."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,19 +16,15 @@ from raylabel.stages import pool_sample
 from raylabel.stages.pool_sample import sample_pool, score_images
 
 
-def pool_of(images: Sequence[PoolImage]) -> Any:
-    return SimpleNamespace(list_pool=lambda: iter(images))
-
-
 def test_the_sample_depends_on_ids_and_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_sample, "NUM_IMAGES", 10)
     images = [PoolImage(image_id=f"{number}.png", uri=f"/pool/{number}.png") for number in range(100)]
-    chosen = sample_pool(pool_of(images), seed=0)
+    chosen = sample_pool(images, seed=0)
     assert len(set(chosen)) == 10
-    assert sample_pool(pool_of(images[::-1]), seed=0) == chosen
-    assert sample_pool(pool_of(images), seed=1) != chosen
+    assert sample_pool(images[::-1], seed=0) == chosen
+    assert sample_pool(images, seed=1) != chosen
     without_some = [image for image in images if image.source in chosen or image.uri.endswith(("1.png", "2.png"))]
-    assert sample_pool(pool_of(without_some), seed=0) == chosen, "images that are not chosen do not count"
+    assert sample_pool(without_some, seed=0) == chosen, "images that are not chosen do not count"
 
 
 def test_images_that_the_listing_refused_are_left_out() -> None:
@@ -39,7 +32,7 @@ def test_images_that_the_listing_refused_are_left_out() -> None:
         PoolImage(image_id="a.png", uri="/pool/a.png"),
         PoolImage(image_id="../b.png", uri="/b.png", refusal="outside of the pool"),
     ]
-    assert sample_pool(pool_of(images), seed=0) == [ImageSource("/pool/a.png")]
+    assert sample_pool(images, seed=0) == [ImageSource("/pool/a.png")]
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -13,7 +13,7 @@ from raylabel.calibration import Corrector, Detections, FitContext, fit_correcto
 from raylabel.config import Config, load_config
 from raylabel.dataset.synthetic.generate import generate
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.report.console import format_check
 from raylabel.run.calibration import load_corrector
 from raylabel.run.data import RunData

@@ -10,7 +10,7 @@ import torch
 
 from raylabel.config import config_dict, load_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table
+from raylabel.files.tables import commit_table
 from raylabel.models.build import build_segmenter
 from raylabel.models.rcnn.tiny_maskrcnn import TinyBody
 from raylabel.models.saved import save_segmenter

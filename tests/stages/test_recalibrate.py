@@ -11,7 +11,10 @@ import pytest
 from raylabel.calibration.correctors.file import commit_corrector
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, digest, read_bytes, read_json
+from raylabel.files.digests import digest
+from raylabel.files.json_files import read_json
+from raylabel.files.reading import read_bytes
+from raylabel.files.tables import commit_table
 from raylabel.run import calibration
 from raylabel.run.folder import RunFolder
 from raylabel.run.stage import finished, holds

@@ -10,7 +10,9 @@ import pytest
 
 from raylabel.config import Config
 from raylabel.errors import NoDetectionError
-from raylabel.files.storage import digest, read_json, read_table
+from raylabel.files.digests import digest
+from raylabel.files.json_files import read_json
+from raylabel.files.tables import read_table
 from raylabel.models.saved import load_segmenter
 from raylabel.report.console import format_status
 from raylabel.run.calibration import load_corrector, load_detections

@@ -17,7 +17,7 @@ from prepared import prepared_run
 from raylabel.calibration import Detections, ReliabilityBins
 from raylabel.config import Config, load_config
 from raylabel.errors import InputError
-from raylabel.files.storage import read_table
+from raylabel.files.tables import read_table
 from raylabel.run.calibration import fit_and_commit, load_corrector, load_detections
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder

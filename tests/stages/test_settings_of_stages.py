@@ -13,7 +13,7 @@ from every_setting import CCECE, OTHER, override
 from prepared import prepared_run
 from raylabel.calibration import Detections
 from raylabel.config import Config, TrainingConfig, config_dict, load_config
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.run.calibration import load_detections
 from raylabel.run.data import RunData
 from raylabel.run.folder import STAGES, RunFolder

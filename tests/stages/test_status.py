@@ -9,10 +9,13 @@ import pytest
 
 from raylabel.cli import main
 from raylabel.config import Config, dump_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.progress import Figures
 from raylabel.report.console import format_status
 from raylabel.run.folder import STAGES, RunFolder
+from raylabel.run.labels.ledger import Ledger
 from raylabel.run.labels.shards import shard_uri
 from raylabel.run.live_files import commit_progress
 from raylabel.schema import LABELS, SHARDS
@@ -35,7 +38,8 @@ SHARD = {
 
 def commit_shard(run: RunFolder, row: dict[str, Any], *, has_phases: bool = True) -> None:
     """Commit a shard without rows, because status reads its metadata only."""
-    names = SHARDS.names if has_phases else ("shard_id", "num_images", "num_instances", "num_quarantined", "seconds")
+    few = ("shard_id", "num_images", "num_instances", "num_quarantined", "seconds")
+    names = [name for name in SHARDS.names if name in row and (has_phases or name in few)]
     metadata = {"fingerprint": "f"} | {name: str(row[name]) for name in names}
     commit_table(shard_uri(run, row["shard_id"]), LABELS.with_metadata(metadata).empty_table())
 
@@ -67,6 +71,16 @@ def test_a_shard_counts_only_if_its_file_is_there(run: RunFolder) -> None:
     assert (labels["shards_done"], labels["shards_total"]) == (4, 5)
     assert (labels["images_done"], labels["images_total"]) == (32, 40)
     assert (labels["num_instances"], labels["num_quarantined"]) == (120, 4)
+
+
+def test_a_replaced_shard_counts_as_it_is(run: RunFolder, rows: list[dict[str, Any]]) -> None:
+    Ledger(run).write()
+    commit_shard(run, rows[2] | {"num_quarantined": 8, "num_instances": 0})
+    labels = run_status(run)["labels"]
+    assert (labels["shards_done"], labels["num_instances"], labels["num_quarantined"]) == (4, 90, 11)
+    Path(shard_uri(run, 2)).unlink()
+    labels = run_status(run)["labels"]
+    assert (labels["shards_done"], labels["num_instances"], labels["num_quarantined"]) == (3, 90, 3)
 
 
 def test_where_the_time_goes(run: RunFolder) -> None:

@@ -15,7 +15,8 @@ from prepared import prepared_run
 from raylabel.config import Config
 from raylabel.dataset.content import content_digest
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, commit_table, read_json, read_table
+from raylabel.files.json_files import commit_json, read_json
+from raylabel.files.tables import commit_table, read_table
 from raylabel.report.console import format_status
 from raylabel.report.sections import quarantined
 from raylabel.run.data import RunData

@@ -68,6 +68,8 @@ def _wait_for(url: str, *, seconds: float = 60) -> None:
 class FlakyProxy:
     """A proxy that answers every `fail_every`th request with 503 and never answers every `hang_every`th.
 
+    It waits `delay_seconds` before it passes on a request.
+
     Attributes:
         endpoint: URL of the proxy.
         num_requests, num_failed, num_hung: counts of all, failed and hung requests.
@@ -75,7 +77,16 @@ class FlakyProxy:
         down_after: number of requests after which every request fails with 503; None for never.
     """
 
-    def __init__(self, target: str, *, fail_every: int = 0, hang_every: int = 0, hang_seconds: float = 30) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        fail_every: int = 0,
+        hang_every: int = 0,
+        hang_seconds: float = 30,
+        delay_seconds: float = 0,
+    ) -> None:
+        self.delay_seconds = delay_seconds
         self._host = target.removeprefix("http://")
         self.fail_every, self._hang_every, self._hang_seconds = fail_every, hang_every, hang_seconds
         self._lock = threading.Lock()
@@ -131,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
             headers = [("Content-Length", str(len(content)))]
         else:
+            time.sleep(self.owner.delay_seconds)
             upstream = http.client.HTTPConnection(self.owner._host, timeout=60)
             sent = {name: value for name, value in self.headers.items() if name.lower() not in _OF_THE_CONNECTION}
             upstream.request(self.command, self.path, body, sent | {"Content-Length": str(len(body))})

@@ -25,7 +25,7 @@ from raylabel.dataset.fields import (
 )
 from raylabel.dataset.image_records import ImageRecord
 from raylabel.errors import InputError, shown, shown_name
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.masks.segmentation import first_bad_runs
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from PIL import Image
 
 from raylabel.config import Config, DataConfig, dump_config
-from raylabel.files.storage import commit_bytes, commit_json
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder

@@ -8,7 +8,10 @@ import torch
 
 from raylabel.calibration import Detections, FitContext, calibration_tables, fit_corrector
 from raylabel.config import Config, dump_config
-from raylabel.files.storage import commit_bytes, commit_json, commit_table, digest
+from raylabel.files.committing import commit_bytes
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json
+from raylabel.files.tables import commit_table
 from raylabel.models.build import build_segmenter
 from raylabel.models.saved import save_segmenter
 from raylabel.run.classes import commit_classes

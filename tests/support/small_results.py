@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from raylabel.external import calibrate_results
-from raylabel.files.storage import read_json
+from raylabel.files.json_files import read_json
 from raylabel.masks.rle import encode_masks
 
 SIZE = 16

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raylabel.files.storage import read_table
+from raylabel.files.tables import read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LabelledImage, committed_shards, labelled_images
 from raylabel.schema import LABELS

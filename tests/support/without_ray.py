@@ -15,7 +15,7 @@ import pytest
 
 from raylabel.cluster.ddp_worker import Training
 from raylabel.config import Config, TrainingConfig, config_dict
-from raylabel.files.storage import digest
+from raylabel.files.digests import digest
 from raylabel.models.saved import save_segmenter
 from raylabel.run.folder import RunFolder
 from raylabel.training.log import TrainingLog

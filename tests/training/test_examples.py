@@ -9,7 +9,7 @@ from PIL import Image
 
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json
+from raylabel.files.json_files import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.training.augment.views import no_augmentation
 from raylabel.training.examples import LabelledExamples, target_of
@@ -105,7 +105,9 @@ def test_an_image_that_cannot_be_read_or_has_another_size_is_named(annotated: An
     with pytest.raises(InputError, match=r"1\.png"):
         examples.load(0, RNG)
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "2.png")
-    with pytest.raises(InputError, match=r"2\.png: .* another size: 9 x 9 pixels, annotated as 20 x 30"):
+    with pytest.raises(
+        InputError, match=r"2\.png: .* another size: 9 x 9 pixels \(width x height\), annotated as 30 x 20"
+    ):
         examples.load(1, RNG)
 
 

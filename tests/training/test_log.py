@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raylabel.errors import StorageError
-from raylabel.files.storage import list_files, read_bytes
+from raylabel.files.reading import list_files, read_bytes
 from raylabel.training import log as module
 from raylabel.training.log import TrainingLog
 

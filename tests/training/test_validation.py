@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from raylabel.dataset.annotations import AnnotatedSet, read_annotations
-from raylabel.files.storage import commit_json
+from raylabel.files.json_files import commit_json
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.training.validation import ValidationAP

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from raylabel.calibration.correctors.base import Corrector
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, digest, read_json
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json, read_json
 
 
 def commit_corrector(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from raylabel.dataset.image_source import ImageSource
-from raylabel.files import storage
+from raylabel.files.paths import climbs_out, join
 
 NOT_UTF8 = "name is not UTF-8"
 OUTSIDE = "outside of the pool"
@@ -55,11 +55,11 @@ def image_below(
     text, refusal = printable(relative), None
     if text != relative:
         refusal = NOT_UTF8
-    elif storage.climbs_out(relative):
+    elif climbs_out(relative):
         refusal = OUTSIDE
     return PoolImage(
         text if image_id is None else image_id,
-        printable(uri) if uri else storage.join(root, text),
+        printable(uri) if uri else join(root, text),
         refusal,
         num_bytes=num_bytes,
     )

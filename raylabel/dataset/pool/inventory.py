@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from raylabel.dataset.pool.rows import iter_rows
 from raylabel.errors import InputError, shown
-from raylabel.files import storage
 from raylabel.files.file_systems import split_options
+from raylabel.files.json_files import read_json_object
 from raylabel.files.stored_file import StoredFile
 
 INVENTORY = "manifest.json"
@@ -76,7 +76,7 @@ def iter_keys(uri: str) -> Iterator[StoredKey]:
 
 
 def _read(uri: str) -> dict[str, Any]:
-    manifest = storage.read_json_object(uri)
+    manifest = read_json_object(uri)
     for name in _FIELDS:
         if name not in manifest:
             raise InputError(f"{uri}: must be the manifest of an S3 Inventory, but has no {name}")

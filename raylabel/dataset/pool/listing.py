@@ -18,9 +18,10 @@ from raylabel.dataset.pool.inventory import INVENTORY, is_inventory, iter_keys, 
 from raylabel.dataset.pool.left_out import LeftOut, Reason
 from raylabel.dataset.pool.rows import of_csv, of_jsonl, of_parquet, of_text
 from raylabel.errors import InputError
-from raylabel.files import storage
-from raylabel.files.file_systems import split_options
+from raylabel.files.file_systems import open_uri, split_options
 from raylabel.files.file_tree import walk_files
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists
 
 _COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -75,13 +76,13 @@ def iter_pool(
         InputError: the pool is missing, of no known kind or empty, or a row is damaged.
     """
     rules = _Rules(tar_samples=tar_samples, left_out=LeftOut() if left_out is None else left_out)
-    file_system, path = storage.open_uri(uri)
+    file_system, path = open_uri(uri)
     root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
     kind = file_system.get_file_info(path).type
     if kind == fs.FileType.Directory:
         images = _of_folder(root, rules)
     elif kind == fs.FileType.File and is_image_name(split_options(root)[0]):
-        folder, name = storage.split(root)
+        folder, name = split(root)
         images = iter((image_below(folder, name),))
     elif kind == fs.FileType.File:
         images = _of_file(root, rules)
@@ -126,7 +127,7 @@ def _literal_folder(pattern: str, options: str) -> str:
     """Return the folder before the first sign of a pattern. Folders of that literal name, such as `set[1]`, count."""
     folder, start = "", 0
     while (end := pattern.find("/", start)) >= 0:
-        if _MAGIC.search(pattern, start, end) and not storage.exists(pattern[:end] + options):
+        if _MAGIC.search(pattern, start, end) and not exists(pattern[:end] + options):
             break
         folder, start = pattern[:end], end + 1
     return folder
@@ -158,11 +159,11 @@ def _of_entry(root: str, relative: str, rules: _Rules, *, num_bytes: int | None 
     if is_image_name(relative):
         yield image_below(root, relative, num_bytes=num_bytes)
         return
-    _refuse_compressed(storage.join(root, printable(relative)))
+    _refuse_compressed(join(root, printable(relative)))
     if not (is_container(relative, TAR) or is_container(relative, PARQUET)):
         rules.left_out.add(Reason.OTHER_KIND, relative)
     else:
-        packed_uri = storage.join(root, relative)
+        packed_uri = join(root, relative)
         if printable(relative) != relative:
             raise InputError(f"{printable(packed_uri)}: the name of a packed file must be UTF-8")
         for image in _of_file(packed_uri, rules):

@@ -24,8 +24,12 @@ from numpy.typing import NDArray
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.sorting import POOL_IMAGES, images_of, images_to_table, sort_images
 from raylabel.errors import InputError
-from raylabel.files import storage
+from raylabel.files.committing import commit_bytes
+from raylabel.files.json_files import commit_json, read_json_object
 from raylabel.files.json_text import checked_as
+from raylabel.files.moving import copy_file, remove
+from raylabel.files.paths import join
+from raylabel.files.reading import exists
 from raylabel.files.stored_file import StoredFile
 
 MANIFEST = "manifest.json"
@@ -117,7 +121,7 @@ class ShardManifest:
     def reference(self, shard_id: int) -> dict[str, Any]:
         """Return the place of a shard's images, as arguments of `read_shard`."""
         part = bisect_right(self._first_shards, shard_id) - 1
-        uri = storage.join(self.folder, self.parts[part].name)
+        uri = join(self.folder, self.parts[part].name)
         return {"shard_id": shard_id, "part": uri, "row_group": shard_id - self._first_shards[part]}
 
 
@@ -159,10 +163,10 @@ def read_manifest(folder: str) -> ShardManifest | None:
     Raises:
         InputError: the manifest is damaged.
     """
-    uri = storage.join(folder, MANIFEST)
-    if not storage.exists(uri):
+    uri = join(folder, MANIFEST)
+    if not exists(uri):
         return None
-    return checked_as(ShardManifest, storage.read_json_object(uri) | {"folder": folder}, uri)
+    return checked_as(ShardManifest, read_json_object(uri) | {"folder": folder}, uri)
 
 
 def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, shard_size: int) -> ShardManifest:
@@ -171,7 +175,7 @@ def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, sha
     Raises:
         InputError: an image id is given twice.
     """
-    storage.remove(folder)
+    remove(folder)
     empty = ShardManifest(folder=folder, source=source, shard_size=shard_size, digest="", generations=())
     return _add_generation(empty, _without_repeats(sort_images(images), source))
 
@@ -179,7 +183,7 @@ def write_manifest(folder: str, images: Iterable[PoolImage], *, source: str, sha
 def copy_manifest(manifest: ShardManifest, folder: str) -> ShardManifest:
     """Copy a manifest into another folder. A copy that was interrupted is no manifest."""
     for part in manifest.parts:
-        storage.copy_file(storage.join(manifest.folder, part.name), storage.join(folder, part.name))
+        copy_file(join(manifest.folder, part.name), join(folder, part.name))
     copied = replace(manifest, folder=folder)
     _commit(copied)
     return copied
@@ -240,7 +244,7 @@ def _add_generation(manifest: ShardManifest, images: Iterator[PoolImage]) -> Sha
 def _commit(manifest: ShardManifest) -> None:
     content = asdict(manifest)
     del content["folder"]
-    storage.commit_json(storage.join(manifest.folder, MANIFEST), content)
+    commit_json(join(manifest.folder, MANIFEST), content)
 
 
 def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage], digest: Any) -> ManifestPart | None:
@@ -258,7 +262,7 @@ def _write_part(manifest: ShardManifest, name: str, images: Iterator[PoolImage],
             num_shards, num_images = num_shards + 1, num_images + shard.num_rows
     if not num_shards:
         return None
-    storage.commit_bytes(storage.join(manifest.folder, name), buffer.getvalue())
+    commit_bytes(join(manifest.folder, name), buffer.getvalue())
     return ManifestPart(name=name, num_shards=num_shards, num_images=num_images)
 
 
@@ -270,7 +274,7 @@ def manifest_images(manifest: ShardManifest) -> Iterator[PoolImage]:
 
 def _generation_images(manifest: ShardManifest, generation: Generation) -> Iterator[PoolImage]:
     for part in generation.parts:
-        with StoredFile(storage.join(manifest.folder, part.name)) as file:
+        with StoredFile(join(manifest.folder, part.name)) as file:
             for batch in pq.ParquetFile(file).iter_batches(4096):
                 yield from images_of(batch)
 

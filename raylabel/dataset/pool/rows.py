@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from raylabel.dataset.containers import BYTES_COLUMN, join_reference, split_reference
 from raylabel.dataset.pool.image import NOT_UTF8, OUTSIDE, PoolImage, image_below, printable
 from raylabel.errors import InputError, shown
-from raylabel.files import storage
+from raylabel.files.file_systems import open_uri
 from raylabel.files.json_text import parse_json
+from raylabel.files.paths import climbs_out, split
 from raylabel.files.stored_file import StoredFile
 
 MAX_TEXT = 2**13
@@ -117,7 +118,7 @@ def _is_text(kind: pa.DataType) -> bool:
 @contextmanager
 def _open_text(uri: str, newline: str | None = None) -> Iterator[Iterator[str]]:
     """Open a text file as its lines."""
-    file_system, path = storage.open_uri(uri)
+    file_system, path = open_uri(uri)
     try:
         with (
             file_system.open_input_stream(path, compression=None, buffer_size=1 << 20) as stream,
@@ -142,8 +143,8 @@ def _from_row(row: dict[str, Any], manifest_uri: str, where: str) -> PoolImage:
     _check_length(uri, where, "uri")
     image_id = _image_id(row, printable(uri), where)
     if "://" not in uri and not posixpath.isabs(uri):
-        image = image_below(storage.split(manifest_uri)[0], uri, image_id=image_id)
-        if (reference := split_reference(uri)) and any(map(storage.climbs_out, reference)):
+        image = image_below(split(manifest_uri)[0], uri, image_id=image_id)
+        if (reference := split_reference(uri)) and any(map(climbs_out, reference)):
             return PoolImage(image.image_id, image.uri, OUTSIDE)
         return image
     return PoolImage(image_id, printable(uri), NOT_UTF8 if printable(uri) != uri else None)

@@ -16,7 +16,7 @@ from raylabel.dataset.overlaps import Overlap
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.errors import InputError
 from raylabel.files.file_systems import local_path
-from raylabel.files.storage import file_bytes
+from raylabel.files.reading import file_bytes
 from raylabel.progress import Progress
 from raylabel.threads import READING_THREADS, map_on_threads
 

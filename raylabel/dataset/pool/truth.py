@@ -53,7 +53,8 @@ class TruthMatch:
         self.num_other_size += 1
         height, width = self.size_of(image_id)
         self._first_other_size = self._first_other_size or (
-            f"{image_id}, labelled as {labelled_hw[0]} x {labelled_hw[1]} pixels, annotated as {height} x {width}"
+            f"{image_id}, labelled as {labelled_hw[1]} x {labelled_hw[0]} pixels (width x height), "
+            f"annotated as {width} x {height}"
         )
 
     def see_turned(self, image_id: str) -> None:

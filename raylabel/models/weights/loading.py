@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raylabel.config import DOWNLOADED, IMAGENET, has_weights_name
 from raylabel.errors import InputError
-from raylabel.files.storage import file_digest
+from raylabel.files.digests import file_digest
 from raylabel.models.extras import import_extra
 from raylabel.models.weights.downloads import download_weights
 from raylabel.models.weights.file import read_tensors, weights_path

@@ -7,7 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.config import SelectionConfig
-from raylabel.files.storage import commit_table, exists, read_table
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table
 from raylabel.predictions.selection import KEPT, REASONS, Selection, score_thresholds
 from raylabel.run.classes import RunClasses
 from raylabel.run.folder import RunFolder

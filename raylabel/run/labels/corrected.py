@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from raylabel.calibration import Corrector, Detections, corrector_from_json
-from raylabel.files.storage import commit_table, digest
+from raylabel.files.digests import digest
+from raylabel.files.tables import commit_table
 from raylabel.progress import Progress
 from raylabel.run.folder import RunFolder
+from raylabel.run.labels.ledger import renew_sizes
 from raylabel.run.labels.shards import committed_shards, flat_instances, read_shard, read_shard_metadata, shard_groups
 from raylabel.schema import LABELS, context_from_arrow
 from raylabel.threads import READING_THREADS, Map, map_on_threads
@@ -42,6 +44,7 @@ def apply_corrector(run: RunFolder, corrector: Corrector, *, num_classes: int, m
             for num_shards in map_groups(rewrite, shard_groups(stale)):
                 done += num_shards
                 progress.update(done)
+        renew_sizes(run)
     return len(stale)
 
 

@@ -9,10 +9,10 @@ from pyarrow import fs
 
 from raylabel.config import LabelConfig
 from raylabel.errors import InputError
-from raylabel.files.storage import open_uri
+from raylabel.files.file_systems import open_uri
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ledger import read_ledger
-from raylabel.run.labels.shards import committed_shards, shard_files
+from raylabel.run.labels.shards import shard_sizes
 
 BYTES_PER_INSTANCE = 430
 """Stored bytes per prediction of a real detector. The mask takes 270 of them (`docs/decisions.md`)."""
@@ -61,11 +61,11 @@ def disk_need(settings: LabelConfig, run: RunFolder, *, num_images: int, keeps_l
         num_images: images of the pool. Committed shards need no more space, and their size gives the bytes per image.
         keeps_labels: whether committed shards stay. If not, all of them are made again.
     """
-    shards = shard_files(run) if keeps_labels else []
+    sizes = shard_sizes(run) if keeps_labels else {}
     # From the ledger, because the last shard of a pool, and of each part that it grew by, is not full.
-    num_labelled = pc.sum(read_ledger(run, committed_shards(run))["num_images"]).as_py() if shards else 0
+    num_labelled = pc.sum(read_ledger(run, sizes)["num_images"]).as_py() if sizes else 0
     if num_labelled:
-        bytes_per_image = sum(info.size for info in shards) / num_labelled
+        bytes_per_image = sum(sizes.values()) / num_labelled
     else:
         bytes_per_image = float(BYTES_PER_INSTANCE * min(INSTANCES_PER_IMAGE, settings.max_per_image))
     file_system, _ = open_uri(run.uri)

@@ -4,7 +4,8 @@ import posixpath
 from collections.abc import Sequence
 from itertools import chain
 
-from raylabel.files.storage import commit_bytes, read_bytes, read_table_metadata, remove
+from raylabel.files.moving import copy_file, remove
+from raylabel.files.tables import read_table_metadata
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ownership import is_own
@@ -23,7 +24,7 @@ def set_aside_foreign(run: RunFolder, *, map_groups: Map = map_on_threads) -> li
     for shard_id, maker in foreign.items():
         uri = shards[shard_id]
         aside = run.path("superseded", f"labels-foreign-{maker}", posixpath.basename(uri))
-        commit_bytes(aside, read_bytes(uri))
+        copy_file(uri, aside)
         remove(uri)
         print(
             f"{run.title('label')}: {redacted(uri)} was made with other settings or data; moved to {redacted(aside)}",

@@ -12,7 +12,8 @@ import pyarrow as pa
 from raylabel.calibration import ReliabilityBins
 from raylabel.calibration.bins import bin_of
 from raylabel.calibration.detections import Detections
-from raylabel.files.storage import commit_table, digest, read_table
+from raylabel.files.digests import digest
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER, read_fields
 from raylabel.run.stage import finished

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raylabel.dataset.content import Contents
-from raylabel.dataset.image_headers import examine_images
-from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, digest, exists, read_table, read_table_metadata
+from raylabel.dataset.image_headers import examine_images, unusable_images
+from raylabel.files.digests import digest
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.progress import Progress
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
@@ -95,8 +96,7 @@ def _contents_of_validation(run: RunFolder, data: RunData) -> Contents:
     with Progress(f"{run.title('label')}: validation images", len(images)) as progress:
         found = examine_images(images, max_pixels=data.config.data.max_image_pixels, on_image=progress.update)
     if found.unusable:
-        image, why = found.unusable[0]
-        raise InputError(f"data.validation: {image.uri}: {why}")
+        raise unusable_images("validation", found.unusable, len(images))
     return found.contents
 
 

@@ -1,21 +1,24 @@
 """The ledger of committed shards, labels/shards.parquet: one row per shard, so that readers open one file.
 
-The ledger is a cache, and the shard files decide. Rows without a shard file are left out. Shards without a row are read
-from the metadata of their file.
+The ledger is a cache, and the shard files decide. A row counts if the listing has the shard's file in the row's size.
+Shards without such a row are read from the metadata of their file.
 """
 
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raylabel.errors import StorageError
-from raylabel.files.storage import commit_table, exists, read_table, read_table_metadata, remove
+from raylabel.files.moving import remove
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.ownership import is_own
-from raylabel.run.labels.shards import LABELS_FOLDER
+from raylabel.run.labels.shards import LABELS_FOLDER, shard_sizes, shard_uri
 from raylabel.schema import SHARDS
 from raylabel.threads import READING_THREADS, map_on_threads
 
@@ -30,13 +33,12 @@ class Ledger:
     """The driver's ledger. It knows the shards committed so far, and writes its file from time to time.
 
     Args:
-        run: the run folder.
-        committed: shard id -> file of every committed shard, as `shards.committed_shards` lists them.
+        run: the run folder. Its committed shards are listed.
     """
 
-    def __init__(self, run: RunFolder, committed: Mapping[int, str]) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self._uri = _ledger_uri(run)
-        self._rows = read_ledger(run, committed)
+        self._rows = read_ledger(run, shard_sizes(run))
         self._new: list[pa.Table] = []
         self._totals = {
             name: pc.sum(self._rows[name]).as_py() or 0
@@ -91,23 +93,48 @@ def forget_ledger(run: RunFolder) -> None:
     remove(_ledger_uri(run))
 
 
-def read_ledger(run: RunFolder, committed: Mapping[int, str]) -> pa.Table:
+def renew_sizes(run: RunFolder) -> None:
+    """Write the sizes that the shards' files have now, after the run has rewritten shards without another count."""
+    uri = _ledger_uri(run)
+    if exists(uri):
+        rows, _ = _with_sizes(_conform(read_table(uri)), shard_sizes(run))
+        commit_table(uri, rows)
+
+
+def read_ledger(run: RunFolder, sizes: Mapping[int, int]) -> pa.Table:
     """Read the rows of SHARDS for exactly the committed shards, sorted by shard id.
 
     Shards without a row in the file that do not belong to these labels are left out.
+
+    Args:
+        run: the run folder.
+        sizes: the committed shards, as `shard_sizes` lists them. A row of another size is of another file, and a row
+            of an earlier version has no size.
     """
     uri = _ledger_uri(run)
     rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
-    rows = rows.filter(pc.is_in(rows["shard_id"], pa.array(list(committed), SHARDS.field("shard_id").type)))
+    rows, is_same = _with_sizes(rows, sizes)
+    rows = rows.filter(is_same)
     known = set(rows["shard_id"].to_pylist())
-    missing = [shard_uri for shard_id, shard_uri in committed.items() if shard_id not in known]
-    read = [row for row in map_on_threads(_read_row, missing, num_threads=READING_THREADS) if row]
-    return pa.concat_tables([rows, pa.Table.from_pylist(read, schema=SHARDS)]).sort_by("shard_id")
+    missing = [shard_id for shard_id in sizes if shard_id not in known]
+    read = map_on_threads(partial(_read_row, run), missing, num_threads=READING_THREADS)
+    found = [row | {"num_bytes": sizes[shard_id]} for shard_id, row in zip(missing, read, strict=True) if row]
+    return pa.concat_tables([rows, pa.Table.from_pylist(found, schema=SHARDS)]).sort_by("shard_id")
 
 
-def _read_row(shard_uri: str) -> dict[str, object]:
-    metadata = read_table_metadata(shard_uri)
-    if not is_own(shard_uri, metadata):
+def _with_sizes(rows: pa.Table, sizes: Mapping[int, int]) -> tuple[pa.Table, pa.ChunkedArray]:
+    """Give the rows of committed shards the sizes of their files. Also tell which rows had that size, or none."""
+    now = pa.array([sizes.get(shard_id) for shard_id in rows["shard_id"].to_pylist()], pa.int64())
+    is_same = pc.fill_null(pc.equal(rows["num_bytes"], now), True)
+    place = SHARDS.get_field_index("num_bytes")
+    renewed = rows.set_column(place, SHARDS.field(place), now)
+    return renewed.filter(now.is_valid()), is_same.filter(now.is_valid())
+
+
+def _read_row(run: RunFolder, shard_id: int) -> dict[str, object]:
+    uri = shard_uri(run, shard_id)
+    metadata = read_table_metadata(uri)
+    if not is_own(uri, metadata):
         return {}
     return {
         field.name: text if field.type == pa.string() else float(text)

@@ -1,6 +1,7 @@
 """The run's shard manifest, labels/pool/: when the pool is listed, and when the stored manifest is used.
 
-`raylabel run` lists the pool before it spends anything. The listing waits in listing/ until `label` takes it over.
+`raylabel run` lists the pool before it spends anything. The listing waits in listing/ until `label` takes it over. Runs
+inside a run, such as further rounds, take the listing of the outermost run.
 """
 
 import time
@@ -23,7 +24,10 @@ from raylabel.dataset.pool.manifest import (
 from raylabel.dataset.pool.search import PoolSearch
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, digest, exists, read_json_object, remove
+from raylabel.files.digests import digest
+from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.moving import remove
+from raylabel.files.reading import exists
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import LABELS_FOLDER, committed_shards
@@ -39,7 +43,7 @@ def manifest_folder(run: RunFolder) -> str:
 
 
 def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardManifest:
-    """Return the manifest that an interrupted run left, else that of a kept listing, else list the pool.
+    """Return the manifest that an interrupted run left, else that of the outermost run's listing, else list the pool.
 
     Raises:
         InputError: the pool can't be listed, or the manifest of the committed shards is lost.
@@ -51,12 +55,31 @@ def ensure_manifest(run: RunFolder, data: RunData, *, shard_size: int) -> ShardM
         raise InputError(
             f"{manifest_folder(run)}: the shard manifest of the committed shards is lost. Move the shards away."
         )
-    listing = _listing_folder(run, data, shard_size)
-    kept = read_manifest(listing)
-    if kept is None:
+    listed = _listed(run, data, shard_size)
+    if listed is None:
         return _list_pool(manifest_folder(run), data, shard_size, title=run.title("label"))
-    manifest = copy_manifest(kept, manifest_folder(run))
-    remove(run.path(LISTING))
+    manifest = copy_manifest(listed, manifest_folder(run))
+    if run == run.outermost:
+        remove(run.path(LISTING))
+    return manifest
+
+
+def pool_images(run: RunFolder, data: RunData, *, shard_size: int) -> Iterable[PoolImage]:
+    """Return the images of the pool as the run has listed them. If it has not, list the pool.
+
+    Raises:
+        InputError: the pool can't be listed.
+    """
+    listed = _listed(run, data, shard_size)
+    return data.list_pool() if listed is None else manifest_images(listed)
+
+
+def _listed(run: RunFolder, data: RunData, shard_size: int) -> ShardManifest | None:
+    """Return the pool as the outermost run has listed it: for its labels, else before them. None if it has not."""
+    run = run.outermost
+    manifest = read_manifest(manifest_folder(run))
+    if manifest is None or (manifest.source, manifest.shard_size) != (data.pool_source, shard_size):
+        manifest = read_manifest(_listing_folder(run, data, shard_size))
     return manifest
 
 
@@ -86,7 +109,9 @@ def _listing_folder(run: RunFolder, data: RunData, shard_size: int) -> str:
 
 
 def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
-    """Whether the pool has images that a finished label stage lacks. Lists the pool and adds them to the manifest.
+    """Whether the pool has images that a finished label stage lacks. Adds them to the manifest.
+
+    The outermost run lists the pool for it. A run inside compares its manifest with the outermost run's.
 
     Raises:
         InputError: the pool can't be listed.
@@ -95,7 +120,11 @@ def has_grown(run: RunFolder, data: RunData, artifact: dict[str, Any]) -> bool:
     if manifest is None or manifest.digest != artifact["pool_digest"]:
         return True
     left_out, title = LeftOut(), run.title("label")
-    growth = grow_manifest(manifest, data.list_pool(left_out))
+    listed = None if run == run.outermost else _listed(run, data, manifest.shard_size)
+    if listed is not None and listed.digest == manifest.digest:
+        return False
+    images = data.list_pool(left_out) if listed is None else manifest_images(listed)
+    growth = grow_manifest(manifest, images)
     if growth.num_gone:
         print(
             f"{title}: {growth.num_gone} labelled images are no longer in the pool; their labels stay",
@@ -139,9 +168,7 @@ def count_pool(
     Raises:
         InputError: the pool can't be listed, or it would be kept and another driver is at work on the run.
     """
-    manifest = read_manifest(manifest_folder(run))
-    if manifest is None or (manifest.source, manifest.shard_size) != (data.pool_source, shard_size):
-        manifest = read_manifest(_listing_folder(run, data, shard_size))
+    manifest = _listed(run, data, shard_size)
     if manifest is not None:
         if truth or search:
             for _ in _shown(manifest_images(manifest), truth, search):

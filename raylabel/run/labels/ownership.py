@@ -7,7 +7,9 @@ in the folder.
 from collections.abc import Mapping
 
 from raylabel.errors import InputError
-from raylabel.files.storage import exists, join, read_json_object, split
+from raylabel.files.json_files import read_json_object
+from raylabel.files.paths import join, split
+from raylabel.files.reading import exists
 
 _expected: dict[str, str] = {}
 """Folder -> fingerprint of its `started.json`, as this process has read it last."""

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyarrow import fs
 
-from raylabel.files.storage import commit_table, list_files, read_table, read_table_metadata
+from raylabel.files.reading import list_files
 from raylabel.files.stored_file import StoredFile
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.masks.rle import Rle
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.predictions.instances import Instances
@@ -123,25 +123,29 @@ def shard_uri(run: RunFolder, shard_id: int) -> str:
     return run.path(LABELS_FOLDER, f"shard-{shard_id:08d}.parquet")
 
 
-def commit_shard(run: RunFolder, shard_id: int, rows: pa.Table, metadata: Mapping[str, Any]) -> None:
-    """Commit a shard: rows of schema.LABELS, with counts and digests as metadata of the same file."""
+def commit_shard(run: RunFolder, shard_id: int, rows: pa.Table, metadata: Mapping[str, Any]) -> int:
+    """Commit a shard: rows of schema.LABELS, with counts and digests as metadata of the same file.
+
+    Returns:
+        The size of the file in bytes.
+    """
     texts = {name: str(value) for name, value in metadata.items()}
-    commit_table(shard_uri(run, shard_id), rows.replace_schema_metadata(texts))
+    return commit_table(shard_uri(run, shard_id), rows.replace_schema_metadata(texts))
 
 
-def shard_files(run: RunFolder) -> list[fs.FileInfo]:
-    """List the files of the committed shards in order, with their sizes."""
+def shard_sizes(run: RunFolder) -> dict[int, int]:
+    """Return shard id -> size in bytes of the file of every committed shard, in order. Lists the folder."""
     found = list_files(run.path(LABELS_FOLDER), suffix=".parquet")
-    return [info for info in found if info.base_name.startswith("shard-")]
+    return {
+        int(info.base_name.removeprefix("shard-").removesuffix(".parquet")): info.size
+        for info in found
+        if info.base_name.startswith("shard-")
+    }
 
 
 def committed_shards(run: RunFolder) -> dict[int, str]:
     """Return shard id -> file of every committed shard, in order."""
-    found = {}
-    for info in shard_files(run):
-        shard_id = int(info.base_name.removeprefix("shard-").removesuffix(".parquet"))
-        found[shard_id] = shard_uri(run, shard_id)
-    return found
+    return {shard_id: shard_uri(run, shard_id) for shard_id in shard_sizes(run)}
 
 
 def shard_groups(uris: Sequence[str]) -> list[tuple[str, ...]]:

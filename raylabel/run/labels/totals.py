@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 
 from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, digest, exists, read_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.digests import digest
+from raylabel.files.reading import exists
+from raylabel.files.tables import read_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import commit_pool_histogram
 from raylabel.run.labels.shards import LABELS_FOLDER

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raylabel.dataset.sampling import repeat_factors_of_counts
-from raylabel.files.storage import commit_table, exists, read_table
+from raylabel.files.reading import exists
+from raylabel.files.tables import commit_table, read_table
 from raylabel.progress import Progress
 from raylabel.run.labels.shards import shard_groups
 from raylabel.schema import POOL_INDEX

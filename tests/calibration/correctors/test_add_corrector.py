@@ -13,7 +13,7 @@ from raylabel.calibration import correctors as correctors_folder
 from raylabel.cli import main
 from raylabel.config import CORRECTOR_KINDS, parse_config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_json, read_json
+from raylabel.files.json_files import commit_json, read_json
 from raylabel.masks.rle import encode_masks
 from simulated_detections import calibrated, context, on_grid, overconfident, simulated
 

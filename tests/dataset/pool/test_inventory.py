@@ -15,7 +15,8 @@ import pytest
 from raylabel.dataset.pool.left_out import LeftOut
 from raylabel.dataset.pool.listing import iter_pool
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, read_bytes
+from raylabel.files.committing import commit_bytes
+from raylabel.files.reading import read_bytes
 
 KEYS = ["a.png", "b/c d+e.JPG", "b/100%.png", "b/ü#1?.png", "notes.txt", "folder/", "b/.hidden/x.png", "../up.png"]
 IMAGES = {"a.png", "b/c d+e.JPG", "b/100%.png", "b/ü#1?.png", "../up.png"}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from raylabel.dataset.pool import listing
 from raylabel.dataset.pool import manifest as manifest_module
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.listing import iter_pool
@@ -24,7 +25,7 @@ from raylabel.dataset.pool.manifest import (
 )
 from raylabel.dataset.pool.sorting import sort_images
 from raylabel.errors import InputError
-from raylabel.files import file_systems, file_tree, storage
+from raylabel.files import file_systems, file_tree, reading
 
 
 def images_of(numbers: Iterable[int]) -> list[PoolImage]:
@@ -161,7 +162,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem()), uri.removeprefix("s3://")
         return file_systems.open_uri(uri, **options)
 
-    for module in (storage, file_tree):
+    for module in (listing, reading, file_tree):
         monkeypatch.setattr(module, "open_uri", open_uri)
 
 

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
+from raylabel.dataset.pool import listing, rows
 from raylabel.errors import InputError
-from raylabel.files import file_systems, file_tree, storage, stored_file
+from raylabel.files import file_systems, file_tree, reading, stored_file, tables
 from small_pools import add_member, ids, list_pool, png, values
 
 
@@ -82,7 +83,7 @@ def store(tmp_path, monkeypatch):
         assert given == OPTIONS
         return fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), base.removeprefix("s3://")
 
-    for module in (storage, file_tree, stored_file):
+    for module in (listing, rows, reading, tables, file_tree, stored_file):
         monkeypatch.setattr(module, "open_uri", open_uri)
 
 

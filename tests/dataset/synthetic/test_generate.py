@@ -64,7 +64,7 @@ def test_pool_has_the_priors_of_the_labelled_images(default_set):
 def test_categories(default_set):
     _, _, read = default_set
     for name in FILES:
-        validate_same_categories(read["labelled"], read[name])
+        validate_same_categories(read["labelled"], read[name], files=("labelled", name))
     category_ids = read["labelled"].category_ids
     assert not np.array_equal(category_ids, np.arange(24))
     assert (np.diff(category_ids) > 1).any()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from raylabel.dataset.image_errors import reason_kind
 from raylabel.errors import InputError
-from raylabel.files.storage import exists
+from raylabel.files.reading import exists
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.attempts import DEATHS_AT_THE_END, begin_attempt
+from raylabel.run.labels.attempts import DEATHS_AT_THE_END, KILLED_ITS_WORKER, begin_attempt, killer_status
 
 AFTER_ALL = -1
 
@@ -91,3 +92,31 @@ def test_a_shard_whose_workers_die_behind_the_last_image_ends_the_run(tmp_path: 
         assert attempt_once(run, lambda _, position: position == AFTER_ALL) is None
     with pytest.raises(InputError, match=r"10 workers died after the last image of shard 7"):
         begin_attempt(run, 7, "a")
+
+
+def test_the_workers_that_died_at_an_image_are_known(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    for worker in "abcde":
+        attempt = begin_attempt(run, 7, "a", worker)
+        if attempt.is_careful:
+            attempt.mark_image(0, attempt.order([2, 4])[0])
+    attempt = begin_attempt(run, 7, "a", "f")
+    assert (attempt.number, attempt.killers) == (6, {2})
+    assert attempt.deaths == {2: ["c", "d", "e"]}, "only careful attempts tell the image"
+
+
+@pytest.mark.parametrize(
+    ("for_memory", "status"),
+    [
+        ([], "killed its worker"),
+        (
+            ["20.0 of 23.5 GB in use", "22.3 of 23.5 GB in use"],
+            "killed its worker: Ray killed 2 of 3 workers at this image because their machine ran low on memory (22.3 "
+            "of 23.5 GB in use)",
+        ),
+        ([""], "killed its worker: Ray killed 1 of 3 workers at this image because their machine ran low on memory"),
+    ],
+)
+def test_the_status_says_memory_where_ray_says_it(for_memory: list[str], status: str) -> None:
+    assert killer_status(3, for_memory) == status
+    assert reason_kind(status) == KILLED_ITS_WORKER

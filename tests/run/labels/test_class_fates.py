@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool_world import labelled_row, labelled_run, write_shard
 from raylabel.cli import main
 from raylabel.config import SelectionConfig
-from raylabel.files.storage import read_table
+from raylabel.files.tables import read_table
 from raylabel.predictions.selection import REASONS, select
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder, load_run_config

@@ -11,7 +11,8 @@ import pytest
 
 from raylabel.calibration import Corrector, Detections, FitContext, fit_corrector
 from raylabel.config import SelectionConfig
-from raylabel.files.storage import commit_table, digest, read_table, read_table_metadata
+from raylabel.files.digests import digest
+from raylabel.files.tables import commit_table, read_table, read_table_metadata
 from raylabel.predictions.context import CONTEXT_FEATURES
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels import corrected

@@ -10,7 +10,8 @@ import pytest
 
 from raylabel.config import Config
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_bytes, commit_table
+from raylabel.files.committing import commit_bytes
+from raylabel.files.tables import commit_table
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.disk_need import (
     BYTES_PER_INSTANCE,

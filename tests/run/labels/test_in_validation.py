@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pool_world import labelled_row
 from raylabel.config import Config
 from raylabel.dataset.content import Contents
-from raylabel.files.storage import commit_table, read_table
+from raylabel.files.tables import commit_table, read_table
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.histograms import HISTOGRAM_BINS, expected_bins, histogram_to_json

@@ -1,5 +1,6 @@
 """The pool is listed once: before anything is spent, and not again until labelling has finished."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,13 +11,13 @@ import pytest
 
 from prepared import prepared_run
 from raylabel.config import Config
+from raylabel.dataset.pool import manifest as manifest_files
 from raylabel.dataset.pool.image import PoolImage
 from raylabel.dataset.pool.manifest import manifest_images, read_manifest
-from raylabel.files import storage
-from raylabel.files.storage import exists
+from raylabel.files.reading import exists
 from raylabel.run.data import RunData
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.manifest import LISTING, count_pool, ensure_manifest, manifest_folder
+from raylabel.run.labels.manifest import LISTING, count_pool, ensure_manifest, manifest_folder, pool_images
 from raylabel.stages.check import check_run
 from raylabel.stages.label import run_stage
 from without_ray import put_stages_here
@@ -75,7 +76,7 @@ def test_a_copy_that_a_kill_cut_is_made_again(config: Config, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "commit_json", killed)
+        patch.setattr(manifest_files, "commit_json", killed)
         with pytest.raises(KeyboardInterrupt):
             ensure_manifest(run, data, shard_size=SIZE)
     assert read_manifest(manifest_folder(run)) is None
@@ -108,3 +109,41 @@ def test_images_that_come_after_the_listing_are_new_to_the_next_run(
         assert run_stage(own_pool, run)["num_images"] == 32
         assert run_stage(own_pool, run)["num_images"] == 33
     assert listings == [32, 33]
+
+
+def test_a_round_labels_what_the_run_has_listed(
+    own_pool: Config, tmp_path: Path, listings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, pool = prepared_run(own_pool, tmp_path / "run"), Path(str(own_pool.data.pool))
+    second = run.nested("round-2")
+    prepared_run(own_pool, second.uri)
+    check_run(own_pool, run, resumes=True)
+    data = RunData(own_pool)
+    assert {image.image_id for image in pool_images(second, data, shard_size=SIZE)} == set(os.listdir(pool))
+    with pytest.MonkeyPatch.context() as patch:
+        put_stages_here(patch)
+        run_stage(own_pool, run)
+        assert run_stage(own_pool, second)["num_images"] == 32
+        assert run_stage(own_pool, second)["num_images"] == 32
+        assert listings == [32], "the check of the run listed the pool"
+        first, then = (read_manifest(manifest_folder(one)) for one in (run, second))
+        assert first is not None
+        assert then is not None
+        assert first.digest == then.digest
+
+        shutil.copy(next(pool.iterdir()), pool / "new.png")
+        assert run_stage(own_pool, second)["num_images"] == 32, "the run has not listed the new image yet"
+        assert run_stage(own_pool, run)["num_images"] == 33
+        assert listings == [32, 33]
+        assert run_stage(own_pool, second)["num_images"] == 33
+    assert listings == [32, 33]
+    assert "round-2/label: the pool grew by 1 images" in capsys.readouterr().out
+
+
+def test_a_run_that_has_not_listed_lists_for_its_sample(config: Config, tmp_path: Path, listings: list[int]) -> None:
+    run, data = RunFolder(str(tmp_path / "run")), RunData(config)
+    assert len(list(pool_images(run, data, shard_size=SIZE))) == 32
+    count_pool(run, data, shard_size=SIZE, keep=True)
+    assert len(list(pool_images(run, data, shard_size=SIZE))) == 32
+    assert len(list(pool_images(run, data, shard_size=SIZE + 1))) == 32, "another size makes other shards"
+    assert listings == [32, 32, 32]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from raylabel.files.storage import commit_table
+from raylabel.files.tables import commit_table
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder

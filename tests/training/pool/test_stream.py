@@ -17,7 +17,7 @@ from pool_world import SIDE, labelled_row, pool_run, write_shard
 from raylabel.config import SelectionConfig, TrainingConfig
 from raylabel.dataset.sampling import repeat_factors
 from raylabel.errors import InputError
-from raylabel.files.storage import commit_table, read_table
+from raylabel.files.tables import commit_table, read_table
 from raylabel.masks.rle import encode_masks
 from raylabel.predictions.instances import Instances
 from raylabel.run.folder import RunFolder
