@@ -1,6 +1,7 @@
 """Stage 6: AP of every model on the validation split, and the quality of the pseudo-labels if their truth is known."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from raylabel.cluster.map_shards import map_shards, row_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
+from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, parse_config
 from raylabel.dataset.image_errors import ImageError, unusable
 from raylabel.errors import NoDetectionError
@@ -24,7 +26,7 @@ from raylabel.evaluation.streamed_precision import StreamedPrecision
 from raylabel.files.storage import digest
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
-from raylabel.run.data import RunData, truth_match
+from raylabel.run.data import RunData, open_pool_truth, truth_match
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
@@ -129,11 +131,13 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
             calibration=config.calibration,
             selection=config.selection,
             max_pixels=config.data.max_image_pixels,
+            open_truth=partial(open_pool_truth, data),
+            map_groups=map_over_shards,
         )
 
     def work() -> dict[str, Any]:
         if match := truth_match(data):  # before the models predict
-            match_labelled(run, match, max_pixels=config.data.max_image_pixels)
+            match_labelled(run, match, max_pixels=config.data.max_image_pixels, map_groups=map_over_shards)
             if match.text():
                 print(f"evaluate: WARNING: {match.text()}", flush=True)
         measured, verification = _evaluate_models(config, run, data, verify=verify)
@@ -195,7 +199,7 @@ def _evaluate_models(
     models = {"teacher": (run, TEACHER), SUPERVISED: (run, BASELINE)}
     models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
     arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}
-    of_set = {"frequency_groups": data.measured_groups.of_category, "has_sample": verify}
+    of_set: dict[str, Any] = {"frequency_groups": data.measured_groups.of_category, "has_sample": verify}
     precision = StreamedPrecision(EvaluatedSet(data.validation, **of_set))
     for matches in _match(config, run, len(data.validation), arms, of_set):
         precision.add(matches)

@@ -15,6 +15,7 @@ from prepared import prepared_run
 from raylabel.calibration import Detections
 from raylabel.config import Config, TrainingConfig, config_dict, load_config
 from raylabel.evaluation.evaluated_set import EvaluatedSet
+from raylabel.evaluation.precision_intervals import jackknife_results
 from raylabel.files.storage import digest
 from raylabel.run.calibration import load_detections
 from raylabel.run.data import RunData
@@ -250,6 +251,10 @@ def test_a_models_corrected_results_have_its_correctors_scores(
     image_id = next(image_id for image_id, rows in results["student"].items() if rows)
     raw, corrected = (max(row["score"] for row in results[name][image_id]) for name in ("student", "student+corrector"))
     assert corrected < raw
+    content, groups = data.validation.to_json(), data.measured_groups.of_category
+    for name, of_images in results.items():
+        rows = [row for of_image in of_images.values() for row in of_image]
+        assert measured[name] == jackknife_results(content, rows, frequency_groups=groups)
     assert [one["frequency_groups"] for one in given] == [data.measured_groups.of_category] * 2
 
 
