@@ -172,7 +172,9 @@ def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) 
 
 def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--verify", action="store_true", help="compare AP with the official evaluators (slow on large sets)"
+        "--verify",
+        action="store_true",
+        help="compare AP with the official evaluators (slow; on a sample of the images if there are many detections)",
     )
 
 
