@@ -115,13 +115,15 @@ def verify_models(precision: StreamedPrecision, figures: Mapping[str, Figures]) 
     Raises:
         InputError: see `verify_sample`.
     """
-    compared = []
-    for name, sample in precision.samples():
-        is_whole = len(sample.dataset["images"]) == sample.of_images
-        of_sample = figures[name] if is_whole else precision.sample_figures(name)
-        compared.append(replace(verify_sample(sample, of_sample), model=name))
+    compared = [replace(_verify_model(precision, name, figures[name]), model=name) for name in precision.models]
     worst = max(compared, key=lambda one: one.largest_difference)
     return replace(worst, num_figures=sum(one.num_figures for one in compared))
+
+
+def _verify_model(precision: StreamedPrecision, model: str, figures: Figures) -> Verification:
+    sample = precision.sample(model)
+    is_whole = len(sample.dataset["images"]) == sample.of_images
+    return verify_sample(sample, figures if is_whole else precision.sample_figures(model))
 
 
 def require_evaluators() -> None:

@@ -1,11 +1,12 @@
 """AP and its intervals of several models on the same images, from match rows that come shard by shard."""
 
-from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 from hotcoco import StreamingEval
 
+from raylabel.evaluation.checked_input import CheckedAnnotations
 from raylabel.evaluation.evaluated_set import EvaluatedSet
 from raylabel.evaluation.match_rows import Figures, MergedRows, figures
 from raylabel.evaluation.precision_intervals import NUM_PARTS, JackknifedFigures, jackknifed_figures
@@ -42,21 +43,25 @@ class StreamedPrecision:
         """Compute the figures of a model on the sample."""
         return figures(self._evaluated.protocol, self._rows[model].of(_SAMPLED))
 
-    def samples(self) -> Iterable[tuple[str, Sample]]:
-        """Yield every model with its detections of the sample."""
-        truth, protocol = self._evaluated.truth_of_sample(), self._evaluated.protocol
-        for model in self._rows:
-            parts = self._sampled[model]
-            yield (
-                model,
-                Sample(
-                    dataset=truth.dataset,
-                    detections=[one for part in parts for one in _detections(part, truth.sizes_hw)],
-                    iou_type=protocol.iou_type,
-                    is_federated=protocol.is_federated,
-                    of_images=self._evaluated.num_images,
-                ),
-            )
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order in which they came."""
+        return list(self._rows)
+
+    def sample(self, model: str) -> Sample:
+        """Return the sample with the detections of a model."""
+        protocol, truth = self._evaluated.protocol, self._truth_of_sample
+        return Sample(
+            dataset=truth.dataset,
+            detections=[one for part in self._sampled[model] for one in _detections(part, truth.sizes_hw)],
+            iou_type=protocol.iou_type,
+            is_federated=protocol.is_federated,
+            of_images=self._evaluated.num_images,
+        )
+
+    @cached_property
+    def _truth_of_sample(self) -> CheckedAnnotations:
+        return self._evaluated.truth_of_sample()
 
 
 _SAMPLED = range(NUM_PARTS, 2 * NUM_PARTS)

@@ -111,8 +111,8 @@ def test_what_is_verified_is_a_sample_if_there_are_many_images(
     precision = streamed(annotated, of_models, shards, frequency_groups=GROUPS, has_sample=True)
     assert precision.measured() == expected
     num_images = 4 if limit < 10**6 else 23
-    samples = dict(precision.samples())
-    assert list(samples) == ["teacher", "student"]
+    assert precision.models == ["teacher", "student"]
+    samples = {name: precision.sample(name) for name in precision.models}
     assert {(len(one.dataset["images"]), one.of_images) for one in samples.values()} == {(num_images, 23)}
     found = verify_models(precision, {name: one.figures for name, one in expected.items()})
     assert found.agrees
