@@ -221,7 +221,9 @@ def _add_config(command: argparse.ArgumentParser, *, is_optional: bool = False) 
 
 def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--verify", action="store_true", help="compare AP with the official evaluators (slow on large sets)"
+        "--verify",
+        action="store_true",
+        help="compare AP with the official evaluators (slow; on a sample of the images if there are many detections)",
     )
 
 
@@ -371,16 +373,18 @@ def _calibrate_results(arguments: argparse.Namespace) -> None:
 
 def _evaluate_results(arguments: argparse.Namespace) -> None:
     from raylabel.evaluation.checked_results import check_results
-    from raylabel.evaluation.official import verify_figures
+    from raylabel.evaluation.official import verify_results
     from raylabel.report.console import format_figures, format_misses, format_verification
 
     _require(arguments, "predictions", "annotations")
     if arguments.out:
         raise InputError("evaluate: --out goes with a config only. The figures of a results file are printed.")
     iou_type: Any = arguments.iou_type or "segm"
-    checked = check_results(arguments.annotations, arguments.predictions, iou_type=iou_type)
+    checked = check_results(
+        arguments.annotations, arguments.predictions, iou_type=iou_type, has_sample=arguments.verify
+    )
     figures = checked.figures()
-    verification = verify_figures(checked, figures).to_json() if arguments.verify else None
+    verification = verify_results(checked, figures).to_json() if arguments.verify else None
     misses = format_misses(checked.num_images_without_detection, checked.num_images)
     for line in misses if arguments.json else ():
         print(line, file=sys.stderr)

@@ -55,17 +55,30 @@ class CheckedAnnotations:
 
 
 def checked_annotations(
-    content: Any, iou_type: IouType, frequency_groups: Mapping[int, str] | None, where: str
+    content: Any,
+    iou_type: IouType,
+    frequency_groups: Mapping[int, str] | None,
+    where: str,
+    *,
+    image_numbers: Mapping[int | str, int] | None = None,
 ) -> CheckedAnnotations:
-    """Check ground truth and return it in hotcoco's form."""
+    """Check ground truth and return it in hotcoco's form.
+
+    Args:
+        content: COCO or LVIS content.
+        iou_type, frequency_groups: see `evaluate_results`.
+        where: name of the content, for messages.
+        image_numbers: `numbered` ids of a larger set that the images belong to. None: the images are the set.
+    """
     rows = {name: listed_objects(content, name, where) for name in ("images", "annotations", "categories")}
     if not rows["images"]:
         raise InputError(f"{where}: has no images")
     images = by_id(rows["images"], "image", where, check_image_id)
     categories = by_id(rows["categories"], "category", where, check_category_id)
     refuse_ids_of_two_types(images, where)
-    image_numbers: dict[int | str, int] = _numbers(images)
-    category_numbers: dict[int, int] = _numbers(categories)
+    known = numbered(images) if image_numbers is None else image_numbers
+    image_numbers = dict(sorted(((one, known[one]) for one in images), key=lambda pair: pair[1]))
+    category_numbers: dict[int, int] = numbered(categories)
     is_federated = any(_FEDERATED[0] in image for image in rows["images"])
     sizes_hw = {
         image_numbers[image_id]: check_image_size(image, _image_name(image_id, where))
@@ -109,7 +122,7 @@ def checked_annotations(
     )
 
 
-def _numbers(ids: Iterable[Any]) -> dict[Any, int]:
+def numbered(ids: Iterable[Any]) -> dict[Any, int]:
     """Number ids from 1 in sorted order, integers before strings."""
     ordered = sorted(ids, key=lambda one: (isinstance(one, str), one))
     return {one: number for number, one in enumerate(ordered, start=1)}

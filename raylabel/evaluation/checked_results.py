@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from hotcoco import StreamingEval
 from numpy.typing import NDArray
 
 from raylabel.dataset.fields import places_by_name
 from raylabel.errors import InputError
 from raylabel.evaluation.checked_input import CheckedAnnotations, IouType, checked_annotations
-from raylabel.evaluation.match_rows import Figures, Protocol, figures, match_rows, merge_rows
+from raylabel.evaluation.match_rows import Figures, MergedRows, Protocol, figures, match_rows
+from raylabel.evaluation.sample import Sample, draw_sample
 from raylabel.files.json_files import read_json
 from raylabel.predictions.results_by_image import ImageRows, RowGroup, RowsByImage, read_images
 from raylabel.predictions.results_columns import Wanted, iter_columns
@@ -36,7 +38,10 @@ class CheckedResults:
         results: the results, which were checked.
         names: names of annotations and results, for messages.
         parts: match rows of each part of the images, without empty parts.
-        num_images_without_detection: number of images that no detection names.
+        num_of_image: (num_images,) number of detections of each image.
+        num_boxed: number of detections with a `bbox`.
+        sampled: (num_images,) whether an image is in the sample that is verified. There may be no sample.
+        sampled_parts: match rows of the sample.
     """
 
     truth: CheckedAnnotations
@@ -44,7 +49,10 @@ class CheckedResults:
     results: Results
     names: tuple[str, str]
     parts: tuple[StreamingEval, ...]
-    num_images_without_detection: int
+    num_of_image: NDArray[np.int64]
+    num_boxed: int
+    sampled: NDArray[np.bool_]
+    sampled_parts: tuple[StreamingEval, ...]
 
     @property
     def dataset(self) -> dict[str, Any]:
@@ -66,25 +74,44 @@ class CheckedResults:
         """Number of all images."""
         return len(self.dataset["images"])
 
-    @cached_property
-    def detections(self) -> list[dict[str, Any]]:
-        """All detections in hotcoco's form, in the order of the results: far more memory than the match rows."""
+    @property
+    def num_images_without_detection(self) -> int:
+        """Number of images that no detection names."""
+        return int((self.num_of_image == 0).sum())
+
+    def figures(self) -> Figures:
+        """Compute the figures that `evaluate_results` returns."""
+        return figures(self.protocol, self.parts)
+
+    def sample_figures(self) -> Figures:
+        """Compute the figures on the sample."""
+        return figures(self.protocol, self.sampled_parts)
+
+    def sample(self) -> Sample:
+        """Read the results again, and return the sample. Detections have the order of the results."""
         wanted = _wanted(self.truth, self.protocol, self.names[1])
         with TemporaryDirectory() as folder:
             rows = RowsByImage(folder, list(self.truth.image_numbers))
             for batch in iter_columns(self.results, wanted):
-                rows.add(batch)
+                rows.add(batch.filter(pa.array(self.sampled[batch["image"].to_numpy()])))
             found = [
                 (int(entry), one)
                 for group in rows.groups()
                 for image in read_images(group, wanted)
                 for entry, one in zip(image.entries, _detections(image), strict=True)
             ]
-        return [one for _, one in sorted(found, key=lambda entry: entry[0])]
-
-    def figures(self) -> Figures:
-        """Compute the figures that `evaluate_results` returns."""
-        return figures(self.protocol, self.parts)
+        images = {one["id"] for one in self.dataset["images"] if self.sampled[one["id"] - 1]}
+        return Sample(
+            dataset=self.dataset
+            | {
+                "images": [one for one in self.dataset["images"] if one["id"] in images],
+                "annotations": [one for one in self.dataset["annotations"] if one["image_id"] in images],
+            },
+            detections=[one for _, one in sorted(found, key=lambda entry: entry[0])],
+            iou_type=self.iou_type,
+            is_federated=self.is_federated,
+            of_images=self.num_images,
+        )
 
 
 def check_results(
@@ -95,12 +122,14 @@ def check_results(
     frequency_groups: Mapping[int, str] | None = None,
     num_parts: int = 1,
     seed: int = 0,
+    has_sample: bool = False,
 ) -> CheckedResults:
     """Read, check and match results. The other arguments and the errors are those of `evaluate_results`.
 
     Args:
         num_parts: number of parts that the images are dealt out to at random. There are never more parts than images.
         seed: seed of the parts.
+        has_sample: whether an official evaluator gets a sample of the images.
     """
     if iou_type not in ("segm", "bbox"):
         raise InputError(f"iou_type must be segm or bbox, got {iou_type!r}")
@@ -115,19 +144,11 @@ def check_results(
     protocol = protocol_of(truth, iou_type, frequency_groups)
     part_of = deal_out(len(truth.image_numbers), num_parts, seed=seed)
     try:
-        parts, num_seen = _match(truth, protocol, results, results_where, part_of)
+        return _match(truth, protocol, results, (where, results_where), part_of, has_sample=has_sample)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{where} with {results_where}: {' '.join(str(error).split())}") from error
-    return CheckedResults(
-        truth=truth,
-        protocol=protocol,
-        results=results,
-        names=(where, results_where),
-        parts=parts,
-        num_images_without_detection=len(part_of) - num_seen,
-    )
 
 
 def protocol_of(truth: CheckedAnnotations, iou_type: IouType, groups: Mapping[int, str] | None) -> Protocol:
@@ -151,56 +172,74 @@ def deal_out(num_images: int, num_parts: int, *, seed: int) -> NDArray[np.int64]
 
 
 def _match(
-    truth: CheckedAnnotations, protocol: Protocol, results: Results, where: str, part_of: NDArray[np.int64]
-) -> tuple[tuple[StreamingEval, ...], int]:
-    """Return the match rows of each part, and the number of images with a detection."""
-    wanted, num_seen, ignores_boxes = _wanted(truth, protocol, where), 0, False
-    rows_of_part: dict[int, list[bytes]] = {}
+    truth: CheckedAnnotations,
+    protocol: Protocol,
+    results: Results,
+    names: tuple[str, str],
+    part_of: NDArray[np.int64],
+    *,
+    has_sample: bool,
+) -> CheckedResults:
+    wanted, ignores_boxes = _wanted(truth, protocol, names[1]), False
+    num_of_image, num_boxed, sampled = np.zeros(len(part_of), np.int64), 0, np.zeros(len(part_of), dtype=bool)
+    merged, num_parts = MergedRows(), int(part_of.max()) + 1
     with TemporaryDirectory() as folder:
         rows = RowsByImage(folder, list(truth.image_numbers))
         for batch in iter_columns(results, wanted):
             if len(batch) and batch["entry"][0].as_py() == 0:
                 # lvis-api does so: without a box in the first detection, masks tell the sizes of all.
                 ignores_boxes = truth.is_federated and not batch["box_xywh"][0].is_valid
+            num_of_image += np.bincount(batch["image"].to_numpy(), minlength=len(part_of))
+            num_boxed += len(batch) - batch["box_xywh"].null_count
             rows.add(batch)
+        if has_sample:
+            sampled = draw_sample(num_of_image)
         work = partial(_match_group, protocol, replace(wanted, with_boxes=not ignores_boxes))
-        for _, (found, num_with_detection) in map_on_processes(work, _groups_with_truth(rows, truth, part_of)):
-            num_seen += num_with_detection
-            for part, content in found.items():
-                rows_of_part.setdefault(part, []).append(content)
-    return tuple(merge_rows(rows_of_part[part]) for part in sorted(rows_of_part)), num_seen
+        # The sample is kept apart, so that its figures come from the match rows of all figures.
+        groups = _groups_with_truth(rows, truth, part_of + num_parts * sampled)
+        for _, found in map_on_processes(work, groups):
+            for group, content in found.items():
+                merged.add(group, content)
+    return CheckedResults(
+        truth=truth,
+        protocol=protocol,
+        results=results,
+        names=names,
+        parts=tuple(merged.of(range(2 * num_parts))),
+        num_of_image=num_of_image,
+        num_boxed=num_boxed,
+        sampled=sampled,
+        sampled_parts=tuple(merged.of(range(num_parts, 2 * num_parts))),
+    )
 
 
 def _groups_with_truth(
-    rows: RowsByImage, truth: CheckedAnnotations, part_of: NDArray[np.int64]
+    rows: RowsByImage, truth: CheckedAnnotations, group_of: NDArray[np.int64]
 ) -> Iterator[tuple[RowGroup, dict[int, _Truth]]]:
-    """Yield the groups of images, also those without a detection, with the truth of each part of their images."""
+    """Yield files of images, also those without a detection, with the truth of each group of their images."""
     annotations: dict[int, list[dict[str, Any]]] = {}
     for one in truth.dataset["annotations"]:
         annotations.setdefault(one["image_id"], []).append(one)
     images = truth.dataset["images"]
-    for group in rows.groups(with_empty=True):
-        of_parts: dict[int, _Truth] = {}
-        for place in range(group.first_image, group.first_image + len(group.names)):
-            some_images, some_annotations = of_parts.setdefault(int(part_of[place]), ([], []))
+    for file in rows.groups(with_empty=True):
+        of_groups: dict[int, _Truth] = {}
+        for place in range(file.first_image, file.first_image + len(file.names)):
+            some_images, some_annotations = of_groups.setdefault(int(group_of[place]), ([], []))
             some_images.append(images[place])
             some_annotations += annotations.get(images[place]["id"], [])
-        yield group, of_parts
+        yield file, of_groups
 
 
-def _match_group(
-    protocol: Protocol, wanted: Wanted, group: tuple[RowGroup, dict[int, _Truth]]
-) -> tuple[dict[int, bytes], int]:
-    """Return the match rows of a group by part, and the number of images with a detection."""
-    rows, of_parts = group
+def _match_group(protocol: Protocol, wanted: Wanted, file: tuple[RowGroup, dict[int, _Truth]]) -> dict[int, bytes]:
+    """Return the match rows of the images of a file by group."""
+    rows, of_groups = file
     detections = {one.image + 1: _detections(one) for one in read_images(rows, wanted)}
-    found = {
-        part: match_rows(
+    return {
+        group: match_rows(
             protocol, images, annotations, [one for image in images for one in detections.get(image["id"], ())]
         )
-        for part, (images, annotations) in of_parts.items()
+        for group, (images, annotations) in of_groups.items()
     }
-    return found, len(detections)
 
 
 def _wanted(truth: CheckedAnnotations, protocol: Protocol, where: str) -> Wanted:

@@ -1,7 +1,8 @@
 """Verification of figures by the official evaluators: lvis-api for LVIS data, pycocotools for COCO data.
 
 raylabel computes AP and AR with hotcoco. The official evaluators compute them a second time, from the same checked
-data. They are slow on large sets, because they loop over images, classes and object sizes in Python.
+data. They hold all detections as Python objects, and loop over images, classes and object sizes in Python. Of many
+detections they therefore get a sample of the images.
 """
 
 import importlib
@@ -14,8 +15,10 @@ from importlib.metadata import version
 from typing import Any
 
 from raylabel.errors import InputError
-from raylabel.evaluation.checked_results import CheckedResults, check_results
+from raylabel.evaluation.checked_results import CheckedResults
 from raylabel.evaluation.match_rows import LVIS_MAX_DETECTIONS
+from raylabel.evaluation.sample import Sample
+from raylabel.evaluation.streamed_precision import StreamedPrecision
 from raylabel.masks.segmentation import rle_from_segmentation
 
 TOLERANCE = 1e-6
@@ -38,6 +41,8 @@ class Verification:
         largest_difference: largest absolute difference. A figure without ground truth counts as -1, as the official
             evaluators give it.
         figure: name of the figure that differs most.
+        num_images: number of images that both evaluated.
+        of_images: number of images that these were drawn from.
         model: model that the figure belongs to; None for a results file.
     """
 
@@ -46,6 +51,8 @@ class Verification:
     num_figures: int
     largest_difference: float
     figure: str
+    num_images: int
+    of_images: int
     model: str | None = None
 
     @property
@@ -58,55 +65,65 @@ class Verification:
         return asdict(self) | {"agrees": self.agrees}
 
 
-def verify_figures(checked: CheckedResults, figures: Figures) -> Verification:
-    """Compare figures with those that the official evaluator gives for the same data.
+def verify_sample(sample: Sample, figures: Figures) -> Verification:
+    """Compare figures with those that the official evaluator gives for the same images.
 
     Args:
-        checked: the evaluated data, from `check_results`.
-        figures: what `evaluate_results` gave for them.
+        sample: the images.
+        figures: raylabel's figures on these images.
 
     Raises:
-        InputError: the official evaluator is not installed, or only some of the detections have a `bbox`.
+        InputError: the official evaluator is not installed.
     """
-    _refuse_mixed_boxes(checked)
-    evaluate = _lvis_figures if checked.is_federated else _coco_figures
-    official = evaluate(checked)
+    evaluate = _lvis_figures if sample.is_federated else _coco_figures
+    official = evaluate(sample)
     gaps = {name: abs(_as_number(figures[name]) - value) for name, value in official.items() if name in figures}
     figure = max(gaps, key=lambda name: gaps[name])
-    evaluator, package = ("lvis-api", "lvis") if checked.is_federated else ("pycocotools", "pycocotools")
+    evaluator, package = ("lvis-api", "lvis") if sample.is_federated else ("pycocotools", "pycocotools")
     return Verification(
         evaluator=evaluator,
         version=version(package),
         num_figures=len(gaps),
         largest_difference=gaps[figure],
         figure=figure,
+        num_images=len(sample.dataset["images"]),
+        of_images=sample.of_images,
     )
 
 
-def verify_models(
-    annotations: dict[str, Any],
-    results: Mapping[str, list[dict[str, Any]]],
-    figures: Mapping[str, Figures],
-    *,
-    frequency_groups: Mapping[int, str] | None = None,
-) -> Verification:
+def verify_results(checked: CheckedResults, figures: Figures) -> Verification:
+    """Compare the figures of a results file with the official evaluator's.
+
+    Args:
+        checked: the evaluated data, from `check_results` with a sample.
+        figures: the figures on all images. They are compared if the sample has all images, else those of the sample.
+
+    Raises:
+        InputError: the official evaluator is not installed, or only some of the detections have a `bbox`.
+    """
+    _refuse_mixed_boxes(checked)
+    return verify_sample(checked.sample(), figures if checked.sampled.all() else checked.sample_figures())
+
+
+def verify_models(precision: StreamedPrecision, figures: Mapping[str, Figures]) -> Verification:
     """Compare the figures of several models on the same images, and return the largest difference of all.
 
     Args:
-        annotations: COCO or LVIS content, as for `evaluate_results`.
-        results: model name -> its detections.
-        figures: model name -> what `evaluate_results` gave for them.
-        frequency_groups: category id -> "r", "c" or "f", as for `evaluate_results`.
+        precision: the evaluated models, of a set with a sample.
+        figures: model name -> its figures on all images. See `verify_results`.
 
     Raises:
-        InputError: see `verify_figures`.
+        InputError: see `verify_sample`.
     """
-    compared = []
-    for name, rows in results.items():
-        checked = check_results(annotations, rows, frequency_groups=frequency_groups)
-        compared.append(replace(verify_figures(checked, figures[name]), model=name))
+    compared = [replace(_verify_model(precision, name, figures[name]), model=name) for name in precision.models]
     worst = max(compared, key=lambda one: one.largest_difference)
     return replace(worst, num_figures=sum(one.num_figures for one in compared))
+
+
+def _verify_model(precision: StreamedPrecision, model: str, figures: Figures) -> Verification:
+    sample = precision.sample(model)
+    is_whole = len(sample.dataset["images"]) == sample.of_images
+    return verify_sample(sample, figures if is_whole else precision.sample_figures(model))
 
 
 def require_evaluators() -> None:
@@ -125,37 +142,37 @@ def _as_number(figure: float | None) -> float:
 
 def _refuse_mixed_boxes(checked: CheckedResults) -> None:
     """The official evaluators look at the first detection only, and take all others to be like it."""
-    num_boxes = sum("bbox" in one for one in checked.detections)
-    if 0 < num_boxes < len(checked.detections):
+    num_detections = int(checked.num_of_image.sum())
+    if 0 < checked.num_boxed < num_detections:
         raise InputError(
-            f"{checked.names[1]}: {num_boxes} of {len(checked.detections)} detections have a bbox, and the official "
+            f"{checked.names[1]}: {checked.num_boxed} of {num_detections} detections have a bbox, and the official "
             "evaluators need one in all or in none. Add the others, or evaluate without verification."
         )
 
 
-def _coco_figures(checked: CheckedResults) -> dict[str, float]:
+def _coco_figures(sample: Sample) -> dict[str, float]:
     cocoeval, coco = _load("pycocotools.cocoeval", "pycocotools"), _load("pycocotools.coco", "pycocotools")
     with _replaced(coco, "print", _silent), _replaced(cocoeval, "print", _silent):
         truth = coco.COCO()
-        truth.dataset = _truth(checked)
+        truth.dataset = _truth(sample)
         truth.createIndex()
-        rows = _detections(checked)
+        rows = _detections(sample)
         if rows:
             results = truth.loadRes(rows)
         else:  # because `loadRes` can't read an empty list
             results = coco.COCO()
             results.dataset = truth.dataset | {"annotations": []}
             results.createIndex()
-        evaluation = cocoeval.COCOeval(truth, results, checked.iou_type)
+        evaluation = cocoeval.COCOeval(truth, results, sample.iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(value) for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)}
 
 
-def _lvis_figures(checked: CheckedResults) -> dict[str, float]:
+def _lvis_figures(sample: Sample) -> dict[str, float]:
     lvis = _load("lvis.eval", "lvis")
-    dataset, rows = _truth(checked), _detections(checked)
+    dataset, rows = _truth(sample), _detections(sample)
     for category in dataset["categories"]:
         if category.get("frequency") not in ("r", "c", "f"):
             category["frequency"] = ""
@@ -176,23 +193,23 @@ def _lvis_figures(checked: CheckedResults) -> dict[str, float]:
         results = Results.__new__(Results)
         results.dataset, results.logger = dataset | {"annotations": []}, truth.logger
         results._create_index()
-    evaluation = lvis.LVISEval(truth, results, checked.iou_type)
+    evaluation = lvis.LVISEval(truth, results, sample.iou_type)
     evaluation.params.img_count_lbl = ["r", "c", "f", ""]  # the last group is of classes without a frequency
     with numpy_float(lvis):
         evaluation.run()
     return {name: float(value) for name, value in evaluation.get_results().items()}
 
 
-def _truth(checked: CheckedResults) -> dict[str, Any]:
+def _truth(sample: Sample) -> dict[str, Any]:
     """A copy of the ground truth, because the evaluators write into it."""
-    return {name: [dict(one) for one in rows] for name, rows in checked.dataset.items()}
+    return {name: [dict(one) for one in rows] for name, rows in sample.dataset.items()}
 
 
-def _detections(checked: CheckedResults) -> list[dict[str, Any]]:
+def _detections(sample: Sample) -> list[dict[str, Any]]:
     """Copies of the detections with masks as compressed RLE, the only form that both evaluators read."""
-    sizes_hw = {image["id"]: (image["height"], image["width"]) for image in checked.dataset["images"]}
+    sizes_hw = {image["id"]: (image["height"], image["width"]) for image in sample.dataset["images"]}
     copies = []
-    for one in checked.detections:
+    for one in sample.detections:
         copy, mask = dict(one), one.get("segmentation")
         if isinstance(mask, list) or (isinstance(mask, dict) and isinstance(mask["counts"], list)):
             copy["segmentation"] = rle_from_segmentation(mask, sizes_hw[one["image_id"]], check=False)

@@ -1,29 +1,51 @@
-"""Quality of stored pseudo-labels if the pool's truth is known: calibration, precision and recall."""
+"""Quality of stored pseudo-labels if the pool's truth is known: calibration, precision and recall.
 
-from collections.abc import Iterator
-from dataclasses import replace
+Shards are read and matched in groups, on threads or on the cluster. Masks stay there: the caller gets columns.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raylabel.calibration import Detections, ImagePredictions, ReliabilityBins, match_image, weigh_by_verification
 from raylabel.calibration.metrics.binned import ccece, ece, group_masks, nll
 from raylabel.config import CalibrationConfig, SelectionConfig
+from raylabel.dataset.annotations import AnnotatedSet
 from raylabel.dataset.image_headers import NUM_TELLING, are_annotated_as_stored, is_turned_within_size
 from raylabel.dataset.image_source import ImageSource
 from raylabel.dataset.pool.truth import TruthMatch
-from raylabel.predictions.matching import verification_weights
 from raylabel.predictions.selection import select
 from raylabel.run.classes import load_classes
 from raylabel.run.folder import RunFolder
-from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images, read_fields
-from raylabel.threads import READING_THREADS, map_on_threads
+from raylabel.run.labels.shards import STATUS_OK, committed_shards, labelled_images, read_fields, shard_groups
+from raylabel.threads import READING_THREADS, Map, map_on_threads
+
+_FIELDS = ("image_id", "uri", "height", "width", "status", "as_stored")
 
 
-def match_labelled(run: RunFolder, match: TruthMatch, *, max_pixels: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ShardGroup:
+    """Some committed shards.
+
+    Attributes:
+        uris: their files.
+        rows: the truth's row of each image, in the order of the shards. -1: the image is not compared with a truth.
+    """
+
+    uris: tuple[str, ...]
+    rows: NDArray[np.int64]
+
+
+def match_labelled(
+    run: RunFolder, match: TruthMatch, *, max_pixels: int, map_groups: Map = map_on_threads
+) -> list[ShardGroup]:
     """Match the labelled images of a run with the pool's truth by their ids. Quarantined images count too.
 
     Images whose labels do not have the size or orientation of their truth are counted. They were labelled without this
@@ -33,38 +55,122 @@ def match_labelled(run: RunFolder, match: TruthMatch, *, max_pixels: int) -> Non
         run: run with a labelled pool.
         match: the truth, which has seen no image yet.
         max_pixels: see `read_image`.
+        map_groups: does the work on groups of shards.
+
+    Returns:
+        All committed shards, in order.
 
     Raises:
         InputError: no image has a truth, or none has labels of its truth's size.
         StorageError: the disk or the network failed.
     """
-    for uri in committed_shards(run).values():
-        for row in read_fields(uri, ["image_id", "height", "width", "status"]).to_pylist():
+    groups, of_groups = shard_groups(list(committed_shards(run).values())), list[NDArray[np.int64]]()
+    displayed = list[tuple[str, ...]]()
+    for uris, images in zip(groups, map_groups(_read_images, groups), strict=True):
+        rows = []
+        for row in images.to_pylist():
             match.see(row["image_id"])
-            if row["status"] == STATUS_OK:
-                match.see_labels(row["image_id"], (row["height"], row["width"]))
+            is_labelled = row["status"] == STATUS_OK
+            rows.append(match.see_labels(row["image_id"], (row["height"], row["width"])) if is_labelled else -1)
+        of_groups.append(np.array(rows, dtype=np.int64))
+        if images["uri"].null_count < len(images):
+            displayed.append(uris)
     match.refuse_none()
-    telling = [source for _, source in islice(_displayed(run, match), NUM_TELLING)]
+    _find_turned(match, displayed, max_pixels=max_pixels, map_groups=map_groups)
+    turned = match.turned_rows
+    return [
+        ShardGroup(uris=uris, rows=np.where(np.isin(rows, turned), -1, rows))
+        for uris, rows in zip(groups, of_groups, strict=True)
+    ]
+
+
+def _read_images(uris: Sequence[str]) -> pa.Table:
+    """Read what `match_labelled` needs of each image. Only images that were labelled as displayed have a `uri`."""
+    tables = list(map_on_threads(partial(read_fields, fields=_FIELDS), uris, num_threads=READING_THREADS))
+    images = pa.concat_tables([one.replace_schema_metadata(None) for one in tables], promote_options="default")
+    displayed = pc.equal(images["status"], STATUS_OK)
+    if "as_stored" in images.column_names:  # earlier versions did not know it
+        displayed = pc.and_(displayed, pc.is_null(images["as_stored"]))
+    uri = pc.if_else(displayed, images["uri"], pa.scalar(None, pa.string()))
+    return images.select(["image_id", "height", "width", "status"]).append_column("uri", uri)
+
+
+def _find_turned(match: TruthMatch, groups: Sequence[tuple[str, ...]], *, max_pixels: int, map_groups: Map) -> None:
+    """Count images that were labelled as displayed, because their truth was not known, and are annotated as stored."""
+
+    def displayed() -> Iterator[tuple[str, ImageSource]]:
+        for images in map_groups(_read_images, groups):
+            for row in images.filter(pc.is_valid(images["uri"])).to_pylist():
+                if row["image_id"] in match.row_of:
+                    yield row["image_id"], ImageSource(row["uri"], match.size_of(row["image_id"]))
+
+    telling = [source for _, source in islice(displayed(), NUM_TELLING)]
     if not telling or not are_annotated_as_stored(telling, max_pixels=max_pixels):
         return
     look = partial(is_turned_within_size, max_pixels=max_pixels)
-    displayed = _displayed(run, match)
-    while part := dict(islice(displayed, NUM_TELLING)):
+    remaining = displayed()
+    while part := dict(islice(remaining, NUM_TELLING)):
         found = map_on_threads(look, list(part.values()), num_threads=READING_THREADS)
         for image_id, is_turned in zip(part, found, strict=True):
             if is_turned:
                 match.see_turned(image_id)
 
 
-def _displayed(run: RunFolder, match: TruthMatch) -> Iterator[tuple[str, ImageSource]]:
-    """Yield the images with a truth that were labelled as displayed, because their truth was not known.
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """The predictions of some shards, of the images that are compared with a truth.
 
-    The id of each, and the image in the size of its truth.
+    Attributes:
+        detections: all predictions; `image_indices` are rows of the truth.
+        calibrated_scores: (N,) calibrated scores.
+        is_kept: (N,) whether the selection keeps the prediction.
+        num_objects: number of true objects, without crowd regions.
     """
-    for uri in committed_shards(run).values():
-        for row in read_fields(uri, ["image_id", "uri", "as_stored", "status"]).to_pylist():
-            if row["status"] == STATUS_OK and row.get("as_stored") is None and row["image_id"] in match.row_of:
-                yield row["image_id"], ImageSource(row["uri"], match.size_of(row["image_id"]))
+
+    detections: Detections
+    calibrated_scores: NDArray[np.float64]
+    is_kept: NDArray[np.bool_]
+    num_objects: int
+
+
+def _match_shards(
+    group: ShardGroup,
+    *,
+    open_truth: Callable[[], AnnotatedSet],
+    iou_threshold: float,
+    selection: SelectionConfig,
+    frequency_groups: NDArray[np.str_],
+) -> _Matched:
+    truth, num_objects = open_truth(), 0
+    parts, calibrated, kept = [Detections.empty(truth.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
+    unweighed = np.ones(truth.num_classes)  # because weights depend on all images
+    images = (image for uri in group.uris for image in labelled_images(uri, truth.num_classes))
+    for row, image in zip(group.rows.tolist(), images, strict=True):
+        if row < 0:
+            continue
+        found = image.instances
+        predictions = ImagePredictions(found.class_indices, found.raw_scores, found.masks)
+        detections = match_image(
+            truth, row, predictions, class_weights=unweighed, iou_threshold=iou_threshold, with_context=False
+        )
+        parts.append(detections)
+        calibrated.append(image.calibrated_scores.astype(np.float64))
+        chosen = select(
+            calibrated_scores=image.calibrated_scores,
+            class_indices=found.class_indices,
+            mask_quality=found.mask_quality,
+            mask_areas=found.mask_areas,
+            config=selection,
+            frequency_groups=frequency_groups,
+        )
+        kept.append(chosen.keep)
+        num_objects += int((~truth.object_is_crowd(row)).sum())
+    return _Matched(
+        detections=Detections.concat(parts),
+        calibrated_scores=np.concatenate(calibrated),
+        is_kept=np.concatenate(kept),
+        num_objects=num_objects,
+    )
 
 
 def measure_pool(
@@ -74,6 +180,8 @@ def measure_pool(
     calibration: CalibrationConfig,
     selection: SelectionConfig,
     max_pixels: int,
+    open_truth: Callable[[], AnnotatedSet] | None = None,
+    map_groups: Map = map_on_threads,
 ) -> dict[str, Any] | None:
     """Compare stored labels with the pool's truth.
 
@@ -83,6 +191,8 @@ def measure_pool(
         calibration: bins and IoU.
         selection: which predictions are pseudo-labels.
         max_pixels: see `read_image`.
+        open_truth: opens the truth in another process. None: no other process needs it.
+        map_groups: does the work on groups of shards.
 
     Returns:
         Counts, also of images without a partner on either side, and of images that are left out because their labels
@@ -95,59 +205,33 @@ def measure_pool(
     """
     if match is None:
         return None
-    match_labelled(run, match, max_pixels=max_pixels)
-    truth, row_of = match.truth, match.row_of
+    groups = match_labelled(run, match, max_pixels=max_pixels, map_groups=map_groups)
     misses = {
         "num_without_truth": match.num_without_truth,
         "num_truth_not_in_pool": match.num_not_in_pool,
         "num_other_size": match.num_other_size,
         "num_other_orientation": match.num_other_orientation,
     }
-    classes = load_classes(run)
-    class_weights = verification_weights(truth)
-    parts, calibrated, kept = [Detections.empty(classes.num_classes)], [np.zeros(0)], [np.zeros(0, bool)]
-    labelled_rows, num_objects = list[int](), 0
-    shards = committed_shards(run).values()
-    for image in chain.from_iterable(labelled_images(uri, classes.num_classes) for uri in shards):
-        if image.status != STATUS_OK or image.image_id not in row_of:
-            continue
-        if not match.is_comparable(image.image_id, image.instances.image_size_hw):
-            continue
-        row, found = row_of[image.image_id], image.instances
-        parts.append(
-            match_image(
-                truth,
-                row,
-                ImagePredictions(found.class_indices, found.raw_scores, found.masks),
-                class_weights=class_weights,
-                iou_threshold=calibration.iou_threshold,
-                with_context=False,
-            )
-        )
-        calibrated.append(image.calibrated_scores.astype(np.float64))
-        chosen = select(
-            calibrated_scores=image.calibrated_scores,
-            class_indices=found.class_indices,
-            mask_quality=found.mask_quality,
-            mask_areas=found.mask_areas,
-            config=selection,
-            frequency_groups=classes.frequency_groups,
-        )
-        kept.append(chosen.keep)
-        labelled_rows.append(row)
-        num_objects += int((~truth.ground_truth(row).is_crowd).sum())
+    classes, truth = load_classes(run), match.truth
+    work = partial(
+        _match_shards,
+        open_truth=open_truth or (lambda: truth),
+        iou_threshold=calibration.iou_threshold,
+        selection=selection,
+        frequency_groups=classes.frequency_groups,
+    )
+    parts = list(map_groups(work, groups))
+    labelled_rows = np.concatenate([np.zeros(0, np.int64), *(one.rows[one.rows >= 0] for one in groups)])
     # Only labelled images, because the others of a federated truth say nothing about this pool.
     places = np.zeros(len(truth), dtype=np.int64)
     places[labelled_rows] = np.arange(len(labelled_rows))
-    detections = Detections.concat(parts)
+    detections = Detections.concat([Detections.empty(classes.num_classes), *(one.detections for one in parts)])
     detections = replace(detections, image_indices=places[detections.image_indices])
     detections = weigh_by_verification(detections, truth.subset(labelled_rows))
-    is_scored = detections.is_scored
-    scored, scores, is_kept = (
-        detections.scored(),
-        np.concatenate(calibrated)[is_scored],
-        np.concatenate(kept)[is_scored],
-    )
+    is_scored, num_objects = detections.is_scored, sum(one.num_objects for one in parts)
+    scored = detections.scored()
+    scores = np.concatenate([np.zeros(0), *(one.calibrated_scores for one in parts)])[is_scored]
+    is_kept = np.concatenate([np.zeros(0, bool), *(one.is_kept for one in parts)])[is_scored]
     if not len(scored):
         return {"num_images": len(labelled_rows), **misses, "num_instances": 0}
     num_correct = int((scored.is_correct & is_kept).sum())

@@ -1,69 +1,82 @@
-"""AP and its intervals of several models on the same images, from results that come shard by shard."""
+"""AP and its intervals of several models on the same images, from match rows that come shard by shard."""
 
-from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from raylabel.evaluation.checked_input import checked_annotations
-from raylabel.evaluation.checked_results import deal_out, protocol_of
-from raylabel.evaluation.match_rows import match_rows, merge_rows
+import pyarrow as pa
+from hotcoco import StreamingEval
+
+from raylabel.evaluation.checked_input import CheckedAnnotations
+from raylabel.evaluation.evaluated_set import EvaluatedSet
+from raylabel.evaluation.match_rows import Figures, MergedRows, figures
 from raylabel.evaluation.precision_intervals import NUM_PARTS, JackknifedFigures, jackknifed_figures
+from raylabel.evaluation.sample import Sample
 
 
 class StreamedPrecision:
-    """Match rows of several models. Memory does not hold the results.
+    """Merged match rows of several models. Memory holds the results of the sample alone.
 
     Args:
-        annotations: COCO or LVIS content, see `evaluate_results`.
-        frequency_groups: see `evaluate_results`.
-        seed: seed of the parts of the images, see `jackknife_results`.
-
-    Raises:
-        InputError: see `evaluate_results`.
+        evaluated: the evaluated set.
     """
 
-    def __init__(
-        self, annotations: dict[str, Any], *, frequency_groups: Mapping[int, str] | None = None, seed: int = 0
-    ) -> None:
-        self._truth = checked_annotations(annotations, "segm", frequency_groups, "annotations")
-        self._protocol = protocol_of(self._truth, "segm", frequency_groups)
-        self._part_of = deal_out(len(self._truth.image_numbers), NUM_PARTS, seed=seed)
-        self._images = {one["id"]: one for one in self._truth.dataset["images"]}
-        self._annotations: dict[int, list[dict[str, Any]]] = {number: [] for number in self._images}
-        for one in self._truth.dataset["annotations"]:
-            self._annotations[one["image_id"]].append(one)
-        self._rows: dict[str, dict[int, list[bytes]]] = {}
+    def __init__(self, evaluated: EvaluatedSet) -> None:
+        self._evaluated = evaluated
+        self._rows: dict[str, MergedRows] = {}
+        self._sampled: dict[str, list[pa.StructArray]] = {}
 
-    def add(self, model: str, results: Mapping[int | str, Sequence[Mapping[str, Any]]]) -> None:
-        """Match the results of some images: image id -> what `average_precision.results_of_image` makes.
-
-        Every image must come once per model, also one without a result.
-        """
-        of_parts: dict[int, list[tuple[int, Sequence[Mapping[str, Any]]]]] = {}
-        for image_id, found in results.items():
-            number = self._truth.image_numbers[image_id]
-            of_parts.setdefault(int(self._part_of[number - 1]), []).append((number, found))
-        for part, of_images in of_parts.items():
-            content = match_rows(
-                self._protocol,
-                [self._images[number] for number, _ in of_images],
-                [one for number, _ in of_images for one in self._annotations[number]],
-                [
-                    {
-                        **one,
-                        "image_id": number,
-                        "category_id": self._truth.category_numbers[one["category_id"]],
-                    }
-                    for number, found in of_images
-                    for one in found
-                ],
-            )
-            self._rows.setdefault(model, {}).setdefault(part, []).append(content)
+    def add(self, matches: pa.Table) -> None:
+        """Add rows of MATCHES. Every image must come once per model, also one without a result."""
+        columns = (matches[name].to_pylist() for name in ("model", "group", "match_rows"))
+        for model, group, content in zip(*columns, strict=True):
+            self._rows.setdefault(model, MergedRows()).add(group, content)
+        for model, detections in zip(matches["model"].to_pylist(), matches["detections"], strict=True):
+            if detections.is_valid:
+                self._sampled.setdefault(model, []).append(detections.values)
 
     def measured(self) -> dict[str, JackknifedFigures]:
         """Compute the figures of every model, in the order in which the models came."""
-        return {
-            model: jackknifed_figures(
-                self._protocol, [merge_rows(of_part) for _, of_part in sorted(rows.items())], len(self._images)
-            )
-            for model, rows in self._rows.items()
-        }
+        protocol, num_images = self._evaluated.protocol, self._evaluated.num_images
+        return {model: jackknifed_figures(protocol, _parts(rows), num_images) for model, rows in self._rows.items()}
+
+    def sample_figures(self, model: str) -> Figures:
+        """Compute the figures of a model on the sample."""
+        return figures(self._evaluated.protocol, self._rows[model].of(_SAMPLED))
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order in which they came."""
+        return list(self._rows)
+
+    def sample(self, model: str) -> Sample:
+        """Return the sample with the detections of a model."""
+        protocol, truth = self._evaluated.protocol, self._truth_of_sample
+        return Sample(
+            dataset=truth.dataset,
+            detections=[one for part in self._sampled[model] for one in _detections(part, truth.sizes_hw)],
+            iou_type=protocol.iou_type,
+            is_federated=protocol.is_federated,
+            of_images=self._evaluated.num_images,
+        )
+
+    @cached_property
+    def _truth_of_sample(self) -> CheckedAnnotations:
+        return self._evaluated.truth_of_sample()
+
+
+_SAMPLED = range(NUM_PARTS, 2 * NUM_PARTS)
+
+
+def _parts(rows: MergedRows) -> list[StreamingEval]:
+    """Return the match rows of each part of the jackknife, those of the sample with the others."""
+    parts = (rows.of([part, part + NUM_PARTS]) for part in range(NUM_PARTS))
+    return [found[0] if len(found) == 1 else StreamingEval.merge(found) for found in parts if found]
+
+
+def _detections(stored: pa.StructArray, sizes_hw: dict[int, tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return values of `evaluated_set.DETECTION` in hotcoco's form."""
+    return [
+        {"image_id": one["image"], "category_id": one["category"], "score": one["score"]}
+        | {"segmentation": {"size": list(sizes_hw[one["image"]]), "counts": one["mask_counts"]}}
+        for one in stored.to_pylist()
+    ]

@@ -101,8 +101,11 @@ def format_verification(verification: Mapping[str, Any] | None) -> str:
     verdict = "verified with" if verification["agrees"] else "NOT confirmed by"
     # A difference that four decimals do not show is still one that the verdict may rest on.
     shown = f"{difference:.4f}" if verification["agrees"] or difference >= 5e-5 else f"{difference:.1e}"
+    # Earlier versions verified all images.
+    num_images, of_images = (verification.get(name, 0) for name in ("num_images", "of_images"))
+    sample = f" on a sample of {num_images} of {of_images} images" if num_images < of_images else ""
     return (
-        f"{verdict} {verification['evaluator']} {verification['version']}: largest difference {shown} "
+        f"{verdict} {verification['evaluator']} {verification['version']}{sample}: largest difference {shown} "
         f"({figure}{f' of {model}' if model else ''})"
     )
 

@@ -49,6 +49,10 @@ class RunData:
     config: Config
     run: RunFolder | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle no part that is open. The copy opens the parts that it needs."""
+        return RunData, (self.config, self.run)
+
     @cached_property
     def _parts(self) -> dict[str, AnnotatedSet]:
         parts, labelled = self._split_by_fractions(), self.config.data.labelled
@@ -271,6 +275,13 @@ def _pool_image(image: ImageRecord) -> PoolImage:
         width=image.width,
         as_stored=image.source.as_stored,
     )
+
+
+def open_pool_truth(data: RunData) -> AnnotatedSet:
+    """Return the pool's truth, which must be known. Another process opens it from a copy of `data`."""
+    truth = data.pool_truth
+    assert truth is not None
+    return truth
 
 
 def truth_match(data: RunData) -> TruthMatch | None:

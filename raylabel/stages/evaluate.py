@@ -1,21 +1,24 @@
 """Stage 6: AP of every model on the validation split, and the quality of the pseudo-labels if their truth is known."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raylabel.calibration import Corrector, Detections
+from raylabel.calibration import Corrector, Detections, corrector_from_json
 from raylabel.calibration.correctors.soft import correct_soft_vectors
 from raylabel.cluster.map_shards import map_shards, row_shards
 from raylabel.cluster.predictor import Predictor
 from raylabel.cluster.progress_counter import live_progress
 from raylabel.cluster.session import connect
+from raylabel.cluster.shard_tasks import map_over_shards
 from raylabel.config import Config, parse_config
 from raylabel.dataset.image_errors import ImageError, unusable
 from raylabel.errors import NoDetectionError
 from raylabel.evaluation.average_precision import MIN_RESULT_SCORE, results_of_image
+from raylabel.evaluation.evaluated_set import EvaluatedSet
 from raylabel.evaluation.official import Verification, require_evaluators, verify_models
 from raylabel.evaluation.pool_quality import match_labelled, measure_pool
 from raylabel.evaluation.precision_intervals import JackknifedFigures, precision_intervals
@@ -23,8 +26,7 @@ from raylabel.evaluation.streamed_precision import StreamedPrecision
 from raylabel.files.digests import digest
 from raylabel.redaction import redacted
 from raylabel.run.calibration import load_corrector
-from raylabel.run.classes import load_classes
-from raylabel.run.data import RunData, truth_match
+from raylabel.run.data import RunData, open_pool_truth, truth_match
 from raylabel.run.folder import RunFolder, stage_folder
 from raylabel.run.labels.rows import InstanceRows
 from raylabel.run.labels.shards import context_from_structs, instances_from_structs
@@ -51,14 +53,13 @@ FOLDER = stage_folder("evaluate")
 
 PREDICTIONS = pa.schema(
     [
-        ("arm", pa.string()),
         ("row", pa.int64()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("instances", pa.list_(INSTANCE)),
     ]
 )
-"""Rows that workers send back: one model's predictions of one image of the validation split."""
+"""Rows of one model's predictions of one image of the validation split."""
 
 
 CORRECTED = "+corrector"
@@ -112,8 +113,9 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
     Args:
         config: the run's config.
         run: the run folder.
-        verify: compare AP with the official evaluators. `verification` in metrics.json is the result, else null. A run
-            stores no predictions of the validation split, so a run evaluated without `verify` is evaluated again.
+        verify: compare AP with the official evaluators, on a sample of the images if there are many
+            (`sample.MAX_VERIFIED_DETECTIONS`). `verification` in metrics.json is the result, else null. A run stores no
+            predictions of the validation split, so a run evaluated without `verify` is evaluated again.
 
     Raises:
         InputError: a model is not trained yet, or a validation image can't be read, or a model fails at it.
@@ -130,11 +132,13 @@ def run_stage(config: Config, run: RunFolder, *, verify: bool = False) -> dict[s
             calibration=config.calibration,
             selection=config.selection,
             max_pixels=config.data.max_image_pixels,
+            open_truth=partial(open_pool_truth, data),
+            map_groups=map_over_shards,
         )
 
     def work() -> dict[str, Any]:
         if match := truth_match(data):  # before the models predict
-            match_labelled(run, match, max_pixels=config.data.max_image_pixels)
+            match_labelled(run, match, max_pixels=config.data.max_image_pixels, map_groups=map_over_shards)
             if match.text():
                 print(f"evaluate: WARNING: {match.text()}", flush=True)
         measured, verification = _evaluate_models(config, run, data, verify=verify)
@@ -194,46 +198,20 @@ def _evaluate_models(
     config: Config, run: RunFolder, data: RunData, *, verify: bool
 ) -> tuple[dict[str, JackknifedFigures], Verification | None]:
     connect()
-    correctors = _correctors(config, run)
-    classes = load_classes(run)
     rounds = {1: run, **further_rounds(config, run)}
-    annotations = data.validation.to_json()
-    groups = data.measured_groups.of_category
     models = {"teacher": (run, TEACHER), SUPERVISED: (run, BASELINE)}
     models |= {student_arm(number): (one, STUDENT) for number, one in rounds.items()}
     arms = {name: one.path(folder) for name, (one, folder) in models.items() if has_model(one, folder)}
-    precision = StreamedPrecision(annotations, frequency_groups=groups)
-    results: dict[str, list[dict[str, Any]]] = {}  # all of them, which the official evaluators need
-    for table in _predict(config, run, len(data.validation), arms):
-        of_models: dict[str, dict[int | str, list[dict[str, Any]]]] = {}
-        for one in table.to_pylist():
-            found, _ = instances_from_structs(one["instances"], (one["height"], one["width"]), classes.num_classes)
-            soft_vectors = {one["arm"]: found.soft_vectors}
-            if one["arm"] in correctors:
-                detections = Detections.of_scores(
-                    found.class_indices,
-                    found.raw_scores,
-                    num_classes=classes.num_classes,
-                    context=context_from_structs(one["instances"]),
-                )
-                soft_vectors[f"{one['arm']}{CORRECTED}"] = correct_soft_vectors(
-                    found.soft_vectors, found.class_indices, correctors[one["arm"]](detections)
-                )
-            image_id = data.validation.images[one["row"]].image_id
-            for name, of_arm in soft_vectors.items():
-                of_image = results_of_image(image_id, found.masks, of_arm, classes.category_ids)
-                of_models.setdefault(name, {})[image_id] = of_image
-        for name, of_images in of_models.items():
-            precision.add(name, of_images)
-            if verify:
-                results.setdefault(name, []).extend(row for of_image in of_images.values() for row in of_image)
+    of_set: dict[str, Any] = {"frequency_groups": data.measured_groups.of_category, "has_sample": verify}
+    precision = StreamedPrecision(EvaluatedSet(data.validation, **of_set))
+    for matches in _match(config, run, len(data.validation), arms, of_set):
+        precision.add(matches)
     found_of = precision.measured()
     names = [name for arm in arms for name in (arm, f"{arm}{CORRECTED}") if name in found_of]
     measured = {name: found_of[name] for name in names}
     if not verify:
         return measured, None
-    figures = {name: one.figures for name, one in measured.items()}
-    return measured, verify_models(annotations, results, figures, frequency_groups=groups)
+    return measured, verify_models(precision, {name: one.figures for name, one in measured.items()})
 
 
 def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
@@ -254,16 +232,20 @@ def _precision(measured: dict[str, JackknifedFigures]) -> dict[str, Any]:
     }
 
 
-def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, str]) -> Iterator[pa.Table]:
-    """Yield a table of PREDICTIONS per shard of the validation split: every model on every image."""
+def _match(
+    config: Config, run: RunFolder, num_images: int, arms: dict[str, str], of_set: dict[str, Any]
+) -> Iterator[pa.Table]:
+    """Yield a table of MATCHES per shard of the validation split: every model on every image."""
     shards = row_shards(range(num_images), config.label.shard_size)
     with live_progress("evaluate", num_images * len(arms), unit="images", run=run, folder=FOLDER) as counter:
         yield from map_shards(
-            PredictShard,
+            EvaluateShard,
             config=config,
             worker_args={
                 "run": run,
                 "model_uris": arms,
+                "correctors": {name: one.to_json() for name, one in _correctors(config, run).items()},
+                "of_set": of_set,
                 "counter": counter,
             },
             shards=shards,
@@ -271,12 +253,25 @@ def _predict(config: Config, run: RunFolder, num_images: int, arms: dict[str, st
         )
 
 
-class PredictShard:
-    """The actor's worker that predicts shards of the validation split with every model."""
+class EvaluateShard:
+    """The actor's worker that predicts shards of the validation split with every model, and matches the predictions.
 
-    def __init__(self, *, config: dict[str, Any], run: RunFolder, model_uris: dict[str, str], counter: Any) -> None:
+    Only match rows leave the worker, and the predictions of the sample that is verified.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        run: RunFolder,
+        model_uris: dict[str, str],
+        correctors: dict[str, dict[str, Any]],
+        of_set: dict[str, Any],
+        counter: Any,
+    ) -> None:
         parsed = parse_config(config)
         self._annotated = RunData(parsed, run).validation
+        self._evaluated = EvaluatedSet(self._annotated, **of_set)
         self._predictors = {
             name: Predictor(
                 uri,
@@ -287,13 +282,26 @@ class PredictShard:
             )
             for name, uri in model_uris.items()
         }
+        self._correctors = {name: corrector_from_json(one) for name, one in correctors.items()}
         self._counter, self._label = counter, parsed.label
 
     def __call__(self, shard: dict[str, Any]) -> pa.Table:
+        truth = self._evaluated.truth(shard["rows"])
+        parts = []
+        for arm, predictions in self.predict(shard):
+            of_models: dict[str, dict[int | str, list[dict[str, Any]]]] = {}
+            for one in predictions.to_pylist():
+                image_id = self._annotated.images[one["row"]].image_id
+                for name, of_image in self._results(arm, one, image_id):
+                    of_models.setdefault(name, {})[image_id] = of_image
+            parts += [self._evaluated.match(name, truth, of_images) for name, of_images in of_models.items()]
+        return pa.concat_tables(parts)
+
+    def predict(self, shard: dict[str, Any]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the name and the rows of PREDICTIONS of every model."""
         images = [self._annotated.images[row] for row in shard["rows"]]
         sources = [image.source for image in images]
-        parts: list[pa.Table] = []
-        for arm, predictor in self._predictors.items():
+        for place, (arm, predictor) in enumerate(self._predictors.items()):
             # Correctors were fitted to detections from this score on.
             rows = InstanceRows(top_k=self._label.top_k, min_context_score=self._label.score_threshold)
             sizes_hw = []
@@ -302,15 +310,30 @@ class PredictShard:
                     raise unusable(image.uri, found, kind="validation")
                 rows.append(found)
                 sizes_hw.append(found.image_size_hw)
-                num_done = len(parts) * len(images) + len(sizes_hw)
-                self._counter.report.remote(f"shard-{shard['shard_id']}", num_done)
+                self._counter.report.remote(f"shard-{shard['shard_id']}", place * len(images) + len(sizes_hw))
             heights, widths = np.array(sizes_hw, dtype=np.int32).T
             columns = {
-                "arm": [arm] * len(images),
                 "row": shard["rows"],
                 "height": heights,
                 "width": widths,
                 "instances": rows.to_arrow(np.full(rows.lengths.sum(), np.nan)),
             }
-            parts.append(pa.table(columns, schema=PREDICTIONS))
-        return pa.concat_tables(parts)
+            yield arm, pa.table(columns, schema=PREDICTIONS)
+
+    def _results(
+        self, arm: str, row: dict[str, Any], image_id: int | str
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield the results of a row of PREDICTIONS by the model's scores, and by those of its corrector."""
+        num_classes, category_ids = self._annotated.num_classes, self._annotated.category_ids
+        found, _ = instances_from_structs(row["instances"], (row["height"], row["width"]), num_classes)
+        yield arm, results_of_image(image_id, found.masks, found.soft_vectors, category_ids)
+        if arm not in self._correctors:
+            return
+        detections = Detections.of_scores(
+            found.class_indices,
+            found.raw_scores,
+            num_classes=num_classes,
+            context=context_from_structs(row["instances"]),
+        )
+        corrected = correct_soft_vectors(found.soft_vectors, found.class_indices, self._correctors[arm](detections))
+        yield f"{arm}{CORRECTED}", results_of_image(image_id, found.masks, corrected, category_ids)

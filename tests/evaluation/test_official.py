@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crowded_scenes import scenes
 from lvis_detections import lvis_detections
 from raylabel.errors import InputError
-from raylabel.evaluation import official
+from raylabel.evaluation import official, sample
 from raylabel.evaluation.checked_results import check_results
 from raylabel.evaluation.match_rows import figures
-from raylabel.evaluation.official import Verification, numpy_float, require_evaluators, verify_figures, verify_models
+from raylabel.evaluation.official import Verification, numpy_float, require_evaluators, verify_results
 from raylabel.report.console import format_verification
 
 Content = dict[str, Any]
@@ -56,8 +57,8 @@ def federated(truth: Content) -> Content:
 
 
 def verified(truth: Any, rows: Any, **options: Any) -> Verification:
-    checked = check_results(truth, rows, **options)
-    return verify_figures(checked, checked.figures())
+    checked = check_results(truth, rows, has_sample=True, **options)
+    return verify_results(checked, checked.figures())
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -82,10 +83,10 @@ def test_lvis_sample_agrees(shared_data: Callable[[str], Path]) -> None:
 def test_small_sets_agree(truth: Content, rows: list[Content], is_federated: bool, iou_type: Any) -> None:
     content = federated(truth) if is_federated else truth
     boxed = [one | {"bbox": [*one["segmentation"][0][:2], 7, 7]} for one in rows]
-    checked = check_results(content, boxed, iou_type=iou_type)
+    checked = check_results(content, boxed, iou_type=iou_type, has_sample=True)
     figures = checked.figures()
     assert 0 < figures["AP"] < 1
-    assert verify_figures(checked, figures).largest_difference < 1e-12
+    assert verify_results(checked, figures).largest_difference < 1e-12
     assert checked.figures() == figures, "the evaluators get copies"
 
 
@@ -104,11 +105,8 @@ def test_lvis_classes_may_lack_a_frequency(truth: Content, rows: list[Content]) 
 
 def test_frequency_groups_count_for_both(truth: Content, rows: list[Content]) -> None:
     groups = {3: "r", 5: "c"}
-    checked = check_results(federated(truth), rows, frequency_groups=groups)
-    figures = checked.figures()
-    assert figures["APf"] is None
-    found = verify_models(truth, {"a": rows}, {"a": figures}, frequency_groups=groups)
-    assert found.largest_difference < 1e-12
+    assert check_results(federated(truth), rows, frequency_groups=groups).figures()["APf"] is None
+    assert verified(federated(truth), rows, frequency_groups=groups).largest_difference < 1e-12
 
 
 def test_more_than_255_detections_of_a_class(truth: Content) -> None:
@@ -141,23 +139,52 @@ def test_a_broken_evaluator_is_noticed(
 
 
 def test_a_figure_that_one_lacks_counts_as_minus_one(truth: Content, rows: list[Content]) -> None:
-    checked = check_results(truth, rows)
-    found = verify_figures(checked, checked.figures() | {"APs": None})
+    checked = check_results(truth, rows, has_sample=True)
+    found = verify_results(checked, checked.figures() | {"APs": None})
     assert (found.figure, found.agrees) == ("APs", False)
     assert found.largest_difference > 1
 
 
-def test_the_worst_model_is_named(truth: Content, rows: list[Content]) -> None:
-    figures = check_results(truth, rows).figures()
-    wrong = figures | {"AP75": 0.0}
-    found = verify_models(truth, {"teacher": rows, "student": rows}, {"teacher": figures, "student": wrong})
-    assert (found.model, found.figure, found.num_figures) == ("student", "AP75", 24)
-    assert "(AP75 of student)" in format_verification(found.to_json())
+@pytest.mark.parametrize("is_federated", [False, True])
+def test_of_many_detections_a_sample_of_the_images_is_verified(
+    is_federated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures come from the match rows of all figures, and the detections keep their order."""
+    dataset, rows = scenes(is_federated=is_federated, num_images=20, num_detections=50)
+    rows = [{name: value for name, value in one.items() if name != "bbox"} for one in rows]
+    whole = check_results(dataset, rows).figures()
+    monkeypatch.setattr(sample, "MAX_VERIFIED_DETECTIONS", 300)
+    checked = check_results(dataset, rows, has_sample=True)
+    assert checked.figures() == whole
+    numbers = {one["id"] for one in checked.sample().dataset["images"]}
+    assert len(checked.sample().detections) <= 300 < len(rows)
+    chosen = [one for one in rows if one["image_id"] in numbers]
+    assert [one["score"] for one in checked.sample().detections] == [one["score"] for one in chosen]
+    alone = {name: [one for one in dataset[name] if one[key] in numbers] for name, key in
+             (("images", "id"), ("annotations", "image_id"))}  # fmt: skip
+    assert checked.sample_figures() == check_results(dataset | alone, chosen).figures() != whole
+    found = verify_results(checked, dict.fromkeys(whole, 2.0))
+    assert (found.agrees, found.num_images, found.of_images) == (True, len(numbers), 20)
+    assert f"on a sample of {len(numbers)} of 20 images" in format_verification(found.to_json())
 
 
 def test_text_of_a_verification() -> None:
-    found = Verification(evaluator="lvis-api", version="0.5.3", num_figures=13, largest_difference=2e-16, figure="APr")
-    assert format_verification(found.to_json()) == "verified with lvis-api 0.5.3: largest difference 0.0000 (APr)"
+    found = Verification(
+        evaluator="lvis-api",
+        version="0.5.3",
+        num_figures=13,
+        largest_difference=2e-16,
+        figure="APr",
+        num_images=7,
+        of_images=7,
+    )
+    whole = "verified with lvis-api 0.5.3: largest difference 0.0000 (APr)"
+    assert format_verification(found.to_json()) == whole
+    earlier = {name: value for name, value in found.to_json().items() if not name.endswith("_images")}
+    assert format_verification(earlier) == whole
+    assert format_verification(found.to_json() | {"of_images": 9}) == (
+        "verified with lvis-api 0.5.3 on a sample of 7 of 9 images: largest difference 0.0000 (APr)"
+    )
     assert format_verification(None) == "not verified"
     assert json.loads(json.dumps(found.to_json()))["agrees"] is True
 

@@ -1,6 +1,9 @@
 """Pseudo-labels are measured where a truth is known, and images without a partner are counted."""
 
 import json
+import pickle
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from raylabel.dataset.annotations import read_annotations
 from raylabel.dataset.pool.truth import TruthMatch
 from raylabel.errors import InputError
 from raylabel.evaluation.pool_quality import measure_pool
-from raylabel.run.folder import RunFolder
+from raylabel.run.data import RunData, open_pool_truth
+from raylabel.run.folder import RunFolder, load_run_config
+from raylabel.run.labels import shards
 
 DEFAULTS: Any = {"calibration": CalibrationConfig(), "selection": SelectionConfig(), "max_pixels": 10**6}
 
@@ -47,6 +52,38 @@ def test_images_without_a_partner_are_counted_on_both_sides(run: RunFolder, tmp_
     assert matched.text() == (
         "3 of 4 images of truth.json are in the pool, and 2 of 5 images of the pool have no truth"
     )
+
+
+def test_groups_of_shards_give_the_same_on_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions, groups and what comes back are pickled, and the truth is opened there."""
+    images = [[[0], [0, 1]], [[1], []], [[0, 0, 1]], [[1, 1], [0], [0]], [[]]]
+    run, names = labelled_run(tmp_path, images, names=["cat", "dog"]), [str(one) for one in range(1, 9)]
+    before = match(tmp_path, names)
+    expected = measure_pool(run, before, **DEFAULTS)
+    assert expected is not None
+    assert (expected["num_images"], expected["num_instances"]) == (8, 10)
+    sent = list[Any]()
+
+    def elsewhere(function: Any, items: Any) -> Iterator[Any]:
+        for item in items:
+            sent.append(item)
+            there, given = pickle.loads(pickle.dumps((function, item)))
+            yield pickle.loads(pickle.dumps(there(given)))
+
+    monkeypatch.setattr(shards, "_SHARDS_AT_A_TIME", 2)
+    after = match(tmp_path, names)
+    open_truth = partial(read_annotations, tmp_path / "truth.json")
+    assert measure_pool(run, after, open_truth=open_truth, map_groups=elsewhere, **DEFAULTS) == expected
+    assert len(sent) == 4 * 3, "images are read, those labelled as displayed twice more, and instances are matched"
+    assert after.text() == before.text()
+
+
+def test_the_data_of_a_run_are_opened_again_elsewhere(run: RunFolder) -> None:
+    data = RunData(load_run_config(run), run)
+    vars(data)["pool_truth"] = match(Path(run.uri), ["0"]).truth
+    there = pickle.loads(pickle.dumps(partial(open_pool_truth, data)))
+    assert there.args == (data,)
+    assert set(vars(there.args[0])) == {"config", "run"}
 
 
 def test_a_whole_match_says_nothing(run: RunFolder, tmp_path: Path) -> None:

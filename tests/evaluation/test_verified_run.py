@@ -21,7 +21,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     def evaluated(config: Config, run: RunFolder, data: Any, *, verify: bool) -> Any:
         calls.append(verify)
-        found = Verification(evaluator="pycocotools", version="2", num_figures=12, largest_difference=0.0, figure="AP")
+        found = Verification(
+            evaluator="pycocotools",
+            version="2",
+            num_figures=12,
+            largest_difference=0.0,
+            figure="AP",
+            num_images=2,
+            of_images=2,
+        )
         return {"teacher": JackknifedFigures({"AP": 0.5}, ())}, found if verify else None
 
     data = SimpleNamespace(pool_truth=None, validation=[1, 2], measured_groups=SimpleNamespace(source="labelled"))

@@ -16,7 +16,7 @@ from raylabel.predictions.instances import Instances
 from raylabel.report.console import format_metrics
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.shards import context_from_structs
-from raylabel.stages.evaluate import PredictShard, doubtful_figures
+from raylabel.stages.evaluate import EvaluateShard, doubtful_figures
 from without_ray import Silent
 
 
@@ -38,10 +38,16 @@ def test_correctors_see_the_context_that_they_were_fitted_with(
 
     def contexts(score_threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         of_labels = replace(config, label=replace(config.label, score_threshold=score_threshold))
-        predict = PredictShard(
-            config=config_dict(of_labels), run=run, model_uris={"student": run.path("teacher")}, counter=Silent()
+        worker = EvaluateShard(
+            config=config_dict(of_labels),
+            run=run,
+            model_uris={"student": run.path("teacher")},
+            correctors={},
+            of_set={},
+            counter=Silent(),
         )
-        found = [one for row in predict({"rows": [*range(5)], "shard_id": 0}).to_pylist() for one in row["instances"]]
+        [(_, predictions)] = worker.predict({"rows": [*range(5)], "shard_id": 0})
+        found = [one for row in predictions.to_pylist() for one in row["instances"]]
         return context_from_structs(found), np.array([one["raw_score"] for one in found], np.float32)
 
     (context, scores), (everything, same_scores) = contexts(0.1), contexts(0.0)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from every_setting import CCECE, OTHER, override
 from prepared import prepared_run
 from raylabel.calibration import Detections
 from raylabel.config import Config, TrainingConfig, config_dict, load_config
+from raylabel.evaluation.evaluated_set import EvaluatedSet
+from raylabel.evaluation.precision_intervals import jackknife_results
 from raylabel.files.digests import digest
 from raylabel.run.calibration import load_detections
 from raylabel.run.data import RunData
@@ -198,9 +201,14 @@ def test_average_precision_needs_predictions_below_the_pools_threshold(whole: Ru
     overrides = {"label.score_threshold": "0.5", "label.max_per_image": "2", "label.top_k": "3"}
     config = load_config(generated / "config.yaml", overrides)
     uris = {"teacher": whole.path(TEACHER), "student": whole.path(STUDENT)}
-    predict = evaluate.PredictShard(config=config_dict(config), run=whole, model_uris=uris, counter=Silent())
-    rows = predict({"shard_id": 0, "rows": list(range(8))}).to_pylist()
-    assert [(row["arm"], row["row"]) for row in rows] == [(arm, row) for arm in uris for row in range(8)]
+    worker = evaluate.EvaluateShard(
+        config=config_dict(config), run=whole, model_uris=uris, correctors={}, of_set={}, counter=Silent()
+    )
+    tables = dict(worker.predict({"shard_id": 0, "rows": list(range(8))}))
+    assert [(arm, row) for arm in tables for row in tables[arm]["row"].to_pylist()] == [
+        (arm, row) for arm in uris for row in range(8)
+    ]
+    rows = [row for table in tables.values() for row in table.to_pylist()]
     instances = [one for row in rows for one in row["instances"]]
     assert min(one["raw_score"] for one in instances) < 0.5
     assert {len(one["soft_classes"]) for one in instances} == {3}
@@ -224,18 +232,18 @@ def test_a_models_corrected_results_have_its_correctors_scores(
     given: list[Any] = []
     results: dict[str, dict[Any, Any]] = {}
 
-    class Recording:
-        def __init__(self, annotations: Any, *, frequency_groups: Any) -> None:
-            given.append(frequency_groups)
+    class Recording(EvaluatedSet):
+        def __init__(self, annotated: Any, **options: Any) -> None:
+            given.append(options)
+            super().__init__(annotated, **options)
 
-        def add(self, model: str, of_images: dict[Any, Any]) -> None:
+        def match(self, model: str, truth: Any, of_images: Any) -> pa.Table:
             results.setdefault(model, {}).update(of_images)
+            return super().match(model, truth, of_images)
 
-        def measured(self) -> dict[str, Any]:
-            return {model: evaluate.JackknifedFigures({}, ()) for model in results}
-
-    monkeypatch.setattr(evaluate, "StreamedPrecision", Recording)
+    monkeypatch.setattr(evaluate, "EvaluatedSet", Recording)
     monkeypatch.setattr(evaluate, "_correctors", lambda config, run: {"student": Halving()})
+    monkeypatch.setattr(evaluate, "corrector_from_json", lambda content: Halving())
     config = load_config(generated / "config.yaml", CCECE)
     data = RunData(config)
     measured, _ = evaluate._evaluate_models(config, whole, data, verify=False)
@@ -244,7 +252,11 @@ def test_a_models_corrected_results_have_its_correctors_scores(
     image_id = next(image_id for image_id, rows in results["student"].items() if rows)
     raw, corrected = (max(row["score"] for row in results[name][image_id]) for name in ("student", "student+corrector"))
     assert corrected < raw
-    assert given == [data.measured_groups.of_category]
+    content, groups = data.validation.to_json(), data.measured_groups.of_category
+    for name, of_images in results.items():
+        rows = [row for of_image in of_images.values() for row in of_image]
+        assert measured[name] == jackknife_results(content, rows, frequency_groups=groups)
+    assert [one["frequency_groups"] for one in given] == [data.measured_groups.of_category] * 2
 
 
 def test_detections_keep_the_models_own_context(whole: RunFolder) -> None:

@@ -43,31 +43,38 @@ class TruthMatch:
         if image.height is not None:
             self.as_stored = image.as_stored
 
-    def see_labels(self, image_id: str, labelled_hw: tuple[int, int]) -> None:
-        """Compare the size of an image's labels with the size of its truth, if it has one."""
-        if image_id not in self.row_of:
-            return
+    def see_labels(self, image_id: str, labelled_hw: tuple[int, int]) -> int:
+        """Compare the size of an image's labels with the size of its truth.
+
+        Returns:
+            The truth's row, -1 if the image has no truth of this size.
+        """
+        row = self.row_of.get(image_id, -1)
+        if row < 0:
+            return row
         self.num_labelled += 1
         if self.size_of(image_id) == labelled_hw:
-            return
+            return row
         self.num_other_size += 1
         height, width = self.size_of(image_id)
         self._first_other_size = self._first_other_size or (
             f"{image_id}, labelled as {labelled_hw[1]} x {labelled_hw[0]} pixels (width x height), "
             f"annotated as {width} x {height}"
         )
+        return -1
 
     def see_turned(self, image_id: str) -> None:
         """Count a labelled image whose labels have another orientation than its truth, in the same size."""
         self._turned.add(image_id)
 
-    def is_comparable(self, image_id: str, labelled_hw: tuple[int, int]) -> bool:
-        """Tell whether the labels of an image with a truth have the size and orientation of the truth."""
-        return self.size_of(image_id) == labelled_hw and image_id not in self._turned
-
     def size_of(self, image_id: str) -> tuple[int, int]:
         """Return height and width of an image in its truth."""
         return self.truth.images[self.row_of[image_id]].image_size_hw
+
+    @property
+    def turned_rows(self) -> list[int]:
+        """The truth's rows of the images that `see_turned` counted."""
+        return [self.row_of[image_id] for image_id in self._turned]
 
     @property
     def num_other_orientation(self) -> int:
