@@ -13,6 +13,7 @@ PHOTOGRAPHS = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmar
 SETTINGS = {"calibration.corrector": "ccece", "teacher.steps": "3", "smoothing.warmup_steps": "0"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ray")
 def test_seeds_run_once_and_are_read_again(
     generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from raylabel.run.folder import RunFolder
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "serve.py"
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("ray.serve", reason="needs the extra serve: pip install 'raylabel[serve]'", exc_type=ImportError)
 
 

@@ -1,5 +1,6 @@
 """Every segmenter, real or fake, keeps one contract; a broken promise is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from raylabel.errors import InputError
 from raylabel.models.build import build_segmenter
 from raylabel.models.contract import check_segmenter
 from raylabel.models.segmenter import Segmenter
-from raylabel.predictions.instances import Instances
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 LARGE = (
@@ -76,11 +76,7 @@ def test_a_broken_promise_is_named(broken: str, message: str, monkeypatch: pytes
             return {**got, "surprise": torch.zeros(())}
         if broken == "embed":
             return got * 2
-        return [
-            Instances(**{**{name: getattr(one, name) for name in one.__dataclass_fields__}, "soft_vectors": vectors})
-            for one in got
-            for vectors in [np.ones_like(one.soft_vectors)]
-        ]
+        return [replace(one, soft_vectors=np.ones_like(one.soft_vectors)) for one in got]
 
     monkeypatch.setattr(segmenter, broken, wrong)
     with pytest.raises(InputError, match=message):
