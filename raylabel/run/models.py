@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from raylabel.files.storage import digest, exists, read_bytes, read_json_object, remove
+from raylabel.models.description import DESCRIPTION_FILE, read_description
 from raylabel.run.folder import RunFolder, stage_folder
 
 TEACHER = stage_folder("teacher")
@@ -14,8 +15,6 @@ EMBEDDER = f"{stage_folder('prototypes')}/embedder"
 
 BASELINE = f"{STUDENT}/supervised"
 """The supervised baseline: the same start, steps and images per step as the student, all of them labelled."""
-
-DESCRIPTION_FILE = "model.json"
 
 MODEL_FILES = ("model.safetensors", DESCRIPTION_FILE)
 """Files of a saved model. `models.saved` writes them, and cannot import these names because it lies below."""
@@ -54,9 +53,12 @@ def is_saved_as(run: RunFolder, folder: str, identity: Any) -> bool:
 
 
 def num_model_classes(run: RunFolder, folder: str) -> int:
-    """Read how many classes a saved model has, without background."""
-    num_classes: int = read_json_object(description_uri(run, folder))["num_classes"]
-    return num_classes
+    """Read how many classes a saved model has, without background.
+
+    Raises:
+        InputError: its description is missing or damaged.
+    """
+    return read_description(description_uri(run, folder))[0].num_classes
 
 
 def description_uri(run: RunFolder, folder: str) -> str:
