@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import fs
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError, shown_error
 from raylabel.files.web import WEB_SCHEMES, web_options
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 10
@@ -71,6 +71,7 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
 
     Raises:
         InputError: the scheme is unknown or needs a package that is not installed, or the URI is malformed or a chain.
+        StorageError: a store refuses the connection, if its file system connects at once.
     """
     local = local_path(uri)
     if local is not None:
@@ -95,6 +96,8 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
         # A malformed URI, or a scheme that this build of pyarrow lacks, fsspec does not know or has no package for.
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
+    except OSError as error:  # some of fsspec's file systems, such as FTP's, connect as soon as they are made
+        raise StorageError(f"{uri}: could not connect: {shown_error(error)}") from error
     return file_system, "/".join(part for part in (root, path) if part)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.http import HTTPFileSystem
 from pyarrow import fs
 
-from raylabel.errors import InputError, StorageError
+from raylabel.errors import InputError, StorageError, shown, shown_error
 from raylabel.files.file_systems import is_object_store, open_uri, split_options
 from raylabel.files.json_text import parse_json
 from raylabel.files.retries import retried
@@ -70,9 +70,20 @@ def exists(uri: str) -> bool:
 
 
 def file_type(uri: str) -> fs.FileType:
-    """Return the type of a path or URI: a file, a folder, something else (a device, a pipe), or nothing."""
+    """Return the type of a path or URI: a file, a folder, something else (a device, a pipe), or nothing.
+
+    Raises:
+        InputError: no file can have the name: it is too long, not UTF-8, or has a zero byte.
+    """
     file_system, path = open_uri(uri)
-    return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
+    try:
+        return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
+    except (UnicodeEncodeError, pa.ArrowInvalid) as error:
+        raise InputError(f"{shown(uri)}: no file can have this name: {shown_error(error)}") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{shown(uri)}: no file can have this name: it is too long") from error
+        raise
 
 
 def file_bytes(uri: str) -> int | None:

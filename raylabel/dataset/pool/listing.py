@@ -77,7 +77,7 @@ def iter_pool(
     rules = _Rules(tar_samples=tar_samples, left_out=LeftOut() if left_out is None else left_out)
     file_system, path = storage.open_uri(uri)
     root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
-    kind = file_system.get_file_info(path).type
+    kind = storage.file_type(uri)
     if kind == fs.FileType.Directory:
         images = _of_folder(root, rules)
     elif kind == fs.FileType.File and is_image_name(split_options(root)[0]):
