@@ -158,6 +158,8 @@ def write_first_config(
         raise InputError(f"{out}: there is a file already. Give another --out, or remove it.")
     given = {"labelled": labelled, "images": images, "calibration": calibration, "validation": validation, "pool": pool}
     for name, path in given.items():
+        if path == "":
+            raise InputError(f"{name}: must name a file or folder, got an empty text")
         if path is not None and not _PATTERN_SIGNS & set(path) and not exists(path):
             raise InputError(f"{name}: {path}: there is no such file or folder")
     labels = Labels.of_file(labelled, images)

@@ -107,6 +107,8 @@ def test_a_path_that_is_not_there_is_refused(name: str, generated: Path, tmp_pat
     given = {part: str(generated / path) for part, path in paths.items()} | {name: "absent"}
     with pytest.raises(InputError, match=f"^{name}: absent: there is no such file or folder$"):
         write_first_config(**given, out=str(tmp_path / "my.yaml"), device=Device())
+    with pytest.raises(InputError, match=f"^{name}: must name a file or folder, got an empty text$"):
+        write_first_config(**(given | {name: ""}), out=str(tmp_path / "my.yaml"), device=Device())
     assert not (tmp_path / "my.yaml").exists()
 
 
