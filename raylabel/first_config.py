@@ -306,7 +306,8 @@ def _seen_from(path: str, out: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    return yaml.safe_dump(text, width=10**9, allow_unicode=True).splitlines()[0]
+    style = None if text.isprintable() else '"'  # in which a line break is an escape, because a line holds one setting
+    return yaml.safe_dump(text, width=10**9, allow_unicode=True, default_style=style).splitlines()[0]
 
 
 def config_text(lines: Iterable[Line]) -> str:

@@ -18,6 +18,7 @@ from raylabel.deploy.pictures import draw_images
 from raylabel.deploy.prediction_file import prediction_file, suffix_of
 from raylabel.deploy.work_folder import label_images
 from raylabel.errors import InputError
+from raylabel.files.file_systems import absolute
 from raylabel.files.storage import committed_file, exists, file_type, join, list_files, remove, split
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
@@ -87,8 +88,7 @@ def predict_files(
 
 
 def _absolute(place: str | Path) -> str:
-    text = str(place)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(str(place))
 
 
 @contextmanager

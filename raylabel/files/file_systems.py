@@ -52,11 +52,24 @@ def scheme_of(uri: str) -> str:
     return scheme if is_uri else ""
 
 
+def expanded(path: str) -> Path:
+    """Return a local path with `~` replaced by the home folder. `~x` stays a name if there is no user x."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def absolute(place: str) -> str:
+    """Return a local path as an absolute one, and a URI as it is."""
+    return place if "://" in place else str(expanded(place).absolute())
+
+
 def local_path(uri: str) -> str | None:
     """Return the absolute path of a local path or `file://` URI, None for any other URI."""
     scheme, is_uri, rest = uri.partition("://")
     if not is_uri:
-        return str(Path(uri).expanduser().absolute())
+        return absolute(uri)
     return os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost"))) if scheme == "file" else None
 
 

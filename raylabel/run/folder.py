@@ -7,6 +7,7 @@ from typing import Any, Literal
 from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
+from raylabel.files.file_systems import absolute
 from raylabel.files.storage import commit_bytes, commit_json, exists, join, read_bytes, read_json_object, split
 
 
@@ -162,7 +163,7 @@ def run_folder(run: RunFolder | Path | str) -> RunFolder:
     if isinstance(run, RunFolder):
         return run
     text = str(getattr(run, "uri", run))  # of a reader.Run
-    return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
+    return RunFolder(absolute(text))
 
 
 def report_uri(run: RunFolder) -> str:
