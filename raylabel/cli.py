@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,8 @@ from raylabel.run.folder import STAGES, RunFolder, report_uri, run_folder
 EXIT_BAD_INPUT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 """Clears a terminal, and goes to its first line."""
+_LONGEST_WATCH = 86_400
+"""Most seconds between two looks at a run, because `time.sleep` refuses very long times."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -283,6 +286,8 @@ def _check(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.price_per_hour is not None and not arguments.time:
         raise InputError("check: --price-per-hour goes with --time")
+    if arguments.price_per_hour is not None and not 0 <= arguments.price_per_hour < math.inf:
+        raise InputError(f"--price-per-hour must be >= 0 and finite, got {arguments.price_per_hour:g}")
     config, run = _load(arguments, overrides)
     found = check_run(config, run, thorough=arguments.thorough)
     print(format_check(found), flush=True)
@@ -456,8 +461,8 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if arguments.shards < 0:
         raise InputError(f"--shards must be >= 0, got {arguments.shards}")
-    if arguments.watch is not None and not arguments.watch > 0:
-        raise InputError(f"--watch must be > 0, got {arguments.watch:g}")
+    if arguments.watch is not None and not 0 < arguments.watch <= _LONGEST_WATCH:
+        raise InputError(f"--watch must be > 0 and at most {_LONGEST_WATCH} seconds, got {arguments.watch:g}")
 
     def show() -> bool:
         """Print the status, and tell whether the run is done."""

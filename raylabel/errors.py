@@ -55,7 +55,8 @@ class _RedactedError(Exception):
     """An exception whose message is one redacted line."""
 
     def __init__(self, *words: object) -> None:
-        super().__init__(*(redacted(str(one)) for one in words))
+        # Names of files may have line breaks.
+        super().__init__(*("\\n".join(redacted(str(one)).splitlines()) for one in words))
 
 
 class InputError(_RedactedError, ValueError):

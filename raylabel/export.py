@@ -23,7 +23,7 @@ from raylabel.dataset.images import ImageError, turned
 from raylabel.dataset.pool.image import IMAGE_SUFFIXES
 from raylabel.errors import InputError, StorageError
 from raylabel.files.committing import commit_bytes
-from raylabel.files.file_systems import split_options
+from raylabel.files.file_systems import absolute, split_options
 from raylabel.files.json_files import commit_json
 from raylabel.files.moving import remove
 from raylabel.files.paths import join
@@ -86,7 +86,7 @@ def export_labels(run: RunFolder | Path | str, format: ExportFormat, out: str | 
     if format not in ("coco", "lvis", "yolo"):
         raise InputError(f"format must be coco, lvis or yolo, got {format!r}")
     run, out = run_folder(run), str(out)
-    out = out if "://" in out else str(Path(out).expanduser().absolute())
+    out = absolute(out)
     kind, wrong = ("folder", fs.FileType.File) if format == "yolo" else ("file", fs.FileType.Directory)
     if file_type(out) == wrong:
         raise InputError(f"{out}: must be a {kind} to write, got a {wrong.name.lower()}")

@@ -159,6 +159,8 @@ def write_first_config(
         raise InputError(f"{out}: there is a file already. Give another --out, or remove it.")
     given = {"labelled": labelled, "images": images, "calibration": calibration, "validation": validation, "pool": pool}
     for name, path in given.items():
+        if path == "":
+            raise InputError(f"{name}: must name a file or folder, got an empty text")
         if path is not None and not _PATTERN_SIGNS & set(path) and not exists(path):
             raise InputError(f"{name}: {path}: there is no such file or folder")
     labels = Labels.of_file(labelled, images)
@@ -305,7 +307,8 @@ def _seen_from(path: str, out: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    return yaml.safe_dump(text, width=10**9, allow_unicode=True).splitlines()[0]
+    style = None if text.isprintable() else '"'  # in which a line break is an escape, because a line holds one setting
+    return yaml.safe_dump(text, width=10**9, allow_unicode=True, default_style=style).splitlines()[0]
 
 
 def config_text(lines: Iterable[Line]) -> str:

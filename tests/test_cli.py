@@ -121,3 +121,18 @@ def test_the_command_line_may_name_another_folder(generated: Path, tmp_path: Pat
         config, run = _load(arguments, {"out": str(tmp_path / "runs"), "seed": "9"})
         assert run.uri == str(expected)
         assert config.seed == 9
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["status", "RUN", "--watch", "inf"], "--watch must be > 0 and at most 86400 seconds, got inf"),
+        (["status", "RUN", "--watch", "1e300"], "--watch must be > 0 and at most 86400 seconds, got 1e+300"),
+        (["status", "RUN", "--watch", "nan"], "--watch must be > 0 and at most 86400 seconds, got nan"),
+        (["check", "c.yaml", "--time", "--price-per-hour", "nan"], "--price-per-hour must be >= 0 and finite, got nan"),
+        (["check", "c.yaml", "--time", "--price-per-hour", "-1"], "--price-per-hour must be >= 0 and finite, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert capsys.readouterr().err == f"raylabel: {message}\n"

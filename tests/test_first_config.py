@@ -81,17 +81,18 @@ def test_the_command_writes_what_check_accepts(
     assert (tmp_path / "configs" / "my.yaml").read_text() == text
 
 
+@pytest.mark.parametrize("pool", ["no", "a\nb", "a\tb", "~no-such-user", " x ", "\u2028"])
 def test_names_that_yaml_reads_as_something_else_are_quoted(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: str, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "no").mkdir()
+    (tmp_path / pool).mkdir()
     labelled = tmp_path / "yes: #1.json"
     labelled.write_bytes((generated / "labelled.json").read_bytes())
-    write_first_config(str(labelled), str(generated / "images"), "no", str(tmp_path / "my.yaml"), device=Device())
+    write_first_config(str(labelled), str(generated / "images"), pool, str(tmp_path / "my.yaml"), device=Device())
     data = load_config(str(tmp_path / "my.yaml")).data
     assert data.labelled == str(labelled)
-    assert data.pool == str(tmp_path / "no")
+    assert data.pool == str(tmp_path / pool)
 
 
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
@@ -107,6 +108,8 @@ def test_a_path_that_is_not_there_is_refused(name: str, generated: Path, tmp_pat
     given = {part: str(generated / path) for part, path in paths.items()} | {name: "absent"}
     with pytest.raises(InputError, match=f"^{name}: absent: there is no such file or folder$"):
         write_first_config(**given, out=str(tmp_path / "my.yaml"), device=Device())
+    with pytest.raises(InputError, match=f"^{name}: must name a file or folder, got an empty text$"):
+        write_first_config(**(given | {name: ""}), out=str(tmp_path / "my.yaml"), device=Device())
     assert not (tmp_path / "my.yaml").exists()
 
 

@@ -16,6 +16,7 @@ from raylabel.config.run import Config
 from raylabel.config.training import has_weights_name
 from raylabel.config.yaml_text import parse_yaml
 from raylabel.errors import InputError, shown, shown_name
+from raylabel.files.file_systems import expanded
 
 
 def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
@@ -111,7 +112,7 @@ def resolve_paths(config: Config, base: Path) -> Config:
             return text | {"file": absolute(text["file"])}
         if not isinstance(text, str) or "://" in text or has_weights_name(text):
             return text
-        return str((base / Path(text).expanduser()).resolve()) if not Path(text).is_absolute() else text
+        return str((base / expanded(text)).resolve()) if not Path(text).is_absolute() else text
 
     settings = config_dict(config)
     for name in ("labelled", "images", "calibration", "validation", "pool", "pool_truth", "allowed_roots"):

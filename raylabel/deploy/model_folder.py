@@ -10,10 +10,11 @@ from raylabel.calibration import Corrector
 from raylabel.config import Config, DataConfig, SelectionConfig
 from raylabel.errors import InputError
 from raylabel.files.paths import split
+from raylabel.models.description import DESCRIPTION_FILE
 from raylabel.run.calibration import load_corrector
 from raylabel.run.classes import RunClasses, has_classes, load_classes
 from raylabel.run.folder import RunFolder, is_run, load_run_config, run_folder
-from raylabel.run.models import BASELINE, DESCRIPTION_FILE, STUDENT, TEACHER, has_model, num_model_classes
+from raylabel.run.models import BASELINE, STUDENT, TEACHER, has_model, num_model_classes
 from raylabel.run.rounds import baseline_calibration, is_calibrated, is_fitted_to, round_run, student_correctors
 
 _ELSEWHERE = "-"

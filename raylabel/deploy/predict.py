@@ -11,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyarrow.fs import FileType
+
 from raylabel.deploy.model_folder import ModelFolder, find_model
 from raylabel.deploy.pictures import draw_images
 from raylabel.deploy.prediction_file import prediction_file, suffix_of
 from raylabel.deploy.work_folder import label_images
 from raylabel.errors import InputError
 from raylabel.files.committing import committed_file
+from raylabel.files.file_systems import absolute
 from raylabel.files.moving import remove
 from raylabel.files.paths import join, split
-from raylabel.files.reading import exists, list_files
+from raylabel.files.reading import exists, file_type, list_files
 from raylabel.redaction import redacted
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.kept import selected_batches
@@ -68,8 +71,13 @@ def predict_files(
     work = RunFolder(join(folder, f".{name}.unfinished"))  # hidden, because the images may be in the same folder
     if exists(out):
         raise InputError(f"{out}: exists already. Remove it, or give another --out.")
-    if draw is not None and list_files(draw := _absolute(draw), recursive=True) and not exists(work.uri):
-        raise InputError(f"{draw}: the folder is not empty. Give a new one.")
+    is_continued = exists(work.uri)
+    if draw is not None:
+        draw = _absolute(draw)
+        if draw == out or file_type(draw) not in (FileType.Directory, FileType.NotFound):
+            raise InputError(f"{draw}: --draw must be a folder, got a file. Give a new folder.")
+        if list_files(draw, recursive=True) and not is_continued:
+            raise InputError(f"{draw}: the folder is not empty. Give a new one.")
     found = find_model(model, teacher=teacher, raw=raw)
     found = replace(found, selection=found.selecting(min_score))
     for remark in found.remarks:
@@ -83,8 +91,7 @@ def predict_files(
 
 
 def _absolute(place: str | Path) -> str:
-    text = str(place)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(str(place))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from raylabel.dataset.images import decode_image, opened_pixels
 from raylabel.deploy.model_folder import ModelFolder, find_model
 from raylabel.deploy.scored_instances import ScoredInstances
 from raylabel.errors import InputError, shown, shown_error
+from raylabel.files.file_systems import absolute
 from raylabel.models.failures import LostDeviceError, call_on_parts
 from raylabel.models.predict import predict_pixels
 from raylabel.models.saved import load_segmenter
@@ -206,8 +207,7 @@ def _is_place(image: Any) -> bool:
 
 
 def _uri(image: Any) -> str:
-    text = str(image)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(str(image))
 
 
 def _name(image: Any) -> str:

@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import fs
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, StorageError, shown_error
 from raylabel.files.web import WEB_SCHEMES, web_options
 
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 10
@@ -52,11 +52,24 @@ def scheme_of(uri: str) -> str:
     return scheme if is_uri else ""
 
 
+def expanded(path: str) -> Path:
+    """Return a local path with `~` replaced by the home folder. `~x` stays a name if there is no user x."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def absolute(place: str) -> str:
+    """Return a local path as an absolute one, and a URI as it is."""
+    return place if "://" in place else str(expanded(place).absolute())
+
+
 def local_path(uri: str) -> str | None:
     """Return the absolute path of a local path or `file://` URI, None for any other URI."""
     scheme, is_uri, rest = uri.partition("://")
     if not is_uri:
-        return str(Path(uri).expanduser().absolute())
+        return absolute(uri)
     return os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost"))) if scheme == "file" else None
 
 
@@ -71,6 +84,7 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
 
     Raises:
         InputError: the scheme is unknown or needs a package that is not installed, or the URI is malformed or a chain.
+        StorageError: a store refuses the connection, if its file system connects at once.
     """
     local = local_path(uri)
     if local is not None:
@@ -95,6 +109,8 @@ def open_uri(uri: str, *, upload_bytes: int = 0) -> tuple[fs.FileSystem, str]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError) as error:
         # A malformed URI, or a scheme that this build of pyarrow lacks, fsspec does not know or has no package for.
         raise InputError(f"{uri}: {' '.join(str(error).split())}") from error
+    except OSError as error:  # some of fsspec's file systems, such as FTP's, connect as soon as they are made
+        raise StorageError(f"{uri}: could not connect: {shown_error(error)}") from error
     return file_system, "/".join(part for part in (root, path) if part)
 
 

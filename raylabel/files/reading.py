@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 from fsspec.implementations.http import HTTPFileSystem
 from pyarrow import fs
 
-from raylabel.errors import InputError
+from raylabel.errors import InputError, shown, shown_error
 from raylabel.files.file_systems import open_uri
 from raylabel.files.retries import retried
 from raylabel.files.stored_file import StoredFile
@@ -26,9 +27,20 @@ def exists(uri: str) -> bool:
 
 
 def file_type(uri: str) -> fs.FileType:
-    """Return the type of a path or URI: a file, a folder, something else (a device, a pipe), or nothing."""
+    """Return the type of a path or URI: a file, a folder, something else (a device, a pipe), or nothing.
+
+    Raises:
+        InputError: no file can have the name: it is too long, not UTF-8, or has a zero byte.
+    """
     file_system, path = open_uri(uri)
-    return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
+    try:
+        return retried(lambda: file_system.get_file_info(path).type, uri=uri, doing="read")
+    except (UnicodeEncodeError, pa.ArrowInvalid) as error:
+        raise InputError(f"{shown(uri)}: no file can have this name: {shown_error(error)}") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{shown(uri)}: no file can have this name: it is too long") from error
+        raise
 
 
 def file_bytes(uri: str) -> int | None:

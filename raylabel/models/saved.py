@@ -9,14 +9,14 @@ from safetensors.torch import load, save
 
 from raylabel.errors import InputError, shown
 from raylabel.files.committing import commit_bytes
-from raylabel.files.json_files import commit_json, read_json_object
+from raylabel.files.json_files import commit_json
 from raylabel.files.paths import join
 from raylabel.files.reading import read_bytes
 from raylabel.models.build import build_segmenter
+from raylabel.models.description import DESCRIPTION_FILE, read_description
 from raylabel.models.segmenter import Segmenter
 
 WEIGHTS_FILE = "model.safetensors"
-DESCRIPTION_FILE = "model.json"
 
 
 def save_segmenter(segmenter: Segmenter, folder_uri: str, description: dict[str, Any]) -> None:
@@ -44,16 +44,11 @@ def load_segmenter(folder_uri: str, own_classes: Collection[str] = ()) -> tuple[
             another person's, and importing a class runs its module.
 
     Raises:
-        InputError: the folder has no saved model, its weights don't fit the model that it names, or the model is a
-            class that is not in `own_classes`.
+        InputError: the folder has no saved model, its description is damaged, its weights don't fit the model that it
+            names, or the model is a class that is not in `own_classes`.
     """
-    description = read_json_object(join(folder_uri, DESCRIPTION_FILE))
-    missing = [key for key in ("model", "num_classes") if key not in description]
-    if missing:
-        raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: {', '.join(missing)} is required")
-    if not isinstance(description["model"], str) or not isinstance(description["num_classes"], int):
-        raise InputError(f"{join(folder_uri, DESCRIPTION_FILE)}: model must be a name, and num_classes an integer")
-    model = description["model"]
+    description, content = read_description(join(folder_uri, DESCRIPTION_FILE))
+    model = description.model
     if ":" in model and model not in own_classes:
         raise InputError(
             f"{join(folder_uri, DESCRIPTION_FILE)}: the model {shown(model)} is imported only if the config names it. "
@@ -61,9 +56,9 @@ def load_segmenter(folder_uri: str, own_classes: Collection[str] = ()) -> tuple[
         )
     segmenter = build_segmenter(
         model,
-        num_classes=description["num_classes"],
-        min_size=description.get("min_size"),
-        options=description.get("model_options"),
+        num_classes=description.num_classes,
+        min_size=description.min_size,
+        options=description.model_options,
     )
     path = join(folder_uri, WEIGHTS_FILE)
     try:
@@ -72,4 +67,4 @@ def load_segmenter(folder_uri: str, own_classes: Collection[str] = ()) -> tuple[
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path}: doesn't fit {json.dumps(model)}: {' '.join(str(error).split())[:200]}") from error
-    return segmenter.eval(), description
+    return segmenter.eval(), content

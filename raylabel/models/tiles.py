@@ -216,16 +216,29 @@ def _pieces(tile: int, found: Instances, corner: tuple[int, int], image_size_hw:
 
 def _agreements(pieces: Sequence[_Piece]) -> list[tuple[float, int, int]]:
     """Return the pairs of predictions that are one object, with their IoU in the common part, best first."""
+    areas = dict[tuple[int, _Rectangle], int]()
+
+    def area_inside(number: int, common: _Rectangle) -> int:
+        """Count a mask's pixels in the common part of two tiles, once for all its partners there."""
+        key = number, common
+        if key not in areas:
+            areas[key] = _area_inside(pieces[number].patch, common)
+        return areas[key]
+
+    # One array for all pairs, because new ones take most of the time.
+    scratch = np.empty(max((piece.patch.mask.size for piece in pieces), default=0), bool)
     pairs = []
     for number, other_number in _touching(pieces):
         one, other = pieces[number], pieces[other_number]
         common, shared = one.seen.shared_with(other.seen), one.patch.rectangle.shared_with(other.patch.rectangle)
         assert common is not None
         assert shared is not None
-        num_shared = np.count_nonzero(one.patch.inside(shared) & other.patch.inside(shared))
+        inside = one.patch.inside(shared)
+        both = np.bitwise_and(inside, other.patch.inside(shared), out=scratch[: inside.size].reshape(inside.shape))
+        num_shared = np.count_nonzero(both)
         if not num_shared:
             continue
-        area, other_area = (_area_inside(piece.patch, common) for piece in (one, other))
+        area, other_area = area_inside(number, common), area_inside(other_number, common)
         iou = num_shared / (area + other_area - num_shared)
         smaller, smaller_area = (one, area) if area <= other_area else (other, other_area)
         if iou >= MERGE_IOU or (smaller.is_cut and num_shared / smaller_area >= MERGE_CONTAINED):
@@ -234,14 +247,29 @@ def _agreements(pieces: Sequence[_Piece]) -> list[tuple[float, int, int]]:
 
 
 def _touching(pieces: Sequence[_Piece]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of predictions of different tiles whose boxes have a common part."""
-    boxes = np.array([piece.patch.rectangle for piece in pieces]).reshape(-1, 4)
-    tiles = np.array([piece.tile for piece in pieces])
-    for number, (top, left, bottom, right) in enumerate(boxes):
-        others = boxes[number + 1 :]
-        meets = (others[:, 0] < bottom) & (others[:, 2] > top) & (others[:, 1] < right) & (others[:, 3] > left)
-        for other in np.flatnonzero(meets & (tiles[number + 1 :] != tiles[number])):
-            yield number, number + 1 + int(other)
+    """Yield the pairs of predictions of different tiles whose boxes have a common part.
+
+    Pieces are in the order of their tiles. Only tiles that have a common part are compared, because all pairs of an
+    image's predictions would be too many.
+    """
+    if not pieces:
+        return
+    boxes = np.array([piece.patch.rectangle for piece in pieces])
+    starts = np.flatnonzero(np.diff([piece.tile for piece in pieces], prepend=-1))
+    ends = np.append(starts[1:], len(pieces))
+    seen = np.array([pieces[start].seen for start in starts.tolist()])
+    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        for other in place + 1 + np.flatnonzero(_meet(seen[place], seen[place + 1 :])):
+            first, others = boxes[start:end, None], boxes[None, starts[other] : ends[other]]
+            for row, column in np.argwhere(_meet(first, others)).tolist():
+                yield int(start) + row, int(starts[other]) + column
+
+
+def _meet(boxes: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which boxes (..., 4) of top, left, bottom and right have a common part."""
+    starts, ends = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    before: NDArray[np.bool_] = starts < ends
+    return before[..., 0] & before[..., 1]
 
 
 def _area_inside(patch: _Patch, rectangle: _Rectangle) -> int:

@@ -10,6 +10,9 @@ from raylabel.plan.figures import FIGURES, value
 from raylabel.plan.worker_groups import PodPlan, worker_groups
 from raylabel.run.labels.disk_need import size_text
 
+LEAST, MOST = 1e-6, 1e9
+"""Range of rates, prices and resources. Outside of it a plan has numbers that are not finite."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
@@ -121,6 +124,7 @@ def plan_run(
         InputError: a number is out of its range, or GPUs are planned for a config that labels without.
     """
     _check_numbers(num_images, num_gpus, images_per_second, training_images_per_second, price)
+    _check_resources(config)
     label, images = config.label, int(num_images)
     if num_gpus is not None and not label.num_gpus:
         raise InputError(f"--gpus: label.num_gpus must be above 0, got 0. Set it, or leave out --gpus {num_gpus}.")
@@ -184,8 +188,19 @@ def _check_numbers(num_images: float, num_gpus: int | None, *others: float | Non
         raise InputError(f"--gpus must be >= 1, got {num_gpus}")
     names = ("--images-per-second", "--training-images-per-second", "--price")
     for name, number in zip(names, others, strict=True):
-        if number is not None and not (0 < number < math.inf):
-            raise InputError(f"{name} must be above 0, got {number:g}")
+        if number is not None and not (LEAST <= number <= MOST):
+            raise InputError(f"{name} must be from {LEAST:g} to {MOST:g}, got {number:g}")
+
+
+def _check_resources(config: Config) -> None:
+    """Refuse what no machine has, because its plan would have no finite number."""
+    per_worker = ("cpus_per_worker", "gpus_per_worker", "memory_gb_per_worker")
+    parts = {"label": ("num_cpus", "num_gpus", "memory_gb"), "teacher": per_worker, "student": per_worker}
+    for part, names in parts.items():
+        for name in names:
+            number = getattr(getattr(config, part), name)
+            if number and not (LEAST <= number <= MOST):
+                raise InputError(f"{part}.{name} must be 0 or from {LEAST:g} to {MOST:g}, got {number:g}")
 
 
 def _behind(name: str, shards: int, cpus: int) -> float:

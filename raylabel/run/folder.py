@@ -8,6 +8,7 @@ from raylabel.config.load import config_from_yaml, dump_config
 from raylabel.config.run import Config
 from raylabel.errors import InputError
 from raylabel.files.committing import commit_bytes
+from raylabel.files.file_systems import absolute
 from raylabel.files.json_files import commit_json, read_json_object
 from raylabel.files.paths import join, split
 from raylabel.files.reading import exists, read_bytes
@@ -165,7 +166,7 @@ def run_folder(run: RunFolder | Path | str) -> RunFolder:
     if isinstance(run, RunFolder):
         return run
     text = str(getattr(run, "uri", run))  # of a reader.Run
-    return RunFolder(text if "://" in text else str(Path(text).expanduser().absolute()))
+    return RunFolder(absolute(text))
 
 
 def report_uri(run: RunFolder) -> str:

@@ -7,6 +7,7 @@ from raylabel.files.digests import digest
 from raylabel.files.json_files import read_json_object
 from raylabel.files.moving import remove
 from raylabel.files.reading import exists, read_bytes
+from raylabel.models.description import DESCRIPTION_FILE, read_description
 from raylabel.run.folder import RunFolder, stage_folder
 
 TEACHER = stage_folder("teacher")
@@ -17,8 +18,6 @@ EMBEDDER = f"{stage_folder('prototypes')}/embedder"
 
 BASELINE = f"{STUDENT}/supervised"
 """The supervised baseline: the same start, steps and images per step as the student, all of them labelled."""
-
-DESCRIPTION_FILE = "model.json"
 
 MODEL_FILES = ("model.safetensors", DESCRIPTION_FILE)
 """Files of a saved model. `models.saved` writes them, and cannot import these names because it lies below."""
@@ -57,9 +56,12 @@ def is_saved_as(run: RunFolder, folder: str, identity: Any) -> bool:
 
 
 def num_model_classes(run: RunFolder, folder: str) -> int:
-    """Read how many classes a saved model has, without background."""
-    num_classes: int = read_json_object(description_uri(run, folder))["num_classes"]
-    return num_classes
+    """Read how many classes a saved model has, without background.
+
+    Raises:
+        InputError: its description is missing or damaged.
+    """
+    return read_description(description_uri(run, folder))[0].num_classes
 
 
 def description_uri(run: RunFolder, folder: str) -> str:

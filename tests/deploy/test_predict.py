@@ -333,6 +333,14 @@ def test_a_retrained_student_has_no_corrector(trained: RunFolder, pool: Path, tm
         (["RUN/student", "POOL", "--out", "out.json", "--teacher"], r"A teacher is chosen from a run"),
         (["RUN", "POOL", "--out", "out.json", "--frob"], r"predict: unknown argument --frob"),
         (["RUN", "POOL"], r"the following arguments are required: --out"),
+        (["RUN", "\udcff.jpg", "--out", "out.json"], r"udcff\.jpg': no file can have this name"),
+        (["RUN", "POOL", "--out", "\udcff.json"], r"udcff\.json': no file can have this name"),
+        (["RUN", "a\0.jpg", "--out", "out.json"], r"\.jpg': no file can have this name"),
+        (["RUN", "a\nb.jpg", "--out", "out.json"], r"a\\nb\.jpg: no such pool"),
+        (["RUN", "POOL", "--out", f"{'x' * 300}.json"], r"no file can have this name: it is too long"),
+        (["RUN", "POOL", "--out", f"{'x' * 240}.json"], r"no file can have this name: it is too long"),
+        (["RUN", "POOL", "--out", "out.json", "--draw", "out.json"], r"out\.json: --draw must be a folder, got a file"),
+        (["RUN", "POOL", "--out", "out.json", "--draw", "RUN/config.yaml"], r"--draw must be a folder, got a file"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

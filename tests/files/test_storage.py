@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from one_line import value_or_line
 from raylabel.errors import InputError, StorageError
 from raylabel.files import committing, retries
 from raylabel.files.committing import commit_bytes
@@ -323,3 +324,14 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> N
 def test_a_folder_in_place_of_a_file_is_one_line(read: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a file, got a folder"):
         read(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff", "x" * 300])
+def test_a_name_that_no_file_can_have_is_bad_input(name: str, tmp_path: Path) -> None:
+    assert "no file can have this name" in value_or_line(lambda: exists(f"{tmp_path}/{name}"))[1]
+
+
+def test_a_store_that_refuses_the_connection_is_one_line() -> None:
+    """FTP's file system connects as soon as it is made."""
+    with pytest.raises(StorageError, match=r"^ftp://127\.0\.0\.1:1/a\.jpg: could not connect: .*refused"):
+        exists("ftp://127.0.0.1:1/a.jpg")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from raylabel.config import TileConfig
 from raylabel.dataset.images import ImageError
 from raylabel.masks.rle import decode_masks, encode_masks, mask_boxes
+from raylabel.models import tiles
 from raylabel.models.tiles import TiledImages, merge_tiles, tile_corners
 from raylabel.predictions.instances import Instances
 
@@ -107,15 +109,26 @@ def test_two_objects_that_one_tile_tells_apart_stay_two() -> None:
     assert merged.class_indices.tolist() == [0, 1]
 
 
+def test_a_mask_is_measured_once_for_all_its_partners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of large masks per tile, as many classes at a low threshold give, have 10,000s of pairs per border."""
+    measured, measure = [], tiles._area_inside
+    monkeypatch.setattr(tiles, "_area_inside", lambda *arguments: measured.append(arguments) or measure(*arguments))
+    num, far = 20, 10**6
+    found = instances(np.ones((num, 8, 8), bool), np.linspace(0.1, 0.9, num).tolist(), [0] * num)
+    merged = merge_tiles([found] * 3, [(0, 0), (0, 6), (0, far)], (8, far + 8), max_per_image=2 * num)
+    assert len(measured) == 2 * num
+    assert len(merged) == 2 * num
+
+
 def test_images_of_any_size_come_back_whole_and_in_their_order() -> None:
     tiled = TiledImages(TileConfig(size=8, overlap=0.25), max_per_image=5)
     images = [np.full(shape, 7, np.uint8) for shape in ((8, 8, 3), (20, 9, 3), (5, 6, 3))]
     error = ImageError("broken")
     stream = [(0, images[0]), (1, error), (2, images[1]), (3, images[2])]
-    tiles = list(tiled.cut(stream))
-    assert [number for number, _ in tiles] == list(range(len(tiles)))
+    cut = list(tiled.cut(stream))
+    assert [number for number, _ in cut] == list(range(len(cut)))
     done = {}
-    for number, tile in reversed(tiles):
+    for number, tile in reversed(cut):
         found = tile if isinstance(tile, ImageError) else Instances.empty(tile.shape[:2], NUM_CLASSES)
         if whole := tiled.add(number, found):
             done[whole[0]] = whole[1]

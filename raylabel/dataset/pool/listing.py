@@ -21,7 +21,7 @@ from raylabel.errors import InputError
 from raylabel.files.file_systems import open_uri, split_options
 from raylabel.files.file_tree import walk_files
 from raylabel.files.paths import join, split
-from raylabel.files.reading import exists
+from raylabel.files.reading import exists, file_type
 
 _COMPRESSED_TAR = re.compile(r".+\.(tgz|tar\.[a-z0-9]+)", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -78,7 +78,7 @@ def iter_pool(
     rules = _Rules(tar_samples=tar_samples, left_out=LeftOut() if left_out is None else left_out)
     file_system, path = open_uri(uri)
     root = path.rstrip("/") if isinstance(file_system, fs.LocalFileSystem) else uri.rstrip("/")
-    kind = file_system.get_file_info(path).type
+    kind = file_type(uri)
     if kind == fs.FileType.Directory:
         images = _of_folder(root, rules)
     elif kind == fs.FileType.File and is_image_name(split_options(root)[0]):
