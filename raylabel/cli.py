@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that reports errors in one line, like every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog.removeprefix('raylabel ')}: {message}. See {self.prog} --help.")
+        command = self.prog.removeprefix("raylabel").strip()
+        raise InputError(f"{command + ': ' if command else ''}{message}. See {self.prog} --help.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +75,10 @@ def _overrides(rest: list[str]) -> dict[str, str]:
     found, words = {}, iter(rest)
     for word in words:
         if not word.startswith("--"):
-            raise InputError(f"{word}: expected --key VALUE, such as --teacher.steps 2000")
+            raise InputError(
+                f"{word}: expected --key VALUE, such as --teacher.steps 2000. A run folder goes with --out, "
+                "a results file with --predictions."
+            )
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
@@ -86,6 +91,7 @@ def _overrides(rest: list[str]) -> dict[str, str]:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="raylabel", description="Calibrated pseudo-labels for long-tailed instance segmentation.")
+    parser.add_argument("--version", action="version", version=f"raylabel {version('raylabel')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -469,6 +475,8 @@ def _status(arguments: argparse.Namespace, overrides: dict[str, str]) -> None:
         status = run_status(run_folder(arguments.run), num_slowest=arguments.shards, with_classes=arguments.classes)
         clears = arguments.watch is not None and not arguments.json and sys.stdout.isatty()
         print(_CLEAR if clears else "", end="")
+        if arguments.watch is not None and not arguments.json:
+            print(time.strftime("%H:%M:%S"))
         print(json.dumps(status) if arguments.json else format_status(status), flush=True)
         return all(stage["state"] == "finished" for stage in status["stages"])
 

@@ -90,6 +90,9 @@ class Labels:
         sizes_hw = annotated.images.sizes_hw()
         if not len(sizes_hw):
             raise InputError(f"{labelled}: there is no image")
+        first = annotated.images[0]
+        if not exists(first.uri):
+            raise InputError(f"images: {images}: lacks {first.file_name}, the first image of {labelled}")
         return cls(
             num_images=len(annotated),
             short_side=int(np.median(sizes_hw.min(axis=1))),

@@ -60,7 +60,7 @@ NOT_RUN = {
 }
 """Beginning of a command, as a regular expression -> why no test runs it."""
 
-QUICKER = {'{"teacher.steps": "2000"}': '{"teacher.steps": "4"}'}
+QUICKER = {'{"teacher.steps": 2000}': '{"teacher.steps": 4}'}
 """Text of a Python block -> what stands in for it here, because it would take minutes."""
 
 GIVEN = {

@@ -33,8 +33,9 @@ class CalibrationConfig:
 class TileConfig:
     """Tiles of large images."""
 
-    size: PositiveInt
-    """Side of a tile in pixels: about that of the images that the model was trained on, before `min_size`."""
+    size: Annotated[int, Field(ge=16)]
+    """Side of a tile in pixels, at least 16: about that of the images that the model was trained on (before
+    `min_size`)."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     """Smallest common part of neighbouring tiles, as a share of their side, in [0, 0.9]. It should be as large as usual
     objects, because an object that no tile shows whole is put together from its parts."""

@@ -4,6 +4,7 @@ An unknown key is an error that names the nearest valid key.
 """
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,13 +20,13 @@ from raylabel.errors import InputError, shown, shown_name
 from raylabel.files.file_systems import expanded
 
 
-def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and check a YAML config.
 
     Args:
         path: local YAML file. Relative paths under `data`, `weights` and `embedder` are relative to its folder; `out`
             is relative to the working directory.
-        overrides: YAML text per dotted key, such as {"teacher.steps": "100"}.
+        overrides: value or YAML text per dotted key, such as {"teacher.steps": 100}.
 
     Raises:
         InputError: the file is missing or not YAML, a key is unknown, or a value has the wrong type or is out of its
@@ -44,12 +45,14 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Co
         2000
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Give the YAML file of a config.")
     if not path.is_file():
         raise InputError(f"{path}: no such config file")
     return resolve_paths(config_from_yaml(path.read_bytes(), str(path), overrides), base=path.parent.absolute())
 
 
-def config_from_yaml(content: bytes, source: str, overrides: dict[str, str] | None = None) -> Config:
+def config_from_yaml(content: bytes, source: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and check the YAML text of a config. Relative paths stay relative.
 
     Args:
@@ -122,7 +125,7 @@ def resolve_paths(config: Config, base: Path) -> Config:
     return parse_config(settings)
 
 
-def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
+def _set(settings: dict[str, Any], dotted: str, text: Any) -> None:
     *parents, last = dotted.split(".")
     place = settings
     for depth, name in enumerate(parents, start=1):
@@ -132,7 +135,7 @@ def _set(settings: dict[str, Any], dotted: str, text: str) -> None:
             raise InputError(
                 f"--{dotted}: {whole} must be a section, got {shown(place)}. Give all of it, as --{whole} '{{...}}'."
             )
-    place[last] = parse_yaml(text, f"--{dotted}")
+    place[last] = parse_yaml(text, f"--{dotted}") if isinstance(text, str) else text
 
 
 def _sections(annotation: Any) -> list[type]:

@@ -17,6 +17,9 @@ from raylabel.predictions.drawing import encode_picture
 from raylabel.redaction import redacted
 from raylabel.run.labels.shards import STATUS_OK
 
+MIN_LONG_SIDE = 640
+"""Length in pixels of a picture's long side. Smaller images are enlarged, because texts would cover them."""
+
 
 def draw_images(batch: pa.RecordBatch, folder: str, model: ModelFolder) -> None:
     """Write a picture of each image that could be read.
@@ -42,6 +45,7 @@ def draw_images(batch: pa.RecordBatch, folder: str, model: ModelFolder) -> None:
             [Rle(size=list(size_hw), counts=one["mask_counts"]) for one in found],
             [names[one["class_index"]] for one in found],
             np.array([one["calibrated_score"] for one in found]),
+            long_side=max(MIN_LONG_SIDE, *size_hw),
         )
         commit_bytes(join(folder, picture_name(image["image_id"])), encode_picture(picture))
 

@@ -17,7 +17,7 @@ from raylabel.predictions.result_entry import result_entry
 from raylabel.run.classes import RunClasses
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScoredInstances(Instances):
     """Instances with calibrated scores, their classes, and the image that they were found in.
 
@@ -76,10 +76,15 @@ class ScoredInstances(Instances):
 
 
 def draw_scored(
-    pixels_HW3: NDArray[np.uint8], masks: Sequence[Rle], names: Sequence[str], scores: NDArray[np.floating]
+    pixels_HW3: NDArray[np.uint8],
+    masks: Sequence[Rle],
+    names: Sequence[str],
+    scores: NDArray[np.floating],
+    *,
+    long_side: int | None = None,
 ) -> Image.Image:
-    """Draw masks over an image with names and scores, the highest score on top."""
+    """Draw masks over an image with names and scores, the highest score on top. See `draw_masks` for `long_side`."""
     order = np.argsort(scores, kind="stable")
     texts = [f"{names[row]} {scores[row]:.2f}" for row in order]
     masks_NHW = decode_masks([masks[row] for row in order], pixels_HW3.shape[:2])
-    return draw_masks(pixels_HW3, masks_NHW, texts)
+    return draw_masks(pixels_HW3, masks_NHW, texts, long_side=long_side)

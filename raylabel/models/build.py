@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from raylabel.config import IMAGENET
 from raylabel.errors import InputError
 from raylabel.models.query.families import EOMTS, MASK2FORMERS
 from raylabel.models.segmenter import Segmenter
@@ -66,7 +67,9 @@ def build_segmenter(
         report = load_weights(segmenter, weights)
         _logger.info("%s: %d tensors loaded into %s", weights, len(report.loaded), model)
         if report.left_at_init:
-            _logger.warning("%s: these tensors of %s stay random: %s", weights, model, _parts(report.left_at_init))
+            why = ", as they should, because ImageNet's weights are of the body alone" if weights == IMAGENET else ""
+            parts = _parts(report.left_at_init)
+            _logger.warning("%s: these tensors of %s stay random%s: %s", weights, model, why, parts)
     return cast(Segmenter, segmenter)
 
 

@@ -87,6 +87,8 @@ class Plan:
         for one in self.stages:
             lines.append(f"{one.name:<28}{_hours(one.hours):>10}{_hours(one.gpu_hours):>12}  {one.note}")
         lines.append(f"{'known hours, in all':<28}{_hours(self.hours):>10}")
+        if any(one.hours is None for one in self.stages):
+            lines.append("To know all: --images-per-second and --training-images-per-second, per worker")
         if self.price is not None:
             lines.append(f"{'price of known GPU hours':<28}{self.price:>10,.2f}")
         lines += ["", f"{'worker group':<14}{'pods':>6}{'CPUs':>6}{'GPUs':>6}{'GiB':>6}  per pod"]

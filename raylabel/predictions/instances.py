@@ -11,7 +11,7 @@ from raylabel.masks.rle import Rle, mask_areas
 from raylabel.predictions.context import image_context
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Instances:
     """Predicted objects of one image, all fields indexed together.
 
@@ -56,6 +56,10 @@ class Instances:
     raw_scores: NDArray[np.float32]
     soft_vectors: NDArray[np.float32]
     mask_quality: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        height, width = self.image_size_hw
+        return f"{type(self).__name__}({len(self)} objects in {width} x {height} pixels)"
 
     def __post_init__(self) -> None:
         num = len(self.masks)

@@ -45,6 +45,7 @@ from raylabel.run.classes import load_classes
 from raylabel.run.data import RunData, overlap
 from raylabel.run.folder import RunFolder
 from raylabel.run.labels.manifest import pool_images
+from raylabel.run.model_card import commit_cards
 from raylabel.run.models import TEACHER, fold_folder
 from raylabel.run.rounds import has_seen_calibration
 from raylabel.run.stage import execute_stage, finished
@@ -114,7 +115,7 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         fitted = fit_and_commit(run, config.calibration, *gathered, seed=config.seed)
         return fitted | {"num_split_images": num_split_images}
 
-    return execute_stage(
+    artifact = execute_stage(
         run,
         "calibrate",
         inputs(config, run, data),
@@ -122,6 +123,8 @@ def run_stage(config: Config, run: RunFolder) -> dict[str, Any]:
         later=lambda: later(config, run),
         apply_later=lambda artifact: _refit(config, run),
     )
+    commit_cards(config, run)
+    return artifact
 
 
 def _refit(config: Config, run: RunFolder) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_nothing_readable_is_bad_input(trained: RunFolder, tmp_path: Path, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jpg"]
 
 
-def test_pictures_have_the_size_of_the_image(trained: RunFolder, pool: Path, tmp_path: Path) -> None:
+def test_pictures_of_small_images_are_enlarged(trained: RunFolder, pool: Path, tmp_path: Path) -> None:
     assert (
         main(["predict", trained.uri, str(pool), "--out", f"{tmp_path}/out.json", "--draw", f"{tmp_path}/drawn"]) == 0
     )
@@ -207,8 +207,8 @@ def test_pictures_have_the_size_of_the_image(trained: RunFolder, pool: Path, tmp
     found = {one["image_id"] for one in entries(tmp_path / "out.json")}
     for name in drawn:
         with Image.open(tmp_path / "drawn" / name) as picture, Image.open(pool / name) as image:
-            assert picture.size == image.size
-            plain = encode_picture(image.convert("RGB"))
+            assert picture.size == (640, 640)
+            plain = encode_picture(image.convert("RGB").resize((640, 640), Image.Resampling.BICUBIC))
         assert ((tmp_path / "drawn" / name).read_bytes() != plain) == (name in found)
     with pytest.raises(rl.InputError, match=r"drawn: the folder is not empty"):
         predict_files(trained.uri, pool, tmp_path / "second.json", draw=tmp_path / "drawn")
@@ -415,4 +415,4 @@ def test_displayed_images_are_predicted(trained: RunFolder, pool: Path, tmp_path
     [row] = rows(tmp_path / "out.parquet").to_pylist()
     assert (row["height"], row["width"]) == (64, 40)
     with Image.open(tmp_path / "drawn" / "turned.jpg") as picture:
-        assert picture.size == (40, 64)
+        assert picture.size == (400, 640)

@@ -44,7 +44,7 @@ def seen_by(truth_NHW: NDArray[np.bool_], corner: tuple[int, int], size: int, sc
     return instances(parts[rows], (scores[rows] * share).tolist(), (rows % NUM_CLASSES).tolist())
 
 
-@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 120), st.floats(0, 0.9))
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(16, 120), st.floats(0, 0.9))
 def test_tiles_cover_the_image_and_overlap_as_asked(height: int, width: int, size: int, overlap: float) -> None:
     tile = TileConfig(size=size, overlap=overlap)
     for axis, length in enumerate((height, width)):
@@ -121,8 +121,8 @@ def test_a_mask_is_measured_once_for_all_its_partners(monkeypatch: pytest.Monkey
 
 
 def test_images_of_any_size_come_back_whole_and_in_their_order() -> None:
-    tiled = TiledImages(TileConfig(size=8, overlap=0.25), max_per_image=5)
-    images = [np.full(shape, 7, np.uint8) for shape in ((8, 8, 3), (20, 9, 3), (5, 6, 3))]
+    tiled = TiledImages(TileConfig(size=16, overlap=0.25), max_per_image=5)
+    images = [np.full(shape, 7, np.uint8) for shape in ((16, 16, 3), (40, 18, 3), (5, 6, 3))]
     error = ImageError("broken")
     stream = [(0, images[0]), (1, error), (2, images[1]), (3, images[2])]
     cut = list(tiled.cut(stream))
@@ -133,14 +133,14 @@ def test_images_of_any_size_come_back_whole_and_in_their_order() -> None:
         if whole := tiled.add(number, found):
             done[whole[0]] = whole[1]
     assert done[1] is error
-    assert {position: done[position].image_size_hw for position in (0, 2, 3)} == {0: (8, 8), 2: (20, 9), 3: (5, 6)}
+    assert {position: done[position].image_size_hw for position in (0, 2, 3)} == {0: (16, 16), 2: (40, 18), 3: (5, 6)}
 
 
 def test_the_error_of_a_tile_is_the_images() -> None:
-    tiled = TiledImages(TileConfig(size=8), max_per_image=5)
-    [first, *others] = [number for number, _ in tiled.cut([(4, np.zeros((8, 20, 3), np.uint8))])]
+    tiled = TiledImages(TileConfig(size=16), max_per_image=5)
+    [first, *others] = [number for number, _ in tiled.cut([(4, np.zeros((16, 40, 3), np.uint8))])]
     error = ImageError("model failed")
     assert tiled.add(first, error) is None
-    results = [tiled.add(number, Instances.empty((8, 8), NUM_CLASSES)) for number in others]
+    results = [tiled.add(number, Instances.empty((16, 16), NUM_CLASSES)) for number in others]
     assert results[:-1] == [None] * (len(others) - 1)
     assert results[-1] == (4, error)

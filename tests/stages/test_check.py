@@ -263,8 +263,8 @@ def test_the_pool_is_searched_for_images_of_the_splits(
     if kind == "parquet" and not thorough:
         assert shared == {}
         assert (
-            f"0 of {len(names)} images may be in a split, by their size in bytes; 0 of them were compared; "
-            f"{len(names)} in" in text
+            f"0 of {len(names)} images may be in a split, by their size in bytes; 0 of them were compared, none are in "
+            f"one; {len(names)} in" in text
         )
         return
     assert shared == {"labelled": 1, "calibration": 2, "validation": 2}

@@ -94,7 +94,7 @@ class PoolSearch:
         packed = f"; {self.num_packed} in Parquet files were not compared" if self.num_packed else ""
         return (
             f"{self.num_candidates} of {self.num_seen} images may be in a split, by their size in bytes; "
-            f"{self.num_compared} of them were compared{packed}"
+            f"{self.num_compared} of them were compared, {sum(self._num_shared.values()) or 'none'} are in one{packed}"
         )
 
     def _size_on_disk(self, uri: str) -> int | None:
