@@ -18,7 +18,7 @@ demo: setup  ## every stage on the generated long-tail set
 	$(BIN)/raylabel demo
 
 test: setup  ## all tests except the slow ones
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --durations=20
+	$(BIN)/python -m pytest -m 'not slow' -n 3 --durations=20
 
 slow: setup  ## kills, whole runs, job submission
 	$(BIN)/python -m pytest -m slow -n 2 --durations=20

@@ -173,7 +173,8 @@ def quick_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_calibration, "SNAPSHOT_SECONDS", 0.1)
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", pytest.param("for good", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "for good"])
 @pytest.mark.usefixtures("quick_snapshots")
 def test_killed_while_calibrating(
     how: str, config: Config, undisturbed: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

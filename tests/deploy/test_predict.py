@@ -71,6 +71,7 @@ def test_the_selection_is_that_of_the_run(trained: RunFolder, pool: Path, tmp_pa
     assert dict(zip(found["image_id"].to_pylist(), found["instances"].to_pylist(), strict=True)) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_makes_the_same_file(
     trained: RunFolder, pool: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
