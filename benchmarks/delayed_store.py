@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server, in a process of its own, that answers each request later and counts them.
+"""A proxy in front of an S3 server. It answers each request later, counts the requests, and runs in its own process.
 
     python benchmarks/delayed_store.py ENDPOINT SECONDS
 

@@ -286,7 +286,7 @@ def _choose_model(labels: Labels, device: Device) -> _Model:
 
 
 def _num_steps(num_images: int, batch_size: int, max_steps: int) -> tuple[int, str]:
-    """Return the teacher's steps, and why so many."""
+    """Return the teacher's steps, and the reason for the number."""
 
     def of(epochs: int) -> int:
         return max(1, epochs * num_images // batch_size)

@@ -33,7 +33,7 @@ def killed_for_memory() -> dict[str, str]:
 
         table = state._connect_and_get_accessor().get_worker_table()
         rows = [gcs_pb2.WorkerTableData.FromString(row) for row in table]  # type: ignore[attr-defined]  # generated
-        killed = [row for row in rows if row.exit_type == common_pb2.NODE_OUT_OF_MEMORY]  # type: ignore[attr-defined]
+        killed = [row for row in rows if row.exit_type == common_pb2.NODE_OUT_OF_MEMORY]  # type: ignore[attr-defined]  # generated
         killed.sort(key=lambda row: row.end_time_ms)
         usage = {row.worker_address.worker_id.hex(): _USAGE.search(row.exit_detail) for row in killed}
         return {worker: f"{one[1]} of {one[2]} GB in use" if one else "" for worker, one in usage.items()}

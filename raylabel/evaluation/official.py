@@ -1,8 +1,8 @@
 """Verification of figures by the official evaluators: lvis-api for LVIS data, pycocotools for COCO data.
 
 raylabel computes AP and AR with hotcoco. The official evaluators compute them a second time, from the same checked
-data. They hold all detections as Python objects, and loop over images, classes and object sizes in Python. Of many
-detections they therefore get a sample of the images.
+data. They hold all detections as Python objects, and loop over images, classes and object sizes in Python. Where there
+are many detections, they get a sample of the images.
 """
 
 import importlib

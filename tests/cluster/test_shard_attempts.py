@@ -23,7 +23,7 @@ class Worker:
 def attempts(monkeypatch: pytest.MonkeyPatch) -> Any:
     """An instance of the actor's class, without Ray, whose calls are answered at once."""
     monkeypatch.setattr(map_shards.ray, "get", lambda answer: answer)
-    counted = ShardAttempts.__ray_metadata__.modified_class()  # type: ignore[attr-defined]
+    counted = ShardAttempts.__ray_metadata__.modified_class()  # type: ignore[attr-defined]  # of ray.remote
     return SimpleNamespace(begin=SimpleNamespace(remote=counted.begin), finish=SimpleNamespace(remote=counted.finish))
 
 

@@ -108,8 +108,8 @@ def read_ledger(run: RunFolder, sizes: Mapping[int, int]) -> pa.Table:
 
     Args:
         run: the run folder.
-        sizes: the committed shards, as `shard_sizes` lists them. A row of another size is of another file, and a row
-            of an earlier version has no size.
+        sizes: the committed shards, as `shard_sizes` lists them. A row of another size belongs to another
+            file. Rows that earlier versions wrote have no size.
     """
     uri = _ledger_uri(run)
     rows = _conform(read_table(uri)) if exists(uri) else SHARDS.empty_table()
