@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from raylabel.evaluation.checked_input import IouType
 
 MAX_VERIFIED_DETECTIONS = 500_000
-"""Most detections that an official evaluator gets, which takes about 3 GiB. If there are more, a sample of the images is
-verified."""
+"""Most detections that an official evaluator gets; they take about 3 GiB. If there are more, it gets a sample of the
+images."""
 
 SEED = 0
 """Seed of the sample."""

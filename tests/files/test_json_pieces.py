@@ -72,5 +72,5 @@ def test_encodings_marks_and_compression(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_line_is_one_value(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("1,2", '{"a": 1} {"a": 2}', '{"a": "\\ud800"}'):
-        with pytest.raises(ValueError):  # noqa: PT011  # json and ours word it differently
+        with pytest.raises(ValueError):  # noqa: PT011  # the slow reader says what is wrong
             parse_lines(text)
